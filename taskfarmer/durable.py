@@ -1,0 +1,233 @@
+"""Bytes that stay: write-once files, journals, atomic replacement, and the commit by `link`.
+
+No other room calls `os.fsync` or `os.link`. What each function leaves behind when the process is
+killed in the middle of it:
+
+* `publish`: the prepared file, or the target, or both; never a part of the target
+* `replace`: a file named `.<name>.<random>` beside the target, which nobody reads
+* `Journal`: whole lines, and perhaps a torn one at the end, which has no valid checksum
+
+A failed `fsync` is never tried again on the same file: the kernel may have thrown the bytes away and
+report success the next time (PostgreSQL's "fsyncgate", 2018). A `Journal` that failed stays failed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from taskfarmer.errors import NotAFarm, StorageError
+
+T = TypeVar("T")
+
+_STALE = (errno.ESTALE, errno.EINTR)
+_NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+
+def random_name(length: int = 8) -> str:
+    return secrets.token_hex(length // 2)
+
+
+def persistent(action: Callable[[], T], tries: int = 5) -> T:
+    """What `action` returns; tried again while NFS answers that a handle is stale."""
+    for left in range(tries - 1, -1, -1):
+        try:
+            return action()
+        except OSError as error:
+            if error.errno not in _STALE or not left:
+                raise
+            time.sleep(0.02)
+    raise AssertionError("unreachable")
+
+
+def read(path: str) -> bytes:
+    """The whole file. Opened anew, since NFS looks at the server only then (close-to-open)."""
+
+    def attempt() -> bytes:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+
+    return persistent(attempt)
+
+
+def read_range(path: str, start: int, stop: int) -> bytes:
+    """Bytes `start` to `stop` of the file, fewer where it is shorter."""
+
+    def attempt() -> bytes:
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
+
+    return persistent(attempt)
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable; a no-op where the file system has no such thing."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise
+    finally:
+        os.close(fd)
+
+
+def sync_file(path: str) -> None:
+    """Bring what another process wrote into a file to the disk."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """`write(2)` until everything is written: a full disk takes a part first."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def prepare(path: str, data: bytes) -> None:
+    """A new file, on the disk when this returns. Nothing is left where it fails."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        forget(path)
+        raise
+
+
+def forget(path: str) -> None:
+    """Remove a file if it can be removed; whether it could does not matter."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def publish(prepared: str, target: str) -> OSError | None:
+    """Try to give a prepared file its name, and take the prepared name away.
+
+    Returns what `link` answered, None for success. With the prepared name gone the outcome cannot
+    change any more, not even by an NFS request that is sent again; the caller finds out who won by
+    reading, never from the answer.
+    """
+    answer: OSError | None = None
+    try:
+        os.link(prepared, target)
+    except OSError as error:
+        answer = error
+    try:
+        os.unlink(prepared)
+    except FileNotFoundError:
+        pass
+    return answer
+
+
+def replace(path: str, data: bytes) -> None:
+    """Exchange a file for a new one in one step; readers see the old or the new."""
+    temporary = beside(path)
+    prepare(temporary, data)
+    swap(temporary, path)
+
+
+def beside(path: str) -> str:
+    """A fresh hidden name in the same directory."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{random_name()}")
+
+
+def swap(temporary: str, path: str) -> None:
+    """Rename a prepared file over `path`."""
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        forget(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
+def sync(fd: int) -> None:
+    os.fsync(fd)
+
+
+def make_directory(path: str) -> bool:
+    """Make a directory and make its name durable; False where it stands already."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+        return False
+    sync_directory(os.path.dirname(path))
+    return True
+
+
+def prove_links(folder: str) -> None:
+    """Prove that `link` makes a second name and refuses a name that is taken, or raise NotAFarm.
+
+    The whole safety of a shared farm is this one property (open(2) recommends it for lock files on
+    NFS: a link count of 2 tells what the reply did not).
+    """
+    first, second = (os.path.join(folder, f".probe.{random_name()}") for _ in range(2))
+    try:
+        prepare(first, b"probe\n")
+        try:
+            os.link(first, second)
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise NotAFarm(
+                    f"{folder}: this file system has no hard links ({error.strerror}), so a farm cannot be "
+                    "shared on it; put the work directory on another file system with -w DIR"
+                ) from None
+            raise
+        if os.stat(first).st_nlink != 2:
+            raise NotAFarm(f"{folder}: `link` makes no second name here; put the work directory elsewhere with -w DIR")
+        try:
+            os.link(first, second)
+        except FileExistsError:
+            return
+        raise NotAFarm(f"{folder}: `link` replaces files here; put the work directory elsewhere with -w DIR")
+    finally:
+        forget(first)
+        forget(second)
+
+
+class Journal:
+    """A file that one process appends lines to. `size` counts the bytes known to be on the disk."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        self.failed = False
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        sync_directory(os.path.dirname(path))
+
+    def append(self, data: bytes) -> int:
+        """Write and sync `data`; the new size. After an error the journal takes nothing more."""
+        if self.failed:
+            raise StorageError(f"{self.path}: an earlier write failed; results go to a fresh file")
+        try:
+            write_all(self._fd, data)
+            os.fsync(self._fd)
+        except OSError:
+            self.failed = True
+            raise
+        self.size += len(data)
+        return self.size
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,116 @@
+"""Locks: the exclusive one that keeps farmers from colliding, and the one that says "I live".
+
+Nothing is decided by a lock alone: `link` decides (see `ledger/commits.py`). So a lock that another
+process holds for ever only costs time, a lock that is not shared between nodes costs lost commits,
+and neither loses a task. This is the only room that imports filelock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import Timeout, UnixFileLock
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+
+
+def scratch_folder(scratch: str | None, uid: int) -> str | None:
+    """The user's private folder for locks in scratch space, made if need be; None where it is not safe.
+
+    Others may write into scratch space, so the folder counts only if it is a real directory of ours
+    that nobody else may enter.
+    """
+    if not scratch:
+        return None
+    folder = os.path.join(os.path.abspath(scratch), f".taskfarmer-{uid}")
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass
+    except OSError:
+        return None
+    try:
+        found = os.lstat(folder)
+    except OSError:
+        return None
+    safe = stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o077
+    return folder if safe else None
+
+
+class FarmLock:
+    """The farm's lock. Waited for a bounded time, and then done without."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.waited = 0.0
+        # thread_local=False: the farmer has no threads, and its workers never touch this lock
+        self._lock = UnixFileLock(path, timeout=0, mode=0o600, thread_local=False, fallback_to_soft=False)
+
+    def _try(self) -> bool:
+        try:
+            found = os.lstat(self.path)
+            if not stat.S_ISREG(found.st_mode):
+                return False
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False
+        try:
+            self._lock.acquire(blocking=False)
+        except (Timeout, OSError, NotImplementedError):
+            return False
+        return True
+
+    @contextmanager
+    def held(self, patience: float = 5.0) -> Iterator[bool]:
+        """Hold the lock, or not, inside the block; yields whether it is held. `patience` is in seconds."""
+        start = time.monotonic()
+        pause = FIRST_PAUSE
+        got = self._try()
+        while not got and time.monotonic() - start < patience:
+            time.sleep(pause * random.uniform(0.7, 1.3))
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+            got = self._try()
+        self.waited += time.monotonic() - start
+        try:
+            yield got
+        finally:
+            if got:
+                try:
+                    self._lock.release()
+                except OSError:
+                    pass
+
+
+def hold_alive(fd: int) -> bool:
+    """Lock our alive file for as long as anybody has this descriptor; whether the file system took it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    os.set_inheritable(fd, True)
+    return True
+
+
+def alive_is_free(path: str) -> bool:
+    """Whether nobody that we can see holds the lock on another farmer's alive file."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True

@@ -1,0 +1,208 @@
+"""The nouns of a farm as values, and how each is written on a line.
+
+Three line formats live here, and nowhere else (`docs/workdir-format.md` is their reference):
+
+* a task:      `ID command`, or `ID {"command": ...}` where the command cannot stand on a line as it is
+* an interval: `segment:start+count@attempt!deaths`, the two last left out where they are 1 and 0
+* a result:    twelve words and a checksum, one line per attempt, in the order of completion
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+FINISHED = b"finished"
+FAILED = b"failed"
+RETURNED = b"returned"
+LOST = b"lost"
+OUTCOMES = frozenset((FINISHED, FAILED, RETURNED, LOST))
+RECORDED_AS_FAILED = frozenset((FAILED, LOST))
+RESULT_WORDS = 13
+
+_JSON_START = b'{"command":'
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """`count` tasks that follow each other in segment number `segment`, from place `start` on.
+
+    All of them are at the same `attempt` (from 1), and as many farmers (`deaths`) died while they ran.
+    """
+
+    segment: int
+    start: int
+    count: int
+    attempt: int = 1
+    deaths: int = 0
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.count
+
+    def part(self, first: int, count: int) -> Interval:
+        """The `count` tasks from the `first`-th of this interval on."""
+        return replace(self, start=self.start + first, count=count)
+
+    def again(self, died: bool = False) -> Interval:
+        """The same tasks as they are given out the next time."""
+        return replace(self, attempt=self.attempt + 1, deaths=self.deaths + died)
+
+    def __str__(self) -> str:
+        attempt = f"@{self.attempt}" if self.attempt != 1 else ""
+        deaths = f"!{self.deaths}" if self.deaths else ""
+        return f"{self.segment}:{self.start}+{self.count}{attempt}{deaths}"
+
+
+def parse_interval(word: str) -> Interval:
+    """The interval that `word` stands for; ValueError where it is none."""
+    rest, _, deaths = word.partition("!")
+    rest, _, attempt = rest.partition("@")
+    segment, _, rest = rest.partition(":")
+    start, _, count = rest.partition("+")
+    return Interval(int(segment), int(start), int(count), int(attempt or 1), int(deaths or 0))
+
+
+def parse_intervals(text: str) -> list[Interval]:
+    return [parse_interval(word) for word in text.split()]
+
+
+def write_intervals(intervals: Iterable[Interval]) -> str:
+    """One string for all `intervals`, neighbours joined; their order stays."""
+    return " ".join(map(str, joined(intervals)))
+
+
+def joined(intervals: Iterable[Interval]) -> Iterator[Interval]:
+    """The same tasks with intervals that touch each other made one."""
+    last: Interval | None = None
+    for one in intervals:
+        if not one.count:
+            continue
+        if (
+            last is not None
+            and (last.segment, last.stop, last.attempt, last.deaths)
+            == (one.segment, one.start, one.attempt, one.deaths)
+        ):
+            last = replace(last, count=last.count + one.count)
+        else:
+            if last is not None:
+                yield last
+            last = one
+    if last is not None:
+        yield last
+
+
+def counted(intervals: Iterable[Interval]) -> int:
+    return sum(one.count for one in intervals)
+
+
+def without(held: Iterable[Interval], taken: Iterable[Interval]) -> list[Interval]:
+    """What is left of `held` when the tasks of `taken` (all of them in it) are gone; order kept."""
+    gone: dict[int, list[Interval]] = {}
+    for one in taken:
+        gone.setdefault(one.segment, []).append(one)
+    for cuts in gone.values():
+        cuts.sort(key=lambda cut: cut.start)
+    left: list[Interval] = []
+    for one in held:
+        place = one.start
+        for cut in gone.get(one.segment, ()):
+            if cut.stop <= place or cut.start >= one.stop:
+                continue
+            if cut.start > place:
+                left.append(one.part(place - one.start, cut.start - place))
+            place = cut.stop
+        if place < one.stop:
+            left.append(one.part(place - one.start, one.stop - place))
+    return left
+
+
+def task_line(task_id: int, command: bytes) -> bytes:
+    """The line of a task, its newline included.
+
+    A command with a line break, or one that looks like our JSON form, is written as JSON so that a
+    reader never has to guess; bytes that are no UTF-8 survive in both forms.
+    """
+    if b"\n" in command or b"\r" in command or command.startswith(_JSON_START):
+        text = command.decode("utf-8", "surrogateescape")
+        command = json.dumps({"command": text}).encode("ascii")
+    return b"%d %s\n" % (task_id, command)
+
+
+def parse_task(line: bytes) -> tuple[int, bytes]:
+    """ID and command out of a task's line (with or without its newline)."""
+    number, _, command = line.rstrip(b"\n").partition(b" ")
+    if command.startswith(_JSON_START):
+        command = json.loads(command)["command"].encode("utf-8", "surrogateescape")
+    return int(number), command
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One attempt at a task, as its farmer recorded it.
+
+    Times are seconds since the epoch on the farmer's own clock; `user` and `system` are CPU seconds,
+    `peak` kilobytes (getrusage(2): never less than the worker's own size). `status` is the exit
+    status, `signal` the number of the signal that ended it, 0 for none. `log` says where the output
+    is: `files` for logs/log_<ID>, `none` where the attempt left none.
+    """
+
+    task_id: int
+    attempt: int
+    slot: int
+    start: float
+    end: float
+    outcome: bytes
+    status: int
+    signal: int
+    user: float
+    system: float
+    peak: int
+    log: bytes
+
+
+def result_line(
+    task_id: int, attempt: int, slot: int, start: float, end: float, outcome: bytes, status: int = 0,
+    signal: int = 0, user: float = 0.0, system: float = 0.0, peak: int = 0, log: bytes = b"files",
+) -> bytes:
+    """The line of a result, its checksum and newline included."""
+    body = b"%d %d %d %.6f %.6f %s %d %d %.6f %.6f %d %s" % (
+        task_id, attempt, slot, start, end, outcome, status, signal, user, system, peak, log,
+    )
+    return b"%s %08x\n" % (body, zlib.crc32(body))
+
+
+def result_words(line: bytes) -> list[bytes] | None:
+    """The words of a whole, undamaged result line (no newline at its end), else None."""
+    body, _, crc = line.rpartition(b" ")
+    words = line.split(b" ")
+    if len(words) != RESULT_WORDS or len(crc) != 8 or b"%08x" % zlib.crc32(body) != crc:
+        return None
+    return words
+
+
+def parse_result(words: list[bytes]) -> Result:
+    return Result(
+        int(words[0]), int(words[1]), int(words[2]), float(words[3]), float(words[4]), words[5],
+        int(words[6]), int(words[7]), float(words[8]), float(words[9]), int(words[10]), words[11],
+    )
+
+
+def sealed(document: dict[str, object]) -> bytes:
+    """A JSON document on one line with its checksum as its last member (`"crc"`, CRC-32 in hex)."""
+    body = json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
+
+
+def unsealed(data: bytes) -> dict[str, object] | None:
+    """The document that `sealed` wrote, or None where the bytes are not exactly what it wrote."""
+    body, mark, rest = data.rpartition(b',"crc":"')
+    if not mark or len(rest) != 11 or rest[8:] != b'"}\n':
+        return None
+    body += b"}"
+    if b"%08x" % zlib.crc32(body) != rest[:8]:
+        return None
+    document = json.loads(body)
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,58 @@
+"""Signals become flags; nothing else happens in a handler.
+
+`hold` is the first statement of a farmer: until `Signals` stands, a signal waits. A signal that
+arrives wakes the farmer's poll through `wakeup`, a pipe that the interpreter writes into.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+STOPS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def hold() -> None:
+    """Let the signals that stop a farmer wait until somebody can handle them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+
+
+def release() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+class Signals:
+    """The stop signals that have arrived, in order."""
+
+    def __init__(self) -> None:
+        self.arrived: list[signal.Signals] = []
+        self.wakeup, self._written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
+        for number in STOPS:
+            # nohup means it: a farmer that was started to outlive its terminal does
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
+            signal.signal(number, self._note)
+        release()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.arrived.append(signal.Signals(number))
+
+    def drain(self) -> None:
+        """Empty the pipe, so that the next poll waits for the next signal."""
+        try:
+            while os.read(self.wakeup, 512):
+                pass
+        except BlockingIOError:
+            pass
+
+    def restore(self) -> None:
+        """Default dispositions again, all of them held: the farmer is past the point where they matter."""
+        hold()
+        signal.set_wakeup_fd(-1)
+        for number in STOPS:
+            if signal.getsignal(number) == self._note:
+                signal.signal(number, signal.SIG_DFL)
+        os.close(self.wakeup)
+        os.close(self._written)

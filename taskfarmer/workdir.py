@@ -1,0 +1,130 @@
+"""Every path of a farm. Nobody else joins strings to make one."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+_EPOCH = re.compile(r"(\d{6,})-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """The directory of one farm. `path` is absolute, so that a `chdir` changes nothing."""
+
+    path: str
+    logs_dir: str | None = None
+
+    @classmethod
+    def at(cls, path: str, logs_dir: str | None = None) -> Workdir:
+        return cls(os.path.abspath(path), logs_dir and os.path.abspath(logs_dir))
+
+    def _in(self, *names: str) -> str:
+        return os.path.join(self.path, *names)
+
+    @property
+    def farm(self) -> str:
+        return self._in("farm.json")
+
+    @property
+    def lock(self) -> str:
+        return self._in("lock")
+
+    @property
+    def tasks(self) -> str:
+        return self._in("tasks")
+
+    def segment(self, name: str) -> str:
+        return self._in("tasks", name)
+
+    def segment_index(self, name: str) -> str:
+        return self._in("tasks", name + ".index")
+
+    def segment_source(self, name: str) -> str:
+        return self._in("tasks", name + ".source")
+
+    @property
+    def ledger(self) -> str:
+        return self._in("ledger")
+
+    @property
+    def head(self) -> str:
+        return self._in("ledger", "HEAD")
+
+    def epoch(self, name: str) -> str:
+        return self._in("ledger", name)
+
+    def prepared(self, epoch: str) -> str:
+        return self._in("ledger", epoch, "tmp")
+
+    def revision(self, epoch: str, number: int) -> str:
+        return self._in("ledger", epoch, str(number))
+
+    @property
+    def results(self) -> str:
+        return self._in("results")
+
+    def journal(self, name: str) -> str:
+        return self._in("results", name)
+
+    def closed_journal(self, name: str, size: int) -> str:
+        return self._in("results", f"{name}.{size}")
+
+    @property
+    def farmers(self) -> str:
+        return self._in("farmers")
+
+    def identity(self, farmer: str) -> str:
+        return self._in("farmers", farmer + ".json")
+
+    def alive(self, farmer: str) -> str:
+        return self._in("farmers", farmer + ".alive")
+
+    def ballast(self, farmer: str) -> str:
+        return self._in("farmers", farmer + ".ballast")
+
+    def farewell(self, farmer: str) -> str:
+        return self._in("farmers", farmer + ".farewell")
+
+    @property
+    def toprocess(self) -> str:
+        return self._in("toprocess")
+
+    @property
+    def finished(self) -> str:
+        return self._in("finished")
+
+    @property
+    def failed(self) -> str:
+        return self._in("failed")
+
+    @property
+    def timeline(self) -> str:
+        return self._in("timeline.json")
+
+    @property
+    def views(self) -> str:
+        return self._in("views.json")
+
+    @property
+    def logs(self) -> str:
+        return self.logs_dir or self._in("logs")
+
+    def log(self, task_id: int) -> str:
+        return os.path.join(self.logs, f"log_{task_id}")
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The directories that a farm has from its beginning, in the order in which they are made."""
+        return (self.tasks, self.ledger, self.results, self.farmers, self.logs)
+
+
+def epoch_number(name: str) -> int | None:
+    """The number of the epoch that a directory's name stands for, or None where it is no epoch."""
+    match = _EPOCH.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def epoch_name(number: int, random: str) -> str:
+    return f"{number:06d}-{random}"
