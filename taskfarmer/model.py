@@ -80,10 +80,11 @@ def joined(intervals: Iterable[Interval]) -> Iterator[Interval]:
     for one in intervals:
         if not one.count:
             continue
-        if (
-            last is not None
-            and (last.segment, last.stop, last.attempt, last.deaths)
-            == (one.segment, one.start, one.attempt, one.deaths)
+        if last is not None and (last.segment, last.stop, last.attempt, last.deaths) == (
+            one.segment,
+            one.start,
+            one.attempt,
+            one.deaths,
         ):
             last = replace(last, count=last.count + one.count)
         else:
@@ -164,12 +165,33 @@ class Result:
 
 
 def result_line(
-    task_id: int, attempt: int, slot: int, start: float, end: float, outcome: bytes, status: int = 0,
-    signal: int = 0, user: float = 0.0, system: float = 0.0, peak: int = 0, log: bytes = b"files",
+    task_id: int,
+    attempt: int,
+    slot: int,
+    start: float,
+    end: float,
+    outcome: bytes,
+    status: int = 0,
+    signal: int = 0,
+    user: float = 0.0,
+    system: float = 0.0,
+    peak: int = 0,
+    log: bytes = b"files",
 ) -> bytes:
     """The line of a result, its checksum and newline included."""
     body = b"%d %d %d %.6f %.6f %s %d %d %.6f %.6f %d %s" % (
-        task_id, attempt, slot, start, end, outcome, status, signal, user, system, peak, log,
+        task_id,
+        attempt,
+        slot,
+        start,
+        end,
+        outcome,
+        status,
+        signal,
+        user,
+        system,
+        peak,
+        log,
     )
     return b"%s %08x\n" % (body, zlib.crc32(body))
 
@@ -185,8 +207,18 @@ def result_words(line: bytes) -> list[bytes] | None:
 
 def parse_result(words: list[bytes]) -> Result:
     return Result(
-        int(words[0]), int(words[1]), int(words[2]), float(words[3]), float(words[4]), words[5],
-        int(words[6]), int(words[7]), float(words[8]), float(words[9]), int(words[10]), words[11],
+        int(words[0]),
+        int(words[1]),
+        int(words[2]),
+        float(words[3]),
+        float(words[4]),
+        words[5],
+        int(words[6]),
+        int(words[7]),
+        float(words[8]),
+        float(words[9]),
+        int(words[10]),
+        words[11],
     )
 
 

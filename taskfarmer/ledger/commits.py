@@ -1,0 +1,281 @@
+"""The compare-and-swap: revisions, one after the other, each written by exactly one farmer.
+
+Owns `ledger/`. A commit prepares a file in `tmp/` of the current epoch and links it to the number
+after the newest revision; the file system lets one succeed. Who did is *read*, never believed: from
+`by` of that revision, or from the number in the farmer's own entry of a later one. What a crash leaves
+is a prepared file that nobody links, or a whole revision. `HEAD` is a hint and may hold anything.
+
+An epoch is a directory with a random part in its name. After `epoch_length` revisions a commit names
+the next one; the one before the last is then removed, `tmp/` first, so that whoever slept since has
+nothing left to link. A farmer whose epoch is gone looks again from nothing; a farmer whose *farm* is
+gone finds another `farm.json`, or none.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from taskfarmer import durable
+from taskfarmer.errors import Damaged, FarmGone, Forked, NotAFarm, StaleView, StorageError
+from taskfarmer.ledger import epochs
+from taskfarmer.ledger.state import FORMAT, State, from_document, stamp, to_document, turn
+from taskfarmer.locks import FarmLock
+from taskfarmer.model import sealed, unsealed
+from taskfarmer.workdir import Workdir, epoch_number
+
+PATIENCE = 60.0
+Change = Callable[[State], State]
+
+
+def encode(state: State) -> bytes:
+    return sealed(to_document(state))
+
+
+class Commits:
+    """The revisions of one farm, read and written.
+
+    `lost` counts commits that another farmer won, `commits` those that we won, `exclusive` is a moving
+    average of the seconds between taking and leaving the lock.
+    """
+
+    def __init__(
+        self, workdir: Workdir, farm: str, lock: FarmLock, epoch_length: int, patience: float = PATIENCE
+    ) -> None:
+        self.workdir = workdir
+        self.farm = farm
+        self.lock = lock
+        self.epoch_length = epoch_length
+        self.patience = patience
+        self.known: State | None = None
+        self.lost = 0
+        self.commits = 0
+        self.exclusive = 0.0
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def _load(self, epoch: str, number: int) -> State | None:
+        """A revision, or None where there is none (or none that can be seen yet)."""
+        path = self.workdir.revision(epoch, number)
+        end = time.monotonic() + 2.0
+        while True:
+            try:
+                data = durable.read(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except OSError as error:
+                if error.errno == errno.ESTALE:
+                    return None
+                raise StorageError(f"{path}: {error.strerror}; the ledger cannot be read") from error
+            document = unsealed(data)
+            if document is not None:
+                break
+            if time.monotonic() > end:
+                raise Damaged(
+                    f"{path}: not what was written into it ({len(data)} bytes, wrong checksum); restore it from "
+                    "a snapshot of the file system, or start anew in another work directory (-w)"
+                )
+            time.sleep(0.1)
+        if document.get("format") != FORMAT:
+            raise NotAFarm(
+                f"{path}: format {document.get('format')}, this version knows {FORMAT}; use a newer taskfarmer"
+            )
+        return from_document(document)
+
+    def _hinted(self) -> State | None:
+        try:
+            epoch, number = durable.read(self.workdir.head).split()
+            if epoch_number(epoch.decode()) is None:
+                return None
+            found = self._load(epoch.decode(), int(number))
+        except (OSError, ValueError):
+            return None
+        return found if found is not None and found.farm == self.farm else None
+
+    def _listed(self) -> State | None:
+        """The newest revision by the names in the directories, and none of another farm's."""
+        names: list[tuple[int, str]] = []
+        try:
+            found = [name for name in os.listdir(self.workdir.ledger) if epoch_number(name) is not None]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        for epoch in found:
+            try:
+                names += [(int(name), epoch) for name in os.listdir(self.workdir.epoch(epoch)) if name.isdigit()]
+            except OSError:
+                continue
+        for number, epoch in sorted(names, reverse=True):
+            state = self._load(epoch, number)
+            if state is not None and state.farm == self.farm:
+                return state
+        return None
+
+    def check_farm(self) -> None:
+        """Raise FarmGone unless the directory still holds the farm that we know."""
+        try:
+            document = unsealed(durable.read(self.workdir.farm))
+        except OSError:
+            document = {}
+        if document is None or document.get("farm") != self.farm:
+            raise FarmGone(
+                f"{self.workdir.path}: the work directory was deleted or made anew while in use; its tasks are "
+                "ended here and nothing is written into it"
+            )
+
+    def newest(self) -> State:
+        """The newest revision that can be seen; never one older than was seen before."""
+        end = time.monotonic() + self.patience
+        while True:
+            state = self._look()
+            if state is not None:
+                self.known = state
+                return state
+            self.check_farm()
+            if time.monotonic() > end:
+                raise StaleView(
+                    f"{self.workdir.ledger}: no revision can be seen that is as new as one seen before; the file "
+                    "system shows old contents, or the ledger was removed by hand"
+                )
+            time.sleep(random.uniform(0.05, 0.2))
+
+    def _look(self) -> State | None:
+        state = self.known
+        hint = self._hinted()
+        confirmed = state is not None and hint is not None and hint.revision >= state.revision
+        if hint is not None and (state is None or hint.revision > state.revision):
+            state = hint
+        if state is not None:
+            start = state.revision
+            state = self._forwards(state)
+            if confirmed or state.revision > start:
+                return state
+        listed = self._listed()
+        if listed is None or (state is not None and listed.revision < state.revision):
+            # the directory of what we know may be cached, or removed: only the first is still true
+            return state if state is not None and self._stands(state) else None
+        return self._forwards(listed)
+
+    def _stands(self, state: State) -> bool:
+        return os.path.isdir(self.workdir.epoch(state.epoch))
+
+    def _forwards(self, state: State) -> State:
+        while True:
+            following = self._load(state.epoch, state.revision + 1)
+            if following is None:
+                return state
+            if following.farm != self.farm or following.revision != state.revision + 1:
+                self.check_farm()
+                raise Damaged(f"{self.workdir.revision(state.epoch, state.revision + 1)}: not a revision of this farm")
+            state = following
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def commit(self, change: Change, by: str, seq: int) -> State:
+        """Make `change` of the newest state the next revision, however often others come first.
+
+        `change` gets the newest state and returns the next, or the same object for "nothing to do". It is
+        called again after each lost commit, so it must have no effect but its result.
+        """
+        attempt = 0
+        while True:
+            with self.lock.held():
+                start = time.monotonic()
+                state = self.newest()
+                mine = state.farmers.get(by)
+                if mine is not None and mine.seq == seq:
+                    return state  # an earlier try won, although its reply was lost
+                wanted = change(state)
+                if wanted is state:
+                    return state
+                won = self._try(state, wanted, by, seq)
+                self.exclusive += 0.3 * (time.monotonic() - start - self.exclusive)
+            if won is not None:
+                self.commits += 1
+                return won
+            self.lost += 1
+            attempt += 1
+            time.sleep(random.uniform(0, min(0.01 * 2 ** min(attempt, 8), 1.0)))
+
+    def _try(self, state: State, wanted: State, by: str, seq: int) -> State | None:
+        """One attempt at the revision after `state`: the revision if it is ours, None if it is lost."""
+        following = replace(stamp(wanted, by, seq), revision=state.revision + 1, by=(by, seq))
+        fresh: str | None = None
+        try:
+            if following.revision - state.epoch_from + 1 >= self.epoch_length:
+                fresh = epochs.make(self.workdir, epochs.after(state.epoch))
+                closed = epochs.close_journals(self.workdir, state.departed, state.farmers)
+                following = turn(following, fresh, closed)
+            won = self._link(state, following)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE, errno.ENOTDIR):
+                won = None
+                self.check_farm()
+            else:
+                self._drop(fresh)
+                raise StorageError(f"{self.workdir.ledger}: {error.strerror}; nothing was committed") from error
+        if not won:
+            self._drop(fresh)
+            return None
+        self.known = following
+        self._settle_down(state, following)
+        return following
+
+    def _drop(self, fresh: str | None) -> None:
+        if fresh is not None:
+            epochs.drop(self.workdir, fresh)
+
+    def _link(self, state: State, following: State) -> bool:
+        by, seq = following.by
+        prepared = os.path.join(self.workdir.prepared(state.epoch), f"{by}.{seq}.{durable.random_name()}")
+        target = self.workdir.revision(state.epoch, following.revision)
+        durable.prepare(prepared, encode(following))
+        answer = durable.publish(prepared, target)
+        end = time.monotonic() + self.patience
+        while True:
+            found = self._load(state.epoch, following.revision)
+            if found is not None:
+                if answer is None and found.by != following.by:
+                    raise Forked(
+                        f"{target}: `link` said that it is ours, but it is from {found.by[0]}; this file system "
+                        "cannot be shared safely"
+                    )
+                return found.by == following.by
+            later = self._listed()
+            if later is not None and later.revision > state.revision:
+                entry = later.farmers.get(by)
+                return entry is not None and entry.seq == seq  # we slept through the epoch
+            if answer is not None and answer.errno != errno.EEXIST:
+                raise answer
+            if time.monotonic() > end:
+                self.check_farm()
+                raise StaleView(f"{target}: `link` says that it exists, but it cannot be read")
+            self.check_farm()
+            time.sleep(0.05)
+
+    def _settle_down(self, state: State, following: State) -> None:
+        """After a commit: make its name durable, leave a hint, remove an epoch that nobody needs."""
+        try:
+            durable.sync_directory(self.workdir.epoch(state.epoch))
+        except FileNotFoundError:
+            self.check_farm()
+        except OSError as error:
+            raise StorageError(f"{self.workdir.epoch(state.epoch)}: {error.strerror}; a commit may not last") from error
+        self.hint(state.epoch, following.revision)
+        if following.epoch != state.epoch:
+            epochs.sweep(self.workdir, following.epoch)
+
+    def hint(self, epoch: str, number: int) -> None:
+        """Leave word where the newest revision is: 64 bytes in place, one operation for each reader."""
+        text = f"{epoch} {number}".ljust(63) + "\n"
+        try:
+            fd = os.open(self.workdir.head, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            try:
+                os.pwrite(fd, text.encode(), 0)
+            finally:
+                os.close(fd)
+        except OSError:
+            pass

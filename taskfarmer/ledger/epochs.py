@@ -1,0 +1,95 @@
+"""Epochs: the directories that hold the revisions, made whole and removed whole.
+
+A fresh epoch is complete and durable before a revision names it. The one before the last goes when a
+new one is named: its `tmp/` first, so that a farmer that slept since has nothing left to link, then
+its names from the lowest, then itself. What somebody got into in between stays for the next sweep.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from taskfarmer import durable
+from taskfarmer.ledger.state import Entry
+from taskfarmer.workdir import Workdir, epoch_name, epoch_number
+
+CLOSED_AT_ONCE = 256
+
+
+def after(epoch: str) -> int:
+    return (epoch_number(epoch) or 0) + 1
+
+
+def make(workdir: Workdir, number: int) -> str:
+    """A fresh, empty, durable epoch; its name."""
+    name = epoch_name(number, durable.random_name())
+    durable.make_directory(workdir.epoch(name))
+    durable.make_directory(workdir.prepared(name))
+    return name
+
+
+def drop(workdir: Workdir, name: str) -> None:
+    """Remove an epoch that no revision names, if nobody is in it."""
+    for path in (workdir.prepared(name), workdir.epoch(name)):
+        try:
+            os.rmdir(path)
+        except OSError:
+            return
+
+
+def sweep(workdir: Workdir, current: str) -> None:
+    """Remove the epochs that are two or more before `current`. Whatever fails is left to the next sweep."""
+    limit = after(current) - 2
+    try:
+        names = os.listdir(workdir.ledger)
+    except OSError:
+        return
+    for name in names:
+        number = epoch_number(name)
+        if number is not None and number < limit:
+            remove(workdir, name)
+
+
+def remove(workdir: Workdir, name: str) -> None:
+    prepared = workdir.prepared(name)
+    try:
+        for entry in os.listdir(prepared):
+            durable.forget(os.path.join(prepared, entry))
+        os.rmdir(prepared)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return
+    try:
+        entries = os.listdir(workdir.epoch(name))
+        for revision in sorted((entry for entry in entries if entry.isdigit()), key=int):
+            os.unlink(os.path.join(workdir.epoch(name), revision))
+        os.rmdir(workdir.epoch(name))
+    except OSError:
+        pass
+
+
+def close_journals(workdir: Workdir, departed: Mapping[str, int], farmers: Mapping[str, Entry]) -> dict[str, int]:
+    """Write the length that counts into the names of journals whose farmers are gone.
+
+    Done before a revision forgets these lengths; doing it twice, or for a commit that is then lost,
+    changes nothing, since the length of a departed journal never does. Returns those that are done.
+    """
+    in_use = {entry.journal for entry in farmers.values()}
+    closed: dict[str, int] = {}
+    for name, size in list(departed.items())[:CLOSED_AT_ONCE]:
+        if name in in_use:
+            continue
+        target = workdir.closed_journal(name, size)
+        try:
+            os.rename(workdir.journal(name), target)
+        except FileNotFoundError:
+            if not os.path.exists(target):
+                continue
+        except OSError:
+            continue
+        closed[name] = size
+    if closed:
+        durable.sync_directory(workdir.results)
+    return closed

@@ -1,0 +1,270 @@
+"""The one door to the ledger: what a farmer holds, tells, takes and gives back.
+
+A farmer's side has two stores. `_open` is what happened since the last exchange; `_sent` is what the
+exchange under way tells. An exchange first makes the results durable in the farmer's journal, then
+commits that they count; what it holds afterwards is read from the committed state alone. When an
+exchange fails, the next one first finds out whether it landed after all. A journal that failed once is
+left as it is, and everything that does not count yet is written again into a fresh one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from taskfarmer import durable
+from taskfarmer.errors import StaleView, StorageError
+from taskfarmer.ledger import results
+from taskfarmer.ledger import state as states
+from taskfarmer.ledger.commits import Commits
+from taskfarmer.ledger.farmfile import Farm
+from taskfarmer.ledger.liveness import running_of
+from taskfarmer.ledger.state import Segment, Settlement, State
+from taskfarmer.locks import FarmLock
+from taskfarmer.model import Interval, joined, parse_intervals, without
+from taskfarmer.workdir import Workdir
+
+
+@dataclass
+class Tidings:
+    """What a farmer has to tell: result lines, and what they come to."""
+
+    lines: list[bytes] = field(default_factory=list)
+    done: list[Interval] = field(default_factory=list)
+    returned: list[Interval] = field(default_factory=list)
+    finished: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    ended: int = 0
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.lines or self.done or self.returned)
+
+    def add(self, more: Tidings) -> None:
+        self.lines += more.lines
+        self.done += more.done
+        self.returned += more.returned
+        self.finished += more.finished
+        self.failed += more.failed
+        self.seconds += more.seconds
+        self.ended += more.ended
+
+
+class Ledger:
+    """A farm's ledger, as one farmer (or one verb of the command line) sees it."""
+
+    def __init__(self, workdir: Workdir, farm: Farm, me: str, slots: int = 0) -> None:
+        self.workdir = workdir
+        self.farm = farm
+        self.me = me
+        self.slots = slots
+        self.lock = FarmLock(farm.lock or workdir.lock)
+        self.commits = Commits(workdir, farm.farm, self.lock, farm.epoch_length)
+        self.held: list[Interval] = []
+        self.registered = False
+        self.seq = 0
+        self._open = Tidings()
+        self._sent: Tidings | None = None
+        self._leaving = False
+        self._journal: durable.Journal | None = None
+        self._journals = 0
+        self._written: list[bytes] = []
+
+    @property
+    def state(self) -> State:
+        """The state as last seen."""
+        return self.commits.known or self.look()
+
+    def look(self) -> State:
+        return self.commits.newest()
+
+    @property
+    def untold(self) -> int:
+        """Results that no commit counts yet."""
+        return self._open.ended + (self._sent.ended if self._sent else 0)
+
+    @property
+    def told_everything(self) -> bool:
+        return self._open.nothing and self._sent is None
+
+    # --- a farmer's side -----------------------------------------------------------------------
+
+    def note(self, news: Tidings) -> None:
+        """Remember what happened, for the next exchange. Nothing is written yet."""
+        self._open.add(news)
+
+    def exchange(self, want: int = 0, leave: bool = False) -> tuple[list[Interval], Tidings]:
+        """Tell what was noted, take up to `want` tasks: one commit, or none where there is nothing to do.
+
+        Returns what was gained, and what is now told. With `leave` the farmer goes; it must hold nothing
+        but what it tells. Raises Expelled, FarmGone, StorageError; after the last of these everything is
+        as before, and a later exchange may succeed.
+        """
+        landed = self._resolve()
+        if landed is not None:
+            return landed
+        if self._sent is None:
+            self._sent, self._open = self._open, Tidings()
+        else:
+            self._sent.add(self._open)
+            self._open = Tidings()
+        self._leaving = leave
+        self._write()
+        self.seq += 1
+        sent = self._sent
+        state = self.commits.commit(self._change(sent, want, leave), self.me, self.seq)
+        return self._conclude(state, sent)
+
+    def _change(self, sent: Tidings, want: int, leave: bool) -> Callable[[State], State]:
+        journal = self._journal_name()
+        settlement = Settlement(
+            journal,
+            self._journal.size if self._journal else 0,
+            tuple(joined(sent.done)),
+            tuple(joined(sent.returned)),
+            sent.finished,
+            sent.failed,
+            sent.seconds,
+            sent.ended,
+        )
+
+        def change(state: State) -> State:
+            if self.registered:
+                states.entry_of(state, self.me)
+            if sent.nothing and not leave and not (want > 0 and state.left):
+                return state
+            new = state if self.registered else states.join(state, self.me, journal, self.slots)
+            if not sent.nothing:
+                new = states.settle(new, self.me, settlement)
+            new = states.claim(new, self.me, want)
+            return states.leave(new, self.me) if leave else new
+
+        return change
+
+    def _conclude(self, state: State, sent: Tidings) -> tuple[list[Interval], Tidings]:
+        entry = state.farmers.get(self.me)
+        self.registered = entry is not None
+        before = without(self.held, (*sent.done, *sent.returned))
+        self.held = parse_intervals(entry.claims) if entry else []
+        self._sent = None
+        self._written.clear()
+        return without(self.held, before), sent
+
+    def _resolve(self) -> tuple[list[Interval], Tidings] | None:
+        """If an exchange failed half-way: what it came to if it landed after all, else None."""
+        if self._sent is None:
+            return None
+        state = self.look()
+        entry = state.farmers.get(self.me)
+        if entry is not None and entry.seq == self.seq:
+            return self._conclude(state, self._sent)
+        if entry is None and self._leaving and state.by == (self.me, self.seq):
+            return self._conclude(state, self._sent)
+        return None
+
+    def _journal_name(self) -> str:
+        return f"{self.me}-r{self._journals - 1}" if self._journals > 1 else self.me
+
+    def _write(self) -> None:
+        """Bring the lines that are to be told into the journal, a fresh one if the last one failed."""
+        assert self._sent is not None
+        fresh = self._sent.lines
+        if self._journal is not None and self._journal.failed:
+            self._journal.close()
+            self._journal = None
+            fresh, self._written = self._written + fresh, []
+            self._sent.lines = fresh
+        if not fresh:
+            return
+        try:
+            if self._journal is None:
+                self._journals += 1
+                self._journal = durable.Journal(self.workdir.journal(self._journal_name()))
+            self._journal.append(b"".join(fresh))
+        except OSError as error:
+            if self._journal is not None:
+                self._journal.failed = True
+            raise StorageError(
+                f"{self.workdir.journal(self._journal_name())}: {error.strerror}; "
+                f"{self.untold} results wait in memory to be recorded"
+            ) from error
+        # `_written` is what stands in the journal and does not count yet
+        self._written += fresh
+        self._sent.lines = []
+
+    def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
+    # --- everybody's side ----------------------------------------------------------------------
+
+    def apply(self, change: Callable[[State], State]) -> State:
+        """Commit a change that tells nothing of our own results."""
+        self.seq += 1
+        return self.commits.commit(change, self.me, self.seq)
+
+    def expel(self, dead: Iterable[str]) -> list[str]:
+        """Expel farmers that are dead; those that are gone from the ledger by our commit."""
+        gone: list[str] = []
+        names = tuple(dead)
+
+        def change(state: State) -> State:
+            gone.clear()
+            new = state
+            for farmer in names:
+                if farmer in new.farmers:
+                    try:
+                        what = results.left_behind(self.workdir, new, farmer)
+                    except StaleView:
+                        continue
+                    new = states.expel(new, farmer, what, self._died(new, farmer))
+                    gone.append(farmer)
+            return new
+
+        self.apply(change)
+        for farmer in gone:
+            for sign in (self.workdir.alive, self.workdir.ballast, self.workdir.farewell):
+                durable.forget(sign(farmer))
+        return gone
+
+    def _died(self, state: State, farmer: str) -> tuple[Interval, ...]:
+        """The tasks that a farmer said it runs, as places; what it does not hold is left out later."""
+        ran = []
+        for task_id, attempt in running_of(self.workdir, farmer):
+            if state.segment_of(task_id) is not None:
+                ran.append(state.interval_of(task_id, attempt))
+        return tuple(ran)
+
+    def grow(self, segment: Segment) -> bool:
+        """Take in the tasks that the list has more; False where another farmer was faster."""
+        state = self.apply(lambda state: states.grow(state, segment))
+        return any(one.file == segment.file for one in state.segments)
+
+    def retry(self, ids: Iterable[int] | None = None) -> int:
+        """Make recorded tasks unprocessed again: the failed ones, or those named. How many there were.
+
+        ValueError names the first ID that is not recorded (unprocessed, held, or not in the farm).
+        """
+        wanted = None if ids is None else sorted(set(ids))
+        count = 0
+
+        def change(state: State) -> State:
+            nonlocal count
+            found = results.survey(self.workdir, state)
+            chosen = range(len(found.place)) if wanted is None else wanted
+            again = []
+            finished = failed = 0
+            for task_id in chosen:
+                place = found.place[task_id] if 0 <= task_id < len(found.place) else -1
+                if place == results.IS_FAILED or (wanted is not None and place == results.IS_FINISHED):
+                    again.append(state.interval_of(task_id, found.attempt[task_id] + 1))
+                    finished += place == results.IS_FINISHED
+                    failed += place == results.IS_FAILED
+                elif wanted is not None:
+                    raise ValueError(task_id)
+            count = len(again)
+            return states.retry(state, tuple(joined(again)), finished, failed) if again else state
+
+        self.apply(change)
+        return count

@@ -1,0 +1,245 @@
+"""Who lives: a farmer's own signs of life, and what it takes to call another one dead.
+
+Owns `farmers/`. `<id>.json` says who and where a farmer is, written once. `<id>.alive` is locked for
+as long as the farmer, its workers or their tasks have it open; its one line is the heartbeat: a number
+that rises, and the tasks that run in each slot. `<id>.farewell` says that all is over. Clocks of two
+nodes are never compared: silence is counted on the observer's own monotonic clock, and only while the
+observer's own beats were punctual, so that a file system that hangs for everybody kills nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from taskfarmer import durable, locks
+from taskfarmer.errors import StorageError
+from taskfarmer.model import sealed, unsealed
+from taskfarmer.workdir import Workdir
+
+LONGEST_BEAT = 30.0
+SHORTEST_BEAT = 0.2
+BALLAST = 64 * 1024
+
+
+def beat_of(lease: float) -> float:
+    """Seconds between heartbeats where a farmer is taken for dead after `lease` seconds of silence."""
+    return min(LONGEST_BEAT, max(SHORTEST_BEAT, lease / 20))
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a farmer is. `boot`, `pid_namespace` and `pid_start` make the pid unique on its node."""
+
+    farmer: str
+    host: str
+    boot: str
+    pid: int
+    pid_start: str
+    pid_namespace: int
+    slots: int
+    started: float
+    version: str
+    job: dict[str, str] = field(default_factory=dict)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4096).decode("ascii", "replace").strip()
+    except OSError:
+        return ""
+
+
+def process_start(pid: int | str) -> str:
+    """When a process began, in ticks since boot (field 22 of proc(5) stat); empty where it is gone.
+
+    A zombie counts as gone: it holds nothing and does nothing.
+    """
+    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 and fields[0] not in ("Z", "X") else ""
+
+
+def _namespace() -> int:
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def short_name(host: str) -> str:
+    """A host's name as it stands in a farmer's ID and in file names."""
+    return "".join(letter if letter.isalnum() else "-" for letter in host.split(".")[0])[:32] or "host"
+
+
+def introduce(slots: int, version: str, job: dict[str, str]) -> Identity:
+    """The identity of this process as a new farmer."""
+    host, pid = os.uname().nodename, os.getpid()
+    return Identity(
+        farmer=f"{short_name(host)}-{pid}-{durable.random_name()}",
+        host=host,
+        boot=_text("/proc/sys/kernel/random/boot_id"),
+        pid=pid,
+        pid_start=process_start(pid),
+        pid_namespace=_namespace(),
+        slots=slots,
+        started=time.time(),
+        version=version,
+        job=job,
+    )
+
+
+class Presence:
+    """Our own signs of life."""
+
+    def __init__(self, workdir: Workdir, identity: Identity, ballast: bool = True) -> None:
+        self.workdir = workdir
+        self.identity = identity
+        self.beats = 0
+        self._size = 0
+        self._fd = -1
+        self._running: list[list[Any]] = []
+        path = workdir.alive(identity.farmer)
+        try:
+            durable.prepare(workdir.identity(identity.farmer), sealed(asdict(identity)))
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self.locked = locks.hold_alive(self._fd)
+            self.beat()
+            if ballast:
+                durable.prepare(workdir.ballast(identity.farmer), bytes(BALLAST))
+        except OSError as error:
+            self.close()
+            raise StorageError(f"{error.filename or path}: {error.strerror}; a farmer cannot start here") from error
+
+    @property
+    def descriptor(self) -> int:
+        return self._fd
+
+    def beat(self, running: Iterable[list[Any]] | None = None, *, sync: bool = False) -> None:
+        """Show that we live, and which tasks run: `[slot, task ID, attempt]` for each."""
+        if running is not None:
+            self._running = list(running)
+        self.beats += 1
+        data = sealed({"beat": self.beats, "running": self._running})
+        os.pwrite(self._fd, data, 0)
+        if len(data) < self._size:
+            os.ftruncate(self._fd, len(data))
+        self._size = len(data)
+        if sync:
+            durable.sync(self._fd)
+
+    def give_ballast(self) -> None:
+        """Free the little room that was kept for the moment when the disk is full."""
+        durable.forget(self.workdir.ballast(self.identity.farmer))
+
+    def farewell(self) -> None:
+        """Say that all our tasks have ended and our journal is complete: anybody may count it."""
+        durable.replace(self.workdir.farewell(self.identity.farmer), b"farewell\n")
+
+    def leave(self) -> None:
+        """Take the signs of life away; who we were stays."""
+        self.give_ballast()
+        durable.forget(self.workdir.alive(self.identity.farmer))
+        self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def identity_of(workdir: Workdir, farmer: str) -> Identity | None:
+    try:
+        document = unsealed(durable.read(workdir.identity(farmer)))
+        return Identity(**document) if document else None  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return None
+
+
+def running_of(workdir: Workdir, farmer: str) -> list[tuple[int, int]]:
+    """(task ID, attempt) of what a farmer said last that it runs."""
+    try:
+        document = unsealed(durable.read(workdir.alive(farmer)))
+    except OSError:
+        return []
+    slots = document.get("running", []) if document else []
+    return [(int(slot[1]), int(slot[2])) for slot in slots] if isinstance(slots, list) else []
+
+
+@dataclass
+class _Watched:
+    content: bytes
+    silent: float = 0.0
+
+
+class Watch:
+    """What we have seen of other farmers' heartbeats, and for how long nothing changed."""
+
+    def __init__(self, workdir: Workdir, me: Identity, lease: float) -> None:
+        self.workdir = workdir
+        self.me = me
+        self.lease = lease
+        self.beat = beat_of(lease)
+        self._seen: dict[str, _Watched] = {}
+        self._identities: dict[str, Identity | None] = {}
+        self._looked: dict[str, float] = {}
+
+    def successors(self, farmers: Iterable[str], count: int = 2) -> list[str]:
+        """The farmers after us in the order of IDs, around the ring."""
+        others = sorted(farmer for farmer in farmers if farmer != self.me.farmer)
+        after = [farmer for farmer in others if farmer > self.me.farmer]
+        return (after + others)[: min(count, len(others))]
+
+    def silence(self, farmer: str) -> float:
+        """Look at a farmer's heartbeat; the seconds of ours, punctual ones only, since it changed."""
+        try:
+            content = durable.read(self.workdir.alive(farmer))
+        except FileNotFoundError:
+            content = b""
+        except OSError:
+            return 0.0
+        now = time.monotonic()
+        elapsed = now - self._looked.get(farmer, now)
+        self._looked[farmer] = now
+        seen = self._seen.get(farmer)
+        if seen is None or seen.content != content:
+            self._seen[farmer] = _Watched(content)
+            return 0.0
+        if elapsed <= 2 * self.beat + 1.0:
+            seen.silent += elapsed
+        return seen.silent
+
+    def verdict(self, farmer: str) -> str | None:
+        """Why a farmer is dead, in words, or None while it may live."""
+        if os.path.exists(self.workdir.farewell(farmer)):
+            return "it said farewell"
+        if farmer not in self._identities:
+            self._identities[farmer] = identity_of(self.workdir, farmer)
+        silent = self.silence(farmer)
+        them = self._identities[farmer]
+        if them is not None and self._gone_here(them):
+            return f"its process {them.pid} on {them.host} is gone"
+        if (
+            them is not None
+            and them.host == self.me.host
+            and them.boot != self.me.boot
+            and them.boot
+            and silent >= 2 * self.beat
+        ):
+            return f"{them.host} was started anew since"
+        if silent >= self.lease:
+            return f"no sign of life for {silent:.0f} s"
+        return None
+
+    def _gone_here(self, them: Identity) -> bool:
+        """Whether a farmer of this very node and pid namespace is gone, tasks and all."""
+        if (them.boot, them.pid_namespace) != (self.me.boot, self.me.pid_namespace) or not them.boot:
+            return False
+        return process_start(them.pid) != them.pid_start and locks.alive_is_free(self.workdir.alive(them.farmer))
+
+    def forget(self, farmer: str) -> None:
+        for known in (self._seen, self._identities, self._looked):
+            known.pop(farmer, None)

@@ -1,0 +1,49 @@
+"""How a farm comes to be: everything is made under random names, and `farm.json` names it last.
+
+Any number of farmers may do this at once; the one whose `farm.json` gets its name made the farm, and
+the others take back what they made and join it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from taskfarmer import durable
+from taskfarmer.errors import StorageError
+from taskfarmer.ledger import epochs, farmfile
+from taskfarmer.ledger.commits import encode
+from taskfarmer.ledger.farmfile import Farm
+from taskfarmer.ledger.segments import discard
+from taskfarmer.ledger.state import Segment, State
+from taskfarmer.workdir import Workdir
+
+
+def make_folders(workdir: Workdir) -> None:
+    """The directories of a farm, and the proof that its file system can commit."""
+    try:
+        os.makedirs(workdir.path, exist_ok=True)
+        for folder in workdir.folders:
+            os.makedirs(folder, exist_ok=True)
+        durable.sync_directory(workdir.path)
+        durable.prove_links(workdir.ledger)
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or workdir.path}: {error.strerror}; the work directory cannot be made here, "
+            "name another one with -w DIR"
+        ) from error
+
+
+def make(workdir: Workdir, farm: Farm, segment: Segment) -> bool:
+    """Make the farm, its first revision and its name; False where another farmer made one first."""
+    try:
+        epoch = epochs.make(workdir, 0)
+        first = State(farm.farm, 0, ("import", 0), epoch, 1, (segment,))
+        durable.prepare(workdir.revision(epoch, 0), encode(first))
+        durable.sync_directory(workdir.epoch(epoch))
+        made = farmfile.publish(workdir, farm)
+    except OSError as error:
+        raise StorageError(f"{error.filename or workdir.path}: {error.strerror}; the farm was not made") from error
+    if not made:
+        epochs.remove(workdir, epoch)
+        discard(workdir, segment.file)
+    return made

@@ -1,0 +1,205 @@
+"""Results: what was run, read back out of the journals.
+
+A journal counts up to the byte that the state says, and not a byte further: behind that stand lines
+that were not committed yet, or that a ghost wrote. Whoever decides anything from results must see
+every byte that counts, of every farmer; `survey` looks again until it does, because a file system may
+show other nodes' files as they were seconds ago.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from taskfarmer import durable
+from taskfarmer.errors import Damaged, FarmGone, StaleView, StorageError
+from taskfarmer.ledger.state import Settlement, State
+from taskfarmer.model import (
+    FINISHED,
+    OUTCOMES,
+    RECORDED_AS_FAILED,
+    RETURNED,
+    Interval,
+    joined,
+    parse_intervals,
+    result_words,
+)
+from taskfarmer.workdir import Workdir
+
+_JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r\d+)?)(?:\.(\d+))?")
+UNPROCESSED, HELD, IS_FINISHED, IS_FAILED = 0, 1, 2, 3
+
+
+def journals(workdir: Workdir, state: State) -> dict[str, tuple[str, int]]:
+    """Name -> (path, bytes that count) of every journal with anything in it.
+
+    Lengths come from the state; those that it has forgotten, from the names of the files.
+    """
+    wanted = {entry.journal: entry.bytes for entry in state.farmers.values()}
+    wanted.update(state.departed)
+    found: dict[str, tuple[str, int]] = {}
+    for name in os.listdir(workdir.results):
+        match = _JOURNAL.fullmatch(name)
+        if match is None:
+            continue
+        journal = match[1]
+        size = wanted[journal] if journal in wanted else int(match[2] or 0)
+        if size:
+            found[journal] = (os.path.join(workdir.results, name), size)
+    return found
+
+
+def read_counted(workdir: Workdir, state: State, patience: float = 60.0) -> Iterator[tuple[str, bytes]]:
+    """Every journal's name and exactly its bytes that count; StaleView where they cannot be seen."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            found = journals(workdir, state)
+        except OSError as error:
+            raise FarmGone(f"{workdir.results}: {error.strerror}; the farm's results are gone") from error
+        if sum(size for _, size in found.values()) == state.journaled:
+            break
+        if time.monotonic() > end:
+            raise StaleView(
+                f"{workdir.results}: {sum(size for _, size in found.values())} bytes of results can be seen where "
+                f"the ledger counts {state.journaled}; a file is missing, or this node sees an old directory"
+            )
+        time.sleep(0.25)
+    for name, (path, size) in found.items():
+        yield name, _exactly(workdir, name, path, size, end)
+
+
+def _exactly(workdir: Workdir, name: str, path: str, size: int, end: float) -> bytes:
+    while True:
+        try:
+            data = durable.read_range(path, 0, size)
+        except FileNotFoundError:
+            # renamed by an epoch that turned meanwhile
+            path, data = workdir.closed_journal(name, size), b""
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}; results cannot be read") from error
+        if len(data) == size:
+            return data
+        if time.monotonic() > end:
+            raise Damaged(f"{path}: {len(data)} bytes where the ledger counts {size}; run: taskfarmer check WORKDIR")
+        time.sleep(0.1)
+
+
+def checked_lines(path: str, data: bytes) -> Iterator[list[bytes]]:
+    """The words of each line; Damaged where one is not what was written."""
+    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+        words = result_words(line)
+        if words is None or words[5] not in OUTCOMES:
+            raise Damaged(
+                f"{path}: line {number} is not what was written (wrong checksum); run: taskfarmer check WORKDIR"
+            )
+        yield words
+
+
+@dataclass
+class Survey:
+    """Where each task of a farm is, and what became of it: arrays by task ID.
+
+    `place` is UNPROCESSED, HELD, IS_FINISHED or IS_FAILED; `attempt` the newest recorded attempt.
+    """
+
+    place: bytearray
+    attempt: array[int]
+    finished: int = 0
+    failed: int = 0
+
+
+def survey(workdir: Workdir, state: State, patience: float = 60.0) -> Survey:
+    """Put every task into its place, from the state and from every byte of results that counts."""
+    found = Survey(bytearray(state.tasks), array("L", bytes(8 * state.tasks)))
+    for name, data in read_counted(workdir, state, patience):
+        for words in checked_lines(workdir.journal(name), data):
+            _record(found, workdir.journal(name), words)
+    _unrecord(found, state)
+    found.finished = found.place.count(IS_FINISHED)
+    found.failed = found.place.count(IS_FAILED)
+    if (found.finished, found.failed) != (state.finished, state.failed):
+        raise Damaged(
+            f"{workdir.results}: results say {found.finished} finished and {found.failed} failed, the ledger says "
+            f"{state.finished} and {state.failed}; run: taskfarmer check WORKDIR"
+        )
+    return found
+
+
+def _record(found: Survey, path: str, words: list[bytes]) -> None:
+    if words[5] == RETURNED:
+        return
+    task_id, attempt = int(words[0]), int(words[1])
+    if task_id >= len(found.place):
+        raise Damaged(f"{path}: a result for task {task_id}, which this farm does not have")
+    if attempt >= found.attempt[task_id]:
+        found.attempt[task_id] = attempt
+        found.place[task_id] = IS_FINISHED if words[5] == FINISHED else IS_FAILED
+
+
+def _unrecord(found: Survey, state: State) -> None:
+    """Tasks that the ledger has elsewhere are there, whatever an earlier attempt came to."""
+    places = [(UNPROCESSED, one) for one in parse_intervals(state.returned)]
+    places += [(HELD, one) for entry in state.farmers.values() for one in parse_intervals(entry.claims)]
+    for place, one in places:
+        first = state.first_id(one)
+        found.place[first : first + one.count] = bytes([place]) * one.count
+
+
+def left_behind(workdir: Workdir, state: State, farmer: str) -> Settlement:
+    """What a dead farmer recorded beyond what counts: the unbroken run of whole lines of its claims.
+
+    The file is synced first, so that what is counted stays. Nothing is changed.
+    """
+    entry = state.farmers[farmer]
+    path = workdir.journal(entry.journal)
+    try:
+        durable.sync_file(path)
+        data = durable.read(path)
+    except FileNotFoundError:
+        if entry.bytes:
+            raise StaleView(f"{path}: cannot be seen, but {entry.bytes} bytes of it count") from None
+        data = b""
+    except OSError as error:
+        if error.errno == errno.ESTALE:
+            raise StaleView(f"{path}: {error.strerror}") from error
+        raise StorageError(f"{path}: {error.strerror}; a dead farmer's results cannot be read") from error
+    if len(data) < entry.bytes:
+        raise StaleView(f"{path}: {len(data)} bytes can be seen where {entry.bytes} count")
+    return _unbroken(state, entry.journal, entry.bytes, data, _claimed(state, parse_intervals(entry.claims)))
+
+
+def _claimed(state: State, claims: Iterable[Interval]) -> dict[tuple[int, int], Interval]:
+    """(task ID, attempt) -> the one-task interval, for what a farmer holds."""
+    held = {}
+    for one in claims:
+        first = state.first_id(one)
+        for place in range(one.count):
+            held[first + place, one.attempt] = one.part(place, 1)
+    return held
+
+
+def _unbroken(state: State, journal: str, start: int, data: bytes, held: dict[tuple[int, int], Interval]) -> Settlement:
+    done: list[Interval] = []
+    finished = failed = 0
+    seconds = 0.0
+    size = start
+    for line in data[start:].split(b"\n")[:-1]:
+        words = result_words(line)
+        if words is None:
+            break
+        if words[5] != RETURNED:
+            one = held.pop((int(words[0]), int(words[1])), None)
+            if one is None:
+                break
+            done.append(one)
+            finished += words[5] == FINISHED
+            failed += words[5] in RECORDED_AS_FAILED
+        seconds += float(words[4]) - float(words[3])
+        size += len(line) + 1
+    return Settlement(journal, size, tuple(joined(done)), (), finished, failed, round(seconds, 3), len(done))

@@ -1,0 +1,362 @@
+"""The state of a farm and every way in which it may change: pure functions `State -> State`.
+
+No file, no clock, no chance. A task is in exactly one place: beyond `next` of its segment or in
+`returned` (unprocessed), in one farmer's claims (held), or recorded in results (finished or failed).
+A transition moves tasks between these places and nothing else, so the sum stays what it is; `problems`
+checks that, and `docs/workdir-format.md` names each member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from taskfarmer.errors import Expelled
+from taskfarmer.model import (
+    Interval,
+    counted,
+    joined,
+    parse_interval,
+    parse_intervals,
+    without,
+    write_intervals,
+)
+
+FORMAT = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tasks that came in by one import: IDs `first` to `first + tasks - 1`; `next` were given out.
+
+    `source_bytes` and `source_sha256` say how much of the task list is in this segment and all before
+    it; `open_end` that the last of these lines had no newline yet.
+    """
+
+    file: str
+    first: int
+    tasks: int
+    next: int = 0
+    source_bytes: int = 0
+    source_sha256: str = ""
+    open_end: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the ledger knows of a farmer: its claims, and how much of its journal counts."""
+
+    seq: int
+    claims: str
+    journal: str
+    bytes: int
+    slots: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    farm: str
+    revision: int
+    by: tuple[str, int]
+    epoch: str
+    epoch_from: int
+    segments: tuple[Segment, ...] = ()
+    returned: str = ""
+    farmers: Mapping[str, Entry] = field(default_factory=dict)
+    departed: Mapping[str, int] = field(default_factory=dict)
+    closed_bytes: int = 0
+    finished: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    ended: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> int:
+        return sum(segment.tasks for segment in self.segments)
+
+    @property
+    def unprocessed(self) -> int:
+        fresh = sum(segment.tasks - segment.next for segment in self.segments)
+        return fresh + counted(parse_intervals(self.returned))
+
+    @property
+    def left(self) -> bool:
+        """Whether there is anything to take; cheap whatever the farm's size."""
+        return bool(self.returned) or any(segment.next < segment.tasks for segment in self.segments)
+
+    @property
+    def held(self) -> int:
+        return sum(counted(parse_intervals(entry.claims)) for entry in self.farmers.values())
+
+    @property
+    def journaled(self) -> int:
+        """The bytes of results that count, over all journals that there ever were."""
+        present = sum(entry.bytes for entry in self.farmers.values())
+        return present + sum(self.departed.values()) + self.closed_bytes
+
+    @property
+    def slots(self) -> int:
+        return sum(entry.slots for entry in self.farmers.values())
+
+    def segment_of(self, task_id: int) -> int | None:
+        for number, segment in enumerate(self.segments):
+            if segment.first <= task_id < segment.first + segment.tasks:
+                return number
+        return None
+
+    def interval_of(self, task_id: int, attempt: int = 1) -> Interval:
+        number = self.segment_of(task_id)
+        if number is None:
+            raise KeyError(task_id)
+        return Interval(number, task_id - self.segments[number].first, 1, attempt)
+
+    def first_id(self, interval: Interval) -> int:
+        return self.segments[interval.segment].first + interval.start
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What a farmer has to tell: `done` are recorded in its journal up to `bytes`; `returned` go back."""
+
+    journal: str
+    bytes: int
+    done: tuple[Interval, ...] = ()
+    returned: tuple[Interval, ...] = ()
+    finished: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    ended: int = 0
+
+
+def join(state: State, farmer: str, journal: str, slots: int) -> State:
+    """The farmer is in the ledger; no change where it is already."""
+    if farmer in state.farmers:
+        return state
+    return replace(state, farmers={**state.farmers, farmer: Entry(0, "", journal, 0, slots)})
+
+
+def entry_of(state: State, farmer: str) -> Entry:
+    try:
+        return state.farmers[farmer]
+    except KeyError:
+        raise Expelled(
+            "other farmers took this one for dead (no sign of life for the lease) and gave its tasks to "
+            "others; nothing more is recorded here. A longer --lease at the farm's making prevents that"
+        ) from None
+
+
+def settle(state: State, farmer: str, what: Settlement) -> State:
+    """The farmer's `done` are recorded, its `returned` unprocessed again, one attempt further.
+
+    Where the farmer went on in a fresh journal, the old one departs with what counts of it.
+    """
+    entry = entry_of(state, farmer)
+    claims = without(parse_intervals(entry.claims), (*what.done, *what.returned))
+    departed = state.departed
+    if what.journal != entry.journal and entry.bytes:
+        departed = {**departed, entry.journal: entry.bytes}
+    entry = replace(entry, claims=write_intervals(claims), journal=what.journal, bytes=what.bytes)
+    return replace(
+        state,
+        farmers={**state.farmers, farmer: entry},
+        departed=departed,
+        returned=_returned(state.returned, [one.again() for one in what.returned]),
+        finished=state.finished + what.finished,
+        failed=state.failed + what.failed,
+        seconds=round(state.seconds + what.seconds, 3),
+        ended=state.ended + what.ended,
+    )
+
+
+def _returned(text: str, more: list[Interval]) -> str:
+    return " ".join(filter(None, (text, write_intervals(more))))
+
+
+def claim(state: State, farmer: str, want: int) -> State:
+    """Give the farmer up to `want` tasks: what came back first, then the list in its order."""
+    if want <= 0 or not state.left:
+        return state
+    entry = entry_of(state, farmer)
+    got: list[Interval] = []
+    returned = state.returned
+    while want and returned:
+        word, _, rest = returned.partition(" ")
+        one = parse_interval(word)
+        take = min(want, one.count)
+        got.append(one.part(0, take))
+        want -= take
+        returned = rest if take == one.count else f"{one.part(take, one.count - take)} {rest}".rstrip()
+    segments = list(state.segments)
+    for number, segment in enumerate(segments):
+        take = min(want, segment.tasks - segment.next)
+        if take:
+            got.append(Interval(number, segment.next, take))
+            segments[number] = replace(segment, next=segment.next + take)
+            want -= take
+    claims = write_intervals(joined([*parse_intervals(entry.claims), *got]))
+    return replace(
+        state,
+        returned=returned,
+        segments=tuple(segments),
+        farmers={**state.farmers, farmer: replace(entry, claims=claims)},
+    )
+
+
+def stamp(state: State, farmer: str, seq: int) -> State:
+    """Write the number of the farmer's commit into its entry, from which it sees later that it won."""
+    entry = state.farmers.get(farmer)
+    if entry is None:
+        return state
+    return replace(state, farmers={**state.farmers, farmer: replace(entry, seq=seq)})
+
+
+def leave(state: State, farmer: str) -> State:
+    """The farmer holds nothing more and goes; its journal stays, as long as it counts."""
+    entry = entry_of(state, farmer)
+    if entry.claims:
+        raise ValueError(f"{farmer} cannot leave: it holds {entry.claims}")
+    farmers = {name: other for name, other in state.farmers.items() if name != farmer}
+    departed = {**state.departed, entry.journal: entry.bytes} if entry.bytes else state.departed
+    return replace(state, farmers=farmers, departed=departed)
+
+
+def expel(state: State, farmer: str, what: Settlement, died: tuple[Interval, ...] = ()) -> State:
+    """A dead farmer is gone: `what` counts the results that it left; the rest goes back.
+
+    `died` are those of its tasks that ran when it died: one death more for each.
+    """
+    if farmer not in state.farmers:
+        return state
+    state = settle(state, farmer, what)
+    rest = parse_intervals(state.farmers[farmer].claims)
+    ran = [one for claimed in rest for one in _common(claimed, died)]
+    back = [one.again() for one in without(rest, ran)] + [one.again(died=True) for one in ran]
+    emptied = replace(state.farmers[farmer], claims="")
+    state = replace(
+        state,
+        farmers={**state.farmers, farmer: emptied},
+        returned=_returned(state.returned, back),
+    )
+    return leave(state, farmer)
+
+
+def _common(claimed: Interval, others: tuple[Interval, ...]) -> list[Interval]:
+    found = []
+    for other in others:
+        if other.segment == claimed.segment:
+            start, stop = max(claimed.start, other.start), min(claimed.stop, other.stop)
+            if start < stop:
+                found.append(claimed.part(start - claimed.start, stop - start))
+    return found
+
+
+def retry(state: State, again: tuple[Interval, ...], finished: int, failed: int) -> State:
+    """Recorded tasks are unprocessed again. `again` carries the attempt that they are to have next."""
+    return replace(
+        state,
+        returned=_returned(state.returned, list(again)),
+        finished=state.finished - finished,
+        failed=state.failed - failed,
+    )
+
+
+def grow(state: State, segment: Segment) -> State:
+    """The list has more tasks at its end. No change where somebody else took them in already."""
+    if segment.first != state.tasks:
+        return state
+    return replace(state, segments=(*state.segments, segment))
+
+
+def turn(state: State, epoch: str, closed: Mapping[str, int]) -> State:
+    """From the next revision on the ledger is in another directory; `closed` journals are forgotten."""
+    departed = {name: size for name, size in state.departed.items() if name not in closed}
+    return replace(
+        state,
+        epoch=epoch,
+        epoch_from=state.revision + 1,
+        departed=departed,
+        closed_bytes=state.closed_bytes + sum(closed.values()),
+    )
+
+
+def problems(state: State) -> list[str]:
+    """What is wrong with a state by itself: tasks in two places, or in none."""
+    wrong = []
+    places: list[tuple[str, list[Interval]]] = [("returned", parse_intervals(state.returned))]
+    places += [(f"held by {name}", parse_intervals(entry.claims)) for name, entry in state.farmers.items()]
+    spans = []
+    for place, intervals in places:
+        for one in intervals:
+            if one.segment >= len(state.segments) or one.count < 1 or one.start < 0:
+                wrong.append(f"{place}: {one} names no tasks of this farm")
+            elif one.stop > state.segments[one.segment].next:
+                wrong.append(f"{place}: {one} was never given out")
+            else:
+                spans.append((one.segment, one.start, one.stop, place))
+    spans.sort()
+    for (segment, _, stop, place), (other, start, _, second) in zip(spans, spans[1:], strict=False):
+        if segment == other and start < stop:
+            wrong.append(f"task {state.segments[segment].first + start} is twice in the ledger: {place}, {second}")
+    total = state.unprocessed + state.held + state.finished + state.failed
+    if total != state.tasks:
+        wrong.append(
+            f"{state.tasks} tasks, but {state.unprocessed} unprocessed + {state.held} held + "
+            f"{state.finished} finished + {state.failed} failed = {total}"
+        )
+    return wrong
+
+
+_SCALARS = (
+    "farm",
+    "revision",
+    "epoch",
+    "epoch_from",
+    "returned",
+    "closed_bytes",
+    "finished",
+    "failed",
+    "seconds",
+    "ended",
+)
+
+
+def to_document(state: State) -> dict[str, Any]:
+    document: dict[str, Any] = {"format": FORMAT, **{name: getattr(state, name) for name in _SCALARS}}
+    document["by"] = list(state.by)
+    document["segments"] = [_plain(segment) for segment in state.segments]
+    document["farmers"] = {name: _plain(entry) for name, entry in state.farmers.items()}
+    document["departed"] = dict(state.departed)
+    return {**state.extra, **document}
+
+
+def _plain(value: Segment | Entry) -> dict[str, Any]:
+    members = dict(vars(value))
+    return {**members.pop("extra"), **members}
+
+
+def _value(kind: Callable[..., T], known: frozenset[str], document: Mapping[str, Any]) -> T:
+    """A Segment or an Entry; members of it that a later version added are kept."""
+    extra = {name: value for name, value in document.items() if name not in known}
+    return kind(**{name: value for name, value in document.items() if name in known}, extra=extra)
+
+
+_SEGMENT = frozenset(Segment.__dataclass_fields__) - {"extra"}
+_ENTRY = frozenset(Entry.__dataclass_fields__) - {"extra"}
+
+
+def from_document(document: Mapping[str, Any]) -> State:
+    """The state in a revision; members that this version does not know are kept for the next one."""
+    known = {"format", "by", "segments", "farmers", "departed", *_SCALARS}
+    return State(
+        **{name: document[name] for name in _SCALARS},
+        by=(document["by"][0], document["by"][1]),
+        segments=tuple(_value(Segment, _SEGMENT, segment) for segment in document["segments"]),
+        farmers={name: _value(Entry, _ENTRY, entry) for name, entry in document["farmers"].items()},
+        departed=document["departed"],
+        extra={name: value for name, value in document.items() if name not in known},
+    )

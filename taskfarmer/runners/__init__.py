@@ -1,0 +1,7 @@
+"""How a task's command is executed: the classes that INI files name, and that users subclass."""
+
+from taskfarmer.runners.base import CommandRunner, Runner
+from taskfarmer.runners.shell import BasicRunner
+from taskfarmer.runners.shifter import ShifterRunner
+
+__all__ = ["BasicRunner", "CommandRunner", "Runner", "ShifterRunner"]

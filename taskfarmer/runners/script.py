@@ -1,0 +1,48 @@
+"""A command that is too long to be an argument, in a file that a shell can read."""
+
+from __future__ import annotations
+
+import os
+
+# Linux takes no single argument longer than this, its final NUL included (execve(2), MAX_ARG_STRLEN).
+ARGUMENT_LIMIT = 131072
+
+
+def is_too_long(command: str) -> bool:
+    """Say whether `command` is too long to be one argument of a program."""
+    # A character is at most 4 bytes: short commands, nearly all, need no encoding to be measured.
+    return len(command) * 4 >= ARGUMENT_LIMIT and len(os.fsencode(command)) >= ARGUMENT_LIMIT
+
+
+class Script:
+    """Holds a command until `close`. It is a file in memory, which nothing needs to remove after a crash.
+
+    Where the system has none it is a file in $TMPDIR; a worker that is killed with SIGKILL leaves that one behind.
+    """
+
+    def __init__(self, command: str) -> None:
+        self._file: str | None = None
+        try:
+            # No close-on-exec: the shell reads it through its own /proc/self/fd.
+            self._descriptor = os.memfd_create("task", 0)
+            self.path = f"/proc/self/fd/{self._descriptor}"
+        except (AttributeError, OSError):
+            folder = os.environ.get("TMPDIR") or "/tmp"
+            self._file = self.path = f"{folder}/taskfarmer-{os.getpid()}-{os.urandom(8).hex()}"
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            self._write(os.fsencode(command))
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file. A shell that still runs has it open for itself."""
+        os.close(self._descriptor)
+        if self._file is not None:
+            os.unlink(self._file)
+
+    def _write(self, text: bytes) -> None:
+        rest = memoryview(text)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]

@@ -1,0 +1,92 @@
+"""The default runner: a command runs as on a bash command line, but a shell is started only where one is needed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from functools import cache, cached_property
+
+from taskfarmer.runners.base import CommandRunner
+from taskfarmer.runners.programs import Programs
+from taskfarmer.runners.script import Script, is_too_long
+
+# Characters that mean nothing to bash, wherever they are in a word, and the blanks between words.
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./= \t-]+").fullmatch
+
+# First words that are the shell's own (`compgen -k`, `compgen -b` of bash 5.2). Many exist as programs too, but not
+# the same ones: `echo`, `test`, `kill`, `pwd`.
+SHELL_WORDS = frozenset(
+    "if then else elif fi case esac for select while until do done in function time coproc { } ! [[ ]] "
+    ". : [ alias bg bind break builtin caller cd command compgen complete compopt continue declare dirs disown echo "
+    "enable eval exec exit export false fc fg getopts hash help history jobs kill let local logout mapfile popd "
+    "printf pushd pwd read readarray readonly return set shift shopt source suspend test times trap true type "
+    "typeset ulimit umask unalias unset wait".split()
+)
+
+
+class BasicRunner(CommandRunner):
+    """Runs a task's command on the node itself."""
+
+    # Made at first use, not in __init__: a subclass need not call super().__init__().
+    @cached_property
+    def _programs(self) -> Programs:
+        return Programs()
+
+    @cached_property
+    def _scripts(self) -> dict[int, Script]:
+        return {}
+
+    def argv(self, taskid: int, command: str) -> list[str]:
+        """Return the program and its words where they are plain, else bash with the command."""
+        if is_too_long(command):
+            self.cleanup(taskid)
+            script = self._scripts[taskid] = Script(command)
+            return [shell(), script.path]
+        return words(command, self._programs) or [shell(), "-c", command]
+
+    def otherwise(self, taskid: int, command: str, error: OSError) -> list[str] | None:
+        """Leave to bash what the system would not start: a script without `#!`, and the words for what is wrong."""
+        if error.errno in (errno.EAGAIN, errno.ENOMEM) or is_too_long(command):
+            return None
+        if words(command, self._programs) is None:
+            return None
+        self._programs.forget()
+        return [shell(), "-c", command]
+
+    def cleanup(self, taskid: int) -> None:
+        """Let go of the file of a command that was too long to be an argument."""
+        script = self._scripts.pop(taskid, None)
+        if script is not None:
+            script.close()
+
+
+@cache
+def shell() -> str:
+    """Return the shell of this system that runs commands."""
+    return "/bin/bash" if os.access("/bin/bash", os.X_OK) else "/bin/sh"
+
+
+def words(command: str, programs: Programs | None = None) -> list[str] | None:
+    """Return the arguments that bash would start a program with, or None where bash has more to do than that.
+
+    None is never wrong, only slower. What a file named by BASH_ENV would change is not looked at: a command line
+    that a user types does not read it either.
+    """
+    if not _PLAIN(command):
+        return None
+    argv = command.split()
+    if not argv:
+        return None
+    first = argv[0]
+    # A first word with `=` is an assignment, one with `%` a job.
+    if "=" in first or first[0] == "%":
+        return None
+    # `true` and `false` alone are the same in bash and out of it, and common in tests and measurements.
+    if first in SHELL_WORDS and not (len(argv) == 1 and first in ("true", "false")):
+        return None
+    program = (programs or Programs()).find(first)
+    if program is None:
+        return None
+    argv[0] = program
+    return argv

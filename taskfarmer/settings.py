@@ -1,0 +1,100 @@
+"""What a farmer is asked to do, what it tells on the way, and how it ended: plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What the exit status of a farmer means."""
+
+    DONE = 0
+    """Nothing is left to take, and no task of the farm failed."""
+    FAILURES = 1
+    """Nothing is left to take, but tasks failed."""
+    USAGE = 2
+    """Wrong usage or configuration; nothing was changed."""
+    TROUBLE = 74
+    """Something could not be recorded, or the farm is damaged, gone, or given to others (EX_IOERR)."""
+    AGAIN = 75
+    """Unprocessed tasks remain: run the same command again (EX_TEMPFAIL)."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run of a farmer. Times are in seconds; `None` stands for the default of the farm or the system."""
+
+    tasklist: str
+    slots: int = 8
+    timeout: float | None = None
+    workdir: str | None = None
+    runner: str = "default"
+    handler: str = "default"
+    logs_dir: str | None = None
+    grace: float = 10.0
+    lock_dir: str | None = None
+    lease: float | None = None
+    config: str | None = None
+    wait: bool = False
+    max_deaths: int = 10
+    epoch_length: int | None = None
+
+    @property
+    def workdir_path(self) -> str:
+        return self.workdir if self.workdir is not None else self.tasklist + "_workdir"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the farm stands, as this farmer sees it."""
+
+    tasks: int
+    finished: int
+    failed: int
+    unprocessed: int
+    held: int
+    running_here: int
+    farmers: int
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended. `finished`, `failed` and `returned` are this farmer's, `farm` is everybody's."""
+
+    finished: int
+    failed: int
+    returned: int
+    unrecorded: int
+    farm: Progress
+    stopped_by: str | None
+    trouble: str | None
+    survivors: tuple[int, ...]
+    seconds: float
+    idle_waiting: bool = False
+
+    @property
+    def status(self) -> Exit:
+        if self.trouble is not None or self.unrecorded:
+            return Exit.TROUBLE
+        if self.farm.unprocessed:
+            return Exit.AGAIN
+        return Exit.FAILURES if self.farm.failed else Exit.DONE
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """How a farmer speaks: each takes one line of text, `progress` takes values."""
+
+    info: Callable[[str], None]
+    detail: Callable[[str], None]
+    warning: Callable[[str], None]
+    progress: Callable[[Progress], None]
+
+
+def silent() -> Reporter:
+    def ignore(_: object) -> None:
+        return None
+
+    return Reporter(ignore, ignore, ignore, ignore)

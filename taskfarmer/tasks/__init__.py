@@ -1,0 +1,6 @@
+"""What a task list is: the classes that INI files name, and that users subclass."""
+
+from taskfarmer.tasks.base import TaskList
+from taskfarmer.tasks.listfile import ListTaskList
+
+__all__ = ["ListTaskList", "TaskList"]

@@ -1,0 +1,197 @@
+"""The task list file: which of its bytes are tasks.
+
+Lines end at LF, and nowhere else; a CR before it belongs to it. Lines that begin with `#` and lines of blanks only are
+no tasks. Blanks (space, tab) around a task are dropped, at its end only where no backslash would become its last
+character. Everything else is kept byte by byte: no encoding is assumed. `#TASKFARMER` begins lines that a later version
+will give a meaning, so they are refused; a NUL means that the file is no text.
+
+A million lines take about a second: the work is done by the block, and a line is looked at by itself only in blocks
+that hold something unusual.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+from taskfarmer.errors import TaskListError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+CHUNK = 4 * 1024 * 1024
+_BLANKS = b" \t"
+_HASH = ord("#")
+_RESERVED = b"#TASKFARMER"
+
+
+class SourceReader:
+    """Reads the tasks of a list from `offset` on, in batches, once.
+
+    After each batch, and at the end: `consumed` is the offset in the file up to which it was read, `sha` the SHA-256 of
+    the bytes from `offset` to there (continued from `sha`, where one is given: that object is updated), `lines` the
+    number of lines in them, and `open_end` says that they end in a task whose line has no newline. A last line without
+    newline that is no task, a comment that somebody still writes, is not consumed; with `whole_lines_only` no last line
+    without newline is. `first_line` is the number of the line at `offset`, for messages.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        path: str,
+        *,
+        offset: int = 0,
+        sha: _Hash | None = None,
+        first_line: int = 1,
+        whole_lines_only: bool = False,
+    ) -> None:
+        self.consumed = offset
+        self.sha = hashlib.sha256() if sha is None else sha
+        self.lines = 0
+        self.open_end = False
+        self._stream = stream
+        self._path = path
+        self._first_line = first_line
+        self._whole_lines_only = whole_lines_only
+
+    def __iter__(self) -> Iterator[list[bytes]]:
+        """Give the tasks, some 4 MiB of the file at a time. TaskListError for what a list must not hold."""
+        for block in self._blocks():
+            tasks = self._tasks(block)
+            whole = block.endswith(b"\n")
+            if not whole and not tasks:
+                return
+            self.consumed += len(block)
+            self.sha.update(block)
+            self.lines += block.count(b"\n") + (not whole)
+            self.open_end = not whole
+            if tasks:
+                yield tasks
+
+    def _blocks(self) -> Iterator[bytes]:
+        """Give the bytes of the file in pieces of whole lines, and last what follows the last newline."""
+        begun: list[bytes] = []  # pieces of a line whose end is not read yet: it may be longer than any chunk
+        for chunk in self._chunks():
+            end = chunk.rfind(b"\n") + 1
+            if not end:
+                begun.append(chunk)
+                if not self._whole_lines_only:
+                    self._refuse_nul(chunk)
+                continue
+            block = b"".join([*begun, chunk[:end]])
+            self._refuse_nul(block)
+            yield block
+            begun = [chunk[end:]] if end < len(chunk) else []
+        if begun and not self._whole_lines_only:
+            last = b"".join(begun)
+            self._refuse_nul(last)
+            yield last
+
+    def _chunks(self) -> Iterator[bytes]:
+        try:
+            self._stream.seek(self.consumed)
+            while chunk := self._stream.read(CHUNK):
+                yield chunk
+        except OSError as error:
+            raise TaskListError(
+                f"{self._path}: cannot be read from byte {self.consumed} on: {error.strerror}: "
+                "start again when the file system works"
+            ) from error
+
+    def _tasks(self, block: bytes) -> list[bytes]:
+        if _RESERVED in block:
+            self._refuse_reserved(block)
+        lines = block.split(b"\n")
+        if b"\r" in block or b"\\ " in block or b"\\\t" in block:
+            return [task for line in lines if (task := _task(line))]
+        # What _task does where there is neither a CR nor a blank behind a backslash, at a third of its time.
+        return [task for line in lines if (task := line.strip(_BLANKS)) and line[0] != _HASH]
+
+    def _refuse_nul(self, block: bytes) -> None:
+        position = block.find(b"\0")
+        if position >= 0:
+            line = self._first_line + self.lines + block.count(b"\n", 0, position)
+            raise TaskListError(
+                f"{self._path}: line {line}: holds a NUL byte, so this is no text: "
+                "give a text file with a command on each line"
+            )
+
+    def _refuse_reserved(self, block: bytes) -> None:
+        for number, line in enumerate(block.split(b"\n"), self._first_line + self.lines):
+            word = line.removesuffix(b"\r")
+            if word == _RESERVED or word.startswith((_RESERVED + b" ", _RESERVED + b"\t")):
+                raise TaskListError(
+                    f"{self._path}: line {number}: #TASKFARMER is reserved for later versions: "
+                    "write the comment differently, or use the version that the list was made for"
+                )
+
+
+def open_source(path: str) -> BinaryIO:
+    """Open a task list for reading. TaskListError, in words, for what is no readable file."""
+    try:
+        # Looked at before it is opened: to open a device can do something, and a FIFO would wait for its writer.
+        _refuse_other_kinds(path, os.stat(path))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise TaskListError(_cannot_open(path, error)) from error
+    stream = os.fdopen(descriptor, "rb")
+    try:
+        _refuse_other_kinds(path, os.fstat(descriptor))
+    except TaskListError:
+        stream.close()
+        raise
+    return stream
+
+
+def line_of_task(path: str, k: int) -> int:
+    """Return the number, from 1, of the line that holds the k-th task (from 0) of the list. IndexError beyond its end.
+
+    Reads the list again: a line number is wanted for a message at most, and is not worth keeping for every task.
+    """
+    with open_source(path) as stream:
+        reader = SourceReader(stream, path)
+        for block in reader._blocks():
+            count = len(reader._tasks(block))
+            if k < count:
+                return _line_in(block, k) + reader.lines
+            k -= count
+            reader.lines += block.count(b"\n")
+    raise IndexError(f"{path} holds fewer tasks")
+
+
+def _line_in(block: bytes, k: int) -> int:
+    numbers = [number for number, line in enumerate(block.split(b"\n"), 1) if _task(line)]
+    return numbers[k]
+
+
+def _task(line: bytes) -> bytes:
+    """Return the task on a line, without its LF, or nothing if there is none."""
+    if line.startswith(b"#"):
+        return b""
+    begun = line.removesuffix(b"\r").lstrip(_BLANKS)
+    task = begun.rstrip(_BLANKS)
+    # A backslash protects the blank behind it, and would do something else to what followed instead.
+    return begun if task.endswith(b"\\") else task
+
+
+def _refuse_other_kinds(path: str, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise TaskListError(f"{path}: is a directory, not a task list: name the text file with the commands")
+    if not stat.S_ISREG(status.st_mode):
+        raise TaskListError(
+            f"{path}: is a pipe or a device, and a task list is read more than once: write the commands into a file"
+        )
+
+
+def _cannot_open(path: str, error: OSError | ValueError) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return f"{path}: there is no such task list: check the path"
+    if number == errno.EACCES:
+        return f"{path}: this task list may not be read by you: ask its owner, or `chmod u+r` it"
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return f"{path}: this task list cannot be opened: {reason}: check the path and the file system"
