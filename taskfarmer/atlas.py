@@ -2,7 +2,7 @@
 
 Both make one command for each input file or, with `maxEventsPerJob`, one for each range of its events. The output is
 written where the task runs, as AthenaMP wants it, and copied to `<work directory>/output` once the job succeeded. To
-split, the number of events must be known: that takes PyROOT, and opens every input file once, at the import of the list.
+split, the number of events must be known: that takes PyROOT, which opens every input file at the import of the list.
 AthenaMP (`athenaopt = all:--nprocs=64`, `nprocs = 64`, or the variable ATHENA_PROC_NUMBER) needs less memory for the
 same work where it can be used.
 """
@@ -33,7 +33,7 @@ class _InputFiles(ListTaskList):
         """Give the ranges of events of a file: how many to skip, how many to take at most."""
         assert self._events_per_job is not None
         for job in range(math.ceil(_count_events(file) / self._events_per_job)):
-            yield int(job * self._events_per_job), int(self._events_per_job)
+            yield job * self._events_per_job, self._events_per_job
 
 
 class TransformTaskList(_InputFiles):
@@ -119,17 +119,19 @@ def _plain(options: dict[str, str | int]) -> list[str]:
     return [f"--{key} {value}" for key, value in options.items()]
 
 
-def _events_per_job(value: str | float | None) -> float | None:
+def _events_per_job(value: str | float | None) -> int | None:
     if value is None:
         return None
     try:
-        events = float(value)
+        events = float(value)  # "1e4" too, as before
     except ValueError:
         events = math.nan
-    # int(), below, would make 0 of anything less than 1, and athena takes that for no limit.
-    if not 1 <= events < math.inf:
-        raise TaskListError(f"maxEventsPerJob = {value} is no number of events: write 1 or more, or leave it out")
-    return events
+    # PyTaskFarmer took fractions as well, and then left out events: 5 in jobs of 2.5 were 0-1 and 2-3.
+    if not (1 <= events < math.inf and events.is_integer()):
+        raise TaskListError(
+            f"maxEventsPerJob = {value} is no number of events: write a whole number from 1 on, or leave it out"
+        )
+    return int(events)
 
 
 def _count_events(file: str) -> int:

@@ -50,21 +50,21 @@ class FarmLock:
     def __init__(self, path: str) -> None:
         self.path = path
         self.waited = 0.0
+        self.unusable = False
         # thread_local=False: the farmer has no threads, and its workers never touch this lock
         self._lock = UnixFileLock(path, timeout=0, mode=0o600, thread_local=False, fallback_to_soft=False)
 
     def _try(self) -> bool:
         try:
-            found = os.lstat(self.path)
-            if not stat.S_ISREG(found.st_mode):
+            if os.path.lexists(self.path) and not stat.S_ISREG(os.lstat(self.path).st_mode):
+                self.unusable = True
                 return False
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return False
-        try:
             self._lock.acquire(blocking=False)
-        except (Timeout, OSError, NotImplementedError):
+        except Timeout:
+            return False
+        except (OSError, NotImplementedError):
+            # no such directory on this node, a file system without locks: nobody is worth waiting for
+            self.unusable = True
             return False
         return True
 
@@ -74,7 +74,7 @@ class FarmLock:
         start = time.monotonic()
         pause = FIRST_PAUSE
         got = self._try()
-        while not got and time.monotonic() - start < patience:
+        while not got and not self.unusable and time.monotonic() - start < patience:
             time.sleep(pause * random.uniform(0.7, 1.3))
             pause = min(pause * 1.5, LONGEST_PAUSE)
             got = self._try()

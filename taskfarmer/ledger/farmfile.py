@@ -22,7 +22,8 @@ _OLD_FILES = ("toprocess", "finished", "failed")
 class Farm:
     """`list_path` is where the task list was when the farm was made; it is known by content, though.
 
-    `lock` is None where the lock is `<farm>/lock`. `lease` is in seconds, `epoch_length` in revisions.
+    `lock` is None where the lock is `<farm>/lock`, `logs` where logs are in `<farm>/logs`. `lease` is in
+    seconds, `epoch_length` in revisions.
     """
 
     farm: str
@@ -33,6 +34,7 @@ class Farm:
     lease: float
     epoch_length: int
     made: float
+    logs: str | None = None
     format: int = FORMAT
 
 

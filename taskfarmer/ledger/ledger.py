@@ -27,28 +27,37 @@ from taskfarmer.workdir import Workdir
 
 @dataclass
 class Tidings:
-    """What a farmer has to tell: result lines, and what they come to."""
+    """What a farmer has to tell: result lines (`size` bytes of them), and what they come to.
+
+    `views` is what `finished`, `failed` and the timeline will show of it; the ledger only carries it.
+    """
 
     lines: list[bytes] = field(default_factory=list)
     done: list[Interval] = field(default_factory=list)
     returned: list[Interval] = field(default_factory=list)
+    died: list[Interval] = field(default_factory=list)
     finished: int = 0
     failed: int = 0
     seconds: float = 0.0
     ended: int = 0
+    size: int = 0
+    views: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
 
     @property
     def nothing(self) -> bool:
-        return not (self.lines or self.done or self.returned)
+        return not (self.lines or self.done or self.returned or self.died)
 
     def add(self, more: Tidings) -> None:
         self.lines += more.lines
         self.done += more.done
         self.returned += more.returned
+        self.died += more.died
         self.finished += more.finished
         self.failed += more.failed
         self.seconds += more.seconds
         self.ended += more.ended
+        self.size += more.size
+        self.views += more.views
 
 
 class Ledger:
@@ -92,6 +101,7 @@ class Ledger:
 
     def note(self, news: Tidings) -> None:
         """Remember what happened, for the next exchange. Nothing is written yet."""
+        news.size = sum(map(len, news.lines))
         self._open.add(news)
 
     def exchange(self, want: int = 0, leave: bool = False) -> tuple[list[Interval], Tidings]:
@@ -123,6 +133,7 @@ class Ledger:
             self._journal.size if self._journal else 0,
             tuple(joined(sent.done)),
             tuple(joined(sent.returned)),
+            tuple(joined(sent.died)),
             sent.finished,
             sent.failed,
             sent.seconds,
@@ -145,7 +156,7 @@ class Ledger:
     def _conclude(self, state: State, sent: Tidings) -> tuple[list[Interval], Tidings]:
         entry = state.farmers.get(self.me)
         self.registered = entry is not None
-        before = without(self.held, (*sent.done, *sent.returned))
+        before = without(self.held, (*sent.done, *sent.returned, *sent.died))
         self.held = parse_intervals(entry.claims) if entry else []
         self._sent = None
         self._written.clear()

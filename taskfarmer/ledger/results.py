@@ -202,4 +202,12 @@ def _unbroken(state: State, journal: str, start: int, data: bytes, held: dict[tu
             failed += words[5] in RECORDED_AS_FAILED
         seconds += float(words[4]) - float(words[3])
         size += len(line) + 1
-    return Settlement(journal, size, tuple(joined(done)), (), finished, failed, round(seconds, 3), len(done))
+    return Settlement(
+        journal,
+        size,
+        tuple(joined(done)),
+        finished=finished,
+        failed=failed,
+        seconds=round(seconds, 3),
+        ended=len(done),
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from taskfarmer.errors import Expelled
@@ -121,12 +122,16 @@ class State:
 
 @dataclass(frozen=True)
 class Settlement:
-    """What a farmer has to tell: `done` are recorded in its journal up to `bytes`; `returned` go back."""
+    """What a farmer has to tell: `done` are recorded in its journal up to `bytes`; `returned` go back.
+
+    `died` go back too, each with one death more: they ran when their worker was killed.
+    """
 
     journal: str
     bytes: int
     done: tuple[Interval, ...] = ()
     returned: tuple[Interval, ...] = ()
+    died: tuple[Interval, ...] = ()
     finished: int = 0
     failed: int = 0
     seconds: float = 0.0
@@ -156,7 +161,7 @@ def settle(state: State, farmer: str, what: Settlement) -> State:
     Where the farmer went on in a fresh journal, the old one departs with what counts of it.
     """
     entry = entry_of(state, farmer)
-    claims = without(parse_intervals(entry.claims), (*what.done, *what.returned))
+    claims = without(parse_intervals(entry.claims), (*what.done, *what.returned, *what.died))
     departed = state.departed
     if what.journal != entry.journal and entry.bytes:
         departed = {**departed, entry.journal: entry.bytes}
@@ -165,7 +170,9 @@ def settle(state: State, farmer: str, what: Settlement) -> State:
         state,
         farmers={**state.farmers, farmer: entry},
         departed=departed,
-        returned=_returned(state.returned, [one.again() for one in what.returned]),
+        returned=_returned(
+            state.returned, [one.again() for one in what.returned] + [one.again(died=True) for one in what.died]
+        ),
         finished=state.finished + what.finished,
         failed=state.failed + what.failed,
         seconds=round(state.seconds + what.seconds, 3),
@@ -299,7 +306,7 @@ def problems(state: State) -> list[str]:
             else:
                 spans.append((one.segment, one.start, one.stop, place))
     spans.sort()
-    for (segment, _, stop, place), (other, start, _, second) in zip(spans, spans[1:], strict=False):
+    for (segment, _, stop, place), (other, start, _, second) in pairwise(spans):
         if segment == other and start < stop:
             wrong.append(f"task {state.segments[segment].first + start} is twice in the ledger: {place}, {second}")
     total = state.unprocessed + state.held + state.finished + state.failed

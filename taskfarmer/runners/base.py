@@ -22,7 +22,7 @@ class Runner:
     """Executes tasks, one at a time. The base of every runner; subclasses define `run`, and `terminate` if they can."""
 
     def run(self, taskid: int, command: str, logfh: IO[Any]) -> int:
-        """Run `command` to its end, its output into `logfh`; return its exit status, or minus the signal that ended it."""
+        """Run `command` to its end, its output into `logfh`; return its exit status, or minus its signal's number."""
         raise NotImplementedError(f"{type(self).__name__} does not define run()")
 
     def terminate(self) -> None:

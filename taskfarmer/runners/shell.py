@@ -16,13 +16,14 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./= \t-]+").fullmatch
 
 # First words that are the shell's own (`compgen -k`, `compgen -b` of bash 5.2). Many exist as programs too, but not
 # the same ones: `echo`, `test`, `kill`, `pwd`.
-SHELL_WORDS = frozenset(
+_KEYWORDS_AND_BUILTINS = (
     "if then else elif fi case esac for select while until do done in function time coproc { } ! [[ ]] "
     ". : [ alias bg bind break builtin caller cd command compgen complete compopt continue declare dirs disown echo "
     "enable eval exec exit export false fc fg getopts hash help history jobs kill let local logout mapfile popd "
     "printf pushd pwd read readarray readonly return set shift shopt source suspend test times trap true type "
-    "typeset ulimit umask unalias unset wait".split()
+    "typeset ulimit umask unalias unset wait"
 )
+SHELL_WORDS = frozenset(_KEYWORDS_AND_BUILTINS.split())
 
 
 class BasicRunner(CommandRunner):

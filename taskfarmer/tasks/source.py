@@ -1,9 +1,9 @@
 """The task list file: which of its bytes are tasks.
 
-Lines end at LF, and nowhere else; a CR before it belongs to it. Lines that begin with `#` and lines of blanks only are
-no tasks. Blanks (space, tab) around a task are dropped, at its end only where no backslash would become its last
-character. Everything else is kept byte by byte: no encoding is assumed. `#TASKFARMER` begins lines that a later version
-will give a meaning, so they are refused; a NUL means that the file is no text.
+Lines end at LF or with the file, and nowhere else; a CR before that belongs to it. Lines that begin with `#` and lines
+of blanks only are no tasks. Blanks (space, tab) around a task are dropped, at its end only where no backslash would
+become its last character. Everything else is kept byte by byte: no encoding is assumed. `#TASKFARMER` begins lines that
+a later version will give a meaning, so they are refused; a NUL means that the file is no text.
 
 A million lines take about a second: the work is done by the block, and a line is looked at by itself only in blocks
 that hold something unusual.

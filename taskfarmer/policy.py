@@ -1,0 +1,88 @@
+"""How much to take and how often to tell: pure functions of what a farmer has measured.
+
+The ledger is one file that all farmers replace in turn, so what an exchange costs the others sets how
+often it may happen; how long tasks take sets how many must be held until the next one. Numbers are
+from the model in docs/architecture.md: `SHARE` of the time may be spent in exclusive sections,
+`OPERATIONS` file operations per second by the whole farm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+SHORTEST = 1.0
+LONGEST = 300.0
+SHARE = 0.5
+SHARE_WHEN_LOST = 0.15
+OPERATIONS = 400.0
+PER_EXCHANGE = 14.0
+JITTER = 0.15
+FIRST_BATCHES = 0.05
+LARGEST_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a farmer knows: `farmers` that live, its own `slots` and `all_slots`, seconds per exclusive
+    `section` and per task (`duration`, None before any has ended), and whether commits get `lost`."""
+
+    farmers: int
+    slots: int
+    all_slots: int
+    section: float
+    duration: float | None
+    lost: bool = False
+
+
+def period(pace: Pace) -> float:
+    """Seconds between two exchanges of one farmer."""
+    share = SHARE_WHEN_LOST if pace.lost else SHARE
+    least = max(
+        SHORTEST,
+        20 * pace.section,
+        pace.farmers * pace.section / share,
+        pace.farmers * PER_EXCHANGE / OPERATIONS if pace.farmers > 1 else 0.0,
+    )
+    return min(LONGEST, least)
+
+
+def jittered(seconds: float, chance: float) -> float:
+    """`chance` in [0, 1) spreads exchanges of farmers that started together."""
+    return seconds * (1 + JITTER * (2 * chance - 1))
+
+
+def want(pace: Pace, idle: int, queued: int, left: int) -> int:
+    """Tasks to take now, so that `slots` have work until the next exchange and others have theirs."""
+    if pace.duration is None:
+        return max(0, min(left, pace.slots - queued)) if idle else 0
+    until_next = period(pace)
+    needed = pace.slots * ((1 + JITTER) * until_next + pace.section) / max(pace.duration, 1e-6)
+    # with tasks much longer than the period an exchange is there whenever a slot becomes free
+    reserve = 0 if pace.duration > 4 * until_next else math.ceil(needed + 2 * math.sqrt(needed))
+    wanted = idle + reserve - queued
+    if pace.farmers > 1:
+        fair = math.ceil(left * pace.slots / (2 * max(pace.all_slots, pace.slots)))
+        wanted = min(wanted, max(idle - queued, fair))
+    return max(0, min(left, wanted))
+
+
+def batch_size(duration: float | None) -> int:
+    """Tasks handed to a worker at once: some hundredths of a second's work, one where tasks are long."""
+    if duration is None:
+        return 1
+    return max(1, min(LARGEST_BATCH, int(FIRST_BATCHES / max(duration, 1e-6))))
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Tokens for exchanges out of turn: `rate` a second, up to `depth`."""
+
+    tokens: float
+    at: float
+    depth: float = 3.0
+
+    def take(self, now: float, rate: float) -> Bucket | None:
+        """The bucket with one token less, or None where there is none."""
+        tokens = min(self.depth, self.tokens + (now - self.at) * rate)
+        return Bucket(tokens - 1, now, self.depth) if tokens >= 1 else None

@@ -1,0 +1,170 @@
+"""One attempt at a task: its log, its environment, its process, and what came of it.
+
+The process gets a session of its own, default signal dispositions and an empty mask, /dev/null for
+input, and its log for output and errors. It is started with `posix_spawn`, which costs a third of what
+`fork` from Python does. A command that cannot be started is a failed task with the reason in its log; a
+log that cannot be opened, or a system without room for a process, is `NotStarted`: trouble of the
+farmer, and the task is untouched.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from taskfarmer.errors import TaskFarmerError
+from taskfarmer.runners.base import NOT_STARTED, CommandRunner, start_failure
+
+_NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+# what Python or a farmer may have changed; the rest is as it was given to us
+_DEFAULTS = tuple(number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP))
+_WAIT = signal.SIGCHLD
+
+
+class NotStarted(TaskFarmerError):
+    """The farmer's node could not start the task; the task did not run."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What all tasks of one worker have in common."""
+
+    slot: int
+    farmer: str
+    host: str
+    workdir: str
+    logs: str
+    logs_fd: int
+
+
+class Environment:
+    """The variables of a task: the farmer's own, and ours, changed in place from task to task."""
+
+    def __init__(self, place: Place) -> None:
+        self.variables: dict[bytes, bytes] = dict(os.environb)
+        self._log_prefix = os.fsencode(os.path.join(place.logs, "log_"))
+        fixed = {"SLOT": str(place.slot), "WORKDIR": place.workdir, "FARMER": place.farmer}
+        for name, value in fixed.items():
+            self.variables[b"TASKFARMER_" + name.encode()] = os.fsencode(value)
+
+    def of(self, task_id: int, attempt: int, more: dict[str, str]) -> dict[bytes, bytes]:
+        number = b"%d" % task_id
+        variables = self.variables
+        variables[b"PROC_NUMBER"] = number
+        variables[b"TASKFARMER_TASK_ID"] = number
+        variables[b"TASKFARMER_ATTEMPT"] = b"%d" % attempt
+        variables[b"TASKFARMER_LOG"] = self._log_prefix + number
+        if more:
+            return {**variables, **{os.fsencode(name): os.fsencode(value) for name, value in more.items()}}
+        return variables
+
+
+def open_log(place: Place, task_id: int, attempt: int) -> int:
+    """Open a task's log to append; a later attempt begins with a line that says so.
+
+    O_NONBLOCK keeps a FIFO that somebody put there from stopping us; on a file it means nothing.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+    if attempt == 1:
+        flags |= os.O_TRUNC
+    try:
+        fd = os.open(f"log_{task_id}", flags, 0o666, dir_fd=place.logs_fd)
+        if attempt > 1:
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            os.write(fd, f"=== taskfarmer: attempt {attempt} on {place.host}, {now} ===\n".encode())
+    except OSError as error:
+        raise NotStarted(
+            f"{os.path.join(place.logs, f'log_{task_id}')}: {error.strerror}; the log cannot be opened"
+        ) from error
+    return fd
+
+
+class Started:
+    """A process that runs a task. `fd` is readable when it has ended, -1 where the kernel has no pidfds."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        try:
+            self.fd = os.pidfd_open(pid)
+        except (AttributeError, OSError):
+            self.fd = -1
+
+    def ended(self, wait: bool) -> tuple[int, Any] | None:
+        """Wait status and rusage, or None while it runs."""
+        pid, status, usage = os.wait4(self.pid, 0 if wait else os.WNOHANG)
+        if not pid:
+            return None
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        return status, usage
+
+
+class Starter:
+    """Starts the programs that a CommandRunner names."""
+
+    def __init__(self, place: Place, runner: CommandRunner) -> None:
+        self.place = place
+        self.runner = runner
+        self.environment = Environment(place)
+        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._spawn: Callable[..., int] = _spawn_in_session
+
+    def start(self, task_id: int, attempt: int, command: str) -> Started | int:
+        """The running task, or the exit status of one that could not be started."""
+        log = open_log(self.place, task_id, attempt)
+        try:
+            return self._start(task_id, attempt, command, log)
+        finally:
+            os.close(log)
+
+    def _start(self, task_id: int, attempt: int, command: str, log: int) -> Started | int:
+        try:
+            argv = self.runner.argv(task_id, command)
+            variables = self.environment.of(task_id, attempt, self.runner.environment(task_id))
+        except Exception as error:  # a runner of a user may raise anything
+            os.write(log, start_failure(error)[1])
+            return NOT_STARTED
+        try:
+            try:
+                return self._run(argv, variables, log)
+            except OSError as error:
+                other = None if error.errno in _NO_ROOM else self.runner.otherwise(task_id, command, error)
+                if other is None:
+                    raise
+                return self._run(other, variables, log)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise NotStarted(
+                    f"task {task_id}: no process could be made ({error.strerror}); it is kept for later"
+                ) from error
+            status, line = start_failure(error)
+            os.write(log, line)
+            return status
+        except ValueError as error:
+            os.write(log, start_failure(error)[1])
+            return NOT_STARTED
+
+    def _run(self, argv: list[str], variables: dict[bytes, bytes], log: int) -> Started:
+        files = (
+            (os.POSIX_SPAWN_DUP2, self._null, 0),
+            (os.POSIX_SPAWN_DUP2, log, 1),
+            (os.POSIX_SPAWN_DUP2, log, 2),
+        )
+        return Started(self._spawn(argv, variables, files))
+
+
+def _spawn_in_session(argv: list[str], variables: dict[bytes, bytes], files: Any) -> int:
+    try:
+        return os.posix_spawnp(
+            argv[0], argv, variables, file_actions=files, setsid=True, setsigmask=(), setsigdef=_DEFAULTS
+        )
+    except NotImplementedError:  # glibc before 2.26
+        return os.posix_spawnp(
+            argv[0], argv, variables, file_actions=files, setpgroup=0, setsigmask=(), setsigdef=_DEFAULTS
+        )

@@ -1,0 +1,403 @@
+"""A farmer's side of its workers: starts them, feeds them, hears from them, replaces the dead, ends all.
+
+Owns the processes. A task that a farmer holds is in `queue` (not handed out) or in a batch of one
+worker; a batch's tasks are run in their order, so how far it has come is one number. Whatever a worker
+does, each task of its batches leaves exactly once: as done, as returned, or back into the queue.
+"""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from taskfarmer import signals
+from taskfarmer.ledger.ledger import Tidings
+from taskfarmer.model import RETURNED, Interval, parse_task, result_line
+from taskfarmer.pool import wire
+from taskfarmer.pool.attempt import Place
+from taskfarmer.pool.processes import STUCK_AFTER, adopt_orphans, descendants, end_descendants, reap, send
+from taskfarmer.pool.wire import News, NewsFeed, Order
+from taskfarmer.pool.worker import SLOT, Job, work
+from taskfarmer.runners.base import Runner
+from taskfarmer.trace import farmer_number, time_slice
+
+_STRIDE = 64
+_UNRESPONSIVE = 2.0
+SIGKILLED = 9
+
+
+@dataclass
+class Happened:
+    """What workers told since the last look: for the ledger, and for people."""
+
+    tidings: Tidings = field(default_factory=Tidings)
+    troubles: list[str] = field(default_factory=list)
+    survivors: list[int] = field(default_factory=list)
+    deaths: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Batch:
+    number: int
+    interval: Interval
+    lines: list[bytes]
+    done: int = 0
+
+    @property
+    def left(self) -> int:
+        return self.interval.count - self.done
+
+
+class Stock:
+    """Tasks that are held and not handed out: those of `interval`, whose lines begin at `offset` of `lines`."""
+
+    def __init__(self, interval: Interval, lines: list[bytes]) -> None:
+        self.interval = interval
+        self.lines = lines
+        self.offset = 0
+
+    def cut(self, size: int) -> tuple[Interval, list[bytes]]:
+        size = min(size, self.interval.count)
+        part, lines = self.interval.part(0, size), self.lines[self.offset : self.offset + size]
+        self.interval = self.interval.part(size, self.interval.count - size)
+        self.offset += size
+        return part, lines
+
+
+class Member:
+    """One worker as its farmer knows it."""
+
+    def __init__(self, slot: int, process: multiprocessing.process.BaseProcess, link: socket.socket) -> None:
+        self.slot = slot
+        self.process = process
+        self.link = link
+        self.feed = NewsFeed()
+        self.out = bytearray()
+        self.batches: deque[Batch] = deque()
+        self.outstanding = 0
+        self.moved = time.monotonic()
+        self.asked = False
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid or 0
+
+
+class Pool:
+    def __init__(self, slots: int, place: Callable[[int], Place], runner: Runner, grace: float, wakeup: int) -> None:
+        self.slots = slots
+        self.place = place
+        self.runner = runner
+        self.grace = grace
+        self.clock = time.time() - time.monotonic()
+        self.queue: deque[Stock] = deque()
+        self.queued = 0
+        self.batch_size = 1
+        self.members: dict[int, Member] = {}
+        self.stopping = False
+        self._wakeup = wakeup
+        self._stop_by = 0.0
+        self._next_batch = 0
+        self._hungry: set[int] = set()
+        self._context = multiprocessing.get_context("fork")
+        self._shared = memoryview(mmap.mmap(-1, _STRIDE * slots))
+        self._poll = select.poll()
+        self._poll.register(wakeup, select.POLLIN)
+        adopt_orphans()
+
+    # --- members -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        for slot in range(self.slots):
+            self._start(slot)
+
+    def _view(self, slot: int) -> memoryview:
+        return self._shared[slot * _STRIDE : (slot + 1) * _STRIDE]
+
+    def _start(self, slot: int) -> None:
+        ours, theirs = socket.socketpair()
+        close = (ours.fileno(), self._wakeup, *(member.link.fileno() for member in self.members.values()))
+        job = Job(self.place(slot), self.runner, self.grace, self.clock, os.getpid(), close)
+        SLOT.pack_into(self._view(slot), 0, 0, 0, 0.0)
+        process = self._context.Process(target=work, args=(job, theirs, self._view(slot)), name=f"slot {slot}")
+        signals.hold()  # the child must not run our handlers before it has its own
+        try:
+            process.start()
+        finally:
+            signals.release()
+        theirs.close()
+        ours.setblocking(False)
+        member = Member(slot, process, ours)
+        self.members[ours.fileno()] = member
+        self._hungry.add(ours.fileno())
+        self._poll.register(ours, select.POLLIN)
+
+    @property
+    def outstanding(self) -> int:
+        """Tasks that are with workers."""
+        return sum(member.outstanding for member in self.members.values())
+
+    @property
+    def idle(self) -> int:
+        return sum(not member.outstanding for member in self.members.values())
+
+    @property
+    def busy(self) -> int:
+        return len(self.members) - self.idle
+
+    def running(self) -> list[list[int]]:
+        """`[slot, task ID, attempt]` of what runs now, as the workers show it."""
+        found = []
+        for slot in range(self.slots):
+            task, attempt, _ = SLOT.unpack_from(self._shared, slot * _STRIDE)
+            if task:
+                found.append([slot, task - 1, attempt])
+        return found
+
+    # --- tasks ---------------------------------------------------------------------------------
+
+    def add(self, interval: Interval, lines: list[bytes]) -> None:
+        self.queue.append(Stock(interval, lines))
+        self.queued += interval.count
+
+    def take_back(self) -> list[Interval]:
+        """Everything that was not handed out; it is no longer here."""
+        rest = [stock.interval for stock in self.queue]
+        self.queue.clear()
+        self.queued = 0
+        return rest
+
+    def next_interval(self) -> Interval | None:
+        return self.queue[0].interval if self.queue else None
+
+    def dispatch(self, limit: int | None = None) -> list[Interval]:
+        """Hand tasks to workers that have room; what was handed out."""
+        given: list[Interval] = []
+        size = self.batch_size if limit is None else min(limit, self.batch_size)
+        if self.queued < size * len(self.members):
+            size = max(1, self.queued // max(1, len(self.members)))
+        for fd in sorted(self._hungry, key=lambda fd: self.members[fd].outstanding):
+            member = self.members[fd]
+            if not self.queue:
+                break
+            if member.outstanding and (size == 1 or member.outstanding > size // 2):
+                continue
+            interval, lines = self._cut(size)
+            given.append(interval)
+            self._give(member, interval, lines)
+            if member.outstanding > size // 2:
+                self._hungry.discard(fd)
+        return given
+
+    def _cut(self, size: int) -> tuple[Interval, list[bytes]]:
+        interval, lines = self.queue[0].cut(size)
+        if not self.queue[0].interval.count:
+            self.queue.popleft()
+        self.queued -= interval.count
+        return interval, lines
+
+    def _give(self, member: Member, interval: Interval, lines: list[bytes]) -> None:
+        self._next_batch += 1
+        member.batches.append(Batch(self._next_batch, interval, lines))
+        if not member.outstanding:
+            member.moved = time.monotonic()
+        member.outstanding += interval.count
+        self._send(member, Order(wire.TASKS, self._next_batch, interval.attempt, 0.0, b"".join(lines)))
+
+    def rebalance(self, patience: float = 0.2) -> bool:
+        """Ask workers that sit on tasks behind a long one to give them back; whether anybody sits on some."""
+        now = time.monotonic()
+        sitting = [member for member in self.members.values() if member.outstanding > 1]
+        for member in sitting:
+            if not member.asked and now - member.moved > patience:
+                member.asked = True
+                self._send(member, Order(wire.GIVE_BACK))
+        return bool(sitting)
+
+    def give_back(self) -> bool:
+        """Ask every worker for what it has not begun; whether there is anything to wait for."""
+        return self.rebalance(-1.0)
+
+    def _send(self, member: Member, order: Order) -> None:
+        member.out += order.encode()
+        self._push(member)
+
+    def _push(self, member: Member) -> None:
+        """Send what the pipe takes now. Waiting for a worker that waits for us would be for ever."""
+        try:
+            while member.out:
+                sent = member.link.send(member.out)
+                del member.out[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            member.out.clear()  # it is dead: its end of file tells the rest
+        mask = select.POLLIN | (select.POLLOUT if member.out else 0)
+        self._poll.modify(member.link, mask)
+
+    # --- news ----------------------------------------------------------------------------------
+
+    def wait(self, timeout: float) -> Happened:
+        """What happened, waiting up to `timeout` seconds for something. A signal ends the wait."""
+        happened = Happened()
+        for fd, event in self._poll.poll(max(0.0, timeout) * 1000):
+            member = self.members.get(fd)
+            if member is None:
+                continue
+            if event & select.POLLOUT:
+                self._push(member)
+            if event & ~select.POLLOUT:
+                self._hear(member, happened)
+        if self.stopping and self.members and time.monotonic() > self._stop_by:
+            self._force()
+        return happened
+
+    def _hear(self, member: Member, happened: Happened) -> None:
+        try:
+            data = member.link.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lose(member, happened)
+            return
+        for news in member.feed.feed(data):
+            self._take(member, news, happened)
+
+    def _take(self, member: Member, news: News, happened: Happened) -> None:
+        if news.kind == wire.TROUBLE:
+            happened.troubles.append(news.results.decode("utf-8", "replace"))
+            return
+        if news.kind == wire.SURVIVOR:
+            happened.survivors += map(int, news.results.split())
+            return
+        if news.kind == wire.UNSTARTED:
+            self._unstarted(member, news)
+            return
+        batch = member.batches[0]
+        done = batch.interval.part(batch.done, news.count)
+        tidings = happened.tidings
+        if news.kind == wire.INTERRUPTED:
+            tidings.returned.append(done.part(news.count - 1, 1))
+            done = done.part(0, news.count - 1)
+        tidings.done.append(done)
+        tidings.lines.append(news.results)
+        tidings.finished += news.finished
+        tidings.failed += news.failed
+        tidings.seconds += news.seconds
+        tidings.ended += news.finished + news.failed
+        tidings.views.append((news.finished_lines, news.failed_lines, news.slices))
+        self._progress(member, batch, news.count)
+
+    def _progress(self, member: Member, batch: Batch, count: int) -> None:
+        batch.done += count
+        member.outstanding -= count
+        member.moved = time.monotonic()
+        member.asked = False
+        if not batch.left:
+            member.batches.remove(batch)
+        if member.outstanding <= self.batch_size // 2:
+            self._hungry.add(member.link.fileno())
+
+    def _unstarted(self, member: Member, news: News) -> None:
+        batch = next(batch for batch in member.batches if batch.number == news.number)
+        keep = batch.interval.count - news.count
+        back = batch.interval.part(keep, news.count)
+        self.queue.appendleft(Stock(back, batch.lines[keep:]))
+        self.queued += back.count
+        batch.interval, batch.lines = batch.interval.part(0, keep), batch.lines[:keep]
+        self._progress(member, batch, 0)
+        member.outstanding -= news.count
+        if member.outstanding <= self.batch_size // 2:
+            self._hungry.add(member.link.fileno())
+
+    # --- ends ----------------------------------------------------------------------------------
+
+    def _lose(self, member: Member, happened: Happened) -> None:
+        """A worker is gone: we told it to go, or its task is ended and given back, and another takes its place."""
+        fd = member.link.fileno()
+        self._poll.unregister(member.link)
+        member.link.close()
+        del self.members[fd]
+        self._hungry.discard(fd)
+        member.process.join()
+        others = frozenset(other.pid for other in self.members.values())
+        if member.batches:
+            # nobody has the task's process any more but us
+            happened.survivors += end_descendants(time.monotonic(), others)
+            self._recover(member, happened)
+        member.process.close()
+        if not self.stopping:
+            happened.deaths.append(f"the worker of slot {member.slot} was killed; another one takes its place")
+            self._start(member.slot)
+
+    def _recover(self, member: Member, happened: Happened) -> None:
+        task, attempt, start = SLOT.unpack_from(self._view(member.slot))
+        for batch in member.batches:
+            rest = batch.interval.part(batch.done, batch.left)
+            lines = batch.lines[batch.done :]
+            while rest.count:
+                task_id, command = parse_task(lines[0])
+                if task_id == task - 1 and attempt == rest.attempt:
+                    happened.tidings.died.append(rest.part(0, 1))
+                    self._record_death(member.slot, task_id, attempt, command, start, happened)
+                    rest, lines = rest.part(1, rest.count - 1), lines[1:]
+                    break
+                # it ended, but the worker died before it could tell: it is run again
+                happened.tidings.returned.append(rest.part(0, 1))
+                rest, lines = rest.part(1, rest.count - 1), lines[1:]
+                if not task:
+                    break
+            if rest.count:
+                self.queue.appendleft(Stock(rest, lines))
+                self.queued += rest.count
+
+    def _record_death(
+        self, slot: int, task_id: int, attempt: int, command: bytes, start: float, happened: Happened
+    ) -> None:
+        end = time.monotonic() + self.clock
+        happened.tidings.lines.append(result_line(task_id, attempt, slot, start, end, RETURNED, signal=SIGKILLED))
+        number = farmer_number(self.place(slot).farmer)
+        event = time_slice(number, slot, task_id, attempt, command, start, end, RETURNED, 0, SIGKILLED, 0.0, 0.0, 0)
+        happened.tidings.views.append((b"", b"", event))
+
+    def stop(self, grace: float) -> None:
+        """End all tasks: each gets SIGTERM, `grace` seconds, SIGKILL. `wait` until `members` is empty."""
+        by = time.monotonic() + grace + STUCK_AFTER + _UNRESPONSIVE
+        self._stop_by = min(by, self._stop_by) if self.stopping else by
+        self.stopping = True
+        for member in list(self.members.values()):
+            self._send(member, Order(wire.STOP, seconds=grace))
+            send(member.pid, signal.SIGTERM)  # a runner of the user's own hears nothing else
+
+    def quit(self) -> None:
+        """Let idle workers go."""
+        self.stopping = True
+        self._stop_by = time.monotonic() + self.grace + STUCK_AFTER + _UNRESPONSIVE
+        for member in list(self.members.values()):
+            self._send(member, Order(wire.QUIT))
+
+    def _force(self) -> None:
+        """Workers that do not come back: a runner that ignores `terminate`, or a stopped process."""
+        for member in self.members.values():
+            for pid in (*descendants(member.pid), member.pid):
+                send(pid, signal.SIGKILL)
+        self._stop_by = time.monotonic() + _UNRESPONSIVE
+
+    def sweep(self) -> list[int]:
+        """End what is left below us when all workers are gone; the pids of what would not end."""
+        survivors = end_descendants(time.monotonic(), frozenset(self._pids()))
+        reap(frozenset(self._pids()))
+        return survivors
+
+    def _pids(self) -> Iterable[int]:
+        return (member.pid for member in self.members.values())

@@ -1,0 +1,99 @@
+"""What a farmer and its workers say to each other: frames of a fixed head and raw bytes.
+
+A farmer sends lines of a segment as they are; a worker sends back lines that are ready to be appended
+to a journal and to the views, and counts. Nobody pickles, and the farmer parses no task.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# farmer to worker
+TASKS, GIVE_BACK, STOP, QUIT = b"T", b"G", b"S", b"Q"
+# worker to farmer
+RESULTS, UNSTARTED, INTERRUPTED, TROUBLE, SURVIVOR = b"R", b"U", b"I", b"L", b"V"
+
+_ORDER = struct.Struct("<cIIId")
+_NEWS = struct.Struct("<cIIIIdIIII")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """`number` is a batch, `attempt` that of all of its tasks, `seconds` the grace of a STOP."""
+
+    kind: bytes
+    number: int = 0
+    attempt: int = 0
+    seconds: float = 0.0
+    body: bytes = b""
+
+    def encode(self) -> bytes:
+        return _ORDER.pack(self.kind, self.number, self.attempt, len(self.body), self.seconds) + self.body
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """`count` tasks of batch `number` are over, in the order of the batch.
+
+    `results`, `finished_lines`, `failed_lines` and `slices` go to the journal, `finished`, `failed` and
+    `timeline.json`. For TROUBLE and SURVIVOR `results` is a text.
+    """
+
+    kind: bytes
+    number: int = 0
+    count: int = 0
+    finished: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    results: bytes = b""
+    finished_lines: bytes = b""
+    failed_lines: bytes = b""
+    slices: bytes = b""
+
+    def encode(self) -> bytes:
+        parts = (self.results, self.finished_lines, self.failed_lines, self.slices)
+        head = _NEWS.pack(
+            self.kind, self.number, self.count, self.finished, self.failed, self.seconds, *map(len, parts)
+        )
+        return b"".join((head, *parts))
+
+
+class Orders:
+    """Takes bytes as they come, gives whole orders."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Order]:
+        self._data += data
+        while len(self._data) >= _ORDER.size:
+            kind, number, attempt, size, seconds = _ORDER.unpack_from(self._data)
+            end = _ORDER.size + size
+            if len(self._data) < end:
+                return
+            body = bytes(self._data[_ORDER.size : end])
+            del self._data[:end]
+            yield Order(kind, number, attempt, seconds, body)
+
+
+class NewsFeed:
+    """The same for news."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[News]:
+        self._data += data
+        while len(self._data) >= _NEWS.size:
+            kind, number, count, finished, failed, seconds, *sizes = _NEWS.unpack_from(self._data)
+            end = _NEWS.size + sum(sizes)
+            if len(self._data) < end:
+                return
+            parts, place = [], _NEWS.size
+            for size in sizes:
+                parts.append(bytes(self._data[place : place + size]))
+                place += size
+            del self._data[:end]
+            yield News(kind, number, count, finished, failed, seconds, *parts)

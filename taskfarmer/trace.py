@@ -1,0 +1,67 @@
+"""Events of the trace event format (Chrome's, which Perfetto reads) for attempts and their farmers.
+
+A farmer is a process of the trace and a slot a thread of it, so that slices of one thread never
+overlap. Times are microseconds. https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+"""
+
+from __future__ import annotations
+
+import json
+
+_NAME = 256
+
+
+def farmer_number(farmer: str) -> int:
+    """The process number of a farmer in a timeline: the random part of its ID, at most 31 bits."""
+    return int(farmer[-8:], 16) & 0x7FFFFFFF
+
+
+def time_slice(
+    farmer: int,
+    slot: int,
+    task_id: int,
+    attempt: int,
+    command: bytes,
+    start: float,
+    end: float,
+    outcome: bytes,
+    status: int,
+    number: int,
+    user: float,
+    system: float,
+    peak: int,
+) -> bytes:
+    """One complete event (`ph` X) for an attempt, `,\\n` before it. `start` and `end` are epoch seconds."""
+    text = command.decode("utf-8", "replace")
+    name = json.dumps(text if len(text) <= _NAME else text[:_NAME] + "…")
+    return (
+        b',\n{"name":%s,"cat":"task","ph":"X","ts":%d,"dur":%d,"pid":%d,"tid":%d,"args":{"id":%d,"attempt":%d,'
+        b'"outcome":"%s","exit_status":%d,"signal":%d,"user_s":%.6f,"system_s":%.6f,"peak_kb":%d}}'
+        % (
+            name.encode(),
+            start * 1e6,
+            max(0.0, end - start) * 1e6,
+            farmer,
+            slot,
+            task_id,
+            attempt,
+            outcome,
+            status,
+            number,
+            user,
+            system,
+            peak,
+        )
+    )
+
+
+def named(number: int, name: str, slots: int) -> bytes:
+    """Metadata events (`ph` M) that name a farmer's process and its slots, `,\\n` before each."""
+    events = [_name("process_name", number, 0, name)]
+    events += [_name("thread_name", number, slot, f"slot {slot}") for slot in range(slots)]
+    return b"".join(events)
+
+
+def _name(kind: str, pid: int, tid: int, name: str) -> bytes:
+    document = {"name": kind, "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}}
+    return b",\n" + json.dumps(document).encode("ascii")

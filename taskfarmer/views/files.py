@@ -1,0 +1,106 @@
+"""The views as files, and `views.json`, which says up to where they are true.
+
+`views.json` holds how many bytes of results are shown and how long each view is. A view that is longer
+or shorter was changed by somebody, or by a crash between two writes, and is made anew. Nothing is ever
+decided from a view, so nothing here is synced.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from taskfarmer import durable
+from taskfarmer.model import sealed, unsealed
+from taskfarmer.workdir import Workdir
+
+TIMELINE_START = b'[\n{"name":"process_labels","ph":"M","pid":0,"args":{"labels":"taskfarmer"}}'
+TIMELINE_END = b"\n]\n"
+GROWING = ("finished", "failed", "timeline.json")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the views show: bytes of results, the revision that `toprocess` is from, the sizes of all."""
+
+    results: int
+    revision: int
+    sizes: Mapping[str, int]
+
+
+def path_of(workdir: Workdir, name: str) -> str:
+    return {
+        "toprocess": workdir.toprocess,
+        "finished": workdir.finished,
+        "failed": workdir.failed,
+        "timeline.json": workdir.timeline,
+    }[name]
+
+
+def load(workdir: Workdir) -> Shown | None:
+    """What `views.json` says; None where it is missing or damaged."""
+    try:
+        document: dict[str, Any] | None = unsealed(durable.read(workdir.views))
+    except OSError:
+        return None
+    if document is None:
+        return None
+    try:
+        return Shown(int(document["results"]), int(document["revision"]), dict(document["sizes"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def save(workdir: Workdir, shown: Shown) -> None:
+    data = sealed({"format": 1, "results": shown.results, "revision": shown.revision, "sizes": dict(shown.sizes)})
+    write_anew(workdir.views, [data])
+
+
+def sizes(workdir: Workdir, names: Iterable[str]) -> dict[str, int]:
+    """The sizes of the views as they are; -1 for one that is no file."""
+    found = {}
+    for name in names:
+        path = path_of(workdir, name)
+        found[name] = os.lstat(path).st_size if os.path.isfile(path) and not os.path.islink(path) else -1
+    return found
+
+
+def write_anew(path: str, parts: Iterable[bytes]) -> int:
+    """Make a view and rename it into place; its size. Whatever stands there is replaced, a directory too."""
+    temporary = durable.beside(path)
+    size = 0
+    try:
+        with open(temporary, "xb", buffering=1 << 20) as file:
+            for part in parts:
+                size += file.write(part)
+        if os.path.isdir(path) and not os.path.islink(path):
+            os.rename(path, durable.beside(path))
+        os.rename(temporary, path)
+    except OSError:
+        durable.forget(temporary)
+        raise
+    return size
+
+
+def append(path: str, data: bytes) -> None:
+    if not data:
+        return
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        durable.write_all(fd, data)
+    finally:
+        os.close(fd)
+
+
+def extend_timeline(path: str, slices: bytes, size: int) -> None:
+    """Write over the closing bracket; the file is a complete document before and after."""
+    if not slices:
+        return
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        os.lseek(fd, size - len(TIMELINE_END), os.SEEK_SET)
+        durable.write_all(fd, slices + TIMELINE_END)
+    finally:
+        os.close(fd)

@@ -1,0 +1,131 @@
+"""Making the views anew, out of segments and every byte of results that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from taskfarmer.ledger import liveness, results
+from taskfarmer.ledger.ledger import Ledger
+from taskfarmer.ledger.segments import BLOCK, SegmentReader
+from taskfarmer.ledger.state import State
+from taskfarmer.model import parse_intervals, parse_result, parse_task
+from taskfarmer.trace import farmer_number, time_slice
+from taskfarmer.views import files
+from taskfarmer.views.names import farmer_events
+from taskfarmer.workdir import Workdir
+
+_CACHED_BLOCKS = 4096
+
+
+def rebuild(workdir: Workdir, ledger: Ledger) -> None:
+    """Make all views anew, under the farm's lock where it can be had."""
+    with ledger.lock.held(patience=30.0):
+        rebuild_unlocked(workdir, ledger.look())
+
+
+def rebuild_unlocked(workdir: Workdir, state: State) -> files.Shown:
+    survey = results.survey(workdir, state)
+    reader = SegmentReader(workdir)
+    try:
+        sizes = {
+            name: files.write_anew(files.path_of(workdir, name), _lines(state, reader, survey.place, place))
+            for name, place in (("finished", results.IS_FINISHED), ("failed", results.IS_FAILED))
+        }
+        sizes["toprocess"] = write_toprocess(workdir, state, reader)
+        sizes["timeline.json"] = files.write_anew(workdir.timeline, _timeline(workdir, state, reader))
+    finally:
+        reader.close()
+    shown = files.Shown(state.journaled, state.revision, sizes)
+    files.save(workdir, shown)
+    return shown
+
+
+def write_toprocess(workdir: Workdir, state: State, reader: SegmentReader) -> int:
+    """Write the unprocessed tasks in the order of their IDs; the size."""
+    return files.write_anew(workdir.toprocess, _unprocessed(state, reader))
+
+
+def _unprocessed(state: State, reader: SegmentReader) -> Iterator[bytes]:
+    returned = sorted(parse_intervals(state.returned), key=lambda one: (one.segment, one.start))
+    for number, segment in enumerate(state.segments):
+        for one in returned:
+            if one.segment == number:
+                yield from _stretch(state, reader, number, one.start, one.count)
+        yield from _stretch(state, reader, number, segment.next, segment.tasks - segment.next)
+
+
+def _stretch(state: State, reader: SegmentReader, number: int, start: int, count: int) -> Iterator[bytes]:
+    stop = start + count
+    while start < stop:
+        step = min(stop - start, 64 * BLOCK)
+        yield b"".join(reader.lines(state.segments[number], start, step))
+        start += step
+
+
+def _lines(state: State, reader: SegmentReader, places: bytearray, wanted: int) -> Iterator[bytes]:
+    """The lines of tasks in one place, a block of the segment at a time."""
+    mark = bytes([wanted])
+    for segment in state.segments:
+        for start in range(0, segment.tasks, BLOCK):
+            count = min(BLOCK, segment.tasks - start)
+            here = places[segment.first + start : segment.first + start + count]
+            if mark in here:
+                lines = reader.lines(segment, start, count)
+                yield b"".join(line for line, place in zip(lines, here, strict=True) if place == wanted)
+
+
+class _Commands:
+    """Commands by ID; results of one farmer come nearly in order, so a few blocks are kept."""
+
+    def __init__(self, state: State, reader: SegmentReader) -> None:
+        self.state = state
+        self.reader = reader
+        self._blocks: dict[tuple[int, int], list[bytes]] = {}
+
+    def __getitem__(self, task_id: int) -> bytes:
+        number = self.state.segment_of(task_id)
+        if number is None:
+            return b"?"
+        segment = self.state.segments[number]
+        block, offset = divmod(task_id - segment.first, BLOCK)
+        lines = self._blocks.get((number, block))
+        if lines is None:
+            if len(self._blocks) >= _CACHED_BLOCKS:
+                self._blocks.clear()
+            start = block * BLOCK
+            lines = self.reader.lines(segment, start, min(BLOCK, segment.tasks - start))
+            self._blocks[number, block] = lines
+        return parse_task(lines[offset])[1]
+
+
+def _timeline(workdir: Workdir, state: State, reader: SegmentReader) -> Iterator[bytes]:
+    yield files.TIMELINE_START
+    commands = _Commands(state, reader)
+    named: set[str] = set()
+    for journal, data in results.read_counted(workdir, state):
+        farmer = journal.rpartition("-r")[0] if journal.rpartition("-r")[2].isdigit() else journal
+        number = farmer_number(farmer)
+        slots = 0
+        for words in results.checked_lines(workdir.journal(journal), data):
+            one = parse_result(words)
+            slots = max(slots, one.slot + 1)
+            yield time_slice(
+                number,
+                one.slot,
+                one.task_id,
+                one.attempt,
+                commands[one.task_id],
+                one.start,
+                one.end,
+                one.outcome,
+                one.status,
+                one.signal,
+                one.user,
+                one.system,
+                one.peak,
+            )
+        if farmer not in named:
+            named.add(farmer)
+            identity = liveness.identity_of(workdir, farmer)
+            yield farmer_events(identity, farmer, max(slots, identity.slots if identity else 0))
+    yield files.TIMELINE_END

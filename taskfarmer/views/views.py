@@ -1,0 +1,134 @@
+"""The views while a farmer runs: each shows its own results, a few seconds after they are committed.
+
+Updates cost what they add. Two farmers that update at once (the lock is not shared) leave sizes that
+disagree with `views.json`; then nobody appends any more, and the farmer that ends makes all anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from taskfarmer.ledger.ledger import Ledger
+from taskfarmer.ledger.liveness import Identity
+from taskfarmer.ledger.segments import SegmentReader
+from taskfarmer.ledger.state import State
+from taskfarmer.views import files
+from taskfarmer.views.names import farmer_events
+from taskfarmer.views.rebuild import rebuild_unlocked, write_toprocess
+from taskfarmer.workdir import Workdir
+
+EVERY = 5.0
+MOST_KEPT = 64 << 20
+CHEAP = 100_000
+
+
+def begin(workdir: Workdir, state: State) -> None:
+    """The views of a farm that was just made: everything is to be processed."""
+    reader = SegmentReader(workdir)
+    try:
+        sizes = {name: files.write_anew(files.path_of(workdir, name), ()) for name in ("finished", "failed")}
+        sizes["timeline.json"] = files.write_anew(workdir.timeline, (files.TIMELINE_START, files.TIMELINE_END))
+        sizes["toprocess"] = write_toprocess(workdir, state, reader)
+    finally:
+        reader.close()
+    files.save(workdir, files.Shown(0, state.revision, sizes))
+
+
+class Views:
+    """What one farmer has to show. `pending` holds what is committed and not shown yet."""
+
+    def __init__(self, workdir: Workdir, ledger: Ledger, identity: Identity) -> None:
+        self.workdir = workdir
+        self.ledger = ledger
+        self.identity = identity
+        self._parts: dict[str, list[bytes]] = {name: [] for name in files.GROWING}
+        self._kept = 0
+        self._results = 0
+        self._named = False
+        self._last = time.monotonic()
+
+    def add(self, told: Iterable[tuple[bytes, bytes, bytes]], results: int) -> None:
+        """Remember what to show of results (`results` bytes of the journal) that are committed."""
+        self._results += results
+        for lines in told:
+            for name, data in zip(files.GROWING, lines, strict=True):
+                self._parts[name].append(data)
+                self._kept += len(data)
+        if self._kept > MOST_KEPT:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Too much to keep while the lock is away: `views.json` will not agree, and the views are made anew."""
+        for parts in self._parts.values():
+            parts.clear()
+        self._kept = self._results = 0
+
+    def due(self, now: float) -> bool:
+        return self._results > 0 and now - self._last >= EVERY
+
+    def show(self, patience: float = 0.2) -> None:
+        """Bring the views up to date with our own results, if the lock can be had and they are sound."""
+        self._last = time.monotonic()
+        if not self._results:
+            return
+        with self.ledger.lock.held(patience) as got:
+            if got or self.ledger.lock.unusable:
+                self._append()
+
+    def _append(self) -> None:
+        shown = files.load(self.workdir)
+        sizes = files.sizes(self.workdir, files.GROWING)
+        if shown is None or any(sizes[name] != shown.sizes.get(name) for name in files.GROWING):
+            self._forget()
+            return
+        if not self._named:
+            self._named = True
+            self._parts["timeline.json"].insert(
+                0, farmer_events(self.identity, self.identity.farmer, self.identity.slots)
+            )
+        data = {name: b"".join(parts) for name, parts in self._parts.items()}
+        files.append(self.workdir.finished, data["finished"])
+        files.append(self.workdir.failed, data["failed"])
+        files.extend_timeline(self.workdir.timeline, data["timeline.json"], sizes["timeline.json"])
+        grown = {name: sizes[name] + len(data[name]) for name in files.GROWING}
+        files.save(
+            self.workdir,
+            files.Shown(shown.results + self._results, shown.revision, {**shown.sizes, **grown}),
+        )
+        self._forget()
+
+    def finish(self, state: State) -> None:
+        """The farmer ends: make the views exact where nobody else will, or where that is cheap."""
+        self.show(patience=10.0)
+        last = not any(farmer != self.identity.farmer for farmer in state.farmers)
+        if not last and state.unprocessed > CHEAP:
+            return
+        with self.ledger.lock.held(patience=10.0):
+            state = self.ledger.look()
+            self._make_exact(state, last)
+
+    def _make_exact(self, state: State, last: bool) -> None:
+        shown = files.load(self.workdir)
+        if not sound(self.workdir, state, shown):
+            if last:
+                rebuild_unlocked(self.workdir, state)
+            return
+        assert shown is not None
+        there = files.sizes(self.workdir, ("toprocess",))["toprocess"]
+        if shown.revision == state.revision and there == shown.sizes.get("toprocess"):
+            return
+        reader = SegmentReader(self.workdir)
+        try:
+            size = write_toprocess(self.workdir, state, reader)
+        finally:
+            reader.close()
+        files.save(self.workdir, files.Shown(shown.results, state.revision, {**shown.sizes, "toprocess": size}))
+
+
+def sound(workdir: Workdir, state: State, shown: files.Shown | None) -> bool:
+    """Whether `finished`, `failed` and the timeline show exactly the results that count."""
+    if shown is None or shown.results != state.journaled:
+        return False
+    sizes = files.sizes(workdir, files.GROWING)
+    return all(sizes[name] == shown.sizes.get(name) for name in files.GROWING)
