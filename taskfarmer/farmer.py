@@ -441,11 +441,9 @@ class Farmer:
                 self._die(self.trouble)
             return False
         if not self._exhausted or not self.ledger.told_everything:
-            if now >= self._next_exchange or not self._exhausted:
-                self._exchange(max(1, self._wants()))
-            elif not self.ledger.told_everything:
-                self._exchange(0)
-            return False
+            self._exchange(max(1, self._wants()))
+            if self.pool.queued or not self._exhausted or not self.ledger.told_everything:
+                return False
         self._next_growth = 0.0
         self._grow(now)
         state = self.ledger.look()
