@@ -16,15 +16,14 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from taskfarmer import signals
-from taskfarmer.ledger.ledger import Tidings
 from taskfarmer.model import RETURNED, Interval, parse_task, result_line
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import Place
+from taskfarmer.pool.member import Batch, Happened, Member, Stock
 from taskfarmer.pool.processes import STUCK_AFTER, adopt_orphans, descendants, end_descendants, reap, send
-from taskfarmer.pool.wire import News, NewsFeed, Order
+from taskfarmer.pool.wire import News, Order
 from taskfarmer.pool.worker import SLOT, Job, work
 from taskfarmer.runners.base import Runner
 from taskfarmer.trace import farmer_number, time_slice
@@ -32,63 +31,6 @@ from taskfarmer.trace import farmer_number, time_slice
 _STRIDE = 64
 _UNRESPONSIVE = 2.0
 SIGKILLED = 9
-
-
-@dataclass
-class Happened:
-    """What workers told since the last look: for the ledger, and for people."""
-
-    tidings: Tidings = field(default_factory=Tidings)
-    troubles: list[str] = field(default_factory=list)
-    survivors: list[int] = field(default_factory=list)
-    deaths: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Batch:
-    number: int
-    interval: Interval
-    lines: list[bytes]
-    done: int = 0
-
-    @property
-    def left(self) -> int:
-        return self.interval.count - self.done
-
-
-class Stock:
-    """Tasks that are held and not handed out: those of `interval`, whose lines begin at `offset` of `lines`."""
-
-    def __init__(self, interval: Interval, lines: list[bytes]) -> None:
-        self.interval = interval
-        self.lines = lines
-        self.offset = 0
-
-    def cut(self, size: int) -> tuple[Interval, list[bytes]]:
-        size = min(size, self.interval.count)
-        part, lines = self.interval.part(0, size), self.lines[self.offset : self.offset + size]
-        self.interval = self.interval.part(size, self.interval.count - size)
-        self.offset += size
-        return part, lines
-
-
-class Member:
-    """One worker as its farmer knows it."""
-
-    def __init__(self, slot: int, process: multiprocessing.process.BaseProcess, link: socket.socket) -> None:
-        self.slot = slot
-        self.process = process
-        self.link = link
-        self.feed = NewsFeed()
-        self.out = bytearray()
-        self.batches: deque[Batch] = deque()
-        self.outstanding = 0
-        self.moved = time.monotonic()
-        self.asked = False
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid or 0
 
 
 class Pool:

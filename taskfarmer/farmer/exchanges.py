@@ -1,0 +1,154 @@
+"""A farmer's dealings with the ledger: when to exchange, how much to take, and what to do when it fails.
+
+Owns the cadence and the trouble. Trouble means that results cannot be recorded (a full disk, a quota, an
+I/O error): nothing is taken any more, what runs goes on, and the exchange is tried again, its results
+in a fresh journal, until it succeeds or the farmer's patience ends.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from taskfarmer import policy
+from taskfarmer.errors import StorageError
+from taskfarmer.ledger.ledger import Ledger, Tidings
+from taskfarmer.ledger.segments import SegmentReader
+from taskfarmer.model import LOST, Interval, parse_task, result_line
+from taskfarmer.pool.pool import Pool
+from taskfarmer.settings import Reporter
+from taskfarmer.trace import farmer_number, time_slice
+from taskfarmer.views.views import Views
+
+LONG_LIST_OF_RETURNED = 4096
+
+
+class Exchanges:
+    """`exhausted` says that the last exchange found nothing to take; `trouble` why none succeeds."""
+
+    def __init__(self, reporter: Reporter, ledger: Ledger, pool: Pool, views: Views, max_deaths: int) -> None:
+        self.reporter = reporter
+        self.ledger = ledger
+        self.pool = pool
+        self.views = views
+        self.max_deaths = max_deaths
+        self.reader = SegmentReader(ledger.workdir)
+        self.trouble: str | None = None
+        self.trouble_since = 0.0
+        self.on_trouble: Callable[[], None] = lambda: None
+        self.retry_at = 0.0
+        self.next = 0.0
+        self.exhausted = False
+        self.lost_here = 0
+        self._bucket = policy.Bucket(3.0, time.monotonic())
+        self._commits_lost = 0
+
+    def pace(self) -> policy.Pace:
+        state = self.ledger.state
+        duration = state.seconds / state.ended if state.ended else None
+        lost = self.ledger.commits.lost > self._commits_lost
+        farmers = max(1, len(state.farmers) + (not self.ledger.registered))
+        return policy.Pace(farmers, self.pool.slots, state.slots, self.ledger.commits.exclusive, duration, lost)
+
+    def wants(self) -> int:
+        """Tasks to take in an exchange now."""
+        state = self.ledger.state
+        left = state.unprocessed if len(state.returned) < LONG_LIST_OF_RETURNED else state.tasks
+        if self.exhausted and not left:
+            left = self.pool.idle  # somebody may have given something back since
+        queued = self.pool.queued + self.pool.outstanding - self.pool.busy
+        return policy.want(self.pace(), self.pool.idle, queued, left)
+
+    def due(self, now: float, taking: bool) -> float:
+        """When the next exchange is to be looked at; `now + 60` where nothing waits for one."""
+        if self.trouble:
+            return self.retry_at
+        if self.ledger.told_everything and not (taking and self.wants()):
+            return now + 60.0
+        return self.next
+
+    def if_due(self, now: float, taking: bool) -> None:
+        """Exchange if it is time to, or if slots have nothing to do. `taking`: whether tasks may be taken."""
+        if self.trouble and now < self.retry_at:
+            return
+        want = self.wants() if taking and not self.trouble else 0
+        if not want and self.ledger.told_everything:
+            return
+        if now >= self.next or self._out_of_turn(now, want):
+            self.make(want)
+
+    def _out_of_turn(self, now: float, want: int) -> bool:
+        if not want or not self.pool.idle or self.pool.queued or self.exhausted:
+            return False
+        bucket = self._bucket.take(now, 1.0 / policy.period(self.pace()))
+        if bucket is None:
+            return False
+        self._bucket = bucket
+        return True
+
+    def make(self, want: int, leave: bool = False) -> None:
+        """One exchange; a disk that takes nothing is trouble, not the end."""
+        lost = self.ledger.commits.lost
+        try:
+            gained, told = self.ledger.exchange(want, leave)
+        except StorageError as error:
+            self.in_trouble(str(error))
+            return
+        self._commits_lost = lost
+        if self.trouble:
+            self.reporter.info("results can be recorded again")
+            self.trouble = None
+        self.views.add(told.views, told.size)
+        for interval in gained:
+            self._take(interval)
+        self.exhausted = not gained and not self.ledger.state.left
+        now = time.monotonic()
+        self.next = now + policy.jittered(policy.period(self.pace()), random.random())
+        self.pool.batch_size = policy.batch_size(self.pace().duration)
+        if self.views.due(now):
+            self._show_views()
+
+    def again(self) -> None:
+        """There may be more to take: look at once."""
+        self.exhausted = False
+        self.next = 0.0
+
+    def _show_views(self) -> None:
+        try:
+            self.views.show()
+        except OSError as error:
+            self.reporter.warning(f"{error.filename}: {error.strerror}; the views are brought up to date later")
+
+    def in_trouble(self, text: str) -> None:
+        now = time.monotonic()
+        if self.trouble is None:
+            self.trouble_since = now
+            self.reporter.warning(f"{text}; running tasks go on, no new ones are started")
+            self.on_trouble()
+        self.trouble = text
+        self.retry_at = now + min(5.0, 0.2 + (now - self.trouble_since) / 2)
+
+    def _take(self, interval: Interval) -> None:
+        """Put gained tasks into the queue; those that killed too many farmers are recorded as lost."""
+        segment = self.ledger.state.segments[interval.segment]
+        lines = self.reader.lines(segment, interval.start, interval.count)
+        if self.max_deaths and interval.deaths > self.max_deaths:
+            self._give_up(interval, lines)
+        else:
+            self.pool.add(interval, lines)
+
+    def _give_up(self, interval: Interval, lines: list[bytes]) -> None:
+        now = time.time()
+        tidings = Tidings(done=[interval], failed=interval.count)
+        number = farmer_number(self.ledger.me)
+        for line in lines:
+            task_id, command = parse_task(line)
+            tidings.lines.append(result_line(task_id, interval.attempt, 0, now, now, LOST, log=b"none"))
+            event = time_slice(number, 0, task_id, interval.attempt, command, now, now, LOST, 0, 0, 0.0, 0.0, 0)
+            tidings.views.append((b"", line, event))
+            self.reporter.warning(
+                f"task {task_id} is failed as lost: {interval.deaths} farmers died while it ran (--max-deaths)"
+            )
+        self.lost_here += interval.count
+        self.ledger.note(tidings)

@@ -1,0 +1,398 @@
+"""The loop of a farmer.
+
+    wait for workers, signals, timers -> note results -> exchange with the ledger -> feed the pool
+
+States: working; stopping (a signal, the timeout, or a fatal error: tasks are ended); gone. Results that
+are not committed are only in memory and in the journal, so a farmer that is killed loses at most the
+work since its last exchange, and never a task.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+
+from taskfarmer import __version__, slurm
+from taskfarmer.errors import StorageError, TaskFarmerError
+from taskfarmer.farmer.exchanges import Exchanges
+from taskfarmer.farmer.neighbours import Neighbours
+from taskfarmer.intake import Intake
+from taskfarmer.ledger.ledger import Ledger, Tidings
+from taskfarmer.ledger.liveness import Identity, introduce
+from taskfarmer.model import FAILED, LOST
+from taskfarmer.pool.attempt import Place
+from taskfarmer.pool.pool import Happened, Pool
+from taskfarmer.runners.base import Runner
+from taskfarmer.runners.shell import BasicRunner
+from taskfarmer.settings import Ending, Progress, Reporter, Settings
+from taskfarmer.signals import Signals
+from taskfarmer.views.views import Views
+
+PROGRESS_EVERY = 10.0
+GROWTH_EVERY = 5.0
+TROUBLE_FOR = 600.0
+"""Seconds for which a farmer without running tasks tries to record what it has."""
+START_TROUBLE_FOR = 60.0
+STOPPED_PATIENCE = 10.0
+RISKY_ATTEMPT = 3
+"""From this attempt on a start is written down, synced, before it happens: the task may kill its node."""
+SHOWN_FAILURES = 20
+
+
+def find_runner(settings: Settings, reporter: Reporter) -> Runner:
+    """The runner that the user asked for; for the default one no configuration is read."""
+    if settings.runner == "default":
+        return BasicRunner()
+    from taskfarmer.config import Configuration
+
+    found = Configuration.search(settings.config, beside=os.path.dirname(os.path.abspath(settings.tasklist)))
+    for warning in found.warnings:
+        reporter.warning(warning)
+    runner: Runner = found.runner(settings.runner)
+    return runner
+
+
+def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
+    """Run a task list until there is nothing left to take, or a signal or the timeout ends it.
+
+    UsageError, TaskListError, ConfigError, NotAFarm and others are raised before the first task starts;
+    later ones end the tasks, and are told in the Ending.
+    """
+    begin = time.monotonic()
+    runner = find_runner(settings, reporter)
+    intake = Intake(settings, reporter)
+    farm = intake.open()
+    identity = introduce(settings.slots, __version__, slurm.job(os.environ))
+    ledger = Ledger(intake.workdir, farm, identity.farmer, settings.slots)
+    grown = intake.check(ledger)
+    intake.watch()
+    if grown:
+        reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
+    return Farmer(settings, reporter, signals, runner, intake, ledger, identity, begin).run()
+
+
+class Farmer:
+    def __init__(
+        self,
+        settings: Settings,
+        reporter: Reporter,
+        signals: Signals,
+        runner: Runner,
+        intake: Intake,
+        ledger: Ledger,
+        identity: Identity,
+        begin: float,
+    ) -> None:
+        self.settings = settings
+        self.reporter = reporter
+        self.signals = signals
+        self.intake = intake
+        self.ledger = ledger
+        self.identity = identity
+        self.workdir = intake.workdir
+        self.begin = begin
+        self.logs_fd = os.open(self.workdir.logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.pool = Pool(settings.slots, self._place, runner, settings.grace, signals.wakeup)
+        self.views = Views(self.workdir, ledger, identity)
+        self.exchanges = Exchanges(reporter, ledger, self.pool, self.views, settings.max_deaths)
+        self.neighbours = Neighbours(reporter, ledger, identity, self.exchanges)
+        self.finished = self.failed = self.returned = 0
+        self.stopped_by: str | None = None
+        self.fatal: str | None = None
+        self.survivors: list[int] = []
+        self._grace = settings.grace
+        self._interrupts = 0
+        self._handled = 0
+        self._next_progress = time.monotonic() + PROGRESS_EVERY
+        self._next_growth = 0.0
+        self._start_trouble = ""
+        self._start_trouble_since: float | None = None
+        self._hold_until = 0.0
+        self._shown_failures = 0
+
+    def _place(self, slot: int) -> Place:
+        return Place(slot, self.identity.farmer, self.identity.host, self.workdir.path, self.workdir.logs, self.logs_fd)
+
+    # --- life ----------------------------------------------------------------------------------
+
+    def run(self) -> Ending:
+        """Work, stop if need be, and go; whatever happens, no process is left."""
+        try:
+            try:
+                self._work()
+            except TaskFarmerError as error:
+                self._die(str(error))
+            self._end_pool()
+            self._part()
+        finally:
+            self._abandon()
+        return self._ending()
+
+    def _work(self) -> None:
+        if not self._anything_to_do():
+            return
+        self.neighbours.appear(time.monotonic())
+        self.pool.start()
+        while not self.stopped_by and not self.fatal:
+            now = time.monotonic()
+            self._hear_signals(now)
+            self.neighbours.beat(now, self.pool.running())
+            if self._done(now):
+                return
+            self.exchanges.if_due(now, self._taking(now))
+            self._dispatch(now)
+            self._absorb(self.pool.wait(self._pause(time.monotonic())))
+            self._show_progress(time.monotonic())
+
+    def _anything_to_do(self) -> bool:
+        """Whether there is anything to take now, dead peers' tasks included; no worker is started otherwise."""
+        state = self.ledger.look()
+        if not state.left:
+            self.neighbours.expel(state.farmers)
+            state = self.ledger.look()
+        return state.left or (self.settings.wait and bool(state.farmers))
+
+    def _taking(self, now: float) -> bool:
+        return now >= self._hold_until and not self.stopped_by
+
+    def _hear_signals(self, now: float) -> None:
+        self.signals.drain()
+        for number in self.signals.arrived[self._handled :]:
+            self._handled += 1
+            if self.stopped_by is None:
+                self.stopped_by = number.name
+                self.reporter.info(f"{number.name}: ending the running tasks, giving back the rest")
+            if number == signal.SIGINT:
+                self._interrupts += 1
+                if self._interrupts == 2:
+                    self.reporter.info("second SIGINT: killing the running tasks")
+                    self._grace = 0.0
+                    if self.pool.stopping:
+                        self.pool.stop(0.0)
+        timeout = self.settings.timeout
+        if timeout is not None and self.stopped_by is None and now - self.begin >= timeout:
+            self.stopped_by = "--timeout"
+            self.reporter.info(f"--timeout: {timeout:g} s are over; ending the running tasks, giving back the rest")
+
+    def _pause(self, now: float) -> float:
+        """Seconds until something is due; workers and signals end a pause early."""
+        if self.views.due(now):
+            return 0.0
+        due = [
+            self.neighbours.next_beat,
+            self._next_progress,
+            self.exchanges.due(now, self._taking(now)),
+        ]
+        if self._hold_until > now:
+            due.append(self._hold_until)
+        if self.settings.timeout is not None:
+            due.append(self.begin + self.settings.timeout)
+        if self.pool.idle and self.exchanges.exhausted and self.pool.outstanding > self.pool.busy:
+            due.append(now + 0.1)
+        if not self.pool.outstanding and not self.pool.queued:
+            due.append(now + 1.0)
+        return max(0.0, min(due) - now)
+
+    # --- what workers tell ---------------------------------------------------------------------
+
+    def _absorb(self, happened: Happened, ending: bool = False) -> None:
+        tidings = happened.tidings
+        if not tidings.nothing:
+            self.finished += tidings.finished
+            self.failed += tidings.failed
+            self.returned += sum(one.count for one in (*tidings.returned, *tidings.died))
+            if tidings.failed:
+                self._tell_failures(tidings.lines)
+            self.ledger.note(tidings)
+            if tidings.ended:
+                self._start_trouble_since = None
+        self.survivors += happened.survivors
+        for text in happened.deaths:
+            self.reporter.warning(text)
+        for text in () if ending else happened.troubles:
+            self._cannot_start(text)
+
+    def _tell_failures(self, blobs: Iterable[bytes]) -> None:
+        for line in b"".join(blobs).split(b"\n"):
+            words = line.split(b" ")
+            if len(words) < 8 or words[5] not in (FAILED, LOST) or self._shown_failures > SHOWN_FAILURES:
+                continue
+            self._shown_failures += 1
+            if self._shown_failures > SHOWN_FAILURES:
+                self.reporter.info("more tasks failed; they are in the file `failed`")
+                return
+            how = f"signal {int(words[7])}" if words[7] != b"0" else f"exit status {int(words[6])}"
+            self.reporter.info(f"task {int(words[0])} failed ({how}): {self.workdir.log(int(words[0]))}")
+
+    def _cannot_start(self, text: str) -> None:
+        """A task could not be started for reasons that are not its own: wait, and give up in the end."""
+        now = time.monotonic()
+        self.ledger.commits.check_farm()
+        if self._start_trouble_since is None:
+            self._start_trouble_since = now
+            self.reporter.warning(f"{text}; no task is started until this is over")
+        self._start_trouble = text
+        self._hold_until = now + min(5.0, 0.5 + (now - self._start_trouble_since) / 4)
+        if now - self._start_trouble_since > START_TROUBLE_FOR:
+            self._die(text)
+
+    def _dispatch(self, now: float) -> None:
+        if self.exchanges.trouble or now < self._hold_until or not self.pool.queued:
+            if self.exchanges.exhausted and self.pool.idle:
+                self.pool.rebalance()
+            return
+        following = self.pool.next_interval()
+        if following is not None and following.attempt >= RISKY_ATTEMPT and self.pool.idle:
+            first = self.ledger.state.first_id(following)
+            begun = [[-1, first + n, following.attempt] for n in range(min(self.pool.idle, following.count))]
+            self.neighbours.show([*self.pool.running(), *begun], sync=True)
+            self.pool.dispatch(limit=1)
+        else:
+            self.pool.dispatch()
+
+    def _grow(self, now: float) -> None:
+        """Look whether the list has more tasks, when little is left of it."""
+        if now < self._next_growth:
+            return
+        self._next_growth = now + GROWTH_EVERY
+        try:
+            grown = self.intake.check(self.ledger, running=True)
+        except StorageError as error:
+            self.exchanges.in_trouble(str(error))
+        except TaskFarmerError as error:
+            self.reporter.warning(f"{error}; what was taken in before is run")
+        else:
+            if grown:
+                self.exchanges.again()
+                self.reporter.info(f"{self.settings.tasklist} has {grown} more tasks at its end; they were taken in")
+
+    def _done(self, now: float) -> bool:
+        """Whether there is nothing left to run, to record or (with --wait) to wait for."""
+        exchanges = self.exchanges
+        if exchanges.exhausted:
+            self._grow(now)
+        if self.pool.outstanding or self.pool.queued:
+            return False
+        if exchanges.trouble:
+            if now - exchanges.trouble_since > TROUBLE_FOR:
+                self._die(exchanges.trouble)
+            return False
+        if not exchanges.exhausted or not self.ledger.told_everything:
+            exchanges.make(max(1, exchanges.wants()))
+            if self.pool.queued or not exchanges.exhausted or not self.ledger.told_everything:
+                return False
+        self._next_growth = 0.0
+        self._grow(now)
+        self.neighbours.expel(self.ledger.look().farmers)
+        state = self.ledger.look()
+        if state.left:
+            exchanges.again()
+            return False
+        others = any(farmer != self.identity.farmer for farmer in state.farmers)
+        return not (self.settings.wait and others)
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def _die(self, text: str) -> None:
+        """Something that cannot be mended here: end the tasks, tell why, exit non-zero."""
+        if self.fatal is None:
+            self.fatal = text
+            self.reporter.warning(text)
+
+    def _end_pool(self) -> None:
+        """End all workers and their tasks; what they still tell is noted."""
+        if not self.pool.members:
+            return
+        if self.stopped_by or self.fatal:
+            self.pool.stop(self._grace)
+        else:
+            self.pool.quit()
+        while self.pool.members:
+            self._absorb(self.pool.wait(0.2), ending=True)
+            now = time.monotonic()
+            self._hear_signals(now)
+            if now >= self.neighbours.next_beat and not self.fatal:
+                self.neighbours.next_beat = now + self.neighbours.watch.beat
+                self.neighbours.show(self.pool.running())
+        self.survivors += self.pool.sweep()
+        back = Tidings(returned=self.pool.take_back())
+        self.returned += sum(one.count for one in back.returned)
+        if not back.nothing:
+            self.ledger.note(back)
+
+    def _part(self) -> None:
+        """Record, give back, leave the ledger, make the views exact."""
+        if self.survivors:
+            pids = " ".join(map(str, self.survivors))
+            self.reporter.warning(f"processes that even SIGKILL does not end were left behind: {pids}")
+        if self.fatal and not self._may_record():
+            return
+        try:
+            if self._leave():
+                self.views.finish(self.ledger.look())
+        except OSError as error:
+            self.reporter.warning(f"{error.filename}: {error.strerror}; the views are not exact, the ledger is")
+        except TaskFarmerError as error:
+            self._die(str(error))
+
+    def _may_record(self) -> bool:
+        """Whether a fatal error leaves the ledger usable: only where starting tasks was the trouble."""
+        return bool(self._start_trouble) and self.fatal == self._start_trouble
+
+    def _leave(self) -> bool:
+        """Tell the last news and leave; False where patience ends before the disk takes them."""
+        end = time.monotonic() + (STOPPED_PATIENCE if self.stopped_by or self.fatal else TROUBLE_FOR)
+        while not self.ledger.told_everything or self.ledger.registered:
+            self.exchanges.make(0, leave=True)
+            if not self.exchanges.trouble:
+                break
+            if time.monotonic() > end:
+                self._die(self.exchanges.trouble)
+                return False
+            time.sleep(0.5)
+        return True
+
+    def _abandon(self) -> None:
+        """Let go of everything, also where an unexpected error has come through."""
+        if self.pool.members:
+            self.pool.stop(0.0)
+            end = time.monotonic() + 10.0
+            while self.pool.members and time.monotonic() < end:
+                self.pool.wait(0.2)
+        self.pool.sweep()
+        self.exchanges.reader.close()
+        self.ledger.close()
+        os.close(self.logs_fd)
+        self.neighbours.part()
+
+    def _progress(self) -> Progress:
+        state = self.ledger.state
+        return Progress(
+            state.tasks,
+            state.finished,
+            state.failed,
+            state.unprocessed,
+            state.held,
+            self.pool.busy if self.pool.members else 0,
+            len(state.farmers),
+        )
+
+    def _show_progress(self, now: float) -> None:
+        if now >= self._next_progress:
+            self._next_progress = now + PROGRESS_EVERY
+            self.reporter.progress(self._progress())
+
+    def _ending(self) -> Ending:
+        return Ending(
+            self.finished,
+            self.failed + self.exchanges.lost_here,
+            self.returned,
+            self.ledger.untold,
+            self._progress(),
+            self.stopped_by,
+            self.fatal,
+            tuple(self.survivors),
+            time.monotonic() - self.begin,
+        )

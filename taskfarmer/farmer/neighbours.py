@@ -1,0 +1,88 @@
+"""A farmer among others: it shows that it lives, and expels those that do not.
+
+Owns our signs of life. A farmer that finds that its own beats came late, because it was stopped or the
+file system hung, first asks the ledger whether it is still in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from taskfarmer.errors import StorageError
+from taskfarmer.farmer.exchanges import Exchanges
+from taskfarmer.ledger.ledger import Ledger
+from taskfarmer.ledger.liveness import Identity, Presence, Watch
+from taskfarmer.settings import Reporter
+
+
+class Neighbours:
+    def __init__(self, reporter: Reporter, ledger: Ledger, identity: Identity, exchanges: Exchanges) -> None:
+        self.reporter = reporter
+        self.ledger = ledger
+        self.identity = identity
+        self.exchanges = exchanges
+        self.workdir = ledger.workdir
+        self.watch = Watch(self.workdir, identity, ledger.farm.lease)
+        self.presence: Presence | None = None
+        self.next_beat = 0.0
+        self._last_beat = 0.0
+
+    def appear(self, now: float) -> None:
+        """Show that we are there, from now on."""
+        self.presence = Presence(self.workdir, self.identity)
+        self._last_beat = now
+        self.exchanges.on_trouble = self.presence.give_ballast
+
+    def beat(self, now: float, running: list[list[int]]) -> None:
+        """Show that we live; look whether others do; find out whether others think that we do not."""
+        if now < self.next_beat:
+            return
+        gap, self._last_beat = now - self._last_beat, now
+        self.next_beat = now + self.watch.beat
+        self.show(running)
+        if gap > self.ledger.farm.lease / 2:
+            state = self.ledger.look()
+            if self.ledger.registered and self.identity.farmer not in state.farmers:
+                self.exchanges.make(0)  # raises Expelled, in words
+        elif not os.path.exists(self.workdir.farm):
+            self.ledger.commits.check_farm()
+        farmers = self.ledger.state.farmers
+        self.expel(farmers if self.exchanges.exhausted else self.watch.successors(farmers))
+
+    def show(self, running: list[list[int]], sync: bool = False) -> None:
+        """Write a heartbeat; `sync` where it must be on the disk before something happens."""
+        assert self.presence is not None
+        try:
+            self.presence.beat(running, sync=sync)
+        except OSError as error:
+            self.reporter.warning(f"{self.workdir.alive(self.identity.farmer)}: {error.strerror}; no sign of life")
+
+    def expel(self, farmers: Iterable[str]) -> None:
+        """Expel those of `farmers` that are dead on evidence."""
+        dead = {}
+        for farmer in farmers:
+            if farmer != self.identity.farmer:
+                why = self.watch.verdict(farmer)
+                if why is not None:
+                    dead[farmer] = why
+        if not dead:
+            return
+        try:
+            gone = self.ledger.expel(dead)
+        except StorageError as error:
+            self.exchanges.in_trouble(str(error))
+            return
+        for farmer in gone:
+            self.watch.forget(farmer)
+            self.reporter.info(f"{farmer} is dead ({dead[farmer]}); what it held goes to others")
+        if gone:
+            self.exchanges.again()
+
+    def part(self) -> None:
+        """Take our signs of life away; where the ledger still has us, others must find us dead by them."""
+        if self.presence is not None:
+            if self.ledger.registered:
+                self.presence.close()
+            else:
+                self.presence.leave()

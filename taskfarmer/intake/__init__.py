@@ -1,0 +1,6 @@
+"""The task list on its way into a farm."""
+
+from taskfarmer.intake.intake import Intake
+from taskfarmer.intake.preview import preview
+
+__all__ = ["Intake", "preview"]

@@ -1,0 +1,114 @@
+"""Whether a task list still begins with what its farm has taken in, and which line differs first."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+from taskfarmer import durable
+from taskfarmer.errors import TaskListError
+from taskfarmer.ledger.farmfile import Farm
+from taskfarmer.ledger.segments import SegmentReader
+from taskfarmer.ledger.state import State
+from taskfarmer.tasks.source import SourceReader, line_of_task, open_source
+from taskfarmer.workdir import Workdir
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+
+def digest(stream: BinaryIO, size: int) -> _Hash:
+    """SHA-256 over the first `size` bytes; the stream stands behind them."""
+    sha = hashlib.sha256()
+    stream.seek(0)
+    while size:
+        data = stream.read(min(size, 1 << 20))
+        if not data:
+            break
+        sha.update(data)
+        size -= len(data)
+    return sha
+
+
+def whole_digest(path: str) -> tuple[int, str]:
+    """Size and SHA-256 of a list that a handler reads in its own way; (0, "") where it is no file."""
+    if not os.path.isfile(path):
+        return 0, ""
+    with open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        return size, digest(stream, size).hexdigest()
+
+
+def compare(path: str, workdir: Workdir, state: State, farm: Farm) -> int | None:
+    """None where the list begins with exactly what was taken in; else how many tasks to pass over.
+
+    TaskListError names the first line whose task is another one.
+    """
+    last = state.segments[-1]
+    with open_source(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size >= last.source_bytes and digest(stream, last.source_bytes).hexdigest() == last.source_sha256:
+            following = stream.read(2)
+            if not last.open_end or following[:1] in (b"", b"\n") or following == b"\r\n":
+                return None
+        return _compare_tasks(stream, path, workdir, state, farm)
+
+
+def _compare_tasks(stream: BinaryIO, path: str, workdir: Workdir, state: State, farm: Farm) -> int:
+    """Task by task: how many agree, which must be all that were taken in."""
+    stream.seek(0)
+    listed = (task for batch in SourceReader(stream, path) for task in batch)
+    count = 0
+    for taken in _taken(workdir, state, farm):
+        now = next(listed, None)
+        if now != taken:
+            raise _refusal(path, workdir, farm, count, taken, now)
+        count += 1
+    return count
+
+
+def _refusal(path: str, workdir: Workdir, farm: Farm, task: int, taken: bytes, now: bytes | None) -> TaskListError:
+    was = _short(taken)
+    if now is None:
+        what = f"the list ends before task {task}, which was {was}"
+    else:
+        what = f"line {line_of_task(path, task)} (task {task}) is {_short(now)}, and was {was}"
+    if os.path.realpath(path) != os.path.realpath(farm.list_path):
+        return TaskListError(
+            f"{workdir.path}: belongs to another task list, {farm.list_path}: {what}; give {path} a work directory of "
+            "its own with -w DIR"
+        )
+    return TaskListError(
+        f"{path}: changed since it was taken in: {what}; tasks may only be added at the end: undo the change, or run "
+        "the new list in another work directory with -w DIR"
+    )
+
+
+def compare_whole(path: str, state: State, farm: Farm) -> None:
+    """The same for a list that a handler reads in its own way: any change is refused."""
+    if whole_digest(path)[1] != state.segments[-1].source_sha256:
+        raise TaskListError(
+            f"{path}: changed since handler '{farm.handler}' made a farm of it; use another work directory with -w DIR"
+        )
+
+
+def _short(task: bytes) -> str:
+    text = task.decode("utf-8", "replace")
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _taken(workdir: Workdir, state: State, farm: Farm) -> Iterator[bytes]:
+    """The lines of the list as they were taken in."""
+    if farm.handler == "default":
+        reader = SegmentReader(workdir)
+        try:
+            for segment in state.segments:
+                for _, command in reader.tasks(segment, 0, segment.tasks):
+                    yield command
+        finally:
+            reader.close()
+        return
+    for segment in state.segments:
+        yield from durable.read(workdir.segment_source(segment.file)).split(b"\n")[:-1]

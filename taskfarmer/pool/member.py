@@ -1,0 +1,70 @@
+"""What a pool keeps of its workers and of the tasks that it has: stock, batches, members, news."""
+
+from __future__ import annotations
+
+import multiprocessing.process
+import socket
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from taskfarmer.ledger.ledger import Tidings
+from taskfarmer.model import Interval
+from taskfarmer.pool.wire import NewsFeed
+
+
+@dataclass
+class Happened:
+    """What workers told since the last look: for the ledger, and for people."""
+
+    tidings: Tidings = field(default_factory=Tidings)
+    troubles: list[str] = field(default_factory=list)
+    survivors: list[int] = field(default_factory=list)
+    deaths: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Batch:
+    number: int
+    interval: Interval
+    lines: list[bytes]
+    done: int = 0
+
+    @property
+    def left(self) -> int:
+        return self.interval.count - self.done
+
+
+class Stock:
+    """Tasks that are held and not handed out: those of `interval`, whose lines begin at `offset` of `lines`."""
+
+    def __init__(self, interval: Interval, lines: list[bytes]) -> None:
+        self.interval = interval
+        self.lines = lines
+        self.offset = 0
+
+    def cut(self, size: int) -> tuple[Interval, list[bytes]]:
+        size = min(size, self.interval.count)
+        part, lines = self.interval.part(0, size), self.lines[self.offset : self.offset + size]
+        self.interval = self.interval.part(size, self.interval.count - size)
+        self.offset += size
+        return part, lines
+
+
+class Member:
+    """One worker as its farmer knows it."""
+
+    def __init__(self, slot: int, process: multiprocessing.process.BaseProcess, link: socket.socket) -> None:
+        self.slot = slot
+        self.process = process
+        self.link = link
+        self.feed = NewsFeed()
+        self.out = bytearray()
+        self.batches: deque[Batch] = deque()
+        self.outstanding = 0
+        self.moved = time.monotonic()
+        self.asked = False
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid or 0
