@@ -18,6 +18,8 @@ SHARE_WHEN_LOST = 0.15
 OPERATIONS = 400.0
 PER_EXCHANGE = 14.0
 JITTER = 0.15
+WAITING = 2.0
+OPERATIONS_OF_A_LOOK = 6.0
 FIRST_BATCHES = 0.05
 LARGEST_BATCH = 64
 
@@ -45,6 +47,11 @@ def period(pace: Pace) -> float:
         pace.farmers * PER_EXCHANGE / OPERATIONS if pace.farmers > 1 else 0.0,
     )
     return min(LONGEST, least)
+
+
+def waiting(pace: Pace) -> float:
+    """Seconds between two looks of a farmer that only waits for others."""
+    return max(period(pace), WAITING, pace.farmers * OPERATIONS_OF_A_LOOK / OPERATIONS)
 
 
 def jittered(seconds: float, chance: float) -> float:

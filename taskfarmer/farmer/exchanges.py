@@ -70,9 +70,11 @@ class Exchanges:
 
     def if_due(self, now: float, taking: bool) -> None:
         """Exchange if it is time to, or if slots have nothing to do. `taking`: whether tasks may be taken."""
-        if self.trouble and now < self.retry_at:
+        if self.trouble:
+            if now >= self.retry_at:
+                self.make(0)
             return
-        want = self.wants() if taking and not self.trouble else 0
+        want = self.wants() if taking else 0
         if not want and self.ledger.told_everything:
             return
         if now >= self.next or self._out_of_turn(now, want):

@@ -10,22 +10,24 @@ work since its last exchange, and never a task.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from collections.abc import Iterable
 
-from taskfarmer import __version__, slurm
+from taskfarmer import __version__, policy, slurm
 from taskfarmer.errors import StorageError, TaskFarmerError
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.neighbours import Neighbours
+from taskfarmer.farmer.runner import find_runner
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.liveness import Identity, introduce
 from taskfarmer.model import FAILED, LOST
 from taskfarmer.pool.attempt import Place
-from taskfarmer.pool.pool import Happened, Pool
+from taskfarmer.pool.member import Happened
+from taskfarmer.pool.pool import Pool
 from taskfarmer.runners.base import Runner
-from taskfarmer.runners.shell import BasicRunner
 from taskfarmer.settings import Ending, Progress, Reporter, Settings
 from taskfarmer.signals import Signals
 from taskfarmer.views.views import Views
@@ -39,19 +41,6 @@ STOPPED_PATIENCE = 10.0
 RISKY_ATTEMPT = 3
 """From this attempt on a start is written down, synced, before it happens: the task may kill its node."""
 SHOWN_FAILURES = 20
-
-
-def find_runner(settings: Settings, reporter: Reporter) -> Runner:
-    """The runner that the user asked for; for the default one no configuration is read."""
-    if settings.runner == "default":
-        return BasicRunner()
-    from taskfarmer.config import Configuration
-
-    found = Configuration.search(settings.config, beside=os.path.dirname(os.path.abspath(settings.tasklist)))
-    for warning in found.warnings:
-        reporter.warning(warning)
-    runner: Runner = found.runner(settings.runner)
-    return runner
 
 
 def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
@@ -107,6 +96,7 @@ class Farmer:
         self._handled = 0
         self._next_progress = time.monotonic() + PROGRESS_EVERY
         self._next_growth = 0.0
+        self._next_look = 0.0
         self._start_trouble = ""
         self._start_trouble_since: float | None = None
         self._hold_until = 0.0
@@ -150,7 +140,7 @@ class Farmer:
         """Whether there is anything to take now, dead peers' tasks included; no worker is started otherwise."""
         state = self.ledger.look()
         if not state.left:
-            self.neighbours.expel(state.farmers)
+            self.neighbours.look_around()
             state = self.ledger.look()
         return state.left or (self.settings.wait and bool(state.farmers))
 
@@ -191,8 +181,8 @@ class Farmer:
             due.append(self.begin + self.settings.timeout)
         if self.pool.idle and self.exchanges.exhausted and self.pool.outstanding > self.pool.busy:
             due.append(now + 0.1)
-        if not self.pool.outstanding and not self.pool.queued:
-            due.append(now + 1.0)
+        if not self.pool.outstanding and not self.pool.queued and not self.exchanges.trouble:
+            due.append(self._next_look)
         return max(0.0, min(due) - now)
 
     # --- what workers tell ---------------------------------------------------------------------
@@ -283,9 +273,12 @@ class Farmer:
             exchanges.make(max(1, exchanges.wants()))
             if self.pool.queued or not exchanges.exhausted or not self.ledger.told_everything:
                 return False
+        if now < self._next_look:
+            return False
+        self._next_look = now + policy.jittered(policy.waiting(exchanges.pace()), random.random())
         self._next_growth = 0.0
         self._grow(now)
-        self.neighbours.expel(self.ledger.look().farmers)
+        self.neighbours.look_around()
         state = self.ledger.look()
         if state.left:
             exchanges.again()

@@ -15,6 +15,10 @@ from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.liveness import Identity, Presence, Watch
 from taskfarmer.settings import Reporter
 
+WATCHED = 2
+WATCHED_WHEN_IDLE = 64
+"""Heartbeats that a farmer reads per beat: of its successors in the order of IDs, more where there is time."""
+
 
 class Neighbours:
     def __init__(self, reporter: Reporter, ledger: Ledger, identity: Identity, exchanges: Exchanges) -> None:
@@ -47,8 +51,8 @@ class Neighbours:
                 self.exchanges.make(0)  # raises Expelled, in words
         elif not os.path.exists(self.workdir.farm):
             self.ledger.commits.check_farm()
-        farmers = self.ledger.state.farmers
-        self.expel(farmers if self.exchanges.exhausted else self.watch.successors(farmers))
+        count = WATCHED_WHEN_IDLE if self.exchanges.exhausted else WATCHED
+        self.expel(self.watch.successors(self.ledger.state.farmers, count))
 
     def show(self, running: list[list[int]], sync: bool = False) -> None:
         """Write a heartbeat; `sync` where it must be on the disk before something happens."""
@@ -57,6 +61,10 @@ class Neighbours:
             self.presence.beat(running, sync=sync)
         except OSError as error:
             self.reporter.warning(f"{self.workdir.alive(self.identity.farmer)}: {error.strerror}; no sign of life")
+
+    def look_around(self) -> None:
+        """Expel everybody whose death can be seen without waiting."""
+        self.expel(self.watch.suspects(self.ledger.look().farmers))
 
     def expel(self, farmers: Iterable[str]) -> None:
         """Expel those of `farmers` that are dead on evidence."""

@@ -75,6 +75,8 @@ class Ledger:
         self.seq = 0
         self._open = Tidings()
         self._sent: Tidings | None = None
+        self._tried = 0
+        self._applied = 0
         self._leaving = False
         self._journal: durable.Journal | None = None
         self._journals = 0
@@ -121,9 +123,10 @@ class Ledger:
             self._open = Tidings()
         self._leaving = leave
         self._write()
-        self.seq += 1
         sent = self._sent
-        state = self.commits.commit(self._change(sent, want, leave), self.me, self.seq)
+        change = self._change(sent, want, leave)
+        self.seq = self._tried = self.seq + 1
+        state = self.commits.commit(change, self.me, self.seq)
         return self._conclude(state, sent)
 
     def _change(self, sent: Tidings, want: int, leave: bool) -> Callable[[State], State]:
@@ -159,19 +162,20 @@ class Ledger:
         before = without(self.held, (*sent.done, *sent.returned, *sent.died))
         self.held = parse_intervals(entry.claims) if entry else []
         self._sent = None
+        self._tried = 0
         self._written.clear()
         return without(self.held, before), sent
 
     def _resolve(self) -> tuple[list[Interval], Tidings] | None:
-        """If an exchange failed half-way: what it came to if it landed after all, else None."""
-        if self._sent is None:
+        """If a commit was tried and its end is not known: what it came to if it landed after all, else None."""
+        if self._sent is None or not self._tried:
             return None
         state = self.look()
         entry = state.farmers.get(self.me)
-        if entry is not None and entry.seq == self.seq:
+        left = entry is None and self._leaving and state.by == (self.me, self._tried)
+        if left or (entry is not None and entry.seq == self._tried):
             return self._conclude(state, self._sent)
-        if entry is None and self._leaving and state.by == (self.me, self.seq):
-            return self._conclude(state, self._sent)
+        self._tried = 0
         return None
 
     def _journal_name(self) -> str:
@@ -211,9 +215,13 @@ class Ledger:
     # --- everybody's side ----------------------------------------------------------------------
 
     def apply(self, change: Callable[[State], State]) -> State:
-        """Commit a change that tells nothing of our own results."""
-        self.seq += 1
-        return self.commits.commit(change, self.me, self.seq)
+        """Commit a change that tells nothing of our own results.
+
+        Under another name than our exchanges, whose numbers in our entry must keep their meaning: a change
+        that landed unseen is computed again, and finds nothing left to do.
+        """
+        self._applied += 1
+        return self.commits.commit(change, f"{self.me}-also", self._applied)
 
     def expel(self, dead: Iterable[str]) -> list[str]:
         """Expel farmers that are dead; those that are gone from the ledger by our commit."""

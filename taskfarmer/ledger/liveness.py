@@ -193,6 +193,15 @@ class Watch:
         after = [farmer for farmer in others if farmer > self.me.farmer]
         return (after + others)[: min(count, len(others))]
 
+    def suspects(self, farmers: Iterable[str]) -> list[str]:
+        """Those whose death can be seen at once: on our own node, or with a farewell. One directory is listed."""
+        try:
+            names = set(os.listdir(self.workdir.farmers))
+        except OSError:
+            names = set()
+        here = short_name(self.me.host) + "-"
+        return [farmer for farmer in farmers if farmer.startswith(here) or f"{farmer}.farewell" in names]
+
     def silence(self, farmer: str) -> float:
         """Look at a farmer's heartbeat; the seconds of ours, punctual ones only, since it changed."""
         try:

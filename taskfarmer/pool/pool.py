@@ -271,7 +271,10 @@ class Pool:
         member.link.close()
         del self.members[fd]
         self._hungry.discard(fd)
-        member.process.join()
+        member.process.join(_UNRESPONSIVE)
+        if member.process.exitcode is None:
+            send(member.pid, signal.SIGKILL)
+            member.process.join()
         others = frozenset(other.pid for other in self.members.values())
         if member.batches:
             # nobody has the task's process any more but us
