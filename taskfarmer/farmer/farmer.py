@@ -125,9 +125,11 @@ class Farmer:
             return
         self.neighbours.appear(time.monotonic())
         self.pool.start()
-        while not self.stopped_by and not self.fatal:
+        while True:
             now = time.monotonic()
             self._hear_signals(now)
+            if self.stopped_by or self.fatal:
+                return
             self.neighbours.beat(now, self.pool.running())
             if self._done(now):
                 return

@@ -1,0 +1,69 @@
+"""Durations as people and Slurm write them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
+_PLAIN = re.compile(_NUMBER, re.ASCII)
+_UNITS = re.compile(
+    "".join(f"(?:{_NUMBER}{unit})?" for unit in ("d", "h", "m", "s")),
+    re.ASCII | re.IGNORECASE,
+)
+_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+)", re.ASCII)
+_DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
+_LENGTHS = (86400.0, 3600.0, 60.0, 1.0)
+
+
+def seconds(text: str) -> float:
+    """The seconds that a duration stands for, zero included; ValueError where it is none.
+
+    A bare number is seconds. `90s`, `90m`, `1.5h`, `2d` and `1h30m` name their units. The rest is as Slurm
+    has it (sbatch(1), --time): `minutes:seconds`, `hours:minutes:seconds`, `days-hours`,
+    `days-hours:minutes`, `days-hours:minutes:seconds`.
+    """
+    word = text.strip()
+    found = _plain(word) or _with_units(word) or _clock(word) or _days(word)
+    if found is None:
+        raise ValueError(
+            f"{text!r} is no duration: write seconds (90), 90s, 90m, 1.5h, 2d, 1:30:00 (h:m:s), 30:00 (m:s) or "
+            "1-02:00:00 (days-h:m:s)"
+        )
+    total = sum(float(count or 0) * length for count, length in zip(found, _LENGTHS, strict=True))
+    if not math.isfinite(total):
+        raise ValueError(f"{text!r} is too long to be counted")
+    _refuse_carry(text, found)
+    return total
+
+
+_Fields = tuple[str | None, str | None, str | None, str | None]
+
+
+def _plain(word: str) -> _Fields | None:
+    return (None, None, None, word) if _PLAIN.fullmatch(word) else None
+
+
+def _with_units(word: str) -> _Fields | None:
+    match = _UNITS.fullmatch(word)
+    return (match[1], match[2], match[3], match[4]) if word and match else None
+
+
+def _clock(word: str) -> _Fields | None:
+    match = _CLOCK.fullmatch(word)
+    return (None, match[1], match[2], match[3]) if match else None
+
+
+def _days(word: str) -> _Fields | None:
+    match = _DAYS.fullmatch(word)
+    return (match[1], match[2], match[3], match[4]) if match else None
+
+
+def _refuse_carry(text: str, fields: _Fields) -> None:
+    """Only the first field may be as large as it likes: `1:90` is a slip more often than 150 seconds."""
+    if ":" not in text and "-" not in text:
+        return
+    given = [(count, most) for count, most in zip(fields, (math.inf, 24, 60, 60), strict=True) if count is not None]
+    for count, most in given[1:]:
+        if int(count) >= most:
+            raise ValueError(f"{text!r} is no duration: {count} is more than fits behind the first field")

@@ -1,0 +1,90 @@
+"""What the values of options may be, and what is said of one that may not."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import click
+
+from taskfarmer.cli.durations import seconds
+
+MOST_PROCESSES = 4096
+
+
+def usable_cpus() -> int:
+    """The CPUs that this process may use: fewer than the node has, inside a Slurm step or a container."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        count = os.cpu_count() or 1
+    return min(count, MOST_PROCESSES)
+
+
+class Duration(click.ParamType):
+    """Seconds out of a duration; `none` for None where that is allowed."""
+
+    name = "duration"
+
+    def __init__(self, least: float = 0.0, or_none: bool = False, positive: bool = False) -> None:
+        self.least = least
+        self.or_none = or_none
+        self.positive = positive
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        if not isinstance(value, str):
+            return value  # type: ignore[return-value]
+        if self.or_none and value.strip().lower() == "none":
+            return None
+        try:
+            found = seconds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if self.positive and not found:
+            self.fail("must be longer than 0 s" + ("; write `none` for no limit" if self.or_none else ""), param, ctx)
+        if found < self.least:
+            self.fail(f"must be at least {self.least:g} s", param, ctx)
+        return found
+
+
+class Processes(click.ParamType):
+    """How many tasks run at once: a number, or `auto` for the CPUs that this process may use."""
+
+    name = "processes"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value)
+        if text.lower() == "auto":
+            return usable_cpus()
+        if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
+            self.fail(
+                f"{text!r} is no number of processes. Without a number the option must stand at the end or before "
+                f"another option; write `-n auto {text}` if that is the task list",
+                param,
+                ctx,
+            )
+        if not 1 <= int(text) <= MOST_PROCESSES:
+            self.fail(f"must be 1 to {MOST_PROCESSES}, not {int(text)}", param, ctx)
+        return int(text)
+
+
+class Name(click.Path):
+    """A path that is not empty; whether it is there is found out by those who use it."""
+
+    def __init__(self, file_okay: bool = True) -> None:
+        super().__init__(readable=False)
+        self.completes_files = file_okay
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = os.fspath(value)  # type: ignore[call-overload]
+        if not text:
+            self.fail("is an empty name", param, ctx)
+        return str(text)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        kind = "file" if self.completes_files else "dir"
+        return [click.shell_completion.CompletionItem(incomplete, type=kind)]

@@ -1,0 +1,38 @@
+"""The two commands, as the shell starts them.
+
+Nothing is imported here that takes time: a stop signal that comes before `hold` ends the interpreter, so
+the command line, and all that it needs, is imported behind it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from taskfarmer import signals
+
+_DEPENDENCIES = ("click", "filelock", "pydantic", "rich")
+
+
+def pytaskfarmer() -> None:
+    """`pytaskfarmer.py TASKLIST`: run a task list."""
+    signals.hold()
+    _start("pytaskfarmer.py")
+
+
+def taskfarmer() -> None:
+    """`taskfarmer VERB`: run a task list, and everything else."""
+    signals.hold()
+    _start("taskfarmer")
+
+
+def _start(program: str) -> None:
+    try:
+        from taskfarmer.cli import main
+
+        status = main(program, sys.argv[1:])
+    except ModuleNotFoundError as error:
+        if error.name not in _DEPENDENCIES:
+            raise
+        # a checkout that is called by its path, with a Python that has not what it needs
+        status = f"{program}: error: this Python has no module {error.name}; install it: pip install {error.name}"
+    sys.exit(status)
