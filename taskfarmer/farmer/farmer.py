@@ -121,10 +121,10 @@ class Farmer:
         return self._ending()
 
     def _work(self) -> None:
-        if not self._anything_to_do():
+        self._hear_signals(time.monotonic())
+        if self.stopped_by or not self._anything_to_do():
             return
         self.neighbours.appear(time.monotonic())
-        self.pool.start()
         while True:
             now = time.monotonic()
             self._hear_signals(now)

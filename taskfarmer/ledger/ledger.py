@@ -77,6 +77,7 @@ class Ledger:
         self._sent: Tidings | None = None
         self._tried = 0
         self._applied = 0
+        self._also = f"{me}-also-{durable.random_name()}"
         self._leaving = False
         self._journal: durable.Journal | None = None
         self._journals = 0
@@ -221,7 +222,7 @@ class Ledger:
         that landed unseen is computed again, and finds nothing left to do.
         """
         self._applied += 1
-        return self.commits.commit(change, f"{self.me}-also", self._applied)
+        return self.commits.commit(change, self._also, self._applied)
 
     def expel(self, dead: Iterable[str]) -> list[str]:
         """Expel farmers that are dead; those that are gone from the ledger by our commit."""

@@ -49,6 +49,7 @@ class Pool:
         self._stop_by = 0.0
         self._next_batch = 0
         self._hungry: set[int] = set()
+        self._free = deque(range(slots))
         self._context = multiprocessing.get_context("fork")
         self._shared = memoryview(mmap.mmap(-1, _STRIDE * slots))
         self._poll = select.poll()
@@ -57,9 +58,10 @@ class Pool:
 
     # --- members -------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        for slot in range(self.slots):
-            self._start(slot)
+    def _staff(self) -> None:
+        """Start workers for the tasks that are there; a short list needs few."""
+        while self._free and len(self.members) < self.busy + self.queued:
+            self._start(self._free.popleft())
 
     def _view(self, slot: int) -> memoryview:
         return self._shared[slot * _STRIDE : (slot + 1) * _STRIDE]
@@ -89,11 +91,12 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        return sum(not member.outstanding for member in self.members.values())
+        """Slots without a task, whether their workers were started yet or not."""
+        return self.slots - self.busy
 
     @property
     def busy(self) -> int:
-        return len(self.members) - self.idle
+        return sum(member.outstanding > 0 for member in self.members.values())
 
     def running(self) -> list[list[int]]:
         """`[slot, task ID, attempt]` of what runs now, as the workers show it."""
@@ -120,9 +123,9 @@ class Pool:
     def next_interval(self) -> Interval | None:
         return self.queue[0].interval if self.queue else None
 
-    def dispatch(self, limit: int | None = None) -> list[Interval]:
-        """Hand tasks to workers that have room; what was handed out."""
-        given: list[Interval] = []
+    def dispatch(self, limit: int | None = None) -> None:
+        """Hand tasks to workers that have room, at most `limit` to each."""
+        self._staff()
         size = self.batch_size if limit is None else min(limit, self.batch_size)
         if self.queued < size * len(self.members):
             size = max(1, self.queued // max(1, len(self.members)))
@@ -133,11 +136,9 @@ class Pool:
             if member.outstanding and (size == 1 or member.outstanding > size // 2):
                 continue
             interval, lines = self._cut(size)
-            given.append(interval)
             self._give(member, interval, lines)
             if member.outstanding > size // 2:
                 self._hungry.discard(fd)
-        return given
 
     def _cut(self, size: int) -> tuple[Interval, list[bytes]]:
         interval, lines = self.queue[0].cut(size)
@@ -163,10 +164,6 @@ class Pool:
                 member.asked = True
                 self._send(member, Order(wire.GIVE_BACK))
         return bool(sitting)
-
-    def give_back(self) -> bool:
-        """Ask every worker for what it has not begun; whether there is anything to wait for."""
-        return self.rebalance(-1.0)
 
     def _send(self, member: Member, order: Order) -> None:
         member.out += order.encode()
