@@ -53,6 +53,10 @@ class Forked(FarmError):
     """The file system let two farmers write the same revision: it cannot be shared safely."""
 
 
+class Contended(FarmError):
+    """Other farmers' commits came first for longer than this one could wait."""
+
+
 class StaleView(FarmError):
     """The file system keeps showing old contents of files that other nodes wrote."""
 

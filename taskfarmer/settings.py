@@ -61,7 +61,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended. `finished`, `failed` and `returned` are this farmer's, `farm` is everybody's."""
+    """How a run ended. `finished`, `failed` and `returned` are this farmer's, `farm` is everybody's.
+
+    After a `farewell` the farm's numbers do not have this farmer's last results yet.
+    """
 
     finished: int
     failed: int
@@ -72,13 +75,13 @@ class Ending:
     trouble: str | None
     survivors: tuple[int, ...]
     seconds: float
-    idle_waiting: bool = False
+    farewell: bool = False
 
     @property
     def status(self) -> Exit:
         if self.trouble is not None or self.unrecorded:
             return Exit.TROUBLE
-        if self.farm.unprocessed:
+        if self.farm.unprocessed or (self.farewell and self.returned):
             return Exit.AGAIN
         return Exit.FAILURES if self.farm.failed else Exit.DONE
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from taskfarmer.errors import UsageError
 
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
+_RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?", re.ASCII)
 
 
 def parse_ids(words: Iterable[str], tasks: int) -> list[int]:

@@ -6,6 +6,7 @@ import os
 import re
 
 import click
+from click.shell_completion import CompletionItem
 
 from taskfarmer.cli.durations import seconds
 
@@ -70,21 +71,18 @@ class Processes(click.ParamType):
         return int(text)
 
 
-class Name(click.Path):
+class Name(click.ParamType):
     """A path that is not empty; whether it is there is found out by those who use it."""
 
-    def __init__(self, file_okay: bool = True) -> None:
-        super().__init__(readable=False)
-        self.completes_files = file_okay
+    name = "path"
+
+    def __init__(self, only_folders: bool = False) -> None:
+        self.only_folders = only_folders
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = os.fspath(value)  # type: ignore[call-overload]
-        if not text:
+        if not value:
             self.fail("is an empty name", param, ctx)
-        return str(text)
+        return str(value)
 
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
-        kind = "file" if self.completes_files else "dir"
-        return [click.shell_completion.CompletionItem(incomplete, type=kind)]
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="dir" if self.only_folders else "file")]

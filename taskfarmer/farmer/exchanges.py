@@ -7,6 +7,7 @@ in a fresh journal, until it succeeds or the farmer's patience ends.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -89,11 +90,11 @@ class Exchanges:
         self._bucket = bucket
         return True
 
-    def make(self, want: int, leave: bool = False) -> None:
+    def make(self, want: int, leave: bool = False, patience: float = math.inf) -> None:
         """One exchange; a disk that takes nothing is trouble, not the end."""
         lost = self.ledger.commits.lost
         try:
-            gained, told = self.ledger.exchange(want, leave)
+            gained, told = self.ledger.exchange(want, leave, patience)
         except StorageError as error:
             self.in_trouble(str(error))
             return

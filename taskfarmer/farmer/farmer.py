@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 
 from taskfarmer import __version__, policy, slurm
-from taskfarmer.errors import StorageError, TaskFarmerError
+from taskfarmer.errors import Contended, StorageError, TaskFarmerError
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.neighbours import Neighbours
 from taskfarmer.farmer.runner import find_runner
@@ -88,6 +88,7 @@ class Farmer:
         self.exchanges = Exchanges(reporter, ledger, self.pool, self.views, settings.max_deaths)
         self.neighbours = Neighbours(reporter, ledger, identity, self.exchanges)
         self.finished = self.failed = self.returned = 0
+        self.farewell = False
         self.stopped_by: str | None = None
         self.fatal: str | None = None
         self.survivors: list[int] = []
@@ -340,7 +341,13 @@ class Farmer:
         """Tell the last news and leave; False where patience ends before the disk takes them."""
         end = time.monotonic() + (STOPPED_PATIENCE if self.stopped_by or self.fatal else TROUBLE_FOR)
         while not self.ledger.told_everything or self.ledger.registered:
-            self.exchanges.make(0, leave=True)
+            try:
+                self.exchanges.make(0, leave=True, patience=STOPPED_PATIENCE)
+            except Contended:
+                # hundreds leave at once: whoever commits next folds us in, our journal is complete
+                self.neighbours.farewell()
+                self.farewell = True
+                return False
             if not self.exchanges.trouble:
                 break
             if time.monotonic() > end:
@@ -384,10 +391,11 @@ class Farmer:
             self.finished,
             self.failed + self.exchanges.lost_here,
             self.returned,
-            self.ledger.untold,
+            0 if self.farewell else self.ledger.untold,
             self._progress(),
             self.stopped_by,
             self.fatal,
             tuple(self.survivors),
             time.monotonic() - self.begin,
+            self.farewell,
         )

@@ -62,6 +62,12 @@ class Neighbours:
         except OSError as error:
             self.reporter.warning(f"{self.workdir.alive(self.identity.farmer)}: {error.strerror}; no sign of life")
 
+    def farewell(self) -> None:
+        """Say that all our tasks have ended and our journal is complete, so that anybody may expel us."""
+        if self.presence is not None:
+            self.show([])
+            self.presence.farewell()
+
     def look_around(self) -> None:
         """Expel everybody whose death can be seen without waiting."""
         self.expel(self.watch.suspects(self.ledger.look().farmers))

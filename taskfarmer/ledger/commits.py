@@ -14,6 +14,7 @@ gone finds another `farm.json`, or none.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import time
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from taskfarmer import durable
-from taskfarmer.errors import Damaged, FarmGone, Forked, NotAFarm, StaleView, StorageError
+from taskfarmer.errors import Contended, Damaged, FarmGone, Forked, NotAFarm, StaleView, StorageError
 from taskfarmer.ledger import epochs
 from taskfarmer.ledger.state import FORMAT, State, from_document, stamp, to_document, turn
 from taskfarmer.locks import FarmLock
@@ -174,13 +175,15 @@ class Commits:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def commit(self, change: Change, by: str, seq: int) -> State:
+    def commit(self, change: Change, by: str, seq: int, patience: float = math.inf) -> State:
         """Make `change` of the newest state the next revision, however often others come first.
 
         `change` gets the newest state and returns the next, or the same object for "nothing to do". It is
-        called again after each lost commit, so it must have no effect but its result.
+        called again after each lost commit, so it must have no effect but its result. Contended where that
+        takes longer than `patience` seconds.
         """
         attempt = 0
+        end = time.monotonic() + patience
         while True:
             with self.lock.held():
                 start = time.monotonic()
@@ -198,6 +201,8 @@ class Commits:
                 return won
             self.lost += 1
             attempt += 1
+            if time.monotonic() > end:
+                raise Contended(f"{self.workdir.ledger}: {attempt} commits of others came first")
             time.sleep(random.uniform(0, min(0.01 * 2 ** min(attempt, 8), 1.0)))
 
     def _try(self, state: State, wanted: State, by: str, seq: int) -> State | None:

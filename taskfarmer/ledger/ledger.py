@@ -9,6 +9,7 @@ left as it is, and everything that does not count yet is written again into a fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -107,12 +108,15 @@ class Ledger:
         news.size = sum(map(len, news.lines))
         self._open.add(news)
 
-    def exchange(self, want: int = 0, leave: bool = False) -> tuple[list[Interval], Tidings]:
+    def exchange(
+        self, want: int = 0, leave: bool = False, patience: float = math.inf
+    ) -> tuple[list[Interval], Tidings]:
         """Tell what was noted, take up to `want` tasks: one commit, or none where there is nothing to do.
 
         Returns what was gained, and what is now told. With `leave` the farmer goes; it must hold nothing
         but what it tells. Raises Expelled, FarmGone, StorageError; after the last of these everything is
-        as before, and a later exchange may succeed.
+        as before, and a later exchange may succeed. Contended after `patience` seconds: the same, and all
+        that is told is in the journal.
         """
         landed = self._resolve()
         if landed is not None:
@@ -127,7 +131,7 @@ class Ledger:
         sent = self._sent
         change = self._change(sent, want, leave)
         self.seq = self._tried = self.seq + 1
-        state = self.commits.commit(change, self.me, self.seq)
+        state = self.commits.commit(change, self.me, self.seq, patience)
         return self._conclude(state, sent)
 
     def _change(self, sent: Tidings, want: int, leave: bool) -> Callable[[State], State]:

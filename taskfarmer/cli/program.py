@@ -1,0 +1,179 @@
+"""From arguments to an exit status: whatever happens on the way is one line for a person.
+
+The verbs are imported when they are asked for, so that no command pays for another one's needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from taskfarmer import __version__, signals
+from taskfarmer.cli.arguments import Verb
+from taskfarmer.cli.voice import complain
+from taskfarmer.errors import TaskFarmerError
+
+INTERRUPTED = 130
+"""Ended by SIGINT, as a shell counts it."""
+DEFECT = 70
+"""An error that nobody foresaw (EX_SOFTWARE)."""
+TROUBLE = 74
+"""The system refused something (EX_IOERR)."""
+
+VERBS = {
+    "run": "run",
+    "status": "status",
+    "logs": "logs",
+    "retry": "retry",
+    "runners": "runners",
+    "handlers": "handlers",
+    "check": "check",
+    "completion": "completion",
+}
+
+
+def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"taskfarmer {__version__}")
+        ctx.exit()
+
+
+class Verbs(click.Group):
+    """The command `taskfarmer`: a module of this package for each verb."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return find_verb(cmd_name) if cmd_name in VERBS else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.UsageError(
+                f"{args[0]!r} is no verb: use one of {', '.join(VERBS)}; a task list is run with "
+                "`pytaskfarmer.py TASKLIST` or `taskfarmer run TASKLIST`",
+                ctx,
+            )
+        return super().resolve_command(ctx, args)
+
+    def get_help(self, ctx: click.Context) -> str:
+        signals.release()
+        return super().get_help(ctx)
+
+
+@click.group(
+    cls=Verbs,
+    name="taskfarmer",
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  taskfarmer run list.txt -n auto
+  taskfarmer status list.txt_workdir
+  taskfarmer logs list.txt_workdir --failed
+  taskfarmer retry list.txt_workdir --failed
+
+`pytaskfarmer.py TASKLIST` is the same as `taskfarmer run TASKLIST`. `taskfarmer VERB --help` explains a verb.""",
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show it.")
+@click.pass_context
+def verbs(ctx: click.Context) -> int | None:
+    """Run the commands of a task list on one node or many, and look after the farm that they make.
+
+    A farm is the work directory of one task list: everything that is known about it. Any number of
+    farmers on any nodes may work on a farm at once.
+    """
+    if ctx.invoked_subcommand is None:
+        complain("taskfarmer: error: no verb is given; see taskfarmer --help")
+        return 2
+    return None
+
+
+def find_verb(name: str) -> click.Command:
+    module = importlib.import_module(f"taskfarmer.cli.{VERBS[name]}")
+    command: click.Command = module.command
+    assert isinstance(command, Verb)
+    return command
+
+
+def main(program: str, args: Sequence[str]) -> int:
+    """Run the command `program` with its arguments; the exit status. Prints one line for any error."""
+    open_standard_streams()
+    command = find_verb("run") if program == "pytaskfarmer.py" else verbs
+    try:
+        status = command.main(list(args), prog_name=program, standalone_mode=False)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, ModuleNotFoundError):
+            raise
+        status, line = explain(error)
+        if line:
+            complain(f"{program}: error: {' '.join(line.split())}")
+        if status == DEFECT and not {"-v", "--verbose"}.isdisjoint(args):
+            show_traceback()
+    leave_stdout()
+    return status if isinstance(status, int) else 0
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """The exit status and the line for an error that reached the top; no line where none is needed."""
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code, ""
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, click.ClickException):
+        return error.exit_code, _usage(error)
+    if isinstance(error, TaskFarmerError):
+        return error.exit_status, str(error)
+    if isinstance(error, BrokenPipeError):
+        return 0, ""  # `| head` has seen what it wanted
+    if isinstance(error, OSError) and error.strerror:
+        return TROUBLE, f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    return DEFECT, f"unexpected {type(error).__name__}: {error}; --verbose shows where. Please report it"
+
+
+def _usage(error: click.ClickException) -> str:
+    text = error.format_message()
+    if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter) and error.param:
+        names = error.param.opts if isinstance(error.param, click.Option) else [error.param.make_metavar_name()]
+        text = f"{'/'.join(names)}: {error.message}"
+    ctx: click.Context | None = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx is not None else None
+    return f"{text.rstrip('.')}; see {path} --help" if path else text
+
+
+def show_traceback() -> None:
+    import traceback
+
+    for line in traceback.format_exc().splitlines():
+        complain(line)
+
+
+def open_standard_streams() -> None:
+    """Where the shell closed a standard stream, open it on /dev/null: else a file of the farm gets its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def leave_stdout() -> None:
+    """Keep the interpreter from failing, when it ends, over what stdout no longer takes."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+

@@ -1,0 +1,44 @@
+"""Text that does a terminal no harm, whatever bytes it came from."""
+
+from __future__ import annotations
+
+import re
+
+_PLAIN_WORD = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
+_SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+def printable(text: bytes | str, limit: int | None = None) -> str:
+    """The same text on one line, with what cannot be shown escaped as in a Python string.
+
+    Bytes that are no UTF-8, control characters and characters that change the direction of writing are
+    escaped: commands and file names are other people's. Longer than `limit` is cut, with an ellipsis.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
+    if limit is not None and len(text) > limit:
+        text = text[: max(0, limit - 3)] + "..."
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    if letter in _SHORT:
+        return _SHORT[letter]
+    number = ord(letter)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte that was no UTF-8 (PEP 383)
+        number -= 0xDC00
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def shell_word(text: str) -> str:
+    """A file name as it can be copied into a command line."""
+    if _PLAIN_WORD.fullmatch(text):
+        return text
+    if text.isprintable():
+        return "'" + text.replace("'", "'\"'\"'") + "'"
+    quoted = "".join("\\" + letter if letter in "'\\" else letter for letter in text)
+    return "$'" + printable(quoted) + "'"
