@@ -27,7 +27,9 @@ class _InputFiles(ListTaskList):
         self.output = output
         self.outdir = os.path.realpath(f"{workdir}/output")
         self._events_per_job = _events_per_job(maxEventsPerJob)
-        os.makedirs(self.outdir, exist_ok=True)
+        # a farm is there when its list is taken in; where it is not, somebody only asks what would run
+        if os.path.isdir(workdir):
+            os.makedirs(self.outdir, exist_ok=True)
 
     def _ranges(self, file: str) -> Iterator[tuple[int, int]]:
         """Give the ranges of events of a file: how many to skip, how many to take at most."""

@@ -34,6 +34,8 @@ class Signals:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             signal.signal(number, self._note)
+        # ignored, as whoever started us may have left it, it would take the exit status of every child away
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         release()
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -126,7 +126,10 @@ class Worker:
             data = b""
         if not data:
             self._stop(self.job.grace)
-            self.poll.unregister(self.link)
+            try:
+                self.poll.unregister(self.link)
+            except KeyError:
+                pass  # its end was heard before; a signal woke us this time
             return
         for order in self.orders.feed(data):
             if order.kind == wire.TASKS:
