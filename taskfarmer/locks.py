@@ -19,6 +19,7 @@ from filelock import Timeout, UnixFileLock
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
+LEAST_PATIENCE = 0.2
 
 
 def scratch_folder(scratch: str | None, uid: int) -> str | None:
@@ -51,6 +52,7 @@ class FarmLock:
         self.path = path
         self.waited = 0.0
         self.unusable = False
+        self._in_vain = 0
         # thread_local=False: the farmer has no threads, and its workers never touch this lock
         self._lock = UnixFileLock(path, timeout=0, mode=0o600, thread_local=False, fallback_to_soft=False)
 
@@ -70,14 +72,19 @@ class FarmLock:
 
     @contextmanager
     def held(self, patience: float = 5.0) -> Iterator[bool]:
-        """Hold the lock, or not, inside the block; yields whether it is held. `patience` is in seconds."""
+        """Hold the lock, or not, inside the block; yields whether it is held. `patience` is in seconds.
+
+        It is halved with each time in a row that it was not enough, so that a lock that is stuck costs little.
+        """
         start = time.monotonic()
+        patience = max(min(patience, LEAST_PATIENCE), patience * 0.5**self._in_vain)
         pause = FIRST_PAUSE
         got = self._try()
         while not got and not self.unusable and time.monotonic() - start < patience:
             time.sleep(pause * random.uniform(0.7, 1.3))
             pause = min(pause * 1.5, LONGEST_PAUSE)
             got = self._try()
+        self._in_vain = 0 if got else self._in_vain + 1
         self.waited += time.monotonic() - start
         try:
             yield got

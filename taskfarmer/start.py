@@ -10,8 +10,6 @@ import sys
 
 from taskfarmer import signals
 
-_DEPENDENCIES = ("click", "filelock", "pydantic", "rich")
-
 
 def pytaskfarmer() -> None:
     """`pytaskfarmer.py TASKLIST`: run a task list."""
@@ -28,11 +26,8 @@ def taskfarmer() -> None:
 def _start(program: str) -> None:
     try:
         from taskfarmer.cli import main
-
-        status = main(program, sys.argv[1:])
     except ModuleNotFoundError as error:
-        if error.name not in _DEPENDENCIES:
-            raise
         # a checkout that is called by its path, with a Python that has not what it needs
-        status = f"{program}: error: this Python has no module {error.name}; install it: pip install {error.name}"
-    sys.exit(status)
+        sys.stderr.write(f"{program}: error: no module {error.name} in {sys.executable}; install it with pip\n")
+        sys.exit(2)
+    sys.exit(main(program, sys.argv[1:]))

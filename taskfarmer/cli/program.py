@@ -9,7 +9,6 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
@@ -111,8 +110,6 @@ def main(program: str, args: Sequence[str]) -> int:
         status = command.main(list(args), prog_name=program, standalone_mode=False)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, ModuleNotFoundError):
-            raise
         status, line = explain(error)
         if line:
             complain(f"{program}: error: {' '.join(line.split())}")
@@ -126,14 +123,16 @@ def explain(error: BaseException) -> tuple[int, str]:
     """The exit status and the line for an error that reached the top; no line where none is needed."""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code, ""
+    if isinstance(error, click.Abort) and isinstance(error.__cause__, EOFError):
+        error = error.__cause__  # click takes it for a prompt that was left
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return INTERRUPTED, "interrupted"
     if isinstance(error, click.ClickException):
         return error.exit_code, _usage(error)
     if isinstance(error, TaskFarmerError):
         return error.exit_status, str(error)
-    if isinstance(error, BrokenPipeError):
-        return 0, ""  # `| head` has seen what it wanted
+    if isinstance(error, ModuleNotFoundError):
+        return 2, f"no module {error.name} in {sys.executable}; install it with pip"
     if isinstance(error, OSError) and error.strerror:
         return TROUBLE, f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
     return DEFECT, f"unexpected {type(error).__name__}: {error}; --verbose shows where. Please report it"
@@ -142,8 +141,8 @@ def explain(error: BaseException) -> tuple[int, str]:
 def _usage(error: click.ClickException) -> str:
     text = error.format_message()
     if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter) and error.param:
-        names = error.param.opts if isinstance(error.param, click.Option) else [error.param.make_metavar_name()]
-        text = f"{'/'.join(names)}: {error.message}"
+        name = "/".join(error.param.opts)
+        text = f"{name.upper() if isinstance(error.param, click.Argument) else name}: {error.message}"
     ctx: click.Context | None = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else None
     return f"{text.rstrip('.')}; see {path} --help" if path else text
@@ -175,5 +174,3 @@ def leave_stdout() -> None:
         sys.stdout.flush()
     except (OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-

@@ -22,7 +22,7 @@ def usable_cpus() -> int:
     return min(count, MOST_PROCESSES)
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """Seconds out of a duration; `none` for None where that is allowed."""
 
     name = "duration"
@@ -48,7 +48,7 @@ class Duration(click.ParamType):
         return found
 
 
-class Processes(click.ParamType):
+class Processes(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """How many tasks run at once: a number, or `auto` for the CPUs that this process may use."""
 
     name = "processes"
@@ -71,7 +71,7 @@ class Processes(click.ParamType):
         return int(text)
 
 
-class Name(click.ParamType):
+class Name(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """A path that is not empty; whether it is there is found out by those who use it."""
 
     name = "path"

@@ -71,6 +71,8 @@ class Exchanges:
 
     def if_due(self, now: float, taking: bool) -> None:
         """Exchange if it is time to, or if slots have nothing to do. `taking`: whether tasks may be taken."""
+        if self.views.due(now):
+            self._show_views()
         if self.trouble:
             if now >= self.retry_at:
                 self.make(0)

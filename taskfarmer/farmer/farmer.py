@@ -171,9 +171,8 @@ class Farmer:
 
     def _pause(self, now: float) -> float:
         """Seconds until something is due; workers and signals end a pause early."""
-        if self.views.due(now):
-            return 0.0
         due = [
+            self.views.due_at,
             self.neighbours.next_beat,
             self._next_progress,
             self.exchanges.due(now, self._taking(now)),
@@ -349,7 +348,7 @@ class Farmer:
                 self.farewell = True
                 return False
             if not self.exchanges.trouble:
-                break
+                continue  # what landed may have been an earlier exchange, that did not leave
             if time.monotonic() > end:
                 self._die(self.exchanges.trouble)
                 return False

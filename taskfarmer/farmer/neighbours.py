@@ -45,12 +45,12 @@ class Neighbours:
         gap, self._last_beat = now - self._last_beat, now
         self.next_beat = now + self.watch.beat
         self.show(running)
-        if gap > self.ledger.farm.lease / 2:
+        # our alive file goes when the farm is deleted (and perhaps made anew), and when we are expelled
+        if gap > self.ledger.farm.lease / 2 or not os.path.exists(self.workdir.alive(self.identity.farmer)):
+            self.ledger.commits.check_farm()
             state = self.ledger.look()
             if self.ledger.registered and self.identity.farmer not in state.farmers:
                 self.exchanges.make(0)  # raises Expelled, in words
-        elif not os.path.exists(self.workdir.farm):
-            self.ledger.commits.check_farm()
         count = WATCHED_WHEN_IDLE if self.exchanges.exhausted else WATCHED
         self.expel(self.watch.successors(self.ledger.state.farmers, count))
 

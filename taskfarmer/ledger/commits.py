@@ -209,21 +209,28 @@ class Commits:
         """One attempt at the revision after `state`: the revision if it is ours, None if it is lost."""
         following = replace(stamp(wanted, by, seq), revision=state.revision + 1, by=(by, seq))
         fresh: str | None = None
+        linked = False
         try:
             if following.revision - state.epoch_from + 1 >= self.epoch_length:
                 fresh = epochs.make(self.workdir, epochs.after(state.epoch))
                 closed = epochs.close_journals(self.workdir, state.departed, state.farmers)
                 following = turn(following, fresh, closed)
-            won = self._link(state, following)
+            prepared = os.path.join(self.workdir.prepared(state.epoch), f"{by}.{seq}.{durable.random_name()}")
+            durable.prepare(prepared, encode(following))
+            linked = True
+            won = self._link(state, following, prepared)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ESTALE, errno.ENOTDIR):
-                won = None
-                self.check_farm()
-            else:
+            if not linked:
                 self._drop(fresh)
+            if error.errno not in (errno.ENOENT, errno.ESTALE, errno.ENOTDIR):
                 raise StorageError(f"{self.workdir.ledger}: {error.strerror}; nothing was committed") from error
+            won = None
+            self.check_farm()
         if not won:
-            self._drop(fresh)
+            # where it is not certain who won, the fresh epoch may be named by a revision that we cannot see yet:
+            # it is left to the next sweep
+            if won is False:
+                self._drop(fresh)
             return None
         self.known = following
         self._settle_down(state, following)
@@ -233,11 +240,10 @@ class Commits:
         if fresh is not None:
             epochs.drop(self.workdir, fresh)
 
-    def _link(self, state: State, following: State) -> bool:
+    def _link(self, state: State, following: State, prepared: str) -> bool | None:
+        """Whether we won the revision; None where that can no longer be read, and it is not in our entry."""
         by, seq = following.by
-        prepared = os.path.join(self.workdir.prepared(state.epoch), f"{by}.{seq}.{durable.random_name()}")
         target = self.workdir.revision(state.epoch, following.revision)
-        durable.prepare(prepared, encode(following))
         answer = durable.publish(prepared, target)
         end = time.monotonic() + self.patience
         while True:
@@ -251,8 +257,8 @@ class Commits:
                 return found.by == following.by
             later = self._listed()
             if later is not None and later.revision > state.revision:
-                entry = later.farmers.get(by)
-                return entry is not None and entry.seq == seq  # we slept through the epoch
+                entry = later.farmers.get(by)  # we slept through the epoch
+                return True if entry is not None and entry.seq == seq else None
             if answer is not None and answer.errno != errno.EEXIST:
                 raise answer
             if time.monotonic() > end:

@@ -75,6 +75,8 @@ def refuse_foreign(workdir: Workdir) -> None:
     """Refuse a directory that holds files of PyTaskFarmer 0.1.0, which we would write over."""
     for name in _OLD_FILES:
         if os.path.lexists(os.path.join(workdir.path, name)):
+            if os.path.lexists(workdir.farm):
+                return  # made since we looked: `farm.json` stands before any view is written
             raise NotAFarm(
                 f"{os.path.join(workdir.path, name)}: this directory holds no farm, but a file of that name, perhaps "
                 "of PyTaskFarmer 0.1.0; use another work directory (-w DIR) or move the file away"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from taskfarmer.errors import Expelled
+from taskfarmer.errors import Expelled, StaleView
 from taskfarmer.model import (
     Interval,
     counted,
@@ -161,7 +161,14 @@ def settle(state: State, farmer: str, what: Settlement) -> State:
     Where the farmer went on in a fresh journal, the old one departs with what counts of it.
     """
     entry = entry_of(state, farmer)
-    claims = without(parse_intervals(entry.claims), (*what.done, *what.returned, *what.died))
+    told = (*what.done, *what.returned, *what.died)
+    held = parse_intervals(entry.claims)
+    claims = without(held, told)
+    if counted(claims) + counted(told) != counted(held):
+        raise StaleView(
+            f"{farmer} tells of tasks that it does not hold any more: the file system showed an older ledger than "
+            "the one that counts; nothing was recorded twice"
+        )
     departed = state.departed
     if what.journal != entry.journal and entry.bytes:
         departed = {**departed, entry.journal: entry.bytes}

@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -106,11 +107,13 @@ def reap(keep: frozenset[int] = frozenset()) -> None:
             return
 
 
-def end_descendants(grace_until: float, keep: frozenset[int] = frozenset()) -> list[int]:
+def end_descendants(
+    grace_until: float, keep: frozenset[int] = frozenset(), nap: Callable[[float], float | None] = time.sleep
+) -> list[int]:
     """End everything below us but `keep` and what is below those: SIGTERM, then SIGKILL.
 
-    `grace_until` is on the monotonic clock. Returns what would not die: processes that the kernel
-    holds in an uninterruptible wait.
+    `grace_until` is on the monotonic clock; `nap` waits for some seconds, and may answer with an earlier
+    one. Returns what would not die: processes that the kernel holds in an uninterruptible wait.
     """
     me = os.getpid()
     asked: set[int] = set()
@@ -132,5 +135,7 @@ def end_descendants(grace_until: float, keep: frozenset[int] = frozenset()) -> l
         else:
             terminate([pid for pid in left if pid not in asked])
             asked.update(left)
-        time.sleep(pause)
+        sooner = nap(pause)
+        if sooner is not None and sooner < grace_until:
+            grace_until, give_up = sooner, max(sooner, now) + STUCK_AFTER
         pause = min(pause * 2, 0.05)

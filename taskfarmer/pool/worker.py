@@ -187,7 +187,8 @@ class Worker:
     def _end(self) -> None:
         self.flush()
         self._hand_back()
-        survivors = end_descendants(self.deadline if self.stopping else time.monotonic() + self.job.grace)
+        deadline = self.deadline if self.stopping else time.monotonic() + self.job.grace
+        survivors = end_descendants(deadline, nap=self._nap)
         if survivors:
             text = " ".join(map(str, survivors))
             self.send(News(wire.SURVIVOR, results=text.encode()).encode())
@@ -220,7 +221,7 @@ class Worker:
             self.hear()
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             if self.stopping:
-                end_descendants(self.deadline)
+                end_descendants(self.deadline, nap=self._nap)
             return status, (after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, after.ru_maxrss)
         assert self.starter is not None
         started = self.starter.start(task_id, attempt, text)
@@ -282,13 +283,14 @@ class Worker:
                 if time.monotonic() > self.deadline + 5.0:
                     self.send(News(wire.SURVIVOR, results=str(started.pid).encode()).encode())
                     os._exit(1)  # the kernel will not let go of it: the farmer gives the task back, and says so
-        end_descendants(self.deadline)
+        end_descendants(self.deadline, nap=self._nap)
         return ended
 
-    def _nap(self, seconds: float) -> None:
-        """Sleep, but hear a second, shorter STOP."""
+    def _nap(self, seconds: float) -> float | None:
+        """Sleep, but hear a second, shorter STOP: when the grace time is over, or None where no end was set."""
         if self.poll.poll(seconds * 1000):
             self.hear()
+        return self.deadline if self.stopping else None
 
     def flush(self) -> None:
         self.flushed = time.monotonic()

@@ -6,6 +6,7 @@ disagree with `views.json`; then nobody appends any more, and the farmer that en
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 
@@ -21,6 +22,7 @@ from taskfarmer.workdir import Workdir
 EVERY = 5.0
 MOST_KEPT = 64 << 20
 CHEAP = 100_000
+EXACT_TRIES = 5
 
 
 def begin(workdir: Workdir, state: State) -> None:
@@ -64,8 +66,13 @@ class Views:
             parts.clear()
         self._kept = self._results = 0
 
+    @property
+    def due_at(self) -> float:
+        """When there will be something to show, on the monotonic clock; never where there is nothing."""
+        return self._last + EVERY if self._results else math.inf
+
     def due(self, now: float) -> bool:
-        return self._results > 0 and now - self._last >= EVERY
+        return now >= self.due_at
 
     def show(self, patience: float = 0.2) -> None:
         """Bring the views up to date with our own results, if the lock can be had and they are sound."""
@@ -73,6 +80,7 @@ class Views:
         if not self._results:
             return
         with self.ledger.lock.held(patience) as got:
+            self.ledger.commits.check_farm()  # a farm that was made anew has views of its own
             if got or self.ledger.lock.unusable:
                 self._append()
 
@@ -101,12 +109,19 @@ class Views:
     def finish(self, state: State) -> None:
         """The farmer ends: make the views exact where nobody else will, or where that is cheap."""
         self.show(patience=10.0)
-        last = not any(farmer != self.identity.farmer for farmer in state.farmers)
-        if not last and state.unprocessed > CHEAP:
+        if not self._last_of(state) and state.unprocessed > CHEAP:
             return
         with self.ledger.lock.held(patience=10.0):
-            state = self.ledger.look()
-            self._make_exact(state, last)
+            # others may have left meanwhile, or, where the lock is not shared, written at the same time
+            for _ in range(EXACT_TRIES):
+                state = self.ledger.look()
+                last = self._last_of(state)
+                self._make_exact(state, last)
+                if not last or sound(self.workdir, self.ledger.look(), files.load(self.workdir)):
+                    break
+
+    def _last_of(self, state: State) -> bool:
+        return not any(farmer != self.identity.farmer for farmer in state.farmers)
 
     def _make_exact(self, state: State, last: bool) -> None:
         shown = files.load(self.workdir)

@@ -1,0 +1,88 @@
+"""Measuring side by side: rounds in which everybody has a turn, medians, a table, JSON.
+
+Machines differ and drift, so no figure stands alone: what is measured and what it is compared with take
+turns, round after round, and the ratio of their medians is what counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of a table: `ours` and `theirs` in `unit`, their `ratio`, and what is wanted of it, if anything."""
+
+    name: str
+    ours: float
+    theirs: float
+    unit: str
+    wanted: str = ""
+    kept: bool | None = None
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.theirs if self.theirs else float("nan")
+
+
+def rounds(turns: Mapping[str, Callable[[], float]], count: int = ROUNDS) -> dict[str, float]:
+    """The median of each of `turns`, which are called one after the other, `count` times over."""
+    seen: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(count):
+        for name, turn in turns.items():
+            seen[name].append(turn())
+    return {name: statistics.median(values) for name, values in seen.items()}
+
+
+@contextmanager
+def scratch(folder: str | None) -> Iterator[str]:
+    """A fresh directory, in `folder` or where temporary files go, that is removed afterwards."""
+    path = tempfile.mkdtemp(prefix="taskfarmer-benchmark-", dir=folder)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def farmer(*arguments: str) -> list[str]:
+    """The command that runs a farmer out of this very checkout or installation."""
+    start = f"import sys; sys.path.insert(0, {str(HERE)!r}); from taskfarmer.start import pytaskfarmer; pytaskfarmer()"
+    return [sys.executable, "-c", start, *arguments]
+
+
+def table(title: str, figures: list[Figure]) -> str:
+    head = ("figure", "ours", "compared", "unit", "ratio", "wanted", "")
+    rows = [head] + [
+        (one.name, _number(one.ours), _number(one.theirs), one.unit, f"{one.ratio:.3f}", one.wanted, _verdict(one))
+        for one in figures
+    ]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
+    lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([title, *lines])
+
+
+def document(name: str, title: str, figures: list[Figure]) -> str:
+    machine = {"system": platform.platform(), "python": platform.python_version(), "cpus": os.cpu_count()}
+    values = [{**asdict(one), "ratio": round(one.ratio, 4)} for one in figures]
+    return json.dumps({"benchmark": name, "title": title, "machine": machine, "figures": values}, indent=1) + "\n"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def _verdict(one: Figure) -> str:
+    return "" if one.kept is None else "kept" if one.kept else "MISSED"

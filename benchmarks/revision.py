@@ -1,0 +1,158 @@
+"""The size of a revision: farmers that take and tell by the real policy and the real transitions, simulated.
+
+Tasks take 60 s on average, evenly (log-normal, sigma 0.1) or with a heavy tail (sigma 1), where what a
+farmer holds is as scattered as it gets; every tenth farmer is replaced by another one on the way. The list
+is nearly over at the beginning, so that all positions have all of their digits. Compared with the same
+revision without claims: what is above that is what farmers hold.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from dataclasses import dataclass, field, replace
+
+from benchmarks.measure import Figure
+from taskfarmer import policy
+from taskfarmer.ledger import state as states
+from taskfarmer.ledger.commits import encode
+from taskfarmer.ledger.state import Segment, Settlement, State
+from taskfarmer.model import Interval, joined, parse_intervals, without
+
+NUMBER = 64
+CASES = (
+    (100, 10**4, 0.1),
+    (100, 10**7, 0.1),
+    (100, 10**4, 1.0),
+    (100, 10**7, 1.0),
+    (1000, 10**7, 0.1),
+    (1000, 10**7, 1.0),
+)
+LIMITS = {100: 16 * 1024, 1000: 250_000}
+MEAN = 60.0
+LASTS = 240.0
+SECTION = 0.005
+
+
+@dataclass
+class Simulated:
+    """A farmer: what it holds and has not begun, what runs until when, what ended since it last told."""
+
+    name: str
+    leaves: bool
+    queue: list[Interval] = field(default_factory=list)
+    running: list[tuple[float, Interval]] = field(default_factory=list)
+    done: list[Interval] = field(default_factory=list)
+    held: list[Interval] = field(default_factory=list)
+    bytes: int = 0
+
+
+def run(folder: str, number: int, count: int) -> tuple[str, list[Figure]]:
+    figures = []
+    for farmers, tasks, sigma in CASES:
+        largest, bare = simulate(farmers, number, tasks, sigma)
+        limit = LIMITS[farmers]
+        kept = largest < limit if number == NUMBER else None
+        name = f"{farmers} x {number} slots, {tasks:.0e} tasks, sigma {sigma:g}"
+        figures.append(Figure(name, largest, bare, "bytes", f"< {limit}", kept))
+    return "the largest revision of a farm; compared with the same one without claims", figures
+
+
+def simulate(farmers: int, slots: int, tasks: int, sigma: float) -> tuple[int, int]:
+    """The bytes of the largest revision seen, and of the same one without claims."""
+    chance = random.Random(farmers * tasks)
+    given = max(0, tasks - int(farmers * slots * (2 + LASTS / MEAN)))
+    segment = Segment("f" * 12, 0, tasks, given, 48 * tasks, "e" * 64)
+    state = State("c" * 16, 10**5, ("nobody-1-00000000", 1), "000390-0123abcd", 10**5, (segment,), finished=given)
+    heap = [(chance.random() * 5, place) for place in range(farmers)]
+    heapq.heapify(heap)
+    crowd = [_newcomer(chance, place % 10 == 0) for place in range(farmers)]
+    largest = bare = seen = 0
+    while heap:
+        now, place = heapq.heappop(heap)
+        if now > LASTS:
+            break
+        state = _exchange(state, crowd, place, slots, now, chance, sigma)
+        pace = policy.Pace(farmers, slots, farmers * slots, SECTION, MEAN)
+        heapq.heappush(heap, (now + policy.jittered(policy.period(pace), chance.random()), place))
+        seen += 1
+        if seen % (farmers // 4) == 0:
+            size = len(encode(state))
+            if size > largest:
+                largest, bare = size, size - _claims(state)
+    return largest, bare
+
+
+def _newcomer(chance: random.Random, leaves: bool) -> Simulated:
+    name = f"nid{chance.randrange(10**6):06d}-{chance.randrange(10**5, 10**6)}-{chance.getrandbits(32):08x}"
+    return Simulated(name, leaves)
+
+
+def _exchange(
+    state: State, crowd: list[Simulated], place: int, slots: int, now: float, chance: random.Random, sigma: float
+) -> State:
+    """One commit: what ended until `now` is told, what is wanted is taken, what can begin begins."""
+    one = crowd[place]
+    _advance(one, slots, now, chance, sigma)
+    if one.leaves and now > LASTS / 3:
+        state = _depart(state, one)
+        one = crowd[place] = _newcomer(chance, False)
+    state = states.join(state, one.name, one.name, slots)
+    one.bytes += 110 * len(one.done)
+    done = tuple(joined(one.done))
+    state = states.settle(
+        state, one.name, Settlement(one.name, one.bytes, done, finished=len(one.done), ended=len(one.done))
+    )
+    before = without(one.held, done)
+    pace = policy.Pace(len(crowd), slots, len(crowd) * slots, SECTION, MEAN)
+    idle = slots - len(one.running)
+    queued = sum(interval.count for interval in one.queue)
+    state = states.claim(state, one.name, policy.want(pace, idle, queued, state.unprocessed))
+    state = replace(states.stamp(state, one.name, state.revision), revision=state.revision + 1)
+    one.held = parse_intervals(state.farmers[one.name].claims)
+    one.queue += without(one.held, before)
+    one.done = []
+    _fill(one, slots, now, chance, sigma)
+    return state
+
+
+def _advance(one: Simulated, slots: int, now: float, chance: random.Random, sigma: float) -> None:
+    """Let time pass: tasks end, and the next ones of the queue begin in their slots."""
+    while one.running and one.running[0][0] <= now:
+        at, task = heapq.heappop(one.running)
+        one.done.append(task)
+        _fill(one, slots, at, chance, sigma)
+
+
+def _fill(one: Simulated, slots: int, now: float, chance: random.Random, sigma: float) -> None:
+    while one.queue and len(one.running) < slots:
+        first = one.queue[0]
+        task = first.part(0, 1)
+        one.queue[:1] = [first.part(1, first.count - 1)] if first.count > 1 else []
+        length = chance.lognormvariate(math.log(MEAN) - sigma**2 / 2, sigma)
+        heapq.heappush(one.running, (now + length, _Ordered.of(task)))
+
+
+class _Ordered(Interval):
+    """An interval that a heap can hold; what ends at the same instant has no order."""
+
+    @classmethod
+    def of(cls, one: Interval) -> Interval:
+        return cls(one.segment, one.start, one.count, one.attempt, one.deaths)
+
+    def __lt__(self, other: Interval) -> bool:
+        return self.start < other.start
+
+
+def _depart(state: State, one: Simulated) -> State:
+    """The farmer gives everything back and goes."""
+    if one.name not in state.farmers:
+        return state
+    held = parse_intervals(state.farmers[one.name].claims)
+    what = Settlement(one.name, one.bytes, returned=tuple(held))
+    return states.leave(states.settle(state, one.name, what), one.name)
+
+
+def _claims(state: State) -> int:
+    return sum(len(entry.claims) for entry in state.farmers.values())

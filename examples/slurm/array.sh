@@ -1,0 +1,18 @@
+#!/bin/bash
+#SBATCH --job-name=farm
+#SBATCH --array=1-4
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=01:00:00
+#SBATCH --signal=B:USR1@120
+
+# Each element of the array is a farmer; all of them share one task list. Submit it with
+#
+#     sbatch array.sh tasklist.txt
+#
+# Two minutes before the time is over Slurm sends USR1 to this script (B:). The next line turns the script
+# into the farmer (exec), so the farmer gets it: it ends what runs, gives back what is left, and exits with
+# 75. Submit again, and the list goes on. `env --block-signal` lets a signal that comes while Python still
+# starts wait until the farmer can hear it.
+exec env --block-signal=USR1 pytaskfarmer.py --proc "${SLURM_CPUS_PER_TASK:-8}" "${1:?usage: sbatch array.sh TASKLIST}"

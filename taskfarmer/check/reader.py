@@ -1,0 +1,42 @@
+"""The check from end to end."""
+
+from __future__ import annotations
+
+from taskfarmer.check.journals import check_journals
+from taskfarmer.check.report import Findings, Report, Unreadable
+from taskfarmer.check.revisions import Snapshot, newest_revision, read_farm
+from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, HELD, RETURNED, Tasks, read_tasks
+from taskfarmer.check.views import check_views
+from taskfarmer.workdir import Workdir
+
+
+def check(workdir: Workdir) -> Report:
+    """Read the whole farm. NotAFarm where there is none, or one of a format that this version does not know."""
+    findings = Findings()
+    report = Report()
+    try:
+        snapshot = newest_revision(workdir, read_farm(workdir, findings), findings)
+        report.revision, report.farmers = snapshot.number, len(snapshot.claims)
+        tasks = read_tasks(workdir, snapshot, findings)
+        check_journals(workdir, snapshot, tasks, findings)
+        _count(report, snapshot, tasks, findings)
+        check_views(workdir, snapshot, tasks, findings)
+    except Unreadable:
+        pass
+    report.findings = findings.all()
+    return report
+
+
+def _count(report: Report, snapshot: Snapshot, tasks: Tasks, findings: Findings) -> None:
+    """Count the tasks in each place, and compare with what the ledger says."""
+    place = tasks.place
+    report.tasks = len(place)
+    report.unprocessed = place.count(FRESH) + place.count(RETURNED)
+    report.held = place.count(HELD)
+    report.finished, report.failed = place.count(FINISHED), place.count(FAILED)
+    for name, counted, said in (
+        ("finished", report.finished, snapshot.finished),
+        ("failed", report.failed, snapshot.failed),
+    ):
+        if counted != said:
+            findings.tell(snapshot.path, f"says {said} {name} where the results have {counted}")

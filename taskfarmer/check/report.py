@@ -1,0 +1,93 @@
+"""What a check finds, as data."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+
+MOST = 20
+"""Findings of one kind that are told; the rest is counted."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to tell. A `note` is no fault. `view` says that making the views anew mends it."""
+
+    path: str
+    text: str
+    note: bool = False
+    view: bool = False
+
+
+@dataclass
+class Report:
+    """What `check` found. The counts are its own, not those that the ledger claims."""
+
+    revision: int = -1
+    tasks: int = 0
+    unprocessed: int = 0
+    held: int = 0
+    finished: int = 0
+    failed: int = 0
+    farmers: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if not finding.note]
+
+    @property
+    def disagreeing_views(self) -> bool:
+        return any(finding.view for finding in self.findings)
+
+    @property
+    def only_views(self) -> bool:
+        """Whether nothing is wrong but the views, which can be made anew."""
+        return all(finding.view for finding in self.errors)
+
+
+class Unreadable(Exception):
+    """The check cannot go on; why is among the findings."""
+
+
+class Findings:
+    """Gathers findings, of those of one `kind` only the first few."""
+
+    def __init__(self) -> None:
+        self.told: list[Finding] = []
+        self._more: Counter[tuple[str, str, bool, bool]] = Counter()
+        self._count: Counter[tuple[str, str]] = Counter()
+
+    def tell(self, path: str, text: str, kind: str = "", note: bool = False, view: bool = False) -> None:
+        self._count[path, kind] += 1
+        if not kind or self._count[path, kind] <= MOST:
+            self.told.append(Finding(path, text, note, view))
+        else:
+            self._more[path, kind, note, view] += 1
+
+    def give_up(self, path: str, text: str) -> Unreadable:
+        """The exception to raise where nothing can be checked without this file."""
+        self.tell(path, text)
+        return Unreadable()
+
+    def all(self) -> list[Finding]:
+        more = [
+            Finding(path, f"{count} more of the same: {kind}", note, view)
+            for (path, kind, note, view), count in self._more.items()
+        ]
+        return [*self.told, *more]
+
+
+def read(path: str, size: int = -1) -> bytes:
+    """The first `size` bytes of a file, by default all."""
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
+def listed(folder: str) -> list[str]:
+    """The names in a folder, none where it cannot be read: what is missed in it is told where it is missed."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []

@@ -1,0 +1,146 @@
+"""The farm's identity, and its revisions: all that are there are read, and the newest is believed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from taskfarmer.check.report import Findings, read
+from taskfarmer.errors import NotAFarm
+from taskfarmer.model import unsealed
+from taskfarmer.workdir import Workdir, epoch_number
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Span:
+    """A segment as the ledger names it: `tasks` tasks from ID `first` on, of which `given_out` were taken."""
+
+    file: str
+    first: int
+    tasks: int
+    given_out: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The newest revision. `sizes` are bytes that count, by journal; `path` is for messages."""
+
+    number: int
+    path: str
+    epoch: str
+    segments: tuple[Span, ...]
+    returned: str
+    claims: dict[str, str]
+    sizes: dict[str, int]
+    closed_bytes: int
+    finished: int
+    failed: int
+
+
+def read_farm(workdir: Workdir, findings: Findings) -> str:
+    """The farm's ID out of `farm.json`."""
+    path = workdir.farm
+    try:
+        document = unsealed(read(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotAFarm(f"{workdir.path}: no farm here (no farm.json); name the work directory of a task list") from None
+    if document is None:
+        raise findings.give_up(path, "damaged: not what was written into it (wrong checksum)")
+    _refuse_newer(path, document)
+    return str(document.get("farm"))
+
+
+def _refuse_newer(path: str, document: dict[str, Any]) -> None:
+    if document.get("format") != FORMAT:
+        raise NotAFarm(
+            f"{path}: format {document.get('format')}, and this version knows format {FORMAT}; use a newer taskfarmer"
+        )
+
+
+def newest_revision(workdir: Workdir, farm: str, findings: Findings) -> Snapshot:
+    """Read every revision that is there; the newest whole one."""
+    there: dict[int, list[str]] = {}
+    newest: tuple[int, str, dict[str, Any]] | None = None
+    for epoch, number in _names(workdir, findings):
+        path = workdir.revision(epoch, number)
+        try:
+            document = unsealed(read(path))
+        except FileNotFoundError:
+            continue  # removed with its epoch since it was listed
+        if document is not None and document.get("farm") != farm:
+            findings.tell(path, "is of another farm; nothing names it", note=True)
+            continue
+        there.setdefault(number, []).append(epoch)
+        if document is None:
+            findings.tell(path, "a damaged revision: not what was written into it (wrong checksum)")
+            continue
+        _refuse_newer(path, document)
+        if document.get("revision") != number:
+            findings.tell(path, f"says that it is revision {document.get('revision')}")
+        if newest is None or number >= newest[0]:
+            newest = number, path, document
+    if newest is None:
+        raise findings.give_up(workdir.ledger, "there is no whole revision of this farm")
+    snapshot = _snapshot(*newest, findings)
+    _check_chain(workdir, snapshot, there, findings)
+    return snapshot
+
+
+def _names(workdir: Workdir, findings: Findings) -> Iterator[tuple[str, int]]:
+    """Epoch and number of every revision."""
+    try:
+        epochs = sorted(name for name in os.listdir(workdir.ledger) if epoch_number(name) is not None)
+    except OSError as error:
+        raise findings.give_up(workdir.ledger, f"{error.strerror}; the ledger cannot be read") from error
+    for epoch in epochs:
+        try:
+            numbers = [int(name) for name in os.listdir(workdir.epoch(epoch)) if name.isdigit()]
+        except FileNotFoundError:
+            continue  # removed since it was listed
+        for number in sorted(numbers):
+            yield epoch, number
+
+
+def _snapshot(number: int, path: str, document: dict[str, Any], findings: Findings) -> Snapshot:
+    try:
+        farmers = document["farmers"]
+        sizes = {str(entry["journal"]): int(entry["bytes"]) for entry in farmers.values()}
+        sizes.update({str(name): int(size) for name, size in document["departed"].items()})
+        segments = tuple(
+            Span(str(one["file"]), int(one["first"]), int(one["tasks"]), int(one["next"]))
+            for one in document["segments"]
+        )
+        return Snapshot(
+            number,
+            path,
+            str(document["epoch"]),
+            segments,
+            str(document["returned"]),
+            {str(name): str(entry["claims"]) for name, entry in farmers.items()},
+            sizes,
+            int(document["closed_bytes"]),
+            int(document["finished"]),
+            int(document["failed"]),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise findings.give_up(path, f"not as revisions are ({type(error).__name__}: {error})") from error
+
+
+def _check_chain(workdir: Workdir, snapshot: Snapshot, there: dict[int, list[str]], findings: Findings) -> None:
+    """Revisions follow each other without a gap, down to where an old epoch is on its way out."""
+    lowest = max(there)
+    while lowest - 1 in there:
+        lowest -= 1
+    oldest = (epoch_number(snapshot.epoch) or 0) - 1
+    for number, epochs in sorted(there.items()):
+        path = workdir.revision(epochs[-1], number)
+        if len(epochs) > 1:
+            findings.tell(path, f"this revision is there twice, also in epoch {epochs[0]}")
+        elif number < lowest and (epoch_number(epochs[0]) or 0) < oldest:
+            findings.tell(path, "left of an old epoch", f"left in epoch {epochs[0]}", note=True)
+        elif number < lowest:
+            findings.tell(path, f"a revision between this one and {lowest} is missing")

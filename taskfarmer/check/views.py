@@ -1,0 +1,79 @@
+"""The views against the ledger: each task's line in the one file where it belongs.
+
+While farmers work the views may be behind, which is worth a note; when none is registered they must be exact.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+from taskfarmer.check.report import Findings
+from taskfarmer.check.revisions import Snapshot
+from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, RETURNED, WORDS, Tasks
+from taskfarmer.workdir import Workdir
+
+
+def check_views(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, findings: Findings) -> None:
+    places = {
+        workdir.finished: (FINISHED,),
+        workdir.failed: (FAILED,),
+        workdir.toprocess: (FRESH, RETURNED),
+    }
+    behind = bool(snapshot.claims)
+    for path, wanted in places.items():
+        _View(path, wanted, tasks, findings, behind).check()
+    _check_timeline(workdir.timeline, findings, behind)
+
+
+class _View:
+    def __init__(self, path: str, wanted: tuple[int, ...], tasks: Tasks, findings: Findings, behind: bool) -> None:
+        self.path = path
+        self.wanted = wanted
+        self.tasks = tasks
+        self.findings = findings
+        self.behind = behind
+        self.seen = bytearray(len(tasks.place))
+
+    def tell(self, text: str) -> None:
+        self.findings.tell(self.path, text, "differences", note=self.behind, view=True)
+
+    def check(self) -> None:
+        try:
+            with open(self.path, "rb") as file:
+                for number, line in enumerate(file, start=1):
+                    self._line(number, line)
+        except OSError as error:
+            self.tell(f"{error.strerror}")
+            return
+        place = self.tasks.place
+        missing = sum(map(place.count, self.wanted)) - self.seen.count(1)
+        if missing:
+            first = next(task for task, here in enumerate(place) if here in self.wanted and not self.seen[task])
+            self.tell(f"{missing} tasks are missing, the first of them {first}")
+
+    def _line(self, number: int, line: bytes) -> None:
+        word = line.partition(b" ")[0]
+        task_id = int(word) if word.isdigit() and len(word) < 19 else -1
+        if not 0 <= task_id < len(self.seen) or zlib.crc32(line.rstrip(b"\n")) != self.tasks.lines[task_id]:
+            self.tell(f"line {number} is not a task of this farm: {line[:60]!r}")
+        elif self.seen[task_id]:
+            self.tell(f"line {number}: task {task_id} is there twice")
+        elif self.tasks.place[task_id] not in self.wanted:
+            self.tell(f"line {number}: task {task_id} is {WORDS[self.tasks.place[task_id]]}")
+        else:
+            self.seen[task_id] = 1
+
+
+def _check_timeline(path: str, findings: Findings, behind: bool) -> None:
+    """Whether the timeline begins and ends as a whole JSON document; a million slices are not parsed."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(2)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 3))
+            whole = (begin, file.read()) == (b"[\n", b"\n]\n")
+    except OSError as error:
+        findings.tell(path, f"{error.strerror}", note=behind, view=True)
+        return
+    if not whole:
+        findings.tell(path, "is not a whole JSON document", note=behind, view=True)

@@ -1,0 +1,33 @@
+"""`completion`: the script that makes a shell complete both commands."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from taskfarmer.cli.arguments import Verb
+from taskfarmer.cli.options import verbose_option
+from taskfarmer.cli.output import put
+from taskfarmer.cli.program import find_verb, verbs
+
+
+@click.command(
+    cls=Verb,
+    name="completion",
+    epilog="""\b
+Examples:
+  eval "$(taskfarmer completion bash)"        in ~/.bashrc
+  taskfarmer completion zsh > ~/.taskfarmer.zsh   and `source` it in ~/.zshrc, behind compinit
+  taskfarmer completion fish > ~/.config/fish/completions/taskfarmer.fish
+""",
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="bash|zsh|fish")
+@verbose_option
+def command(shell: str) -> int:
+    """Print the script that makes a shell complete `taskfarmer` and `pytaskfarmer.py`."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    for command, program in ((verbs, "taskfarmer"), (find_verb("run"), "pytaskfarmer.py")):
+        variable = "_" + program.replace("-", "_").replace(".", "_").upper() + "_COMPLETE"
+        put(kind(command, {}, program, variable).source() + "\n")
+    return 0

@@ -1,0 +1,30 @@
+"""Options and arguments that several verbs have, and the farm that they name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import click
+
+from taskfarmer.cli.types import Name
+from taskfarmer.errors import NotAFarm
+from taskfarmer.ledger.farmfile import Farm, demand
+from taskfarmer.workdir import Workdir
+
+workdir_argument = click.argument("workdir", type=Name(only_folders=True), metavar="WORKDIR")
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, expose_value=False, help="Show where an unexpected error comes from."
+)
+config_option = click.option(
+    "--config", type=Name(), metavar="FILE", help="An INI file with runners and handlers, read before all others."
+)
+
+
+def open_farm(path: str) -> tuple[Workdir, Farm]:
+    """The farm in a work directory, for reading; NotAFarm where there is none."""
+    if os.path.isfile(path) and os.path.isdir(path + "_workdir"):
+        raise NotAFarm(f"{path}: is a file; the work directory of this task list is {path}_workdir")
+    workdir = Workdir.at(path)
+    farm = demand(workdir)
+    return replace(workdir, logs_dir=farm.logs), farm

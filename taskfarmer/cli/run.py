@@ -1,0 +1,162 @@
+"""`run`: a farmer for a task list. This is also all that `pytaskfarmer.py` does.
+
+What a farmer says at its end is imported at its beginning: nothing may be imported once tasks run, or an
+upgrade of the installation would end them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from taskfarmer import signals
+from taskfarmer.cli.arguments import BareOption, RunVerb, WordedFlag
+from taskfarmer.cli.output import put_lines
+from taskfarmer.cli.program import show_version
+from taskfarmer.cli.types import Duration, Name, Processes
+from taskfarmer.cli.voice import Voice, complain
+from taskfarmer.model import task_line
+from taskfarmer.render import closing
+from taskfarmer.settings import Ending, Exit, Settings
+
+_EPILOG = """\b
+Examples:
+  pytaskfarmer.py list.txt                     8 tasks at a time, here
+  pytaskfarmer.py list.txt -n auto             as many as there are CPUs
+  srun -N 10 --ntasks-per-node=1 pytaskfarmer.py list.txt -n 64
+  pytaskfarmer.py list.txt --timeout 1:50:00   end in time, give the rest back
+
+The task list has a command on each line, as on a bash command line; empty lines and lines that begin with #
+are left out. Start it any number of times, on any nodes that share the file system: each task is recorded
+once. Start it again after whatever happened, and it goes on.
+
+\b
+Exit status:
+  0   nothing is left to take, and nothing failed
+  1   nothing is left to take, but tasks failed
+  2   wrong usage or configuration; nothing was changed
+  74  something could not be recorded, or the farm is damaged or gone
+  75  unprocessed tasks remain: run the same command again
+
+\b
+Signals:
+  SIGUSR1, SIGTERM, SIGINT   end the running tasks, give back the rest, exit
+
+\b
+Environment:
+  SCRATCH                where the farm's lock is; without it, in the work directory
+  TASKFARMER_CONFIG_DIR  a directory with INI files that define runners and handlers
+
+\b
+Durations:
+  90, 90s, 90m, 1.5h, 2d, 30:00 (m:s), 1:30:00 (h:m:s), 1-02:00:00 (days-h:m:s)
+"""
+
+
+@click.command(cls=RunVerb, name="run", epilog=_EPILOG)
+@click.argument("tasklist", type=Name(), metavar="TASKLIST")
+@click.option(
+    "-n",
+    "--proc",
+    "-j",
+    "--jobs",
+    "slots",
+    cls=BareOption,
+    bare="auto",
+    type=Processes(),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Tasks at a time. `auto`, or no number at the end or before an option: the CPUs that may be used.",
+)
+@click.option(
+    "--timeout",
+    type=Duration(positive=True, or_none=True),
+    metavar="TIME",
+    help="End after this time, tasks and all; what did not end goes back. `none` for no limit, which is the default.",
+)
+@click.option("-w", "--workdir", type=Name(True), metavar="DIR", help="The farm. [default: TASKLIST_workdir]")
+@click.option("-r", "--runner", default="default", metavar="NAME", help="How commands are executed, by an INI file.")
+@click.option("-t", "--tasklist", "handler", default="default", metavar="HANDLER", help="What makes tasks of the list.")
+@click.option("--logs-dir", "--logDir", type=Name(True), metavar="DIR", help="Where logs go. [default: WORKDIR/logs]")
+@click.option(
+    "--grace",
+    type=Duration(),
+    default="10",
+    show_default=True,
+    metavar="TIME",
+    help="Time that tasks have between SIGTERM and SIGKILL when they are ended.",
+)
+@click.option("--wait", is_flag=True, help="Stay until the whole farm is done; take over what dead farmers leave.")
+@click.option("--dry-run", is_flag=True, help="Print what would run, a task a line as `ID command`. Touches nothing.")
+@click.option("--exit-zero", is_flag=True, help="Exit 0 also with failed or unprocessed tasks, as PyTaskFarmer did.")
+@click.option(
+    "--max-deaths",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Fail a task while which more than N farmers died. 0: never.",
+)
+@click.option("--config", type=Name(), metavar="FILE", help="An INI file with runners and handlers, read first.")
+@click.option("--lock-dir", type=Name(True), metavar="DIR", help="When the farm is made: where its lock is to be.")
+@click.option(
+    "--lease",
+    type=Duration(least=1.0),
+    metavar="TIME",
+    help="When the farm is made: silence after which a farmer is dead. [default: 10m]",
+)
+@click.option("--epoch-length", type=click.IntRange(4), hidden=True)
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings, errors, and what failed.")
+@click.option("-v", "--verbose", cls=WordedFlag, is_flag=True, help="Say more. (`-v True` of old scripts works.)")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show it.")
+def command(dry_run: bool, exit_zero: bool, quiet: bool, verbose: bool, **options: Any) -> int:
+    """Run the commands of TASKLIST, some at a time, and share them with all other farmers of the list.
+
+    Progress is told on stderr; a task's output is in WORKDIR/logs/log_ID. WORKDIR also has the files
+    toprocess, finished and failed (a task a line) and timeline.json (for https://ui.perfetto.dev).
+    """
+    if quiet and verbose:
+        raise click.UsageError("-q/--quiet and -v/--verbose exclude each other")
+    settings = Settings(**options)
+    voice = Voice(quiet, verbose)
+    if dry_run:
+        return _preview(settings, voice)
+    from taskfarmer import farmer
+
+    arriving = signals.Signals()
+    try:
+        ending = farmer.run(settings, voice.reporter(), arriving)
+    finally:
+        arriving.restore()
+    return _close(ending, settings, voice, exit_zero)
+
+
+def _preview(settings: Settings, voice: Voice) -> int:
+    from taskfarmer.intake import preview
+
+    signals.release()
+    put_lines(task_line(number, task) for number, task in preview(settings, voice.reporter()))
+    return 0
+
+
+def exit_status(ending: Ending, exit_zero: bool) -> int:
+    """The exit status of a run; with `exit_zero` 0 wherever PyTaskFarmer gave 0: unless it was interrupted."""
+    forgiven = (Exit.FAILURES, Exit.AGAIN)
+    if exit_zero and ending.status in forgiven and ending.stopped_by is None:
+        return 0
+    return int(ending.status)
+
+
+def _close(ending: Ending, settings: Settings, voice: Voice, exit_zero: bool) -> int:
+    status = exit_status(ending, exit_zero)
+    story, important = closing(ending, settings.workdir_path, status)
+    for line in story:
+        voice.info(line)
+    for line in important:
+        voice.say(line)
+    if ending.trouble is not None:
+        program = click.get_current_context().find_root().info_name
+        complain(f"{program}: error: {ending.trouble}")
+    return status

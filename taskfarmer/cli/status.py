@@ -1,0 +1,48 @@
+"""`status`: what a farm looks like now."""
+
+from __future__ import annotations
+
+import click
+
+from taskfarmer.cli.arguments import Verb
+from taskfarmer.cli.options import open_farm, verbose_option, workdir_argument
+from taskfarmer.cli.output import put, terminal_width
+from taskfarmer.cli.voice import complain
+
+
+@click.command(
+    cls=Verb,
+    name="status",
+    epilog="""\b
+Examples:
+  taskfarmer status list.txt_workdir
+  taskfarmer status list.txt_workdir --json | jq .unprocessed
+
+\b
+A farmer's state:
+  alive     its process runs on this node
+  gone      its process is gone; the next farmer frees what it held
+  unknown   it is on another node; the age of its heartbeat is approximate
+
+\b
+Exit status:
+  0   the farm was read
+  2   there is no farm in WORKDIR
+  74  the farm is damaged, or cannot be read
+""",
+)
+@workdir_argument
+@click.option("--json", "as_json", is_flag=True, help="As a JSON document, with a schema_version.")
+@verbose_option
+def command(workdir: str, as_json: bool) -> int:
+    """Show where a farm stands: its tasks, its farmers and how alive they are, the newest failures."""
+    from taskfarmer import status
+    from taskfarmer.ledger import Ledger
+    from taskfarmer.render import status as rendered
+
+    found, farm = open_farm(workdir)
+    now = status.look(found, Ledger(found, farm, "status"))
+    put(rendered.as_json(now) if as_json else rendered.as_text(now, terminal_width()))
+    for warning in now.warnings:
+        complain(f"warning: {warning}")
+    return 0

@@ -1,0 +1,100 @@
+"""A farm's status for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from typing import Any
+
+from taskfarmer.render.printable import printable, shell_word
+from taskfarmer.render.table import table
+from taskfarmer.status import Failure, FarmerStatus, Status
+
+SCHEMA = 1
+_COMMAND = 60
+
+
+def as_json(status: Status) -> str:
+    """One JSON document. `schema_version` rises when a member changes its meaning; members may be added."""
+    document: dict[str, Any] = {"schema_version": SCHEMA, **asdict(status)}
+    return json.dumps(_plain(document), indent=2) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON has. Bytes that are no UTF-8 become `\\xNN`: a lone surrogate would be no Unicode."""
+    if isinstance(value, dict):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    if isinstance(value, str):
+        value = value.encode("utf-8", "surrogateescape")
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
+def as_text(status: Status, width: int | None = None) -> str:
+    """Lines and tables; `width` is that of the terminal, None for anything else."""
+    parts = [_head(status)]
+    if status.farmers:
+        rows = [_farmer_row(farmer) for farmer in status.farmers]
+        header = ["FARMER", "HOST", "PID", "JOB", "SLOTS", "HELD", "RUNNING", "STARTED", "STATE", "WHY"]
+        parts.append(table(header, rows, width))
+    if status.failures:
+        rows = [_failure_row(failure) for failure in status.failures]
+        parts.append(table(["FAILED", "ATTEMPT", "ENDED", "HOW", "COMMAND", "LOG"], rows, width))
+        if status.failed > len(status.failures):
+            parts.append(f"these are the newest of {status.failed}; all: {shell_word(status.workdir + '/failed')}\n")
+    return "\n".join(parts)
+
+
+def _head(status: Status) -> str:
+    lines = [
+        f"{'farm':<12} {printable(status.workdir)} (revision {status.revision}, {status.farm})",
+        f"{'task list':<12} {printable(status.list_path)}"
+        + (f" (handler {printable(status.handler)})" if status.handler != "default" else ""),
+        f"{'tasks':<12} {status.tasks}",
+    ]
+    for name in ("finished", "failed", "held", "unprocessed"):
+        count = getattr(status, name)
+        share = f"  {100 * count / status.tasks:5.1f} %" if status.tasks else ""
+        lines.append(f"  {name:<11}{count}{share}")
+    lines.append(f"{'farmers':<12} {len(status.farmers)}")
+    return "\n".join(lines) + "\n"
+
+
+def _farmer_row(farmer: FarmerStatus) -> list[str]:
+    return [
+        farmer.farmer,
+        farmer.host or "?",
+        str(farmer.pid or "?"),
+        farmer.job or "-",
+        str(farmer.slots),
+        str(farmer.held),
+        str(farmer.running),
+        _moment(farmer.started) if farmer.started is not None else "?",
+        farmer.verdict,
+        farmer.evidence,
+    ]
+
+
+def how(failure: Failure) -> str:
+    """How a task failed, in words."""
+    if failure.outcome == "lost":
+        return "lost: its farmers died"
+    return f"signal {failure.signal}" if failure.signal else f"exit status {failure.status}"
+
+
+def _failure_row(failure: Failure) -> list[str]:
+    return [
+        str(failure.task_id),
+        str(failure.attempt),
+        _moment(failure.end),
+        how(failure),
+        printable(failure.command, _COMMAND),
+        os.path.relpath(failure.log) if len(os.path.relpath(failure.log)) < len(failure.log) else failure.log,
+    ]
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -1,0 +1,301 @@
+"""What a farm looks like now, as data. Reads only, and decides nothing.
+
+One look cannot measure silence, so a farmer on another node is `unknown` here, with the age of its
+heartbeat by this node's clock: who is dead is for farmers to find out (`ledger/liveness.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from taskfarmer import durable, locks
+from taskfarmer.errors import TaskFarmerError
+from taskfarmer.ledger import Ledger, State, liveness, results
+from taskfarmer.ledger.liveness import Identity
+from taskfarmer.ledger.segments import SegmentReader
+from taskfarmer.ledger.state import Entry
+from taskfarmer.model import RECORDED_AS_FAILED, RETURNED, Result, counted, parse_intervals, parse_result, result_words
+from taskfarmer.views import files
+from taskfarmer.workdir import Workdir
+
+NEWEST = 10
+FIRST_TAIL = 1 << 16
+CLOCK_SKEW = 600.0
+"""Seconds by which the clocks of two nodes may differ before an outdated failure could be shown."""
+SETTLING = 0.3
+
+_SECOND_JOURNAL = re.compile(r"-r\d+$")
+
+Verdict = Literal["alive", "gone", "unknown"]
+
+
+@dataclass(frozen=True)
+class FarmerStatus:
+    """A registered farmer. `heartbeat_age` is approximate: the clocks of two nodes may differ."""
+
+    farmer: str
+    host: str | None
+    pid: int | None
+    job: str | None
+    slots: int
+    held: int
+    running: int
+    started: float | None
+    verdict: Verdict
+    evidence: str
+    heartbeat_age: float | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that is recorded as failed, as its newest attempt ended. `signal` is 0 for none."""
+
+    task_id: int
+    attempt: int
+    farmer: str
+    end: float
+    outcome: str
+    status: int
+    signal: int
+    command: bytes
+    log: str
+
+
+@dataclass(frozen=True)
+class Status:
+    workdir: str
+    farm: str
+    list_path: str
+    handler: str
+    lease: float
+    revision: int
+    tasks: int
+    unprocessed: int
+    held: int
+    finished: int
+    failed: int
+    farmers: tuple[FarmerStatus, ...]
+    failures: tuple[Failure, ...]
+    warnings: tuple[str, ...]
+
+
+def look(workdir: Workdir, ledger: Ledger) -> Status:
+    """The farm as it is now."""
+    state = ledger.look()
+    warnings: list[str] = []
+    me = liveness.introduce(0, "", {})
+    now = time.time()
+    return Status(
+        workdir.path,
+        state.farm,
+        ledger.farm.list_path,
+        ledger.farm.handler,
+        ledger.farm.lease,
+        state.revision,
+        state.tasks,
+        state.unprocessed,
+        state.held,
+        state.finished,
+        state.failed,
+        tuple(_farmer(workdir, me, name, entry, now) for name, entry in sorted(state.farmers.items())),
+        tuple(newest_failures(workdir, state, NEWEST, warnings)),
+        (*warnings, *edited_by_hand(workdir)),
+    )
+
+
+# --- farmers -----------------------------------------------------------------------------------------
+
+
+def _farmer(workdir: Workdir, me: Identity, name: str, entry: Entry, now: float) -> FarmerStatus:
+    them = liveness.identity_of(workdir, name)
+    age = _heartbeat_age(workdir, name, now)
+    verdict, evidence = _verdict(workdir, me, name, them, age)
+    return FarmerStatus(
+        name,
+        them.host if them else None,
+        them.pid if them else None,
+        _job(them.job) if them else None,
+        entry.slots,
+        counted(parse_intervals(entry.claims)),
+        len(liveness.running_of(workdir, name)),
+        them.started if them else None,
+        verdict,
+        evidence,
+        age,
+    )
+
+
+def _heartbeat_age(workdir: Workdir, farmer: str, now: float) -> float | None:
+    try:
+        return max(0.0, now - os.stat(workdir.alive(farmer)).st_mtime)
+    except OSError:
+        return None
+
+
+def _verdict(
+    workdir: Workdir, me: Identity, farmer: str, them: Identity | None, age: float | None
+) -> tuple[Verdict, str]:
+    if os.path.exists(workdir.farewell(farmer)):
+        return "gone", "it said farewell"
+    if them is None:
+        return "unknown", "no file says who it is"
+    if them.boot and (them.boot, them.pid_namespace) == (me.boot, me.pid_namespace):
+        if liveness.process_start(them.pid) == them.pid_start:
+            return "alive", f"process {them.pid} runs here"
+        # looked at only now: to try the lock of a farmer that lives could disturb its start
+        if locks.alive_is_free(workdir.alive(farmer)):
+            return "gone", f"process {them.pid} is gone"
+        return "unknown", f"process {them.pid} is gone, but something that it started still runs"
+    if age is None:
+        return "unknown", "no heartbeat"
+    return "unknown", f"on another node; heartbeat about {age:.0f} s ago"
+
+
+def _job(variables: Mapping[str, str]) -> str | None:
+    array, task = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else variables.get("SLURM_JOB_ID")
+
+
+# --- failures ----------------------------------------------------------------------------------------
+
+
+def newest_failures(workdir: Workdir, state: State, count: int, warnings: list[str]) -> list[Failure]:
+    """Up to `count` tasks that are recorded as failed, the newest first.
+
+    Reads the ends of the journals, and more of them only as long as it is needed.
+    """
+    if not state.failed:
+        return []
+    journals = results.journals(workdir, state)
+    open_tasks = _Spans(state)
+    size = FIRST_TAIL
+    while True:
+        newest, seen_from = _tails(journals, size, warnings)
+        failed = [
+            (result, farmer)
+            for result, farmer in newest.values()
+            if result.outcome in RECORDED_AS_FAILED and result.end >= seen_from and result.task_id not in open_tasks
+        ]
+        if len(failed) >= min(count, state.failed) or seen_from == float("-inf"):
+            break
+        size *= 8
+    failed.sort(key=lambda found: found[0].end, reverse=True)
+    reader = SegmentReader(workdir)
+    try:
+        return [_failure(workdir, state, reader, *found, warnings) for found in failed[:count]]
+    finally:
+        reader.close()
+
+
+def _tails(
+    journals: Mapping[str, tuple[str, int]], size: int, warnings: list[str]
+) -> tuple[dict[int, tuple[Result, str]], float]:
+    """The newest recorded result of each task in the last `size` bytes that count of every journal.
+
+    Also from what time on nothing is missing: a later attempt at a task ended later, so no result from
+    then on is outdated by one that was not read.
+    """
+    newest: dict[int, tuple[Result, str]] = {}
+    seen_from = float("-inf")
+    for name, (path, length) in journals.items():
+        start = max(0, length - size)
+        found = _results(path, start, length, warnings)
+        for result in found:
+            known = newest.get(result.task_id)
+            if known is None or known[0].attempt <= result.attempt:
+                newest[result.task_id] = result, _SECOND_JOURNAL.sub("", name)
+        if start:
+            first = min((result.end for result in found), default=float("inf"))
+            seen_from = max(seen_from, first + CLOCK_SKEW)
+    return newest, seen_from
+
+
+def _results(path: str, start: int, stop: int, warnings: list[str]) -> list[Result]:
+    try:
+        data = _read_range(path, start, stop)
+    except OSError as error:
+        text = f"{path}: {error.strerror}; failures in it are not shown"
+        warnings += [text] if text not in warnings else []
+        return []
+    lines = data.split(b"\n")[1 if start else 0 : -1]
+    words = (result_words(line) for line in lines)
+    return [parse_result(found) for found in words if found is not None and found[5] != RETURNED]
+
+
+def _read_range(path: str, start: int, stop: int) -> bytes:
+    try:
+        return durable.read_range(path, start, stop)
+    except FileNotFoundError:
+        # closed by an epoch that turned since we looked: its length is in its name now
+        return durable.read_range(f"{path}.{stop}", start, stop)
+
+
+class _Spans:
+    """The tasks that are unprocessed again or held again, whatever an earlier attempt came to."""
+
+    def __init__(self, state: State) -> None:
+        texts = [state.returned, *(entry.claims for entry in state.farmers.values())]
+        intervals = (one for text in texts for one in parse_intervals(text))
+        self._spans = sorted((state.first_id(one), state.first_id(one) + one.count) for one in intervals)
+
+    def __contains__(self, task_id: int) -> bool:
+        place = bisect_right(self._spans, (task_id, float("inf")))
+        return place > 0 and task_id < self._spans[place - 1][1]
+
+
+def _failure(
+    workdir: Workdir, state: State, reader: SegmentReader, result: Result, farmer: str, warnings: list[str]
+) -> Failure:
+    command = b"?"
+    number = state.segment_of(result.task_id)
+    try:
+        if number is not None:
+            segment = state.segments[number]
+            _, command = next(reader.tasks(segment, result.task_id - segment.first, 1))
+    except TaskFarmerError as error:
+        warnings += [str(error)] if str(error) not in warnings else []
+    return Failure(
+        result.task_id,
+        result.attempt,
+        farmer,
+        result.end,
+        result.outcome.decode("ascii"),
+        result.status,
+        result.signal,
+        command,
+        workdir.log(result.task_id),
+    )
+
+
+# --- views -------------------------------------------------------------------------------------------
+
+
+def edited_by_hand(workdir: Workdir) -> list[str]:
+    """A warning for a `toprocess` that is not as long as it was written."""
+    before = _toprocess_sizes(workdir)
+    if before is None or before[0] == before[1]:
+        return []
+    time.sleep(SETTLING)  # a farmer may be between the two files
+    if _toprocess_sizes(workdir) != before:
+        return []
+    return [
+        f"{workdir.toprocess} was edited by hand, or its last update was cut short: it is a view, edits of it change "
+        "nothing; to run tasks again use `taskfarmer retry`, to make the file anew `taskfarmer check --repair`"
+    ]
+
+
+def _toprocess_sizes(workdir: Workdir) -> tuple[int, int] | None:
+    shown = files.load(workdir)
+    if shown is None or "toprocess" not in shown.sizes:
+        return None
+    return shown.sizes["toprocess"], _only(files.sizes(workdir, ["toprocess"]).values())
+
+
+def _only(values: Iterable[int]) -> int:
+    return next(iter(values))

@@ -1,0 +1,280 @@
+"""A farmer that is told to go, at any point of its life: nobody survives, everything is given back, the next run does it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Farm, Farmer
+from farming import eventually
+
+AGAIN = 75
+STOPS = ["SIGUSR1", "SIGTERM", "SIGINT"]
+
+# Each goes on for a thousand seconds at its first attempt, in a way that is hard to end.
+STUBBORN = {
+    "plain": "sleep 1000",
+    "a program without a shell": "",
+    "ignores SIGTERM": "trap '' TERM; while :; do sleep 0.2; done",
+    "its child ignores SIGTERM": "(trap '' TERM; while :; do sleep 0.2; done) & wait",
+    "calls setsid": "setsid --wait sleep 1000",
+    "leaves a session behind": "setsid sleep 1000 & sleep 1000",
+    "forks twice": "(setsid sleep 1000 &) ; sleep 1000",
+    "forks twice and ignores SIGTERM": "(trap '' TERM HUP; setsid sleep 1000 & ) ; sleep 1000",
+    "the parent is gone": "(trap '' TERM; setsid bash -c 'sleep 1000 & sleep 1000' &) ; exec sleep 1000",
+    "is stopped": "kill -STOP $$; sleep 1000",
+    "its child is stopped": "(kill -STOP $BASHPID; sleep 1000) & wait; sleep 1000",
+    "starts more when asked to end": "trap 'sleep 1000 & sleep 1000 & wait' TERM; sleep 1000 & wait; sleep 1000",
+}
+
+
+def stubborn(farm: Farm, kind: str) -> str:
+    """A task that is hard to end at its first attempt, and ends well at its second."""
+    if not STUBBORN[kind]:
+        program = farm.folder / "program"
+        program.write_text(f"#!/bin/bash\n[ $TASKFARMER_ATTEMPT = 1 ] || exit 0\n: > {farm.started}/$PROC_NUMBER\nsleep 1000\n")
+        program.chmod(0o755)
+        return str(program)
+    return f"[ $TASKFARMER_ATTEMPT = 1 ] || exit 0; {farm.begun(STUBBORN[kind])}"
+
+
+def wait_until_held(farmer: Farmer) -> None:
+    """Wait until the program in front of the farmer has blocked SIGUSR1, and perhaps become the farmer."""
+    bit = 1 << (signal.SIGUSR1 - 1)
+
+    def held() -> bool:
+        for line in Path(f"/proc/{farmer.pid}/status").read_text().splitlines():
+            if line.startswith("SigBlk:"):
+                return bool(int(line.split()[1], 16) & bit)
+        return False
+
+    eventually(held, "SIGUSR1 is held", every=0.0005)
+
+
+def nothing_lost(farm: Farm, tasks: int) -> None:
+    """The next farmer runs what was given back, and every task is recorded once."""
+    assert farm.run("-n", 8).wait() == 0
+    farm.no_survivors()
+    assert farm.places() == ([], list(range(tasks)), [])
+    assert len(farm.check().finished) == tasks
+
+
+@pytest.mark.parametrize("stop", [*STOPS, "SIGHUP", "--timeout"])
+def test_a_full_farmer_ends_its_tasks_and_gives_everything_back(farm: Farm, stop: str) -> None:
+    farm.write(*(stubborn(farm, kind) for kind in STUBBORN), *["sleep 0"] * 100)
+    full = len(STUBBORN)
+    farmer = farm.start("-n", full, "--grace", 1, *(["--timeout", 3] if stop == "--timeout" else []))
+    farm.wait_for_tasks(*range(full))
+    if stop != "--timeout":
+        farmer.signal(signal.Signals[stop])
+    assert farmer.wait() == AGAIN
+    farm.no_survivors()
+    assert f"{stop}: " in farmer.said
+    assert farm.places() == (list(range(full + 100)), [], [])
+    report = farm.check()
+    assert {line.outcome for line in report.lines} == {"returned"}
+    assert {report.attempts[task] for task in range(full)} == {2}
+    nothing_lost(farm, full + 100)
+    assert farm.attempts(0) == [(1, "returned"), (2, "finished")]
+
+
+def test_64_tasks_that_ignore_sigterm_are_ended_at_once(farm: Farm) -> None:
+    kinds = [kind for kind in STUBBORN if "ignores" in kind]
+    farm.write(*(stubborn(farm, kinds[number % len(kinds)]) for number in range(64)))
+    farmer = farm.start("-n", 64, "--grace", 1)
+    farm.wait_for_tasks(*range(64))
+    begin = time.monotonic()
+    farmer.signal(signal.SIGUSR1)
+    assert farmer.wait() == AGAIN
+    assert time.monotonic() - begin < 15
+    farm.no_survivors()
+    assert farm.places() == (list(range(64)), [], [])
+    nothing_lost(farm, 64)
+
+
+def test_a_task_that_ends_well_in_the_grace_time_is_finished(farm: Farm) -> None:
+    farm.write(
+        farm.begun("trap 'sleep 0.3; echo saved; exit 0' TERM; sleep 1000 & wait"),
+        farm.begun("trap 'exit 5' TERM; sleep 1000 & wait"),
+        farm.begun("sleep 1000"),
+    )
+    farmer = farm.start("-n", 3)
+    farm.wait_for_tasks(0, 1, 2)
+    farmer.signal(signal.SIGTERM)
+    assert farmer.wait() == AGAIN
+    farm.no_survivors()
+    assert farm.places() == ([1, 2], [0], [])
+    assert "saved\n" in farm.log(0)
+    farm.check()
+
+
+def test_a_task_that_ignores_sigterm_has_the_whole_grace_time(farm: Farm) -> None:
+    farm.write(farm.begun("trap '' TERM; sleep 1.5; echo done"))
+    farmer = farm.start("--grace", 10)
+    farm.wait_for_tasks(0)
+    farmer.signal(signal.SIGUSR1)
+    assert farmer.wait() == 0
+    assert farm.places() == ([], [0], [])
+
+
+@pytest.mark.parametrize("pair", ["SIGUSR1 SIGUSR1", "SIGUSR1 SIGTERM", "SIGTERM SIGTERM", "SIGINT SIGTERM"])
+def test_a_second_stop_changes_nothing(farm: Farm, pair: str) -> None:
+    first, second = (signal.Signals[name] for name in pair.split())
+    farm.write(farm.begun("trap 'sleep 1; exit 0' TERM; sleep 1000 & wait"), stubborn(farm, "ignores SIGTERM"), "true")
+    farmer = farm.start("-n", 2, "--grace", 3)
+    farm.wait_for_tasks(0, 1)
+    farmer.signal(first)
+    farmer.says(f"{first.name}: ")
+    farmer.signal(second)
+    assert farmer.wait() == AGAIN
+    farm.no_survivors()
+    assert farm.places() == ([1, 2], [0], [])
+    farm.check()
+
+
+def test_a_second_sigint_is_immediate(farm: Farm) -> None:
+    farm.write(*(stubborn(farm, kind) for kind in STUBBORN), "true")
+    full = len(STUBBORN)
+    farmer = farm.start("-n", full, "--grace", 600)
+    farm.wait_for_tasks(*range(full))
+    farmer.signal(signal.SIGINT)
+    farmer.says("SIGINT: ")
+    begin = time.monotonic()
+    farmer.signal(signal.SIGINT)
+    assert farmer.wait() == AGAIN
+    assert time.monotonic() - begin < 5
+    farm.no_survivors()
+    assert farm.places() == (list(range(full + 1)), [], [])
+    nothing_lost(farm, full + 1)
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_farmer_that_starts_leaves_its_farm_whole(farm: Farm, stop: str) -> None:
+    """The signal is there before our first statement; `env` holds it, as the examples do."""
+    farm.write(*["sleep 1000"] * 20)
+    farmer = farm.start("-n", 4, "--grace", 1, before=["env", "--block-signal=USR1,TERM,INT"])
+    wait_until_held(farmer)
+    farmer.signal(signal.Signals[stop])
+    assert farmer.wait() == AGAIN
+    farm.no_survivors()
+    assert farm.places() == (list(range(20)), [], [])
+    farm.check()
+
+
+def test_signals_that_keep_coming_from_the_start_on_lose_nothing(farm: Farm) -> None:
+    """One after the other, whatever the farmer does meanwhile, until it is gone."""
+    farm.write(*(farm.begun("echo $TASKFARMER_ATTEMPT; sleep 0.01") for _ in range(60)))
+    for number in range(12):
+        farmer = farm.start("-n", 4, "--grace", 1, before=["env", "--block-signal=USR1"])
+        wait_until_held(farmer)
+        # farther into its life from farmer to farmer
+        end = time.monotonic() + number * 0.04
+        while time.monotonic() < end and not farmer.ended:
+            time.sleep(0.005)
+        while not farmer.ended:
+            farmer.signal(signal.SIGUSR1)
+            time.sleep(0.002)
+        assert farmer.wait() in (AGAIN, 0), farmer.said
+        assert "Traceback" not in farmer.said
+        farm.no_survivors()
+        farm.check()
+    nothing_lost(farm, 60)
+
+
+@pytest.mark.parametrize("stop", [*STOPS, "--timeout"])
+def test_an_idle_farmer_goes_at_once_and_leaves_the_others_alone(farm: Farm, stop: str) -> None:
+    go = farm.folder / "go"
+    farm.write(farm.begun(f"while ! [ -e {go} ]; do sleep 0.02; done"))
+    busy = farm.start("-n", 1)
+    farm.wait_for_tasks(0)
+    idle = farm.start("-n", 2, "--wait", "--grace", 1, *(["--timeout", 2] if stop == "--timeout" else []))
+    if stop != "--timeout":
+        alive = farm.workdir / "farmers"
+        eventually(lambda: len([*alive.glob("*.alive")]) == 2, "the second farmer shows that it lives")
+        assert not idle.ended, idle.said
+        idle.signal(signal.Signals[stop])
+    assert idle.wait(10) == 0
+    assert not busy.ended
+    go.touch()
+    assert busy.wait() == 0
+    farm.no_survivors()
+    assert farm.places() == ([], [0], [])
+    farm.check()
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_farmer_that_ends_finishes_what_it_does(farm: Farm, stop: str) -> None:
+    """The farm's lock is held by the test, so that the farmer is caught between its last task and its end."""
+    go = farm.folder / "go"
+    farm.write(farm.begun(f"while ! [ -e {go} ]; do sleep 0.02; done"), "true")
+    farmer = farm.start("-n", 2)
+    farm.wait_for_tasks(0)
+    with open(farm.workdir / "lock", "r+b") as lock:
+        eventually(lambda: _locked(lock.fileno()), "the farm's lock is free")
+        go.touch()
+        eventually(lambda: not farmer.workers(), "the workers are gone")
+        assert not farmer.ended, farmer.said
+        for _ in range(2):
+            farmer.signal(signal.Signals[stop])
+            time.sleep(0.05)
+    assert farmer.wait() == 0
+    farm.no_survivors()
+    assert farm.places() == ([], [0, 1], [])
+    farm.check()
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("call", ["link", "fsync", "rename", "unlink"])
+def test_a_farmer_that_commits_is_not_torn_by_a_signal(farm: Farm, call: str) -> None:
+    """strace sends the signal while the farmer is in the system call, at every tenth of them."""
+    from farming import need
+
+    need(_traces(), "strace cannot trace here")
+    farm.write(*["true"] * 30)
+    strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=USR1:when=2+3"]
+    for _ in range(6):
+        farmer = farm.start("-n", 2, "--grace", 1, before=strace)
+        status = farmer.wait()
+        assert status in (0, AGAIN), farmer.said
+        assert "Traceback" not in farmer.said
+        farm.no_survivors()
+        farm.check()
+    nothing_lost(farm, 30)
+
+
+def _traces() -> bool:
+    import shutil
+    import subprocess
+
+    words = ["strace", "-qq", "-o", "/dev/null", "true"]
+    return shutil.which("strace") is not None and subprocess.run(words, capture_output=True).returncode == 0
+
+
+def test_a_farmer_stopped_by_its_timeout_before_anything_ran_gives_everything_back(farm: Farm) -> None:
+    farm.write(*["sleep 1000"] * 5)
+    farmer = farm.run("--timeout", "0.01", "--grace", 1)
+    assert farmer.wait() == AGAIN
+    assert farm.places() == (list(range(5)), [], [])
+    farm.no_survivors()
+
+
+def test_nothing_of_a_farmer_is_left_in_its_directory_when_it_went(farm: Farm) -> None:
+    farm.write(*[farm.begun("sleep 1000")] * 3)
+    farmer = farm.start("-n", 3, "--grace", 1)
+    farm.wait_for_tasks(0, 1, 2)
+    farmer.signal(signal.SIGUSR1)
+    assert farmer.wait() == AGAIN
+    names = {name.partition(".")[2] for name in os.listdir(farm.workdir / "farmers")}
+    assert names <= {"json"}, names
+    assert not [name for name in os.listdir(farm.workdir) if name.startswith(".")]

@@ -1,0 +1,196 @@
+"""Workers and farmers that are killed with SIGKILL: no task outlives them, and none is lost or counted against its limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Farm, Farmer
+from farming import eventually, lives, send, tree
+
+# the farmer is the parent of the task's parent, its worker
+KILL_FARMER = "kill -9 $(cut -d ' ' -f 4 /proc/$PPID/stat)"
+
+
+def staying(farm: Farm, how: str = "sleep 1000") -> str:
+    """A task that stays at its first attempt, and ends well at the second."""
+    return farm.begun(f"[ $TASKFARMER_ATTEMPT -gt 1 ] || {{ {how}; }}")
+
+
+def worker_of(farm: Farm, task: int) -> int:
+    """The pid of the worker that runs a task: the parent of its process."""
+    for pid in farm.processes():
+        found = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if b"PROC_NUMBER=%d" % task in found:
+            parent = pid
+            while b"PROC_NUMBER=%d" % task in Path(f"/proc/{parent}/environ").read_bytes().split(b"\0"):
+                parent = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1])
+            return parent
+    raise AssertionError(f"task {task} does not run")
+
+
+def kill_workers_first(farmer: Farmer) -> None:
+    """End a farmer and its workers at one instant, so that nobody can end the tasks."""
+    pids = [farmer.pid, *farmer.workers()]
+    for pid in pids:
+        send(pid, signal.SIGSTOP)
+    for pid in pids:
+        send(pid, signal.SIGKILL)
+    farmer.wait()
+
+
+@pytest.mark.parametrize(
+    "how", ["sleep 1000", "(setsid sleep 1000 &) ; sleep 1000", "trap '' TERM; while :; do sleep 0.2; done"]
+)
+def test_a_killed_worker_is_replaced_and_its_task_ended_and_run_again(farm: Farm, how: str) -> None:
+    farm.write(staying(farm, how), *["sleep 0.01"] * 20)
+    farmer = farm.start("-n", 2)
+    farm.wait_for_tasks(0)
+    worker = worker_of(farm, 0)
+    before = {pid for pid in tree(worker) if pid != worker}
+    assert before
+    send(worker, signal.SIGKILL)
+    assert farmer.wait() == 0, farmer.said
+    assert not [pid for pid in before if lives(pid)]
+    farm.no_survivors()
+    assert farm.attempts(0) == [(1, "returned"), (2, "finished")]
+    assert farm.places() == ([], list(range(21)), [])
+    assert "the worker of slot" in farmer.said
+
+
+def test_workers_that_are_killed_again_and_again_lose_no_task(farm: Farm) -> None:
+    farm.write(*[f"echo $TASKFARMER_ATTEMPT >> {farm.started}/$PROC_NUMBER; sleep 0.02"] * 150)
+    farmer = farm.start("-n", 3)
+    for round_number in range(12):
+        eventually(lambda: farmer.workers() or farmer.ended, "there are workers")
+        workers = farmer.workers()
+        if farmer.ended or not workers:
+            break
+        send(workers[round_number % len(workers)], signal.SIGKILL)
+        time.sleep(0.1)
+    assert farmer.wait() == 0, farmer.said
+    farm.no_survivors()
+    assert "Traceback" not in farmer.said
+    assert farm.places() == ([], list(range(150)), [])
+    farm.check()
+    assert len(os.listdir(farm.started)) == 150
+
+
+def test_a_worker_that_is_stopped_does_not_keep_its_farmer_from_going(farm: Farm) -> None:
+    farm.write(farm.begun("sleep 1000"), farm.begun("sleep 1000"))
+    farmer = farm.start("-n", 2, "--grace", 1)
+    farm.wait_for_tasks(0, 1)
+    send(worker_of(farm, 0), signal.SIGSTOP)
+    farmer.signal(signal.SIGUSR1)
+    assert farmer.wait(30) == 75
+    farm.no_survivors()
+    assert farm.places() == ([0, 1], [], [])
+    farm.check()
+
+
+@pytest.mark.parametrize(
+    "how", ["sleep 1000", "trap '' TERM; while :; do sleep 0.2; done", "(setsid sleep 1000 &) ; sleep 1000"]
+)
+def test_a_killed_farmer_takes_its_tasks_with_it_and_the_next_one_runs_them(farm: Farm, how: str) -> None:
+    farm.write(*[staying(farm, how)] * 3, *["true"] * 10)
+    farmer = farm.start("-n", 3, "--grace", 1)
+    farm.wait_for_tasks(0, 1, 2)
+    farmer.signal(signal.SIGKILL)
+    assert farmer.wait() == -signal.SIGKILL
+    farm.no_survivors(10)
+    assert farm.run("-n", 3).wait() == 0
+    assert farm.places() == ([], list(range(13)), [])
+    report = farm.check()
+    assert {line.attempt for line in report.lines if line.task < 3} == {2}
+
+
+def test_a_task_whose_worker_and_farmer_were_killed_at_once_is_not_run_beside_itself(farm: Farm) -> None:
+    """Nobody is left to end it; while it lives it holds its farmer's alive lock, so that it keeps its place."""
+    go = farm.folder / "go"
+    farm.write(staying(farm, f"while ! [ -e {go} ]; do sleep 0.02; done"), "true")
+    farmer = farm.start("-n", 1)
+    farm.wait_for_tasks(0)
+    kill_workers_first(farmer)
+    assert farm.processes(), "the task lives on"
+    second = farm.run("-n", 1)
+    assert farm.check(views=False).held == {0}
+    assert 0 not in farm.view("finished")
+    go.touch()
+    farm.no_survivors(10)
+    assert farm.run("-n", 1).wait() == 0, second.said
+    assert farm.places() == ([], [0, 1], [])
+    assert farm.log(0).count("attempt 2") == 1
+    farm.check()
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_task_that_kills_its_farmer_is_failed_as_lost_and_the_others_complete(farm: Farm, deaths: int) -> None:
+    farm.write("true", KILL_FARMER, *["sleep 0.01"] * 20)
+    ends = []
+    for _ in range(deaths + 5):
+        farmer = farm.run("-n", 2, "--grace", 1, "--max-deaths", deaths)
+        ends.append(farmer.wait())
+        farm.no_survivors(10)
+        if ends[-1] != -signal.SIGKILL:
+            break
+    assert ends[-1] == 1, farmer.said
+    assert len(ends) > deaths + 1
+    assert farm.places() == ([], [0, *range(2, 22)], [1])
+    assert "lost" in farmer.said
+    attempt, outcome = farm.attempts(1)[-1]
+    assert (attempt, outcome) == (len(ends), "lost")
+
+
+def test_a_task_that_kills_its_farmer_may_do_so_for_ever_where_there_is_no_limit(farm: Farm) -> None:
+    farm.write(f"[ $TASKFARMER_ATTEMPT -gt 6 ] || {KILL_FARMER}", "true")
+    for _ in range(6):
+        assert farm.run("-n", 1, "--grace", 1, "--max-deaths", 0).wait() == -signal.SIGKILL
+        farm.no_survivors(10)
+    assert farm.run("-n", 1, "--max-deaths", 0).wait() == 0
+    assert farm.places() == ([], [0, 1], [])
+
+
+def test_interruptions_are_no_deaths(farm: Farm) -> None:
+    farm.write(farm.begun("[ $TASKFARMER_ATTEMPT -gt 5 ] || sleep 1000"))
+    for _ in range(5):
+        farmer = farm.start("-n", 1, "--grace", 1, "--max-deaths", 1)
+        farm.wait_for_tasks(0)
+        farmer.signal(signal.SIGUSR1)
+        assert farmer.wait() == 75, farmer.said
+        (farm.started / "0").unlink()
+    assert farm.run("--max-deaths", 1).wait() == 0
+    assert farm.attempts(0) == [*((number, "returned") for number in range(1, 6)), (6, "finished")]
+
+
+def test_a_farmer_waits_for_what_a_killed_one_leaves(farm: Farm) -> None:
+    farm.write(staying(farm))
+    first = farm.start("-n", 1, "--grace", 1, "--lease", 120)
+    farm.wait_for_tasks(0)
+    second = farm.start("-n", 1, "--wait")
+    eventually(lambda: len([*(farm.workdir / "farmers").glob("*.alive")]) == 2, "the second farmer is there")
+    first.signal(signal.SIGKILL)
+    assert second.wait() == 0, second.said
+    farm.no_survivors(5)
+    assert farm.places() == ([], [0], [])
+    farm.check()
+
+
+def test_results_that_were_not_committed_when_the_farmer_was_killed_are_run_again(farm: Farm) -> None:
+    """What it said last is in its result file or not; either way each task is recorded once."""
+    farm.write(*[f"echo x >> {farm.started}/$PROC_NUMBER"] * 400, farm.begun("sleep 1000"))
+    for _ in range(6):
+        farmer = farm.start("-n", 2, "--grace", 1)
+        eventually(lambda: len(os.listdir(farm.started)) > 50 or farmer.ended, "some tasks ran", every=0.002)
+        farmer.signal(signal.SIGKILL)
+        farmer.wait()
+        farm.no_survivors(10)
+        farm.check(views=False)
+    last = farm.start("-n", 2, "--grace", 1)
+    farm.wait_for_tasks(400)
+    last.signal(signal.SIGUSR1)
+    assert last.wait() == 75
+    report = farm.check()
+    assert report.finished == set(range(400))

@@ -1,0 +1,235 @@
+"""Real farmers for tests: processes that are started, signalled by their pid, and ended without leaving any behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TEST = Path(__file__).parent
+LAUNCH = "import os,sys,fcntl;f=os.open(sys.argv[1],os.O_RDONLY);fcntl.flock(f,fcntl.LOCK_SH);os.execv(sys.argv[2],sys.argv[2:])"
+
+
+def need(condition: object, reason: str) -> None:
+    """Skip where this machine cannot do what a test needs; fail where it is asked to do everything (CI)."""
+    if not condition:
+        if os.environ.get("CI"):
+            pytest.fail(f"needed here: {reason}")
+        pytest.skip(reason)
+
+
+def command() -> list[str]:
+    """The command line of taskfarmer, or a stand-in for it while it is not there."""
+    if not os.environ.get("STAND_IN"):
+        return [sys.executable, "-m", "taskfarmer"]
+    return [sys.executable, str(TEST / "sharing" / "stand_in.py")]
+
+
+def eventually(condition: Callable[[], Any], what: str, seconds: float = 30.0, every: float = 0.02) -> Any:
+    """Wait until `condition` is true, and return what it returned."""
+    end = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(every)
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [
+            int(child)
+            for thread in os.listdir(f"/proc/{pid}/task")
+            for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
+        ]
+    except OSError:
+        return []
+
+
+def tree(pid: int) -> list[int]:
+    """A process and everything below it."""
+    found = [pid]
+    for child in children(pid):
+        found += tree(child)
+    return found
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+class Farmer:
+    """A farmer's process. As a `node` it has a host name and a pid namespace of its own."""
+
+    def __init__(self, arguments: list[str], folder: Path, node: str | None = None, after: Path | None = None) -> None:
+        self.node = node
+        words = [*command(), "run", *arguments]
+        if node:
+            inner = f'hostname {node}; "$@"; exit $?'
+            words = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "sh", "-c", inner, "sh", *words]
+        if after is not None:
+            words = [sys.executable, "-c", LAUNCH, str(after), *words]
+        environment = {name: value for name, value in os.environ.items() if name != "SCRATCH"}
+        environment["PYTHONPATH"] = str(TEST.parent)
+        self.log = folder / f"farmer-{time.monotonic_ns()}.err"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self.stopped = False
+
+    @property
+    def pid(self) -> int:
+        """The farmer's own process; of a node, the one inside of its namespace. 0 before it is there."""
+        pid = self.process.pid
+        for _ in range(2 if self.node else 0):
+            pid = next(iter(children(pid)), 0)
+        return pid
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        if not self.ended and self.pid:
+            send(self.pid, number)
+
+    def kill_tree(self) -> None:
+        """End the farmer, its workers and their tasks with SIGKILL, so fast that none can react."""
+        if self.ended:
+            return
+        pids = tree(self.process.pid)
+        for pid in pids:
+            send(pid, signal.SIGSTOP)
+        for pid in {*pids, *tree(self.process.pid)}:
+            send(pid, signal.SIGKILL)
+
+    def wait(self, seconds: float = 60.0) -> int:
+        """The exit status, negative for a signal."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill_tree()
+            raise AssertionError(f"the farmer did not end within {seconds} s; it said:\n{self.said}") from None
+
+
+class Field:
+    """A task list, its work directory, and the farmers on it. `close` ends all of them."""
+
+    def __init__(self, folder: Path, name: str = "list") -> None:
+        self.folder = folder
+        self.list = folder / name
+        self.workdir = folder / f"{name}_workdir"
+        self.ran = folder / "ran"
+        self.ran.mkdir(exist_ok=True)
+        self.farmers: list[Farmer] = []
+
+    def write(self, commands: Iterable[str]) -> Path:
+        self.list.write_text("".join(f"{one}\n" for one in commands))
+        return self.list
+
+    def appending(self, count: int, then: str = "true") -> Path:
+        """A list of tasks that each append their attempt to `ran/<ID>`."""
+        return self.write(f"echo $TASKFARMER_ATTEMPT >> {self.ran}/$PROC_NUMBER; {then}" for _ in range(count))
+
+    def runs(self) -> dict[int, int]:
+        """How often each task ran, by its own witness."""
+        return {int(path.name): len(path.read_text().split()) for path in self.ran.iterdir()}
+
+    def start(
+        self, *options: object, node: str | None = None, after: Path | None = None, through: Path | None = None
+    ) -> Farmer:
+        """Start a farmer; `through` names another mount of the folder."""
+        where = through or self.folder
+        arguments = [str(where / self.list.name), *map(str, options)]
+        farmer = Farmer(arguments, self.folder, node, after)
+        self.farmers.append(farmer)
+        return farmer
+
+    def run(self, *options: object, seconds: float = 60.0, **more: Any) -> Farmer:
+        """Start a farmer and wait for its end."""
+        farmer = self.start(*options, **more)
+        farmer.wait(seconds)
+        return farmer
+
+    def close(self) -> None:
+        left: set[int] = set()
+        for farmer in self.farmers:
+            if not farmer.ended:
+                left.update(tree(farmer.process.pid))
+                farmer.kill_tree()
+        for farmer in self.farmers:
+            farmer.process.wait(20)
+        # what outlived its farmer (a worker in its grace time, say) still has a variable of ours
+        for pid in left | set(self.strays()):
+            send(pid, signal.SIGKILL)
+        eventually(lambda: not [pid for pid in (*left, *self.strays()) if lives(pid)], "the end of all processes", 20)
+
+    def strays(self) -> list[int]:
+        """Processes of tasks of this farm, by the work directory in their environment; nobody else's."""
+        mark = f"TASKFARMER_WORKDIR={self.workdir}\0".encode()
+        found = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if mark in Path(f"/proc/{name}/environ").read_bytes() and lives(int(name)):
+                    found.append(int(name))
+            except OSError:
+                continue
+        return found
+
+
+@contextmanager
+def gate(path: Path) -> Iterator[Path]:
+    """A lock that is held inside the block; farmers started `after` it all begin at its end."""
+    path.touch()
+    with open(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield path
+
+
+@contextmanager
+def mounts(source: Path, *points: Path, options: tuple[str, ...] = ()) -> Iterator[tuple[Path, ...]]:
+    """Mounts of one folder whose file locks are silently their own (as GPFS, Lustre and NFS may have it)."""
+    need(os.getuid() == 0, "bindfs mounts need root")
+    need(shutil.which("bindfs"), "bindfs is not installed")
+    need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")
+    done: list[Path] = []
+    try:
+        for point in points:
+            point.mkdir(exist_ok=True)
+            made = subprocess.run(
+                ["bindfs", "--multithreaded", *options, str(source), str(point)], capture_output=True, text=True
+            )
+            need(made.returncode == 0, f"bindfs: {made.stderr.strip()}")
+            done.append(point)
+        yield points
+    finally:
+        for point in done:
+            for words in (["fusermount3", "-u"], ["umount"], ["umount", "-l"]):
+                if shutil.which(words[0]) and not subprocess.run([*words, str(point)], capture_output=True).returncode:
+                    break

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from farming import Field
+
+
+@pytest.fixture
+def field(tmp_path: Path) -> Iterator[Field]:
+    """A folder for a task list and its farm; all its processes are ended."""
+    field = Field(tmp_path)
+    try:
+        yield field
+    finally:
+        field.close()

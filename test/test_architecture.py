@@ -1,0 +1,265 @@
+"""The house keeps its floors: who may import whom and what, who may call what, and how long a room may get.
+
+The table `FLOORS` is the one of docs/architecture.md; the two are compared here.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent.parent
+PACKAGE = HERE / "taskfarmer"
+
+FLOORS = {
+    "errors": 0,
+    "model": 0,
+    "workdir": 1,
+    "durable": 1,
+    "locks": 1,
+    "signals": 1,
+    "trace": 1,
+    "settings": 1,
+    "ledger": 2,
+    "tasks": 2,
+    "runners": 2,
+    "config": 2,
+    "task": 3,
+    "atlas": 3,
+    "views": 3,
+    "pool": 3,
+    "policy": 3,
+    "slurm": 3,
+    "intake": 4,
+    "farmer": 5,
+    "status": 5,
+    "check": 5,
+    "render": 6,
+    "cli": 7,
+    "start": 8,
+    "__main__": 9,
+}
+"""A room is a module or a package. It imports from rooms on lower floors, and a package from itself."""
+
+LONGEST_MODULE = 400
+LONGEST_MEDIAN = 150
+LONGEST_FUNCTION = 60
+
+ONLY_IN = {
+    "filelock": ("locks",),
+    "pydantic": ("config",),
+    "rich": ("render",),
+    "click": ("cli", "start"),
+}
+"""Who may import what others made."""
+
+PURE = ("ledger/state.py", "policy.py", "model.py", "trace.py")
+IMPURE_MODULES = {"os", "time", "random", "io", "pathlib", "socket", "subprocess", "secrets", "tempfile", "shutil"}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported(path: Path, everywhere: bool = True) -> Iterator[tuple[str, int]]:
+    """Every module that a file imports, `taskfarmer.a.b` in full, and the line."""
+    nodes = ast.walk(tree(path)) if everywhere else iter(tree(path).body)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: imports are absolute here"
+            for alias in node.names:
+                # `from taskfarmer import durable` names a module, `from taskfarmer.model import Result` does not
+                full = f"{node.module}.{alias.name}"
+                yield (full if node.module == "taskfarmer" else str(node.module)), node.lineno
+
+
+def calls(path: Path) -> Iterator[tuple[str, int]]:
+    """Every `name(...)` and `module.name(...)` that a file calls."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                yield node.func.id, node.lineno
+            elif isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+                yield f"{node.func.value.id}.{node.func.attr}", node.lineno
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_a_module_imports_only_from_floors_below_its_own(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        assert not [name for name, _ in imported(path) if name.startswith("taskfarmer")]
+        return
+    assert room in FLOORS, f"{room} has no floor: give it one here and in docs/architecture.md"
+    for name, line in imported(path):
+        parts = name.split(".")
+        if parts[0] != "taskfarmer" or parts[1:2] in ([], [room], ["__version__"]):
+            continue
+        other = parts[1]
+        assert FLOORS[other] < FLOORS[room], f"{name_of(path)}:{line}: {room} may not import {other}"
+
+
+def test_the_table_of_the_documentation_is_the_one_that_is_enforced() -> None:
+    text = (HERE / "docs" / "architecture.md").read_text(encoding="utf-8")
+    written = {}
+    for floor, rooms in re.findall(r"^\| (\d) \| ([^|]+) \|", text, re.MULTILINE):
+        for room, ending in re.findall(r"`([a-z_]+)(\.py|/)`", rooms):
+            assert (PACKAGE / f"{room}{ending}").exists(), f"{room}{ending}"
+            written[room] = int(floor)
+    assert written == FLOORS
+
+
+def test_no_room_of_the_table_is_missing() -> None:
+    there = {room_of(path) for path in modules()} - {"__init__"}
+    assert set(FLOORS) == there
+
+
+@pytest.mark.parametrize(("package", "rooms"), ONLY_IN.items(), ids=ONLY_IN)
+def test_a_dependency_is_imported_in_its_room_only(package: str, rooms: tuple[str, ...]) -> None:
+    importers = {room_of(path) for path in modules() for name, _ in imported(path) if name.split(".")[0] == package}
+    assert importers <= set(rooms)
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "os.fdatasync", "os.sync", "os.link"])
+def test_only_durable_makes_things_last(call: str) -> None:
+    assert {name_of(path) for path in modules() for name, _ in calls(path) if name == call} <= {"durable.py"}
+
+
+def test_only_the_command_line_prints_and_exits() -> None:
+    talkers = {
+        (name_of(path), line)
+        for path in modules()
+        for name, line in calls(path)
+        if name in ("print", "sys.exit", "exit", "quit", "input") and room_of(path) not in ("cli", "start", "__main__")
+    }
+    assert talkers == set()
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_is_pure_knows_no_system_no_clock_and_no_chance(name: str) -> None:
+    found = {module.split(".")[0] for module, _ in imported(PACKAGE / name)}
+    assert not found & IMPURE_MODULES
+
+
+def test_nobody_reads_the_environment_while_being_imported() -> None:
+    for path in modules():
+        for node in tree(path).body:
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+                read = [one for one in ast.walk(node) if isinstance(one, ast.Attribute) and "environ" in one.attr]
+                assert not read, f"{name_of(path)}:{node.lineno}"
+
+
+def test_no_room_is_a_drawer_for_everything() -> None:
+    names = {path.stem for path in modules()}
+    assert not names & {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
+
+
+def test_init_files_only_gather_names() -> None:
+    for path in modules():
+        if path.name == "__init__.py" and path.parent != PACKAGE:
+            kinds = {type(node) for node in tree(path).body}
+            assert kinds <= {ast.Expr, ast.ImportFrom, ast.Assign}, name_of(path)
+
+
+def test_modules_are_short() -> None:
+    sizes = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in modules()}
+    assert {name: size for name, size in sizes.items() if size > LONGEST_MODULE} == {}
+    whole = [size for name, size in sizes.items() if not name.endswith("__init__.py")]
+    assert statistics.median(whole) <= LONGEST_MEDIAN
+
+
+def test_functions_fit_on_a_screen() -> None:
+    long = {
+        f"{name_of(path)}:{node.lineno} {node.name}": node.end_lineno - node.lineno + 1
+        for path in modules()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION
+    }
+    assert long == {}
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(tree(path))
+
+
+# --- what is loaded when ----------------------------------------------------------------------------
+
+NEVER = {"asyncio", "importlib.metadata", "pydantic", "rich"}
+REPORT = """
+import atexit, os, sys
+main = os.getpid()
+def tell():
+    if os.getpid() == main:
+        with open(os.environ["LOADED"], "w") as file:
+            file.write("\\n".join(sys.modules))
+atexit.register(tell)
+from taskfarmer.start import pytaskfarmer
+pytaskfarmer()
+"""
+
+
+def loaded(folder: Path, *arguments: str) -> set[str]:
+    """The modules that a run of the command has loaded when it exits."""
+    report = folder / "loaded"
+    subprocess.run(
+        [sys.executable, "-c", REPORT, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(HERE), "LOADED": str(report)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    return set(report.read_text(encoding="utf-8").split())
+
+
+def test_version_loads_neither_the_farmer_nor_its_dependencies(tmp_path: Path) -> None:
+    found = loaded(tmp_path, "--version")
+    assert found & (NEVER | {"filelock", "multiprocessing", "taskfarmer.farmer", "taskfarmer.ledger"}) == set()
+
+
+def test_a_run_off_a_terminal_loads_only_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("true\n", encoding="ascii")
+    found = loaded(tmp_path, "list")
+    assert found & (NEVER | {"configparser", "taskfarmer.config", "taskfarmer.status"}) == set()
+    assert "taskfarmer.farmer" in found
+
+
+# --- the tools that agree ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)],
+    ids=["ruff check", "ruff format", "mypy --strict"],
+)
+def test_the_tools_find_nothing(command: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=HERE, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,200 @@
+"""What the documentation says is there is there: commands, options, verbs, files, exit statuses, links."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+from taskfarmer.settings import Exit
+
+HERE = Path(__file__).resolve().parent.parent
+PAGES = sorted([*HERE.glob("*.md"), *HERE.glob("docs/**/*.md"), *HERE.glob("examples/**/*.md")])
+SCRIPTS = sorted(HERE.glob("examples/**/*.sh"))
+LISTS = sorted(HERE.glob("examples/*.txt"))
+README = (HERE / "README.md").read_text(encoding="utf-8")
+
+NOT_OURS = {"--ntasks-per-node", "--block-signal", "--signal", "--array", "--cpus-per-task", "--time", "--nodes"}
+PYTASKFARMER = [sys.executable, str(HERE / "pytaskfarmer.py")]
+TASKFARMER = [sys.executable, "-m", "taskfarmer"]
+
+
+def page_name(path: Path) -> str:
+    return path.relative_to(HERE).as_posix()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def run(*command: str, cwd: Path = HERE, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(HERE), "COLUMNS": "200", **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def help_of(*command: str) -> str:
+    done = run(*command, "--help")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def verbs() -> list[str]:
+    text = help_of(*TASKFARMER).partition("Commands:")[2]
+    return re.findall(r"^  ([a-z]+)", text, re.MULTILINE)
+
+
+def slug(heading: str) -> str:
+    """The anchor that a Markdown renderer gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), f"{page_name(page)}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in map(slug, headings), f"{page_name(page)}: {target}"
+
+
+def test_the_two_commands_of_the_readme_name_what_is_there() -> None:
+    commands = [line for block in blocks(README, "bash") for line in block.splitlines() if "-m venv" in line]
+    assert len(commands) == 2
+    first, second = commands
+    example = first.split()[-1]
+    assert (HERE / example).is_file()
+    assert re.search(r"'\.\[(\w+)\]'", second)
+    assert second.endswith("pytest")
+    assert re.search(r"^test = \[.*pytest", (HERE / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
+    script = (HERE / ".ci" / "run").read_text(encoding="utf-8")
+    assert os.access(HERE / ".ci" / "run", os.X_OK)
+    pattern = re.search(r"grep -E '([^']+)' README\.md", script)
+    assert pattern is not None
+    assert len(re.findall(pattern[1], README, re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize("path", LISTS, ids=page_name)
+def test_an_example_list_runs_without_a_failure(path: Path, tmp_path: Path) -> None:
+    done = run(*PYTASKFARMER, str(path), "-w", str(tmp_path / "farm"))
+    assert done.returncode == Exit.DONE, done.stderr
+    assert (tmp_path / "farm" / "failed").read_bytes() == b""
+    logs = "".join(log.read_text(encoding="utf-8") for log in (tmp_path / "farm" / "logs").iterdir())
+    assert "the sum of 1 to 1000 is 500500" in logs
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_option_that_a_page_gives_our_commands_is_one(page: Path) -> None:
+    texts = {"pytaskfarmer.py": help_of(*PYTASKFARMER)}
+    known = set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", texts["pytaskfarmer.py"])) | {"--help", "-h"}
+    text = page.read_text(encoding="utf-8")
+    for command in re.findall(r"pytaskfarmer\.py((?: [^\n`|#>]*)?)", text):
+        for option in re.findall(r"(?<= )--?[A-Za-z][\w-]*", command):
+            assert option in known, f"{page_name(page)}: pytaskfarmer.py{command}"
+
+
+def test_every_option_that_the_readme_names_is_one(verbs: list[str]) -> None:
+    known = set(NOT_OURS)
+    for command in (PYTASKFARMER, *([*TASKFARMER, verb] for verb in verbs)):
+        known |= set(re.findall(r"(?<![\w-])--[a-z][\w-]*", help_of(*command)))
+    outside = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", outside)) <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_verb_that_a_page_names_is_one(page: Path, verbs: list[str]) -> None:
+    named = re.findall(r"(?:`|^)taskfarmer ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(named) <= set(verbs)
+
+
+def test_the_readme_names_every_verb(verbs: list[str]) -> None:
+    assert set(re.findall(r"`taskfarmer ([a-z]+)", README)) == set(verbs)
+
+
+def test_the_exit_statuses_of_the_readme_are_those_of_the_code() -> None:
+    section = README.partition("## Exit status")[2].partition("\n## ")[0]
+    assert [int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)] == sorted(Exit)
+
+
+def test_the_readme_names_the_files_of_a_work_directory(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("true\n", encoding="ascii")
+    assert run(*PYTASKFARMER, "list", cwd=tmp_path).returncode == Exit.DONE
+    section = README.partition("## The work directory")[2].partition("\n## ")[0]
+    written = {name.strip("/").split("/")[0] for name in re.findall(r"`([a-z./<>ID_]+)`", section)}
+    there = {entry.name for entry in (tmp_path / "list_workdir").iterdir()}
+    assert written & there >= {"toprocess", "finished", "failed", "logs", "timeline.json"}
+    assert {name for name in there if name not in ("lock", "views.json")} <= written
+
+
+def test_the_runner_of_the_readme_runs_as_it_is_printed(tmp_path: Path) -> None:
+    (ini,) = blocks(README, "ini")
+    (module,) = blocks(README, "python")
+    (tmp_path / "mine.ini").write_text(ini, encoding="utf-8")
+    (tmp_path / "mine.py").write_text(module, encoding="utf-8")
+    (tmp_path / "tasklist.txt").write_text("nice\n", encoding="ascii")
+    parser = ConfigParser()
+    parser.read_string(ini)
+    done = run(*PYTASKFARMER, "-r", parser.sections()[0], "tasklist.txt", cwd=tmp_path)
+    assert done.returncode == Exit.DONE, done.stderr
+    level = int((tmp_path / "tasklist.txt_workdir" / "logs" / "log_0").read_text(encoding="ascii"))
+    assert level == min(19, 10 + os.nice(0))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=page_name)
+def test_a_job_script_is_bash_and_turns_into_the_farmer(path: Path, tmp_path: Path) -> None:
+    assert run("bash", "-n", str(path)).returncode == 0
+    stand_in = tmp_path / "bin" / "pytaskfarmer.py"
+    stand_in.parent.mkdir()
+    stand_in.write_text(f'#!/bin/sh\nexec {" ".join(PYTASKFARMER)} "$@"\n', encoding="utf-8")
+    stand_in.chmod(0o755)
+    (tmp_path / "list").write_text("echo $PPID >ran\n", encoding="ascii")
+    search = f"{stand_in.parent}:{os.environ['PATH']}"
+    done = run("bash", str(path), "list", cwd=tmp_path, PATH=search, SLURM_CPUS_PER_TASK="2")
+    assert done.returncode == Exit.DONE, done.stderr
+    assert (tmp_path / "ran").exists()
+    text = path.read_text(encoding="utf-8")
+    assert re.search(r"^exec env --block-signal=USR1 pytaskfarmer\.py", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "number"), [("spawn", 20), ("workers", 3), ("import", 1000)])
+def test_a_benchmark_runs_and_writes_its_figures(name: str, number: int, tmp_path: Path) -> None:
+    if name == "spawn" and shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    report = tmp_path / "report"
+    words = (name, "-N", str(number), "--rounds", "1", "--dir", str(tmp_path), "--json", str(report))
+    done = run(sys.executable, "-m", "benchmarks", *words)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(report.read_text(encoding="utf-8"))
+    assert document["benchmark"] == name
+    for figure in document["figures"]:
+        assert figure["ratio"] > 0
+        assert figure["name"] in done.stdout
+
+
+def test_no_page_tells_where_it_was_written() -> None:
+    places = re.compile(r"/work\b|/tmp/venv|/root\b")
+    for page in [*PAGES, *SCRIPTS, *LISTS, HERE / ".ci" / "run"]:
+        assert not places.search(page.read_text(encoding="utf-8")), page_name(page)
