@@ -8,8 +8,9 @@ import time
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
-from taskfarmer.check.report import Findings, listed, read
+from taskfarmer.check.report import Findings, listed
 from taskfarmer.check.revisions import Snapshot
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, NOWHERE, WORDS, Tasks
 from taskfarmer.model import result_words
@@ -22,6 +23,7 @@ _JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r\d+)?)(?:\.(\d+))?")
 _OUTCOMES = {b"finished": FINISHED, b"failed": FAILED, b"lost": FAILED}
 _RETURNED = b"returned"
 _LOW = 64
+_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,10 @@ def check_journals(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, findings:
             findings.tell(journal.path, "nothing of it counts; left of a farmer that died", note=True)
             continue
         try:
-            data = _bytes(workdir, journal, journal.size)
+            with _open(workdir, journal, journal.size) as file:
+                recorded.read(journal.path, file, journal.size)
         except OSError as error:
             findings.tell(journal.path, f"{error.strerror}; {journal.size} bytes of it count")
-            continue
-        if len(data) < journal.size:
-            findings.tell(journal.path, f"has {len(data)} bytes where {journal.size} count")
-        elif data and not data.endswith(b"\n"):
-            findings.tell(journal.path, f"{journal.size} bytes of it count, and that is inside a line")
-        recorded.read(journal.path, data)
     recorded.settle(workdir.results, tasks)
 
 
@@ -81,12 +78,12 @@ def _journals(workdir: Workdir, snapshot: Snapshot) -> Iterator[Counted]:
         yield Counted(workdir.journal(name), name, size)
 
 
-def _bytes(workdir: Workdir, journal: Counted, size: int) -> bytes:
+def _open(workdir: Workdir, journal: Counted, size: int) -> BinaryIO:
     try:
-        return read(journal.path, size)
+        return open(journal.path, "rb")
     except FileNotFoundError:
         # an epoch turned since it was listed, and its length is in its name now
-        return read(workdir.closed_journal(journal.name, size), size)
+        return open(workdir.closed_journal(journal.name, size), "rb")
 
 
 class Recorded:
@@ -99,15 +96,28 @@ class Recorded:
         self._low = array("Q", [0]) * tasks  # a bit for each of the first attempts
         self._high: set[tuple[int, int]] = set()
 
-    def read(self, path: str, data: bytes) -> None:
-        for number, line in enumerate(data.split(b"\n")[:-1], start=1):
-            words = result_words(line)
-            if words is None:
-                self.findings.tell(path, f"line {number} is damaged (wrong checksum)", "damaged lines")
-            elif words[5] in _OUTCOMES:
-                self._record(path, number, int(words[0]), int(words[1]), _OUTCOMES[words[5]])
-            elif words[5] != _RETURNED:
-                self.findings.tell(path, f"line {number}: there is no outcome {words[5]!r}", "unknown outcomes")
+    def read(self, path: str, file: BinaryIO, size: int) -> None:
+        """Read the first `size` bytes of a journal, which are whole lines."""
+        left, rest, number = size, b"", 0
+        while left and (data := file.read(min(left, _CHUNK))):
+            left -= len(data)
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                number += 1
+                self._line(path, number, line)
+        if left:
+            self.findings.tell(path, f"has {size - left} bytes where {size} count")
+        elif rest:
+            self.findings.tell(path, f"{size} bytes of it count, and that is inside a line")
+
+    def _line(self, path: str, number: int, line: bytes) -> None:
+        words = result_words(line)
+        if words is None:
+            self.findings.tell(path, f"line {number} is damaged (wrong checksum)", "damaged lines")
+        elif words[5] in _OUTCOMES:
+            self._record(path, number, int(words[0]), int(words[1]), _OUTCOMES[words[5]])
+        elif words[5] != _RETURNED:
+            self.findings.tell(path, f"line {number}: there is no outcome {words[5]!r}", "unknown outcomes")
 
     def _record(self, path: str, number: int, task_id: int, attempt: int, outcome: int) -> None:
         if not 0 <= task_id < len(self.outcome):

@@ -18,6 +18,7 @@ from taskfarmer.workdir import Workdir
 @click.command(
     cls=Verb,
     name="check",
+    short_help="Find out whether a farm is sound; repair its views.",
     epilog="""\b
 Examples:
   taskfarmer check list.txt_workdir

@@ -8,12 +8,13 @@ from click.shell_completion import get_completion_class
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.options import verbose_option
 from taskfarmer.cli.output import put
-from taskfarmer.cli.program import find_verb, verbs
+from taskfarmer.cli.program import completion_variable, find_verb, verbs
 
 
 @click.command(
     cls=Verb,
     name="completion",
+    short_help="Print the script for completion in a shell.",
     epilog="""\b
 Examples:
   eval "$(taskfarmer completion bash)"        in ~/.bashrc
@@ -28,6 +29,5 @@ def command(shell: str) -> int:
     kind = get_completion_class(shell)
     assert kind is not None
     for command, program in ((verbs, "taskfarmer"), (find_verb("run"), "pytaskfarmer.py")):
-        variable = "_" + program.replace("-", "_").replace(".", "_").upper() + "_COMPLETE"
-        put(kind(command, {}, program, variable).source() + "\n")
+        put(kind(command, {}, program, completion_variable(program)).source() + "\n")
     return 0

@@ -12,6 +12,7 @@ from taskfarmer.cli.options import config_option, verbose_option
 @click.command(
     cls=Verb,
     name="handlers",
+    short_help="Show what -t/--tasklist can name.",
     epilog="""\b
 Examples:
   taskfarmer handlers

@@ -21,6 +21,7 @@ from taskfarmer.workdir import Workdir
 @click.command(
     cls=Verb,
     name="logs",
+    short_help="Print the output of tasks.",
     epilog="""\b
 Examples:
   taskfarmer logs list.txt_workdir 17

@@ -71,6 +71,7 @@ class Verbs(click.Group):
     cls=Verbs,
     name="taskfarmer",
     invoke_without_command=True,
+    subcommand_metavar="VERB ...",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
@@ -81,7 +82,9 @@ Examples:
 
 `pytaskfarmer.py TASKLIST` is the same as `taskfarmer run TASKLIST`. `taskfarmer VERB --help` explains a verb.""",
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show it.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
+)
 @click.pass_context
 def verbs(ctx: click.Context) -> int | None:
     """Run the commands of a task list on one node or many, and look after the farm that they make.
@@ -107,7 +110,7 @@ def main(program: str, args: Sequence[str]) -> int:
     open_standard_streams()
     command = find_verb("run") if program == "pytaskfarmer.py" else verbs
     try:
-        status = command.main(list(args), prog_name=program, standalone_mode=False)
+        status = command.main(list(args), program, completion_variable(program), standalone_mode=False)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         status, line = explain(error)
@@ -119,12 +122,17 @@ def main(program: str, args: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
+def completion_variable(program: str) -> str:
+    """The variable in which a shell asks for completion; click before 8.1.4 makes one with a dot."""
+    return "_" + program.replace(".", "_").upper() + "_COMPLETE"
+
+
 def explain(error: BaseException) -> tuple[int, str]:
     """The exit status and the line for an error that reached the top; no line where none is needed."""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code, ""
-    if isinstance(error, click.Abort) and isinstance(error.__cause__, EOFError):
-        error = error.__cause__  # click takes it for a prompt that was left
+    if isinstance(error, click.Abort) and isinstance(error.__context__, EOFError):
+        error = error.__context__  # click takes it for a prompt that was left
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return INTERRUPTED, "interrupted"
     if isinstance(error, click.ClickException):

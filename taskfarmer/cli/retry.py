@@ -19,6 +19,7 @@ from taskfarmer.workdir import Workdir
 @click.command(
     cls=Verb,
     name="retry",
+    short_help="Make finished or failed tasks unprocessed again.",
     epilog="""\b
 Examples:
   taskfarmer retry list.txt_workdir --failed

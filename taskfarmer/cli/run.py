@@ -24,7 +24,7 @@ _EPILOG = """\b
 Examples:
   pytaskfarmer.py list.txt                     8 tasks at a time, here
   pytaskfarmer.py list.txt -n auto             as many as there are CPUs
-  srun -N 10 --ntasks-per-node=1 pytaskfarmer.py list.txt -n 64
+  srun -N 10 --ntasks-per-node=1 env --block-signal=USR1 pytaskfarmer.py list.txt -n 64
   pytaskfarmer.py list.txt --timeout 1:50:00   end in time, give the rest back
 
 The task list has a command on each line, as on a bash command line; empty lines and lines that begin with #
@@ -41,7 +41,8 @@ Exit status:
 
 \b
 Signals:
-  SIGUSR1, SIGTERM, SIGINT   end the running tasks, give back the rest, exit
+  SIGUSR1, SIGTERM, SIGINT, SIGHUP   end the running tasks, give back the rest, exit
+  (one that comes while Python starts would end it: `env --block-signal=USR1` in front keeps it for us)
 
 \b
 Environment:
@@ -54,7 +55,7 @@ Durations:
 """
 
 
-@click.command(cls=RunVerb, name="run", epilog=_EPILOG)
+@click.command(cls=RunVerb, name="run", short_help="Run the commands of a task list.", epilog=_EPILOG)
 @click.argument("tasklist", type=Name(), metavar="TASKLIST")
 @click.option(
     "-n",
@@ -77,8 +78,17 @@ Durations:
     help="End after this time, tasks and all; what did not end goes back. `none` for no limit, which is the default.",
 )
 @click.option("-w", "--workdir", type=Name(True), metavar="DIR", help="The farm. [default: TASKLIST_workdir]")
-@click.option("-r", "--runner", default="default", metavar="NAME", help="How commands are executed, by an INI file.")
-@click.option("-t", "--tasklist", "handler", default="default", metavar="HANDLER", help="What makes tasks of the list.")
+@click.option(
+    "-r", "--runner", default="default", metavar="NAME", help="What executes the commands; see `taskfarmer runners`."
+)
+@click.option(
+    "-t",
+    "--tasklist",
+    "handler",
+    default="default",
+    metavar="HANDLER",
+    help="What makes tasks of the list; see `taskfarmer handlers`.",
+)
 @click.option("--logs-dir", "--logDir", type=Name(True), metavar="DIR", help="Where logs go. [default: WORKDIR/logs]")
 @click.option(
     "--grace",
@@ -97,7 +107,7 @@ Durations:
     default=10,
     show_default=True,
     metavar="N",
-    help="Fail a task while which more than N farmers died. 0: never.",
+    help="Record a task as failed when more than N farmers have died while it ran. 0: never.",
 )
 @click.option("--config", type=Name(), metavar="FILE", help="An INI file with runners and handlers, read first.")
 @click.option("--lock-dir", type=Name(True), metavar="DIR", help="When the farm is made: where its lock is to be.")
@@ -110,7 +120,9 @@ Durations:
 @click.option("--epoch-length", type=click.IntRange(4), hidden=True)
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings, errors, and what failed.")
 @click.option("-v", "--verbose", cls=WordedFlag, is_flag=True, help="Say more. (`-v True` of old scripts works.)")
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show it.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
+)
 def command(dry_run: bool, exit_zero: bool, quiet: bool, verbose: bool, **options: Any) -> int:
     """Run the commands of TASKLIST, some at a time, and share them with all other farmers of the list.
 

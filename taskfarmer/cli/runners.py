@@ -12,6 +12,7 @@ from taskfarmer.cli.options import config_option, verbose_option
 @click.command(
     cls=Verb,
     name="runners",
+    short_help="Show what -r/--runner can name.",
     epilog="""\b
 Examples:
   taskfarmer runners

@@ -13,6 +13,7 @@ from taskfarmer.cli.voice import complain
 @click.command(
     cls=Verb,
     name="status",
+    short_help="Show where a farm stands.",
     epilog="""\b
 Examples:
   taskfarmer status list.txt_workdir

@@ -23,6 +23,7 @@ from taskfarmer.farmer.runner import find_runner
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.liveness import Identity, introduce
+from taskfarmer.ledger.state import State
 from taskfarmer.model import FAILED, LOST
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.member import Happened
@@ -145,7 +146,7 @@ class Farmer:
         if not state.left:
             self.neighbours.look_around()
             state = self.ledger.look()
-        return state.left or (self.settings.wait and bool(state.farmers))
+        return state.left or (self.settings.wait and self._held_elsewhere(state))
 
     def _taking(self, now: float) -> bool:
         return now >= self._hold_until and not self.stopped_by
@@ -285,8 +286,11 @@ class Farmer:
         if state.left:
             exchanges.again()
             return False
-        others = any(farmer != self.identity.farmer for farmer in state.farmers)
-        return not (self.settings.wait and others)
+        return not (self.settings.wait and self._held_elsewhere(state))
+
+    def _held_elsewhere(self, state: State) -> bool:
+        """Whether others hold tasks; a farmer that only waits, as we may, holds none."""
+        return any(entry.claims for farmer, entry in state.farmers.items() if farmer != self.identity.farmer)
 
     # --- the end -------------------------------------------------------------------------------
 

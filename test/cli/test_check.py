@@ -17,11 +17,20 @@ WORKDIR = "list.txt_workdir"
 Run = Callable[..., Done]
 
 
-@pytest.fixture
-def farm(farm_run: Run, house: House) -> Path:
-    """A farm of 100 tasks, 2 of them failed, one of these unprocessed again."""
-    farm_run("true\n" * 98 + "false\nfalse\n", "-n", "2")
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A farm of 100 tasks, 2 of them failed, one of these unprocessed again; only looked at."""
+    house = House(tmp_path_factory.mktemp("template"))
+    house.write("true\n" * 98 + "false\nfalse\n")
+    assert house.command("pytaskfarmer.py", "list.txt", "-n", "2").status == 1
     assert house.verb("retry", WORKDIR, "99").status == 0
+    return house.workdir
+
+
+@pytest.fixture
+def farm(template: Path, house: House) -> Path:
+    """A copy of it to damage."""
+    shutil.copytree(template, house.workdir)
     return house.workdir
 
 
@@ -292,3 +301,12 @@ def test_many_findings_of_one_kind_are_counted_rather_than_told(farm: Path, hous
     found = errors(house)
     assert len(found) < 30
     assert any("78 more of the same" in line or "79 more of the same" in line for line in found)
+
+
+def test_views_that_are_behind_while_a_farmer_is_registered_are_notes(farm: Path, house: House) -> None:
+    entry = {"seq": 1, "claims": "", "journal": "host-1-00000000", "bytes": 0, "slots": 1}
+    alter(farm, lambda document: document.update(farmers={"host-1-00000000": entry}))
+    (farm / "finished").write_bytes(b"")
+    status, lines = check(house)
+    assert status == 0
+    assert any(line.startswith("note: ") and "98 tasks are missing" in line for line in lines)

@@ -75,7 +75,7 @@ def test_bash_accepts_the_script(house: House) -> None:
     [
         ("taskfarmer", "taskfarmer st", ["plain,status"]),
         ("taskfarmer", "taskfarmer check --rep", ["plain,--repair"]),
-        ("pytaskfarmer.py", "pytaskfarmer.py list.txt -n --time", ["plain,--timeout"]),
+        ("pytaskfarmer.py", "pytaskfarmer.py list.txt -q --time", ["plain,--timeout"]),
         ("pytaskfarmer.py", "pytaskfarmer.py li", ["file,li"]),
         ("pytaskfarmer.py", "pytaskfarmer.py li -w fa", ["dir,fa"]),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ TEST = Path(__file__).parents[1]
 sys.path.insert(0, str(TEST))
 
 from checker import Report, check  # noqa: E402
-from farming import children, eventually, lives, send  # noqa: E402
+from farming import children, eventually, lives, need, send  # noqa: E402
 
 MARK = "TASKFARMER_TEST_MARK"
 SECONDS = 60.0
@@ -206,6 +207,28 @@ class Farm:
     def attempts(self, task: int) -> list[tuple[int, str]]:
         """(attempt, outcome) of every result of a task, by the checker."""
         return sorted((line.attempt, line.outcome) for line in self.check().lines if line.task == task)
+
+
+@pytest.fixture(scope="session")
+def as_a_user() -> list[str]:
+    """A program to start another one with, to which permissions of files mean something, as they do not to root."""
+    if os.getuid():
+        return []
+    capabilities = "-dac_override,-dac_read_search"
+    words = ["setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}"]
+    need(shutil.which("setpriv"), "root ignores permissions, and there is no setpriv to take that from it")
+    made = subprocess.run([*words, "true"], capture_output=True, text=True)
+    need(made.returncode == 0, f"setpriv does not work here: {made.stderr.strip()}")
+    return words
+
+
+@pytest.fixture(scope="session")
+def strace() -> list[str]:
+    """`strace` without output, where it may be used."""
+    words = ["strace", "-qq", "-o", "/dev/null"]
+    need(shutil.which("strace"), "strace is not installed")
+    need(subprocess.run([*words, "true"], capture_output=True).returncode == 0, "strace cannot trace here")
+    return words
 
 
 @pytest.fixture

@@ -236,29 +236,17 @@ def _locked(fd: int) -> bool:
 
 
 @pytest.mark.parametrize("call", ["link", "fsync", "rename", "unlink"])
-def test_a_farmer_that_commits_is_not_torn_by_a_signal(farm: Farm, call: str) -> None:
-    """strace sends the signal while the farmer is in the system call, at every tenth of them."""
-    from farming import need
-
-    need(_traces(), "strace cannot trace here")
+def test_a_farmer_that_commits_is_not_torn_by_a_signal(farm: Farm, strace: list[str], call: str) -> None:
+    """strace sends the signal while the farmer is in the system call, again and again."""
     farm.write(*["true"] * 30)
-    strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=USR1:when=2+3"]
-    for _ in range(6):
-        farmer = farm.start("-n", 2, "--grace", 1, before=strace)
-        status = farmer.wait()
-        assert status in (0, AGAIN), farmer.said
+    for first in range(1, 13, 2):
+        stop = ["-e", f"trace={call}", "-e", f"inject={call}:signal=USR1:when={first}+3"]
+        farmer = farm.run("-n", 2, "--grace", 1, before=[*strace, *stop])
+        assert farmer.wait() in (0, AGAIN), farmer.said
         assert "Traceback" not in farmer.said
         farm.no_survivors()
         farm.check()
     nothing_lost(farm, 30)
-
-
-def _traces() -> bool:
-    import shutil
-    import subprocess
-
-    words = ["strace", "-qq", "-o", "/dev/null", "true"]
-    return shutil.which("strace") is not None and subprocess.run(words, capture_output=True).returncode == 0
 
 
 def test_a_farmer_stopped_by_its_timeout_before_anything_ran_gives_everything_back(farm: Farm) -> None:

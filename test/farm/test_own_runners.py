@@ -1,0 +1,268 @@
+"""Runners of the user's own, written for PyTaskFarmer, and Shifter behind a stand-in for its program."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from conftest import Farm
+
+# PyTaskFarmer's own signature and manners: Popen in `run`, kill in `terminate`
+OLD = """
+import os
+import subprocess
+
+from taskfarmer.runners import Runner
+
+
+class Old(Runner):
+    def __init__(self, greeting='hello'):
+        super().__init__()
+        self.greeting = greeting
+        self.execute = None
+
+    def run(self, taskid, command, logfh):
+        my_env = os.environ
+        my_env['PROC_NUMBER'] = str(taskid)
+        logfh.write('{} {}\\n'.format(self.greeting, taskid))
+        logfh.flush()
+        self.execute = subprocess.Popen(['/bin/bash', '-c', command], stdin=None, stdout=logfh, stderr=logfh, env=my_env)
+        self.execute.communicate()
+        return self.execute.returncode
+
+    def terminate(self):
+        if self.execute is None:
+            return
+        self.execute.kill()
+
+
+class NoBase:
+    def run(self, taskid, command, logfh):
+        return subprocess.call(command, shell=True, stdout=logfh, stderr=logfh)
+
+    def terminate(self):
+        pass
+
+
+class Deaf(Old):
+    def terminate(self):
+        pass
+
+
+class Raises:
+    def run(self, taskid, command, logfh):
+        if command == 'exit':
+            raise SystemExit(3)
+        if command == 'raise':
+            raise RuntimeError('the magic is gone')
+        if command == 'none':
+            return None
+        if command == 'close':
+            logfh.close()
+            raise KeyError('closed')
+        print('printed', command)
+        return 0
+
+    def terminate(self):
+        raise RuntimeError('no terminate')
+
+
+class TerminateRaises(Old):
+    def terminate(self):
+        self.execute.kill()
+        raise RuntimeError('no terminate')
+
+
+class NoTerminate:
+    def run(self, taskid, command, logfh):
+        return subprocess.call(command, shell=True, stdout=logfh, stderr=logfh)
+"""
+INI = """
+[old]
+Runner = myrunners.Old
+greeting = 100% good day
+
+[plain]
+Runner = myrunners.NoBase
+
+[deaf]
+Runner = myrunners.Deaf
+
+[raises]
+Runner = myrunners.Raises
+
+[angry]
+Runner = myrunners.TerminateRaises
+
+[endless]
+Runner = myrunners.NoTerminate
+"""
+
+
+@pytest.fixture
+def plugged(farm: Farm) -> Farm:
+    """A farm whose list has a module of runners, and the INI file that names them, beside it."""
+    (farm.folder / "myrunners.py").write_text(OLD)
+    (farm.folder / "runners.ini").write_text(INI)
+    return farm
+
+
+def test_a_runner_from_a_module_beside_the_list_runs_every_task(plugged: Farm) -> None:
+    plugged.write("echo $PROC_NUMBER $TASKFARMER_TASK_ID $TASKFARMER_ATTEMPT", "exit 4", "kill -9 $$", *["true"] * 20)
+    farmer = plugged.run("-n", 3, "-r", "old")
+    assert farmer.wait() == 1, farmer.said
+    assert plugged.log(0) == "100% good day 0\n0 0 1\n"
+    ends = {one["args"]["id"]: (one["args"]["exit_status"], one["args"]["signal"]) for one in plugged.slices()}
+    assert (ends[0], ends[1], ends[2]) == ((0, 0), (4, 0), (0, 9))
+    assert plugged.places() == ([], [0, *range(3, 23)], [1, 2])
+    plugged.no_survivors()
+    plugged.check()
+
+
+@pytest.mark.parametrize("runner", ["old", "plain", "deaf", "angry", "endless"])
+@pytest.mark.parametrize("stop", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+def test_a_farmer_with_a_runner_of_the_users_own_can_be_stopped(
+    plugged: Farm, runner: str, stop: signal.Signals
+) -> None:
+    quick = stop is signal.SIGUSR1 or runner == "old"
+    if not quick:
+        pytest.skip("one signal is enough for these")
+    stay = "[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000"
+    twice = "[ $TASKFARMER_ATTEMPT -gt 1 ] || { (setsid sleep 1000 &) ; trap '' TERM; while :; do sleep 0.2; done; }"
+    plugged.write(plugged.begun(stay), plugged.begun(twice), "true")
+    farmer = plugged.start("-n", 2, "-r", runner, "--grace", 1)
+    plugged.wait_for_tasks(0, 1)
+    begin = time.monotonic()
+    farmer.signal(stop)
+    assert farmer.wait(30) == 75, farmer.said
+    assert time.monotonic() - begin < 15
+    plugged.no_survivors()
+    assert plugged.places() == ([0, 1, 2], [], [])
+    plugged.check()
+    assert plugged.run("-n", 2, "-r", runner).wait() == 0
+    assert plugged.places() == ([], [0, 1, 2], [])
+
+
+def test_a_runner_that_raises_fails_its_task_and_nothing_else(plugged: Farm) -> None:
+    plugged.write("first", "raise", "exit", "none", "close", "last")
+    farmer = plugged.run("-n", 1, "-r", "raises")
+    assert farmer.wait() == 1, farmer.said
+    assert plugged.places() == ([], [0, 5], [1, 2, 3, 4])
+    assert "RuntimeError: the magic is gone" in plugged.log(1)
+    assert "SystemExit: 3" in plugged.log(2)
+    assert "None" in plugged.log(3)
+    assert "worker" not in farmer.said
+    plugged.check()
+
+
+def test_the_tasks_of_a_users_runner_have_default_signals(plugged: Farm) -> None:
+    plugged.write("head -60 /proc/self/status")
+    assert plugged.run("-n", 1, "-r", "plain").wait() == 0
+    found = dict(line.split(":\t", 1) for line in plugged.log(0).splitlines())
+    assert {name: int(found[name], 16) & ~(3 << 31) for name in ("SigBlk", "SigIgn")} == {"SigBlk": 0, "SigIgn": 0}
+
+
+def test_another_attempt_of_a_users_runner_follows_in_the_log(plugged: Farm) -> None:
+    plugged.write(plugged.begun("[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000"))
+    farmer = plugged.start("-r", "old", "--grace", 1)
+    plugged.wait_for_tasks(0)
+    farmer.signal(signal.SIGUSR1)
+    assert farmer.wait() == 75
+    assert plugged.run("-r", "old").wait() == 0
+    first, header, second = plugged.log(0).splitlines()
+    assert (first, second) == ("100% good day 0", "100% good day 0")
+    assert header.startswith("=== taskfarmer: attempt 2 on ")
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("Runner = nowhere.Missing", ["nowhere"]),
+        ("Runner = myrunners.Missing", ["Missing"]),
+        ("Runner = myrunners.Old\nmood = good", ["mood"]),
+        ("Runner = Old", ["'Old'"]),
+    ],
+)
+def test_a_wrong_definition_names_file_and_section_and_makes_nothing(
+    plugged: Farm, section: str, words: list[str]
+) -> None:
+    (plugged.folder / "wrong.ini").write_text(f"[wrong]\n{section}\n")
+    plugged.write("true")
+    farmer = plugged.run("-r", "wrong")
+    assert farmer.wait() == 2
+    for word in [*words, "wrong.ini", "wrong"]:
+        assert word in farmer.said
+    assert "Traceback" not in farmer.said
+    assert not plugged.workdir.exists()
+
+
+def test_an_unknown_runner_is_refused_with_those_that_there_are(plugged: Farm) -> None:
+    plugged.write("true")
+    farmer = plugged.run("-r", "nobody")
+    assert farmer.wait() == 2
+    assert "nobody" in farmer.said and "old" in farmer.said and "default" in farmer.said
+    assert not plugged.workdir.exists()
+
+
+def test_shifter_gets_its_options_and_the_setup_reaches_every_task(farm: Farm) -> None:
+    """`shifter` is a stand-in that notes its arguments and runs what follows `--`: no container is made."""
+    stand_in(farm)
+    (farm.folder / "shifter.ini").write_text(
+        "[contained]\nRunner = taskfarmer.runners.ShifterRunner\nimage = some/image:1\n"
+        "setup = export SET=up\n    function tell { echo told $1; }\n"
+        "volumes = /a:/b /c:/d\nmodules = cvmfs gpu\ntempdir = True\n"
+    )
+    farm.environment |= {"TMPDIR": str(farm.folder / "tmp"), "BASH_ENV": "/no/such/file"}
+    (farm.folder / "tmp").mkdir()
+    farm.write("echo $SET \"$PROC_NUMBER\" [$BASH_ENV]", "tell me; echo 'a  b' | tr a A", "exit 7", farm.begun("true"))
+    farmer = farm.run("-n", 2, "-r", "contained")
+    assert farmer.wait() == 1, farmer.said
+    assert farm.log(0) == "up 0 []\n"
+    assert farm.log(1) == "told me\nA  b\n"
+    assert farm.places() == ([], [0, 1, 3], [2])
+    for number in range(4):
+        words = (farm.folder / f"arguments-{number}").read_text().split("\n")[:-1]
+        assert words[0] == "--image=some/image:1"
+        assert words[1].startswith(f"--workdir={farm.folder}/tmp/")
+        assert words[2:] == ["--volume=/a:/b", "--volume=/c:/d", "--module=cvmfs", "--module=gpu"]
+    assert [*(farm.folder / "tmp").iterdir()] == []
+    farm.check()
+
+
+def test_tasks_in_shifter_are_ended_with_their_farmer_and_leave_no_directory(farm: Farm) -> None:
+    """With the stand-in for `shifter` again."""
+    stand_in(farm)
+    (farm.folder / "shifter.ini").write_text(
+        "[contained]\nRunner = taskfarmer.runners.ShifterRunner\nimage = any\nsetup = false || true\ntempdir = True\n"
+    )
+    farm.environment |= {"TMPDIR": str(farm.folder / "tmp")}
+    (farm.folder / "tmp").mkdir()
+    farm.write(*[farm.begun("[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000")] * 3)
+    farmer = farm.start("-n", 3, "-r", "contained", "--grace", 1)
+    farm.wait_for_tasks(0, 1, 2)
+    farmer.signal(signal.SIGUSR1)
+    assert farmer.wait() == 75
+    farm.no_survivors()
+    assert [*(farm.folder / "tmp").iterdir()] == []
+    assert farm.run("-n", 3, "-r", "contained").wait() == 0
+    assert farm.places() == ([], [0, 1, 2], [])
+
+
+def test_without_shifter_every_task_fails_and_says_why(farm: Farm) -> None:
+    (farm.folder / "shifter.ini").write_text("[contained]\nRunner = taskfarmer.runners.ShifterRunner\nimage = any\n")
+    farm.write("true", "true")
+    assert farm.run("-r", "contained").wait() == 1
+    assert "shifter" in farm.log(0)
+    assert [one["args"]["exit_status"] for one in farm.slices()] == [127, 127]
+
+
+def stand_in(farm: Farm) -> None:
+    folder = farm.folder / "bin"
+    folder.mkdir()
+    (folder / "shifter").write_text(
+        '#!/bin/bash\nwords=()\nwhile [ "$1" != -- ]; do words+=("$1"); shift; done\nshift\n'
+        f'printf "%s\\n" "${{words[@]}}" > "{farm.folder}/arguments-$PROC_NUMBER"\nexec "$@"\n'
+    )
+    (folder / "shifter").chmod(0o755)
+    farm.environment |= {"PATH": f"{folder}:/usr/bin:/bin"}

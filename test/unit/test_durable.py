@@ -1,0 +1,119 @@
+"""What stays when a write fails half-way."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from taskfarmer import durable
+from taskfarmer.errors import NotAFarm, StorageError
+
+
+def fails(number: int) -> object:
+    def call(*args: object, **more: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+def test_a_prepared_file_that_cannot_be_synced_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", fails(errno.EIO))
+    with pytest.raises(OSError, match="Input/output"):
+        durable.prepare(str(tmp_path / "file"), b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_that_takes_a_part_first_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    calls = []
+
+    def write(fd: int, data: memoryview) -> int:
+        calls.append(len(data))
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data[:3])
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match="No space"):
+        durable.prepare(str(tmp_path / "file"), b"abcdef")
+    assert calls == [6, 3]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_that_publish_one_name_the_first_keeps_it(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        durable.prepare(str(tmp_path / name), name.encode())
+    assert durable.publish(str(tmp_path / "one"), str(tmp_path / "target")) is None
+    lost = durable.publish(str(tmp_path / "two"), str(tmp_path / "target"))
+    assert lost is not None and lost.errno == errno.EEXIST
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("target", "one")]
+
+
+def test_a_replaced_file_is_the_old_one_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    durable.replace(str(path), b"old")
+    monkeypatch.setattr(os, "rename", fails(errno.EDQUOT))
+    with pytest.raises(OSError, match="quota"):
+        durable.replace(str(path), b"new")
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_a_journal_that_failed_once_takes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = durable.Journal(str(tmp_path / "journal"))
+    assert journal.append(b"first\n") == 6
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fails(errno.EIO))
+        with pytest.raises(OSError, match="Input/output"):
+            journal.append(b"second\n")
+    with pytest.raises(StorageError, match="fresh file"):
+        journal.append(b"third\n")
+    assert journal.size == 6
+    journal.close()
+
+
+def test_two_journals_of_one_name_cannot_be(tmp_path: Path) -> None:
+    durable.Journal(str(tmp_path / "journal")).close()
+    with pytest.raises(FileExistsError):
+        durable.Journal(str(tmp_path / "journal"))
+
+
+def test_a_stale_handle_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [OSError(errno.ESTALE, "stale"), OSError(errno.EINTR, "interrupted")]
+
+    def action() -> str:
+        if answers:
+            raise answers.pop()
+        return "done"
+
+    assert durable.persistent(action) == "done"
+    with pytest.raises(OSError, match="No such"):
+        durable.persistent(fails(errno.ENOENT))  # type: ignore[arg-type]
+
+
+def test_a_file_system_without_hard_links_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", fails(errno.EPERM))
+    with pytest.raises(NotAFarm, match="no hard links.*-w DIR"):
+        durable.prove_links(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_that_replaces_files_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.link
+
+    def link(source: str, target: str) -> None:
+        if os.path.exists(target):
+            os.unlink(target)
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(NotAFarm, match="replaces files"):
+        durable.prove_links(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_links_are_proved_and_nothing_is_left(tmp_path: Path) -> None:
+    durable.prove_links(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,100 @@
+"""How much farmers take and how often they tell: the numbers of DESIGN."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskfarmer.policy import Bucket, Pace, batch_size, jittered, period, want
+
+ALONE = Pace(1, 64, 64, 0.005, 60.0)
+THOUSAND = Pace(1000, 64, 64_000, 0.014, 60.0)
+
+paces = st.builds(
+    Pace,
+    farmers=st.integers(1, 4000),
+    slots=st.integers(1, 256),
+    all_slots=st.integers(1, 256_000),
+    section=st.floats(0.0001, 5),
+    duration=st.none() | st.floats(0.0001, 1e6),
+    lost=st.booleans(),
+)
+
+
+def test_a_farmer_alone_tells_every_second() -> None:
+    assert period(ALONE) == 1.0
+
+
+def test_a_thousand_farmers_leave_the_ledger_idle_half_of_the_time() -> None:
+    seconds = period(THOUSAND)
+    assert THOUSAND.farmers * THOUSAND.section / seconds <= 0.5
+    assert THOUSAND.farmers * 14 / seconds <= 400
+    assert 28 <= seconds <= 40
+
+
+def test_lost_commits_make_everybody_slower() -> None:
+    lost = dataclasses.replace(THOUSAND, lost=True)
+    assert period(lost) == pytest.approx(1000 * 0.014 / 0.15)
+
+
+def test_no_farmer_waits_longer_than_five_minutes() -> None:
+    assert period(dataclasses.replace(THOUSAND, section=5.0)) == 300.0
+
+
+@given(st.floats(1, 300), st.floats(0, 1, exclude_max=True))
+def test_jitter_is_fifteen_percent(seconds: float, chance: float) -> None:
+    assert 0.849 * seconds <= jittered(seconds, chance) <= 1.151 * seconds
+
+
+def test_a_first_claim_is_a_task_for_each_slot() -> None:
+    assert want(dataclasses.replace(ALONE, duration=None), idle=64, queued=0, left=10**6) == 64
+    assert want(dataclasses.replace(ALONE, duration=None), idle=0, queued=0, left=10**6) == 0
+
+
+def test_long_tasks_are_taken_one_for_each_idle_slot() -> None:
+    long = dataclasses.replace(ALONE, duration=3600.0)
+    assert want(long, idle=3, queued=0, left=10**6) == 3
+    assert want(long, idle=0, queued=0, left=10**6) == 0
+
+
+def test_short_tasks_are_taken_for_all_the_time_until_the_next_exchange() -> None:
+    short = dataclasses.replace(ALONE, duration=0.01)
+    wanted = want(short, idle=64, queued=0, left=10**6)
+    needed = 64 * 1.15 / 0.01
+    assert needed <= wanted <= 1.3 * needed
+    assert want(short, idle=0, queued=wanted, left=10**6) == 0
+
+
+def test_the_last_tasks_are_left_to_others_too() -> None:
+    short = Pace(2, 8, 16, 0.005, 0.01)
+    assert want(short, idle=8, queued=0, left=100) == 25
+
+
+@given(paces, st.integers(0, 256), st.integers(0, 10**6), st.integers(0, 10**7))
+def test_never_more_is_wanted_than_there_is(pace: Pace, idle: int, queued: int, left: int) -> None:
+    assert 0 <= want(pace, idle, queued, left) <= left
+
+
+@given(paces, st.integers(1, 256), st.integers(1, 10**7))
+def test_an_idle_slot_with_an_empty_queue_wants_something_as_long_as_there_is_any(
+    pace: Pace, idle: int, left: int
+) -> None:
+    assert want(pace, idle, 0, left) >= 1
+
+
+def test_batches_for_workers_are_a_twentieth_of_a_second_and_one_for_long_tasks() -> None:
+    assert [batch_size(duration) for duration in (None, 10.0, 0.05, 0.01, 0.001, 0.0)] == [1, 1, 1, 5, 50, 64]
+
+
+def test_a_bucket_gives_three_tokens_at_once_and_then_one_each_period() -> None:
+    bucket: Bucket | None = Bucket(3.0, 100.0)
+    for _ in range(3):
+        assert bucket is not None
+        full, bucket = bucket, bucket.take(100.0, 0.5)
+    assert bucket is not None and bucket.take(100.0, 0.5) is None
+    assert bucket.take(101.9, 0.5) is None
+    assert bucket.take(102.0, 0.5) is not None
+    assert full.take(10**6, 0.5) == Bucket(2.0, 10**6)
