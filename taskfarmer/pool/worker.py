@@ -83,7 +83,7 @@ class Worker:
         self.wakeup, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(written, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, _ignore)
         signal.signal(signal.SIGTERM, self._on_term)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self.poll = select.poll()
@@ -296,6 +296,10 @@ class Worker:
         self.flushed = time.monotonic()
         if self.recorder.count:
             self.send(self.recorder.news(wire.RESULTS, self.recorder.number))
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Not SIG_IGN, which the programs that a runner of the user's own starts would inherit."""
 
 
 def work(job: Job, link: socket.socket, slots: memoryview) -> None:

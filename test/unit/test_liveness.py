@@ -1,0 +1,247 @@
+"""Who is dead: by evidence at once, by silence only while the observer itself was punctual."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from taskfarmer import durable
+from taskfarmer.ledger import liveness
+from taskfarmer.ledger.liveness import Identity, Presence, Watch, introduce, running_of
+from taskfarmer.model import sealed
+from taskfarmer.workdir import Workdir
+
+LEASE = 60.0
+BEAT = 3.0
+
+
+class Clock:
+    """A monotonic clock that goes only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return 1e9
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(liveness, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Workdir:
+    (tmp_path / "farmers").mkdir()
+    return Workdir.at(str(tmp_path))
+
+
+@pytest.fixture
+def appear(workdir: Workdir, clock: Clock) -> Iterator[Callable[[Identity], Presence]]:
+    """Make a farmer's signs of life; they go at the end."""
+    made: list[Presence] = []
+
+    def appear(identity: Identity) -> Presence:
+        made.append(Presence(workdir, identity))
+        return made[-1]
+
+    yield appear
+    for presence in made:
+        presence.close()
+
+
+@pytest.fixture
+def me() -> Identity:
+    return introduce(2, "0", {})
+
+
+@pytest.fixture
+def elsewhere(me: Identity) -> Identity:
+    """A farmer on another node."""
+    return replace(me, farmer="far-7-00000000", host="far", boot="another", pid=7)
+
+
+def observe(watch: Watch, clock: Clock, farmer: str, seconds: float, step: float = BEAT) -> str | None:
+    """Look at a farmer every `step` seconds for `seconds`; the first verdict."""
+    for _ in range(int(seconds / step)):
+        why = watch.verdict(farmer)
+        if why:
+            return why
+        clock.now += step
+    return watch.verdict(farmer)
+
+
+def gone_process() -> int:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+def test_a_beat_is_a_twentieth_of_the_lease_within_bounds() -> None:
+    assert [liveness.beat_of(lease) for lease in (0.1, 3, 60, 600, 86400)] == [0.2, 0.2, 3.0, 30.0, 30.0]
+
+
+def test_a_farmer_whose_process_is_gone_is_dead_at_once(
+    workdir: Workdir, clock: Clock, me: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    other = replace(me, farmer="near-1-00000000", pid=gone_process())
+    appear(other).close()
+    assert "is gone" in str(Watch(workdir, me, LEASE).verdict(other.farmer))
+
+
+def test_a_farmer_whose_pid_is_another_process_now_is_dead(
+    workdir: Workdir, me: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    other = replace(me, farmer="near-1-00000000", pid=os.getpid(), pid_start="1")
+    appear(other).close()
+    assert "is gone" in str(Watch(workdir, me, LEASE).verdict(other.farmer))
+
+
+def test_a_farmer_whose_process_lives_is_not_dead(
+    workdir: Workdir, me: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    other = replace(me, farmer="near-1-00000000")
+    appear(other).close()
+    assert Watch(workdir, me, LEASE).verdict(other.farmer) is None
+
+
+def test_a_farmer_whose_tasks_still_hold_its_alive_lock_is_not_dead(
+    workdir: Workdir, me: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    other = replace(me, farmer="near-1-00000000", pid=gone_process())
+    presence = appear(other)
+    assert presence.locked
+    watch = Watch(workdir, me, LEASE)
+    assert watch.verdict(other.farmer) is None
+    presence.close()
+    assert "is gone" in str(watch.verdict(other.farmer))
+
+
+@pytest.mark.parametrize("differs", ["pid_namespace", "boot"])
+def test_a_pid_of_another_namespace_or_boot_says_nothing(
+    workdir: Workdir, me: Identity, appear: Callable[[Identity], Presence], differs: str
+) -> None:
+    other = replace(me, farmer="near-1-00000000", host="far", pid=gone_process())
+    other = replace(other, pid_namespace=1) if differs == "pid_namespace" else replace(other, boot="another")
+    appear(other).close()
+    assert Watch(workdir, me, LEASE).verdict(other.farmer) is None
+
+
+def test_a_farmer_of_a_boot_before_is_dead_after_two_beats(
+    workdir: Workdir, clock: Clock, me: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    other = replace(me, farmer="near-1-00000000", boot="before")
+    appear(other).close()
+    watch = Watch(workdir, me, LEASE)
+    assert watch.verdict(other.farmer) is None
+    assert "started anew" in str(observe(watch, clock, other.farmer, 2 * BEAT))
+    assert clock.now == 1000.0 + 2 * BEAT
+
+
+def test_silence_for_the_lease_is_death_and_not_a_second_before(
+    workdir: Workdir, clock: Clock, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    appear(elsewhere)
+    watch = Watch(workdir, me, LEASE)
+    assert observe(watch, clock, elsewhere.farmer, LEASE - BEAT) is None
+    clock.now += BEAT
+    assert "no sign of life for 60 s" in str(watch.verdict(elsewhere.farmer))
+
+
+def test_a_beat_begins_the_count_anew(
+    workdir: Workdir, clock: Clock, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    presence = appear(elsewhere)
+    watch = Watch(workdir, me, LEASE)
+    for _ in range(5):
+        assert observe(watch, clock, elsewhere.farmer, LEASE - BEAT) is None
+        presence.beat()
+
+
+def test_time_in_which_the_observer_was_not_punctual_does_not_count(
+    workdir: Workdir, clock: Clock, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    appear(elsewhere)
+    watch = Watch(workdir, me, LEASE)
+    # the observer was stopped, or the file system hung for everybody
+    assert observe(watch, clock, elsewhere.farmer, 100 * LEASE, step=LEASE) is None
+    clock.now += 10 * LEASE
+    assert observe(watch, clock, elsewhere.farmer, LEASE - BEAT) is None
+    assert "no sign of life" in str(observe(watch, clock, elsewhere.farmer, LEASE))
+
+
+def test_a_heartbeat_that_cannot_be_read_counts_as_nothing(
+    workdir: Workdir,
+    clock: Clock,
+    me: Identity,
+    elsewhere: Identity,
+    appear: Callable[[Identity], Presence],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    appear(elsewhere)
+    watch = Watch(workdir, me, LEASE)
+    watch.verdict(elsewhere.farmer)
+
+    def hangs(path: str) -> bytes:
+        raise OSError(5, "Input/output error", path)
+
+    monkeypatch.setattr(durable, "read", hangs)
+    assert observe(watch, clock, elsewhere.farmer, 3 * LEASE) is None
+
+
+def test_a_farewell_is_believed_at_once(
+    workdir: Workdir, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    appear(elsewhere).farewell()
+    assert Watch(workdir, me, LEASE).verdict(elsewhere.farmer) == "it said farewell"
+
+
+def test_a_damaged_identity_leaves_only_silence(
+    workdir: Workdir, clock: Clock, me: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    other = replace(me, farmer="near-1-00000000", pid=gone_process())
+    appear(other).close()
+    Path(workdir.identity(other.farmer)).write_bytes(sealed(asdict(other))[:-3])
+    watch = Watch(workdir, me, LEASE)
+    assert watch.verdict(other.farmer) is None
+    assert "no sign of life" in str(observe(watch, clock, other.farmer, LEASE))
+
+
+def test_a_beat_says_what_runs_however_many_did_before(
+    workdir: Workdir, elsewhere: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    presence = appear(elsewhere)
+    presence.beat([[slot, 100 + slot, 2] for slot in range(50)])
+    assert running_of(workdir, elsewhere.farmer) == [(100 + slot, 2) for slot in range(50)]
+    presence.beat([[0, 7, 1]])
+    assert running_of(workdir, elsewhere.farmer) == [(7, 1)]
+    presence.leave()
+    assert running_of(workdir, elsewhere.farmer) == []
+
+
+def test_farmers_watch_their_successors_around_the_ring(workdir: Workdir, me: Identity) -> None:
+    watch = Watch(workdir, replace(me, farmer="c"), LEASE)
+    assert watch.successors(["a", "b", "c", "d"]) == ["d", "a"]
+    assert watch.successors(["a", "c"]) == ["a"]
+    assert watch.successors(["c"]) == []
+
+
+def test_process_start_tells_processes_of_one_pid_apart() -> None:
+    assert liveness.process_start(os.getpid()) == liveness.process_start("self") != ""
+    assert liveness.process_start(gone_process()) == ""
+    child = subprocess.Popen(["true"])
+    try:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert liveness.process_start(child.pid) == ""  # a zombie holds nothing and does nothing
+    finally:
+        child.wait()
