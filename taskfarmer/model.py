@@ -3,7 +3,8 @@
 Three line formats live here, and nowhere else (`docs/workdir-format.md` is their reference):
 
 * a task:      `ID command`, or `ID {"command": ...}` where the command cannot stand on a line as it is
-* an interval: `segment:start+count@attempt!deaths`, the two last left out where they are 1 and 0
+* intervals:   `segment:run,run...@attempt!deaths`, the two last left out where they are 1 and 0; a run is
+  `start+count`, after the first one `gap+count` from the end of the one before, `+1` left out
 * a result:    twelve words and a checksum, one line per attempt, in the order of completion
 """
 
@@ -21,6 +22,9 @@ LOST = b"lost"
 OUTCOMES = frozenset((FINISHED, FAILED, RETURNED, LOST))
 RECORDED_AS_FAILED = frozenset((FAILED, LOST))
 RESULT_WORDS = 13
+
+LONGEST_GROUP = 64
+"""Intervals in one word at most: whoever takes the first of `returned` parses one word."""
 
 _JSON_START = b'{"command":'
 
@@ -51,27 +55,59 @@ class Interval:
         return replace(self, attempt=self.attempt + 1, deaths=self.deaths + died)
 
     def __str__(self) -> str:
-        attempt = f"@{self.attempt}" if self.attempt != 1 else ""
-        deaths = f"!{self.deaths}" if self.deaths else ""
-        return f"{self.segment}:{self.start}+{self.count}{attempt}{deaths}"
+        return _word([self])
 
 
-def parse_interval(word: str) -> Interval:
-    """The interval that `word` stands for; ValueError where it is none."""
+def parse_group(word: str) -> list[Interval]:
+    """The intervals that one word stands for, in the order of their places; ValueError where it is none."""
     rest, _, deaths = word.partition("!")
     rest, _, attempt = rest.partition("@")
-    segment, _, rest = rest.partition(":")
-    start, _, count = rest.partition("+")
-    return Interval(int(segment), int(start), int(count), int(attempt or 1), int(deaths or 0))
+    segment, _, runs = rest.partition(":")
+    number, attempts, died = int(segment), int(attempt or 1), int(deaths or 0)
+    place = 0
+    found = []
+    for run in runs.split(","):
+        gap, more, count = run.partition("+")
+        one = Interval(number, place + int(gap), int(count) if more else 1, attempts, died)
+        found.append(one)
+        place = one.stop
+    return found
 
 
 def parse_intervals(text: str) -> list[Interval]:
-    return [parse_interval(word) for word in text.split()]
+    return [one for word in text.split() for one in parse_group(word)]
 
 
 def write_intervals(intervals: Iterable[Interval]) -> str:
     """One string for all `intervals`, neighbours joined; their order stays."""
-    return " ".join(map(str, joined(intervals)))
+    words: list[str] = []
+    group: list[Interval] = []
+    for one in joined(intervals):
+        if group and (len(group) == LONGEST_GROUP or not _follows(group[-1], one)):
+            words.append(_word(group))
+            group = []
+        group.append(one)
+    if group:
+        words.append(_word(group))
+    return " ".join(words)
+
+
+def _follows(before: Interval, one: Interval) -> bool:
+    kind = (one.segment, one.attempt, one.deaths)
+    return (before.segment, before.attempt, before.deaths) == kind and one.start >= before.stop
+
+
+def _word(group: list[Interval]) -> str:
+    place = 0
+    runs = []
+    for one in group:
+        count = f"+{one.count}" if one.count != 1 else ""
+        runs.append(f"{one.start - place}{count}")
+        place = one.stop
+    first = group[0]
+    attempt = f"@{first.attempt}" if first.attempt != 1 else ""
+    deaths = f"!{first.deaths}" if first.deaths else ""
+    return f"{first.segment}:{','.join(runs)}{attempt}{deaths}"
 
 
 def joined(intervals: Iterable[Interval]) -> Iterator[Interval]:

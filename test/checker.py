@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 EPOCH = re.compile(r"\d{6,}-[0-9a-f]{8}")
 JOURNAL = re.compile(r"(?P<name>.+-[0-9a-f]{8}(-r\d+)?)(\.(?P<bytes>\d+))?")
-INTERVAL = re.compile(r"(\d+):(\d+)\+(\d+)(?:@(\d+))?(?:!(\d+))?")
+INTERVAL = re.compile(r"(\d+):(\d+(?:\+\d+)?(?:,\d+(?:\+\d+)?)*)(?:@(\d+))?(?:!(\d+))?")
 INDEX_MAGIC = b"taskfarmer index 1\n"
 INDEX_ENTRY = struct.Struct("<QI")
 BLOCK = 64
@@ -151,21 +151,25 @@ def intervals(text: str, state: dict[str, Any]) -> list[tuple[int, int]]:
         match = INTERVAL.fullmatch(word)
         if match is None:
             raise Problem(f"{word!r} is no interval")
-        number, start, count = (int(match[group]) for group in (1, 2, 3))
-        if count < 1 or start + count > state["segments"][number]["next"]:
-            raise Problem(f"interval {word} holds tasks that were never given out")
-        first = state["segments"][number]["first"] + start
-        found += [(first + place, int(match[4] or 1)) for place in range(count)]
+        number, place = int(match[1]), 0
+        for run in match[2].split(","):
+            gap, _, count = run.partition("+")
+            start, stop = place + int(gap), place + int(gap) + int(count or 1)
+            if stop <= start or stop > state["segments"][number]["next"]:
+                raise Problem(f"interval {word} holds tasks that were never given out")
+            first = state["segments"][number]["first"]
+            found += [(first + one, int(match[3] or 1)) for one in range(start, stop)]
+            place = stop
     return found
 
 
 def read_results(workdir: Path, state: dict[str, Any], report: Report) -> None:
     """Every line that counts, of every journal that there ever was."""
     counted: dict[str, int] = {}
-    for entry in state["farmers"].values():
-        counted[entry["journal"]] = entry["bytes"]
+    for name, entry in state["farmers"].items():
+        counted[entry[4] if len(entry) > 4 else name] = entry[2]
     for name, size in state["departed"].items():
-        if name in counted and counted[name]:
+        if counted.get(name):
             report.problems.append(f"journal {name} is a farmer's, and departed")
         counted[name] = size
     there: dict[str, Path] = {}
@@ -231,7 +235,7 @@ def place_tasks(state: dict[str, Any], report: Report, retried: bool) -> None:
     for task, attempt in intervals(state["returned"], state):
         put(task, "unprocessed", attempt)
     for name, entry in state["farmers"].items():
-        for task, attempt in intervals(entry["claims"], state):
+        for task, attempt in intervals(entry[1], state):
             put(task, f"held by {name}", attempt)
     ends: dict[int, dict[int, str]] = {}
     for (task, attempt), count in Counter((line.task, line.attempt) for line in report.lines).items():

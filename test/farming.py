@@ -17,7 +17,11 @@ from typing import Any
 import pytest
 
 TEST = Path(__file__).parent
-LAUNCH = "import os,sys,fcntl;f=os.open(sys.argv[1],os.O_RDONLY);fcntl.flock(f,fcntl.LOCK_SH);os.execv(sys.argv[2],sys.argv[2:])"
+LAUNCH = """
+import fcntl, os, sys
+fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_SH)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def need(condition: object, reason: str) -> None:
@@ -26,13 +30,6 @@ def need(condition: object, reason: str) -> None:
         if os.environ.get("CI"):
             pytest.fail(f"needed here: {reason}")
         pytest.skip(reason)
-
-
-def command() -> list[str]:
-    """The command line of taskfarmer, or a stand-in for it while it is not there."""
-    if not os.environ.get("STAND_IN"):
-        return [sys.executable, "-m", "taskfarmer"]
-    return [sys.executable, str(TEST / "sharing" / "stand_in.py")]
 
 
 def eventually(condition: Callable[[], Any], what: str, seconds: float = 30.0, every: float = 0.02) -> Any:
@@ -84,7 +81,7 @@ class Farmer:
 
     def __init__(self, arguments: list[str], folder: Path, node: str | None = None, after: Path | None = None) -> None:
         self.node = node
-        words = [*command(), "run", *arguments]
+        words = [sys.executable, "-m", "taskfarmer", "run", *arguments]
         if node:
             inner = f'hostname {node}; "$@"; exit $?'
             words = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "sh", "-c", inner, "sh", *words]

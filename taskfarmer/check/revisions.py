@@ -108,7 +108,7 @@ def _names(workdir: Workdir, findings: Findings) -> Iterator[tuple[str, int]]:
 def _snapshot(number: int, path: str, document: dict[str, Any], findings: Findings) -> Snapshot:
     try:
         farmers = document["farmers"]
-        sizes = {str(entry["journal"]): int(entry["bytes"]) for entry in farmers.values()}
+        sizes = {str(entry[4] if len(entry) > 4 else name): int(entry[2]) for name, entry in farmers.items()}
         sizes.update({str(name): int(size) for name, size in document["departed"].items()})
         segments = tuple(
             Span(str(one["file"]), int(one["first"]), int(one["tasks"]), int(one["next"]))
@@ -120,13 +120,13 @@ def _snapshot(number: int, path: str, document: dict[str, Any], findings: Findin
             str(document["epoch"]),
             segments,
             str(document["returned"]),
-            {str(name): str(entry["claims"]) for name, entry in farmers.items()},
+            {str(name): str(entry[1]) for name, entry in farmers.items()},
             sizes,
             int(document["closed_bytes"]),
             int(document["finished"]),
             int(document["failed"]),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise findings.give_up(path, f"not as revisions are ({type(error).__name__}: {error})") from error
 
 

@@ -8,24 +8,22 @@ checks that, and `docs/workdir-format.md` names each member.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 from taskfarmer.errors import Expelled, StaleView
 from taskfarmer.model import (
     Interval,
     counted,
-    joined,
-    parse_interval,
+    parse_group,
     parse_intervals,
     without,
     write_intervals,
 )
 
 FORMAT = 1
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Entry:
     journal: str
     bytes: int
     slots: int
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -200,11 +198,13 @@ def claim(state: State, farmer: str, want: int) -> State:
     returned = state.returned
     while want and returned:
         word, _, rest = returned.partition(" ")
-        one = parse_interval(word)
-        take = min(want, one.count)
-        got.append(one.part(0, take))
-        want -= take
-        returned = rest if take == one.count else f"{one.part(take, one.count - take)} {rest}".rstrip()
+        left: list[Interval] = []
+        for one in parse_group(word):
+            take = min(want, one.count)
+            got.append(one.part(0, take))
+            left.append(one.part(take, one.count - take))
+            want -= take
+        returned = f"{write_intervals(left)} {rest}".strip()
     segments = list(state.segments)
     for number, segment in enumerate(segments):
         take = min(want, segment.tasks - segment.next)
@@ -212,13 +212,18 @@ def claim(state: State, farmer: str, want: int) -> State:
             got.append(Interval(number, segment.next, take))
             segments[number] = replace(segment, next=segment.next + take)
             want -= take
-    claims = write_intervals(joined([*parse_intervals(entry.claims), *got]))
+    claims = write_intervals(sorted([*parse_intervals(entry.claims), *got], key=_place))
     return replace(
         state,
         returned=returned,
         segments=tuple(segments),
         farmers={**state.farmers, farmer: replace(entry, claims=claims)},
     )
+
+
+def _place(one: Interval) -> tuple[int, int, int, int]:
+    """Claims are kept in this order, in which they are shortest; it means nothing."""
+    return one.segment, one.attempt, one.deaths, one.start
 
 
 def stamp(state: State, farmer: str, seq: int) -> State:
@@ -342,25 +347,36 @@ _SCALARS = (
 def to_document(state: State) -> dict[str, Any]:
     document: dict[str, Any] = {"format": FORMAT, **{name: getattr(state, name) for name in _SCALARS}}
     document["by"] = list(state.by)
-    document["segments"] = [_plain(segment) for segment in state.segments]
-    document["farmers"] = {name: _plain(entry) for name, entry in state.farmers.items()}
+    document["segments"] = [_segment_document(segment) for segment in state.segments]
+    document["farmers"] = {name: _entry_document(name, entry) for name, entry in state.farmers.items()}
     document["departed"] = dict(state.departed)
     return {**state.extra, **document}
 
 
-def _plain(value: Segment | Entry) -> dict[str, Any]:
-    members = dict(vars(value))
+def _segment_document(segment: Segment) -> dict[str, Any]:
+    members = dict(vars(segment))
     return {**members.pop("extra"), **members}
 
 
-def _value(kind: Callable[..., T], known: frozenset[str], document: Mapping[str, Any]) -> T:
-    """A Segment or an Entry; members of it that a later version added are kept."""
-    extra = {name: value for name, value in document.items() if name not in known}
-    return kind(**{name: value for name, value in document.items() if name in known}, extra=extra)
+def _segment(document: Mapping[str, Any]) -> Segment:
+    extra = {name: value for name, value in document.items() if name not in _SEGMENT}
+    return Segment(**{name: value for name, value in document.items() if name in _SEGMENT}, extra=extra)
 
 
 _SEGMENT = frozenset(Segment.__dataclass_fields__) - {"extra"}
-_ENTRY = frozenset(Entry.__dataclass_fields__) - {"extra"}
+
+
+def _entry_document(farmer: str, entry: Entry) -> list[Any]:
+    """There is an entry for each of perhaps a thousand farmers, so it is short: what is as ever is left out."""
+    document: list[Any] = [entry.seq, entry.claims, entry.bytes, entry.slots]
+    if entry.journal != farmer or entry.extra:
+        document.append(entry.journal)
+    return [*document, *entry.extra]
+
+
+def _entry(farmer: str, document: list[Any]) -> Entry:
+    seq, claims, size, slots, *more = document
+    return Entry(seq, claims, more[0] if more else farmer, size, slots, tuple(more[1:]))
 
 
 def from_document(document: Mapping[str, Any]) -> State:
@@ -369,8 +385,8 @@ def from_document(document: Mapping[str, Any]) -> State:
     return State(
         **{name: document[name] for name in _SCALARS},
         by=(document["by"][0], document["by"][1]),
-        segments=tuple(_value(Segment, _SEGMENT, segment) for segment in document["segments"]),
-        farmers={name: _value(Entry, _ENTRY, entry) for name, entry in document["farmers"].items()},
+        segments=tuple(_segment(segment) for segment in document["segments"]),
+        farmers={name: _entry(name, entry) for name, entry in document["farmers"].items()},
         departed=document["departed"],
         extra={name: value for name, value in document.items() if name not in known},
     )

@@ -304,7 +304,7 @@ def test_many_findings_of_one_kind_are_counted_rather_than_told(farm: Path, hous
 
 
 def test_views_that_are_behind_while_a_farmer_is_registered_are_notes(farm: Path, house: House) -> None:
-    entry = {"seq": 1, "claims": "", "journal": "host-1-00000000", "bytes": 0, "slots": 1}
+    entry = [1, "", 0, 1]
     alter(farm, lambda document: document.update(farmers={"host-1-00000000": entry}))
     (farm / "finished").write_bytes(b"")
     status, lines = check(house)

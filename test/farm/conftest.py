@@ -1,4 +1,7 @@
-"""A user's folder, the farm in it, and farmers as processes. Whatever a test starts is found by a mark, and ended by pid."""
+"""A user's folder, the farm in it, and farmers as processes.
+
+Whatever a test starts carries a mark in its environment; it is found by that, and ended by its pid.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +127,9 @@ class Farm:
         words: Sequence[str] | None = None,
     ) -> Farmer:
         """Start a farmer on the list. `before` is a program to start it with, `words` another command line."""
-        variables = {name: value for name, value in os.environ.items() if name not in ("SCRATCH", "TASKFARMER_CONFIG_DIR")}
+        variables = {
+            name: value for name, value in os.environ.items() if name not in ("SCRATCH", "TASKFARMER_CONFIG_DIR")
+        }
         variables |= {"PYTHONPATH": str(TEST.parent), "HOME": str(self.folder), MARK: self.mark}
         variables |= self.environment | dict(environment or {})
         line = words if words is not None else [*command_line(), str(tasklist or self.list), *map(str, options)]

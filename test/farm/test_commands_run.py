@@ -151,14 +151,18 @@ def test_no_shell_is_started_for_a_plain_program_with_plain_words(farm: Farm) ->
     # every bash that runs a command reads the file that BASH_ENV names, so each leaves a word
     (farm.folder / "witness").write_text(f"echo $PROC_NUMBER >> {farm.folder}/shells\n")
     farm.environment = {"BASH_ENV": str(farm.folder / "witness")}
-    farm.write("printenv PROC_NUMBER", "printenv PROC_NUMBER # in a shell", "ls -l --all ./ /", "true", "printenv 'HOME'")
+    farm.write(
+        "printenv PROC_NUMBER", "printenv PROC_NUMBER # in a shell", "ls -l --all ./ /", "true", "printenv 'HOME'"
+    )
     assert farm.run("-n", 1).wait() == 0
     assert (farm.folder / "shells").read_text().split() == ["1", "4"]
     assert farm.log(0) == "0\n"
 
 
 def test_a_list_whose_last_line_has_no_newline_runs_whole(farm: Farm) -> None:
-    farm.list.write_bytes(b"# a comment\n\n \t \necho first\n#echo never\n  # a command for bash, and not for us\necho last")
+    farm.list.write_bytes(
+        b"# a comment\n\n \t \necho first\n#echo never\n  # a command for bash, and not for us\necho last"
+    )
     assert farm.run().wait() == 0
     assert farm.view("finished") == {
         0: b"echo first",
@@ -239,5 +243,3 @@ def test_a_line_may_start_a_process_group_that_ends_after_it(farm: Farm) -> None
     farm.write("sleep 1000 & echo left", "setsid sleep 1000 & echo left")
     assert farm.run("--grace", 1).wait() == 0
     farm.no_survivors()
-
-

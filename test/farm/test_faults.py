@@ -24,7 +24,9 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A file system of 2 MiB and 400 files."""
     point = tmp_path_factory.mktemp("disk")
     need(os.getuid() == 0, "mounting a small file system needs root")
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=400", "tmpfs", str(point)], capture_output=True, text=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=400", "tmpfs", str(point)], capture_output=True, text=True
+    )
     need(made.returncode == 0, f"no tmpfs can be mounted: {made.stderr.strip()}")
     try:
         yield point

@@ -1,4 +1,4 @@
-"""A farmer that is told to go, at any point of its life: nobody survives, everything is given back, the next run does it."""
+"""A farmer that is told to go, at any point of its life: nobody survives, and everything is given back."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def stubborn(farm: Farm, kind: str) -> str:
     """A task that is hard to end at its first attempt, and ends well at its second."""
     if not STUBBORN[kind]:
         program = farm.folder / "program"
-        program.write_text(f"#!/bin/bash\n[ $TASKFARMER_ATTEMPT = 1 ] || exit 0\n: > {farm.started}/$PROC_NUMBER\nsleep 1000\n")
+        program.write_text(
+            f"#!/bin/bash\n[ $TASKFARMER_ATTEMPT = 1 ] || exit 0\n: > {farm.started}/$PROC_NUMBER\nsleep 1000\n"
+        )
         program.chmod(0o755)
         return str(program)
     return f"[ $TASKFARMER_ATTEMPT = 1 ] || exit 0; {farm.begun(STUBBORN[kind])}"

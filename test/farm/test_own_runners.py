@@ -27,7 +27,8 @@ class Old(Runner):
         my_env['PROC_NUMBER'] = str(taskid)
         logfh.write('{} {}\\n'.format(self.greeting, taskid))
         logfh.flush()
-        self.execute = subprocess.Popen(['/bin/bash', '-c', command], stdin=None, stdout=logfh, stderr=logfh, env=my_env)
+        self.execute = subprocess.Popen(
+            ['/bin/bash', '-c', command], stdin=None, stdout=logfh, stderr=logfh, env=my_env)
         self.execute.communicate()
         return self.execute.returncode
 
@@ -221,7 +222,7 @@ def test_shifter_gets_its_options_and_the_setup_reaches_every_task(farm: Farm) -
     )
     farm.environment |= {"TMPDIR": str(farm.folder / "tmp"), "BASH_ENV": "/no/such/file"}
     (farm.folder / "tmp").mkdir()
-    farm.write("echo $SET \"$PROC_NUMBER\" [$BASH_ENV]", "tell me; echo 'a  b' | tr a A", "exit 7", farm.begun("true"))
+    farm.write('echo $SET "$PROC_NUMBER" [$BASH_ENV]', "tell me; echo 'a  b' | tr a A", "exit 7", farm.begun("true"))
     farmer = farm.run("-n", 2, "-r", "contained")
     assert farmer.wait() == 1, farmer.said
     assert farm.log(0) == "up 0 []\n"

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ def overlaps(slices: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[st
         lanes.setdefault((one["pid"], one["tid"]), []).append(one)
     for lane in lanes.values():
         lane.sort(key=lambda one: (one["ts"], one["ts"] + one["dur"]))
-        for first, second in zip(lane, lane[1:], strict=False):
+        for first, second in pairwise(lane):
             if first["ts"] + first["dur"] > second["ts"] + 2:
                 found.append((first, second))
     return found

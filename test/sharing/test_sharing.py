@@ -19,6 +19,10 @@ import pytest
 from checker import check
 from farming import Farmer, Field, eventually, lives, need, tree
 
+from taskfarmer.ledger import farmfile
+from taskfarmer.ledger.ledger import Ledger
+from taskfarmer.workdir import Workdir
+
 LONG = "sleep 300"
 
 
@@ -156,7 +160,7 @@ def test_farmers_of_a_deleted_farm_end_their_tasks_and_write_nothing(field: Fiel
         eventually(lambda: holds(field, 2), "the new farm")
         other.signal(signal.SIGUSR1)
         assert other.wait() == 75
-        before = {path for path in field.workdir.rglob("*")}
+        before = set(field.workdir.rglob("*"))
         content = {path: path.read_bytes() for path in before if path.is_file()}
     farmer.signal(signal.SIGCONT)
     one_word(farmer, 74, "deleted or made anew")
@@ -223,7 +227,7 @@ def test_a_torn_result_at_the_end_of_a_dead_farmers_journal_does_not_count(field
     eventually(lambda: holds(field, 3), "three running tasks")
     farmer.kill_tree()
     farmer.wait()
-    name = next(iter(check(field.workdir).state["farmers"].values()))["journal"]
+    name = next(iter(check(field.workdir).state["farmers"]))
     with open(field.workdir / "results" / name, "ab") as file:
         whole = b"0 1 0 1.000000 2.000000 finished 0 0 0.000000 0.000000 1 files"
         file.write(b"%s %08x\n" % (whole, zlib.crc32(whole)))
@@ -266,6 +270,17 @@ def test_a_view_that_was_harmed_is_made_anew(field: Field, view: str, harm: Any)
     report = check(field.workdir, views=True)
     assert report.problems == []
     assert (len(report.finished), len(report.failed)) == (8, 4)
+
+
+def test_views_are_exact_although_a_retry_was_killed_before_it_made_them_anew(field: Field) -> None:
+    field.write(["true", f"test -e {field.folder}/ready"])
+    assert field.run("--proc", 1).process.returncode == 1
+    workdir = Workdir.at(str(field.workdir))
+    assert Ledger(workdir, farmfile.demand(workdir), "a verb").retry() == 1
+    (field.folder / "ready").touch()
+    assert field.run("--proc", 1).process.returncode == 0
+    report = check(field.workdir, views=True, retried=True)
+    assert (report.problems, report.finished) == ([], {0, 1})
 
 
 def test_views_are_exact_after_every_way_of_ending_together(field: Field) -> None:

@@ -111,8 +111,9 @@ def judge(storm: Storm, drain: Farmer, tasks: int) -> Report:
     report = check(storm.field.workdir, views=True)
     runs = storm.field.runs()
     print(
-        f"seed {storm.seed}: {dict(storm.did)}, {storm.started} farmers; {len(report.finished)} of {tasks} finished in "
-        f"{sum(runs.values())} runs ({sum(runs.values()) / tasks - 1:.1%} again), revision {report.state.get('revision')}"
+        f"seed {storm.seed}: {dict(storm.did)}, {storm.started} farmers; {len(report.finished)} of {tasks} finished, "
+        f"{sum(runs.values())} runs ({sum(runs.values()) / tasks - 1:.1%} again), "
+        f"revision {report.state.get('revision')}"
     )
     assert report.problems == [], f"{drain.process.returncode}\n{drain.said}"
     assert (drain.process.returncode, len(report.finished)) == (0, tasks), drain.said
@@ -126,7 +127,7 @@ def judge(storm: Storm, drain: Farmer, tasks: int) -> Report:
 
 def storm_over(field: Field, places: tuple[Path, ...], seed: int, seconds: float, tasks: int, **more: int) -> None:
     print(f"seed {seed}")
-    field.appending(tasks, then='sleep 0.$(($$ % 4 + 1))')
+    field.appending(tasks, then="sleep 0.$(($$ % 6 + 1))")
     storm = Storm(field, seed, places, seconds, **more)
     storm.rage()
     judge(storm, storm.calm(), tasks)
@@ -158,7 +159,9 @@ def test_a_campaign_of_storms(field: Field, tmp_path_factory: pytest.TempPathFac
         storm_over(field, (field.folder,), seed, 3600, tasks, strikes=strikes)
         return
     points = tmp_path_factory.mktemp("mounts")
-    with mounts(field.folder, points / "one", points / "two", options=LYING_CACHES if "stale" in kind else ()) as places:
+    with mounts(
+        field.folder, points / "one", points / "two", options=LYING_CACHES if "stale" in kind else ()
+    ) as places:
         try:
             storm_over(field, places, seed, 3600, tasks, strikes=strikes)
         finally:
@@ -166,7 +169,10 @@ def test_a_campaign_of_storms(field: Field, tmp_path_factory: pytest.TempPathFac
 
 
 def test_the_mounts_of_the_storm_do_lie_about_locks(tmp_path: Path) -> None:
-    script = "import fcntl,sys;f=open(sys.argv[1]+'/f','a');fcntl.flock(f,fcntl.LOCK_EX|fcntl.LOCK_NB);print(1,flush=1);input()"
+    script = (
+        "import fcntl, sys; file = open(sys.argv[1] + '/f', 'a'); fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB); "
+        "print(1, flush=True); input()"
+    )
     source = tmp_path / "source"
     source.mkdir()
     with mounts(source, tmp_path / "one", tmp_path / "two") as places:

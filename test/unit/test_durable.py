@@ -95,7 +95,7 @@ def test_a_stale_handle_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_system_without_hard_links_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", fails(errno.EPERM))
-    with pytest.raises(NotAFarm, match="no hard links.*-w DIR"):
+    with pytest.raises(NotAFarm, match=r"no hard links.*-w DIR"):
         durable.prove_links(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,7 @@ from taskfarmer.model import (
     Interval,
     counted,
     joined,
-    parse_interval,
+    parse_group,
     parse_intervals,
     parse_result,
     parse_task,
@@ -54,16 +54,16 @@ def test_commands_that_look_like_our_own_form_survive(command: bytes) -> None:
 
 @given(intervals)
 def test_an_interval_is_read_as_it_was_written(one: Interval) -> None:
-    assert parse_interval(str(one)) == one
+    assert parse_group(str(one)) == [one]
 
 
-@pytest.mark.parametrize("word", ["", "1", "0:1", "a:1+1", "0:1+", "0:1+1@", "0:1+1@x"])
+@pytest.mark.parametrize("word", ["", "1", "0:", "0:1,", "a:1+1", "0:1+", "0:1+1@", "0:1+1@x"])
 def test_what_is_no_interval_is_refused(word: str) -> None:
     if word == "0:1+1@":
-        assert parse_interval(word).attempt == 1
+        assert parse_group(word)[0].attempt == 1
         return
     with pytest.raises(ValueError, match="invalid literal"):
-        parse_interval(word)
+        parse_group(word)
 
 
 @given(st.lists(intervals))

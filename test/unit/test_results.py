@@ -71,7 +71,7 @@ def test_attempts_that_were_given_back_are_in_the_run_and_record_nothing(workdir
     lines = (line(0, RETURNED), line(1))
     what = left(workdir, holding(), *lines)
     assert what.bytes == sum(map(len, lines))
-    assert states.expel(holding(), ME, what).returned == "0:0+1@2 0:2+8@2"
+    assert states.expel(holding(), ME, what).returned == "0:0,1+8@2"
 
 
 def test_what_counts_already_is_not_counted_again(workdir: Workdir) -> None:
