@@ -23,7 +23,6 @@ from taskfarmer.farmer.runner import find_runner
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.liveness import Identity, introduce
-from taskfarmer.ledger.state import State
 from taskfarmer.model import FAILED, LOST
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.member import Happened
@@ -146,7 +145,7 @@ class Farmer:
         if not state.left:
             self.neighbours.look_around()
             state = self.ledger.look()
-        return state.left or (self.settings.wait and self._held_elsewhere(state))
+        return state.left or self.neighbours.worth_waiting(state, self.settings)
 
     def _taking(self, now: float) -> bool:
         return now >= self._hold_until and not self.stopped_by
@@ -286,11 +285,7 @@ class Farmer:
         if state.left:
             exchanges.again()
             return False
-        return not (self.settings.wait and self._held_elsewhere(state))
-
-    def _held_elsewhere(self, state: State) -> bool:
-        """Whether others hold tasks; a farmer that only waits, as we may, holds none."""
-        return any(entry.claims for farmer, entry in state.farmers.items() if farmer != self.identity.farmer)
+        return not self.neighbours.worth_waiting(state, self.settings)
 
     # --- the end -------------------------------------------------------------------------------
 

@@ -7,13 +7,16 @@ file system hung, first asks the ledger whether it is still in it.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 
 from taskfarmer.errors import StorageError
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.ledger.ledger import Ledger
-from taskfarmer.ledger.liveness import Identity, Presence, Watch
-from taskfarmer.settings import Reporter
+from taskfarmer.ledger.liveness import Identity, Presence, Watch, identity_of, process_start
+from taskfarmer.ledger.state import State
+from taskfarmer.pool.processes import STUCK_AFTER
+from taskfarmer.settings import Reporter, Settings
 
 WATCHED = 2
 WATCHED_WHEN_IDLE = 64
@@ -31,6 +34,7 @@ class Neighbours:
         self.presence: Presence | None = None
         self.next_beat = 0.0
         self._last_beat = 0.0
+        self._killed_since: float | None = None
 
     def appear(self, now: float) -> None:
         """Show that we are there, from now on."""
@@ -71,6 +75,29 @@ class Neighbours:
     def look_around(self) -> None:
         """Expel everybody whose death can be seen without waiting."""
         self.expel(self.watch.suspects(self.ledger.look().farmers))
+
+    def worth_waiting(self, state: State, settings: Settings) -> bool:
+        """Whether others hold tasks that may come to us: with --wait any, else those of a farmer that was killed here.
+
+        Its workers end them within the grace time, which is as long as we wait for that.
+        """
+        holders = [farmer for farmer, entry in state.farmers.items() if entry.claims and farmer != self.identity.farmer]
+        if settings.wait:
+            return bool(holders)
+        if not any(self._killed(farmer) for farmer in self.watch.suspects(holders)):
+            self._killed_since = None
+            return False
+        now = time.monotonic()
+        if self._killed_since is None:
+            self._killed_since = now
+        return now - self._killed_since < settings.grace + STUCK_AFTER
+
+    def _killed(self, farmer: str) -> bool:
+        """Whether a farmer's process is gone from this very node; its workers may still be there."""
+        me, them = self.identity, identity_of(self.workdir, farmer)
+        if them is None or not them.boot or (them.boot, them.pid_namespace) != (me.boot, me.pid_namespace):
+            return False
+        return process_start(them.pid) != them.pid_start
 
     def expel(self, farmers: Iterable[str]) -> None:
         """Expel those of `farmers` that are dead on evidence."""

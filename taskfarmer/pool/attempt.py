@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskfarmer.errors import TaskFarmerError
-from taskfarmer.runners.base import NOT_STARTED, CommandRunner, start_failure
+from taskfarmer.runners.base import NOT_STARTED, CommandRunner, Runner, start_failure
 
 _NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 # what Python or a farmer may have changed; the rest is as it was given to us
@@ -32,7 +32,7 @@ class NotStarted(TaskFarmerError):
 
 @dataclass(frozen=True)
 class Place:
-    """What all tasks of one worker have in common."""
+    """What all tasks of one slot have in common."""
 
     slot: int
     farmer: str
@@ -40,6 +40,11 @@ class Place:
     workdir: str
     logs: str
     logs_fd: int
+
+
+def runs_programs(runner: Runner) -> bool:
+    """Whether a runner only says which program to start; one that has a `run` of its own does all by itself."""
+    return isinstance(runner, CommandRunner) and type(runner).run is CommandRunner.run
 
 
 class Environment:

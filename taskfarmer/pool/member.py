@@ -1,4 +1,4 @@
-"""What a pool keeps of its workers and of the tasks that it has: stock, batches, members, news."""
+"""What a pool keeps of its workers and of the tasks that it has: stock, batches, seats, members, news."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing.process
 import socket
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from taskfarmer.ledger.ledger import Tidings
@@ -51,19 +52,27 @@ class Stock:
         return part, lines
 
 
-class Member:
-    """One worker as its farmer knows it."""
+class Seat:
+    """One slot as its farmer knows it: the batches that are with its worker, the first of them being run."""
 
-    def __init__(self, slot: int, process: multiprocessing.process.BaseProcess, link: socket.socket) -> None:
+    def __init__(self, slot: int, member: Member) -> None:
         self.slot = slot
-        self.process = process
-        self.link = link
-        self.feed = NewsFeed()
-        self.out = bytearray()
+        self.member = member
         self.batches: deque[Batch] = deque()
         self.outstanding = 0
         self.moved = time.monotonic()
         self.asked = False
+
+
+class Member:
+    """One worker as its farmer knows it: a process, the pipe to it, and its slots."""
+
+    def __init__(self, slots: Iterable[int], process: multiprocessing.process.BaseProcess, link: socket.socket) -> None:
+        self.process = process
+        self.link = link
+        self.feed = NewsFeed()
+        self.out = bytearray()
+        self.seats = {slot: Seat(slot, self) for slot in slots}
 
     @property
     def pid(self) -> int:

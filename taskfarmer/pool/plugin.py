@@ -1,4 +1,4 @@
-"""A task run by a runner of the user's own: a class whose `run` does everything by itself.
+"""A worker for a runner of the user's own: a class whose `run` does everything by itself.
 
 The contract is PyTaskFarmer's: `run(taskid, command, logfh)` in the worker's main thread, with the
 task's variables in `os.environ`, and `terminate()` out of the signal handler while `run` waits.
@@ -7,11 +7,69 @@ task's variables in `os.environ`, and `terminate()` out of the signal handler wh
 from __future__ import annotations
 
 import os
+import resource
+import signal
+import socket
 import traceback
+from types import FrameType
 from typing import TextIO
 
-from taskfarmer.pool.attempt import Environment, Place, open_log
+from taskfarmer.pool.attempt import Environment, NotStarted, Place, open_log
+from taskfarmer.pool.processes import descendants, end_descendants, reap, send
+from taskfarmer.pool.slot import Slot, Task
+from taskfarmer.pool.worker import Job, Worker
 from taskfarmer.runners.base import Runner
+
+
+class PluginWorker(Worker):
+    """Serves one slot, since `run` does not return before the task has ended."""
+
+    def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
+        self.plugin = PluginTask(job.places[0], job.runner)
+        super().__init__(job, link, shown)
+
+    def on_term(self, number: int, frame: FrameType | None) -> None:
+        super().on_term(number, frame)
+        self.plugin.terminate()
+        # one that does not heed it waits for its program: that one is ended when the grace time is over
+        signal.signal(signal.SIGALRM, _end_tree)
+        signal.setitimer(signal.ITIMER_REAL, max(self.job.grace, 0.001), 0.1)
+
+    def run(self) -> None:
+        (slot,) = self.slots.values()
+        while not self.stopping:
+            task = self.begin(slot)
+            if task is not None:
+                self._task(slot, task)
+            elif self.quitting:
+                break
+            else:
+                self.flush()
+                reap()
+                self.poll.poll()
+                self.hear()
+        self.end_all()
+
+    def _task(self, slot: Slot, task: Task) -> None:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        try:
+            status = self.plugin.run(task.task_id, task.batch.attempt, os.fsdecode(task.command))
+        except NotStarted as error:
+            self.not_begun(slot, task, error)
+            return
+        self.hear()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if self.stopping:
+            end_descendants(self.deadline, nap=self.nap)
+        usage = (after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, after.ru_maxrss)
+        self.end(slot, task, status, usage)
+        # a task of a runner of one's own is told at once: the next one may take hours, and nobody listens
+        self.flush()
+
+
+def _end_tree(number: int, frame: FrameType | None) -> None:
+    for pid in descendants(os.getpid()):
+        send(pid, signal.SIGKILL)
 
 
 class PluginTask:

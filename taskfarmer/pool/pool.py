@@ -15,22 +15,36 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from taskfarmer import signals
 from taskfarmer.model import RETURNED, Interval, parse_task, result_line
 from taskfarmer.pool import wire
-from taskfarmer.pool.attempt import Place
-from taskfarmer.pool.member import Batch, Happened, Member, Stock
+from taskfarmer.pool.attempt import Place, runs_programs
+from taskfarmer.pool.life import work
+from taskfarmer.pool.member import Batch, Happened, Member, Seat, Stock
 from taskfarmer.pool.processes import STUCK_AFTER, adopt_orphans, descendants, end_descendants, reap, send
+from taskfarmer.pool.slot import SHOWN
 from taskfarmer.pool.wire import News, Order
-from taskfarmer.pool.worker import SLOT, Job, work
+from taskfarmer.pool.worker import Job
 from taskfarmer.runners.base import Runner
 from taskfarmer.trace import farmer_number, time_slice
 
 _STRIDE = 64
 _UNRESPONSIVE = 2.0
 SIGKILLED = 9
+FEW = 8
+"""Workers that have a slot each; where there are more slots, a worker serves up to as many."""
+
+
+def _teams(slots: int, runner: Runner) -> list[range]:
+    """The slots of each worker.
+
+    A runner of the user's own is alone in its process: PyTaskFarmer's contract has one task at a time.
+    """
+    ours = runs_programs(runner) and type(runner).__module__.startswith("taskfarmer.")
+    width = min(FEW, -(-slots // FEW)) if ours else 1
+    return [range(first, min(first + width, slots)) for first in range(0, slots, width)]
 
 
 class Pool:
@@ -48,8 +62,9 @@ class Pool:
         self._wakeup = wakeup
         self._stop_by = 0.0
         self._next_batch = 0
+        self._seats: dict[int, Seat] = {}
         self._hungry: set[int] = set()
-        self._free = deque(range(slots))
+        self._teams = deque(_teams(slots, runner))
         self._context = multiprocessing.get_context("fork")
         self._shared = memoryview(mmap.mmap(-1, _STRIDE * slots))
         self._poll = select.poll()
@@ -60,18 +75,21 @@ class Pool:
 
     def _staff(self) -> None:
         """Start workers for the tasks that are there; a short list needs few."""
-        while self._free and len(self.members) < self.busy + self.queued:
-            self._start(self._free.popleft())
+        while self._teams and len(self._seats) < self.busy + self.queued:
+            self._start(self._teams.popleft())
 
     def _view(self, slot: int) -> memoryview:
         return self._shared[slot * _STRIDE : (slot + 1) * _STRIDE]
 
-    def _start(self, slot: int) -> None:
+    def _start(self, slots: Sequence[int]) -> None:
         ours, theirs = socket.socketpair()
         close = (ours.fileno(), self._wakeup, *(member.link.fileno() for member in self.members.values()))
-        job = Job(self.place(slot), self.runner, self.grace, self.clock, os.getpid(), close)
-        SLOT.pack_into(self._view(slot), 0, 0, 0, 0.0)
-        process = self._context.Process(target=work, args=(job, theirs, self._view(slot)), name=f"slot {slot}")
+        places = tuple(self.place(slot) for slot in slots)
+        job = Job(places, self.runner, self.grace, self.clock, os.getpid(), close)
+        views = [self._view(slot) for slot in slots]
+        for view in views:
+            SHOWN.pack_into(view, 0, 0, 0, 0.0)
+        process = self._context.Process(target=work, args=(job, theirs, views), name=f"slots {slots[0]}-{slots[-1]}")
         signals.hold()  # the child must not run our handlers before it has its own
         try:
             process.start()
@@ -79,15 +97,16 @@ class Pool:
             signals.release()
         theirs.close()
         ours.setblocking(False)
-        member = Member(slot, process, ours)
+        member = Member(slots, process, ours)
         self.members[ours.fileno()] = member
-        self._hungry.add(ours.fileno())
+        self._seats.update(member.seats)
+        self._hungry.update(slots)
         self._poll.register(ours, select.POLLIN)
 
     @property
     def outstanding(self) -> int:
         """Tasks that are with workers."""
-        return sum(member.outstanding for member in self.members.values())
+        return sum(seat.outstanding for seat in self._seats.values())
 
     @property
     def idle(self) -> int:
@@ -96,13 +115,13 @@ class Pool:
 
     @property
     def busy(self) -> int:
-        return sum(member.outstanding > 0 for member in self.members.values())
+        return sum(seat.outstanding > 0 for seat in self._seats.values())
 
     def running(self) -> list[list[int]]:
         """`[slot, task ID, attempt]` of what runs now, as the workers show it."""
         found = []
         for slot in range(self.slots):
-            task, attempt, _ = SLOT.unpack_from(self._shared, slot * _STRIDE)
+            task, attempt, _ = SHOWN.unpack_from(self._shared, slot * _STRIDE)
             if task:
                 found.append([slot, task - 1, attempt])
         return found
@@ -124,21 +143,21 @@ class Pool:
         return self.queue[0].interval if self.queue else None
 
     def dispatch(self, limit: int | None = None) -> None:
-        """Hand tasks to workers that have room, at most `limit` to each."""
+        """Hand tasks to slots that have room, at most `limit` to each."""
         self._staff()
         size = self.batch_size if limit is None else min(limit, self.batch_size)
-        if self.queued < size * len(self.members):
-            size = max(1, self.queued // max(1, len(self.members)))
-        for fd in sorted(self._hungry, key=lambda fd: self.members[fd].outstanding):
-            member = self.members[fd]
+        if self.queued < size * len(self._seats):
+            size = max(1, self.queued // max(1, len(self._seats)))
+        for slot in sorted(self._hungry, key=lambda slot: self._seats[slot].outstanding):
+            seat = self._seats[slot]
             if not self.queue:
                 break
-            if member.outstanding and (size == 1 or member.outstanding > size // 2):
+            if seat.outstanding and (size == 1 or seat.outstanding > size // 2):
                 continue
             interval, lines = self._cut(size)
-            self._give(member, interval, lines)
-            if member.outstanding > size // 2:
-                self._hungry.discard(fd)
+            self._give(seat, interval, lines)
+            if seat.outstanding > size // 2:
+                self._hungry.discard(slot)
 
     def _cut(self, size: int) -> tuple[Interval, list[bytes]]:
         interval, lines = self.queue[0].cut(size)
@@ -147,22 +166,24 @@ class Pool:
         self.queued -= interval.count
         return interval, lines
 
-    def _give(self, member: Member, interval: Interval, lines: list[bytes]) -> None:
+    def _give(self, seat: Seat, interval: Interval, lines: list[bytes]) -> None:
         self._next_batch += 1
-        member.batches.append(Batch(self._next_batch, interval, lines))
-        if not member.outstanding:
-            member.moved = time.monotonic()
-        member.outstanding += interval.count
-        self._send(member, Order(wire.TASKS, self._next_batch, interval.attempt, 0.0, b"".join(lines)))
+        seat.batches.append(Batch(self._next_batch, interval, lines))
+        if not seat.outstanding:
+            seat.moved = time.monotonic()
+        seat.outstanding += interval.count
+        body = b"".join(lines)
+        self._send(seat.member, Order(wire.TASKS, seat.slot, self._next_batch, interval.attempt, 0.0, body))
 
     def rebalance(self, patience: float = 0.2) -> bool:
         """Ask workers that sit on tasks behind a long one to give them back; whether anybody sits on some."""
         now = time.monotonic()
-        sitting = [member for member in self.members.values() if member.outstanding > 1]
-        for member in sitting:
-            if not member.asked and now - member.moved > patience:
-                member.asked = True
-                self._send(member, Order(wire.GIVE_BACK))
+        sitting = [seat for seat in self._seats.values() if seat.outstanding > 1]
+        for seat in sitting:
+            if not seat.asked and now - seat.moved > patience:
+                for other in seat.member.seats.values():
+                    other.asked = True
+                self._send(seat.member, Order(wire.GIVE_BACK))
         return bool(sitting)
 
     def _send(self, member: Member, order: Order) -> None:
@@ -219,10 +240,11 @@ class Pool:
         if news.kind == wire.SURVIVOR:
             happened.survivors += map(int, news.results.split())
             return
+        seat = member.seats[news.slot]
         if news.kind == wire.UNSTARTED:
-            self._unstarted(member, news)
+            self._unstarted(seat, news)
             return
-        batch = member.batches[0]
+        batch = seat.batches[0]
         done = batch.interval.part(batch.done, news.count)
         tidings = happened.tidings
         if news.kind == wire.INTERRUPTED:
@@ -235,63 +257,65 @@ class Pool:
         tidings.seconds += news.seconds
         tidings.ended += news.finished + news.failed
         tidings.views.append((news.finished_lines, news.failed_lines, news.slices))
-        self._progress(member, batch, news.count)
+        self._progress(seat, batch, news.count)
 
-    def _progress(self, member: Member, batch: Batch, count: int) -> None:
+    def _progress(self, seat: Seat, batch: Batch, count: int) -> None:
         batch.done += count
-        member.outstanding -= count
-        member.moved = time.monotonic()
-        member.asked = False
+        seat.outstanding -= count
+        seat.moved = time.monotonic()
+        seat.asked = False
         if not batch.left:
-            member.batches.remove(batch)
-        if member.outstanding <= self.batch_size // 2:
-            self._hungry.add(member.link.fileno())
+            seat.batches.remove(batch)
+        if seat.outstanding <= self.batch_size // 2:
+            self._hungry.add(seat.slot)
 
-    def _unstarted(self, member: Member, news: News) -> None:
-        batch = next(batch for batch in member.batches if batch.number == news.number)
+    def _unstarted(self, seat: Seat, news: News) -> None:
+        batch = next(batch for batch in seat.batches if batch.number == news.number)
         keep = batch.interval.count - news.count
         back = batch.interval.part(keep, news.count)
         self.queue.appendleft(Stock(back, batch.lines[keep:]))
         self.queued += back.count
         batch.interval, batch.lines = batch.interval.part(0, keep), batch.lines[:keep]
-        self._progress(member, batch, 0)
-        member.outstanding -= news.count
-        if member.outstanding <= self.batch_size // 2:
-            self._hungry.add(member.link.fileno())
+        seat.outstanding -= news.count
+        self._progress(seat, batch, 0)
 
     # --- ends ----------------------------------------------------------------------------------
 
     def _lose(self, member: Member, happened: Happened) -> None:
-        """A worker is gone: we told it to go, or its task is ended and given back, and another takes its place."""
+        """A worker is gone: we told it to go, or its tasks are ended and given back, and another takes its place."""
         fd = member.link.fileno()
         self._poll.unregister(member.link)
         member.link.close()
         del self.members[fd]
-        self._hungry.discard(fd)
+        self._hungry.difference_update(member.seats)
+        for slot in member.seats:
+            del self._seats[slot]
         member.process.join(_UNRESPONSIVE)
         if member.process.exitcode is None:
             send(member.pid, signal.SIGKILL)
             member.process.join()
         others = frozenset(other.pid for other in self.members.values())
-        if member.batches:
-            # nobody has the task's process any more but us
+        if any(seat.batches for seat in member.seats.values()):
+            # nobody has the tasks' processes any more but us
             happened.survivors += end_descendants(time.monotonic(), others)
-            self._recover(member, happened)
+            for seat in member.seats.values():
+                self._recover(seat, happened)
         member.process.close()
         if not self.stopping:
-            happened.deaths.append(f"the worker of slot {member.slot} was killed; another one takes its place")
-            self._start(member.slot)
+            slots = ", ".join(map(str, member.seats))
+            happened.deaths.append(f"the worker of slot {slots} was killed; another one takes its place")
+            self._start(tuple(member.seats))
 
-    def _recover(self, member: Member, happened: Happened) -> None:
-        task, attempt, start = SLOT.unpack_from(self._view(member.slot))
-        for batch in member.batches:
+    def _recover(self, seat: Seat, happened: Happened) -> None:
+        task, attempt, start = SHOWN.unpack_from(self._view(seat.slot))
+        for batch in seat.batches:
             rest = batch.interval.part(batch.done, batch.left)
             lines = batch.lines[batch.done :]
             while rest.count:
                 task_id, command = parse_task(lines[0])
                 if task_id == task - 1 and attempt == rest.attempt:
                     happened.tidings.died.append(rest.part(0, 1))
-                    self._record_death(member.slot, task_id, attempt, command, start, happened)
+                    self._record_death(seat.slot, task_id, attempt, command, start, happened)
                     rest, lines = rest.part(1, rest.count - 1), lines[1:]
                     break
                 # it ended, but the worker died before it could tell: it is run again

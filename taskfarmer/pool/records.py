@@ -95,6 +95,7 @@ class Recorder:
         """Everything gathered as one frame; empty from here on."""
         frame = News(
             kind,
+            self.slot,
             self.number,
             self.count,
             self.finished,

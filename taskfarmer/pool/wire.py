@@ -15,33 +15,35 @@ TASKS, GIVE_BACK, STOP, QUIT = b"T", b"G", b"S", b"Q"
 # worker to farmer
 RESULTS, UNSTARTED, INTERRUPTED, TROUBLE, SURVIVOR = b"R", b"U", b"I", b"L", b"V"
 
-_ORDER = struct.Struct("<cIIId")
-_NEWS = struct.Struct("<cIIIIdIIII")
+_ORDER = struct.Struct("<cIIIId")
+_NEWS = struct.Struct("<cIIIIIdIIII")
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """`number` is a batch, `attempt` that of all of its tasks, `seconds` the grace of a STOP."""
+    """`number` is a batch for a `slot`, `attempt` that of all of its tasks, `seconds` the grace of a STOP."""
 
     kind: bytes
+    slot: int = 0
     number: int = 0
     attempt: int = 0
     seconds: float = 0.0
     body: bytes = b""
 
     def encode(self) -> bytes:
-        return _ORDER.pack(self.kind, self.number, self.attempt, len(self.body), self.seconds) + self.body
+        return _ORDER.pack(self.kind, self.slot, self.number, self.attempt, len(self.body), self.seconds) + self.body
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """`count` tasks of batch `number` are over, in the order of the batch.
+    """`count` tasks of batch `number` in `slot` are over, in the order of the batch.
 
     `results`, `finished_lines`, `failed_lines` and `slices` go to the journal, `finished`, `failed` and
     `timeline.json`. For TROUBLE and SURVIVOR `results` is a text.
     """
 
     kind: bytes
+    slot: int = 0
     number: int = 0
     count: int = 0
     finished: int = 0
@@ -55,7 +57,7 @@ class News:
     def encode(self) -> bytes:
         parts = (self.results, self.finished_lines, self.failed_lines, self.slices)
         head = _NEWS.pack(
-            self.kind, self.number, self.count, self.finished, self.failed, self.seconds, *map(len, parts)
+            self.kind, self.slot, self.number, self.count, self.finished, self.failed, self.seconds, *map(len, parts)
         )
         return b"".join((head, *parts))
 
@@ -69,13 +71,13 @@ class Orders:
     def feed(self, data: bytes) -> Iterator[Order]:
         self._data += data
         while len(self._data) >= _ORDER.size:
-            kind, number, attempt, size, seconds = _ORDER.unpack_from(self._data)
+            kind, slot, number, attempt, size, seconds = _ORDER.unpack_from(self._data)
             end = _ORDER.size + size
             if len(self._data) < end:
                 return
             body = bytes(self._data[_ORDER.size : end])
             del self._data[:end]
-            yield Order(kind, number, attempt, seconds, body)
+            yield Order(kind, slot, number, attempt, seconds, body)
 
 
 class NewsFeed:
@@ -87,7 +89,7 @@ class NewsFeed:
     def feed(self, data: bytes) -> Iterator[News]:
         self._data += data
         while len(self._data) >= _NEWS.size:
-            kind, number, count, finished, failed, seconds, *sizes = _NEWS.unpack_from(self._data)
+            kind, slot, number, count, finished, failed, seconds, *sizes = _NEWS.unpack_from(self._data)
             end = _NEWS.size + sum(sizes)
             if len(self._data) < end:
                 return
@@ -96,4 +98,4 @@ class NewsFeed:
                 parts.append(bytes(self._data[place : place + size]))
                 place += size
             del self._data[:end]
-            yield News(kind, number, count, finished, failed, seconds, *parts)
+            yield News(kind, slot, number, count, finished, failed, seconds, *parts)

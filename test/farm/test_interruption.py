@@ -208,8 +208,7 @@ def test_an_idle_farmer_goes_at_once_and_leaves_the_others_alone(farm: Farm, sto
     farm.check()
 
 
-@pytest.mark.parametrize("stop", STOPS)
-def test_a_farmer_that_ends_finishes_what_it_does(farm: Farm, stop: str) -> None:
+def test_a_farmer_that_ends_finishes_what_it_does(farm: Farm) -> None:
     """The farm's lock is held by the test, so that the farmer is caught between its last task and its end."""
     go = farm.folder / "go"
     farm.write(farm.begun(f"while ! [ -e {go} ]; do sleep 0.02; done"), "true")
@@ -220,7 +219,7 @@ def test_a_farmer_that_ends_finishes_what_it_does(farm: Farm, stop: str) -> None
         go.touch()
         eventually(lambda: not farmer.workers(), "the workers are gone")
         assert not farmer.ended, farmer.said
-        for _ in range(2):
+        for stop in (*STOPS, *STOPS):
             farmer.signal(signal.Signals[stop])
             time.sleep(0.05)
     assert farmer.wait() == 0

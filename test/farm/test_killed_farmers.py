@@ -107,6 +107,20 @@ def test_a_killed_farmer_takes_its_tasks_with_it_and_the_next_one_runs_them(farm
     assert {line.attempt for line in report.lines if line.task < 3} == {2}
 
 
+def test_a_farmer_that_is_started_again_at_once_does_what_the_killed_one_held(farm: Farm) -> None:
+    """The workers of the killed one still give its tasks their grace time."""
+    farm.write(staying(farm, "trap '' TERM; while :; do sleep 0.2; done"), "true")
+    farmer = farm.start("-n", 1, "--grace", 3)
+    farm.wait_for_tasks(0)
+    farmer.signal(signal.SIGKILL)
+    farmer.wait()
+    assert farm.processes(), "its worker is there for its grace time"
+    assert farm.run("-n", 1, "--grace", 3).wait() == 0
+    farm.no_survivors()
+    assert farm.places() == ([], [0, 1], [])
+    assert farm.attempts(0)[-1] == (2, "finished")
+
+
 def test_a_task_whose_worker_and_farmer_were_killed_at_once_is_not_run_beside_itself(farm: Farm) -> None:
     """Nobody is left to end it; while it lives it holds its farmer's alive lock, so that it keeps its place."""
     go = farm.folder / "go"
@@ -115,7 +129,7 @@ def test_a_task_whose_worker_and_farmer_were_killed_at_once_is_not_run_beside_it
     farm.wait_for_tasks(0)
     kill_workers_first(farmer)
     assert farm.processes(), "the task lives on"
-    second = farm.run("-n", 1)
+    second = farm.run("-n", 1, "--grace", 1)
     assert farm.check(views=False).held == {0}
     assert 0 not in farm.view("finished")
     go.touch()
@@ -128,10 +142,11 @@ def test_a_task_whose_worker_and_farmer_were_killed_at_once_is_not_run_beside_it
 
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_a_task_that_kills_its_farmer_is_failed_as_lost_and_the_others_complete(farm: Farm, deaths: int) -> None:
+    # one slot: a death counts for whatever ran at that moment, the neighbours of the guilty one too
     farm.write("true", KILL_FARMER, *["sleep 0.01"] * 20)
     ends = []
     for _ in range(deaths + 5):
-        farmer = farm.run("-n", 2, "--grace", 1, "--max-deaths", deaths)
+        farmer = farm.run("-n", 1, "--grace", 1, "--max-deaths", deaths)
         ends.append(farmer.wait())
         farm.no_survivors(10)
         if ends[-1] != -signal.SIGKILL:

@@ -1,0 +1,142 @@
+"""A worker whose tasks are programs: it starts them and waits for all of them at once.
+
+One process serves several slots, since a Python process of its own for each would cost three megabytes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from taskfarmer.pool.attempt import NotStarted, Started, Starter
+from taskfarmer.pool.processes import STUCK_AFTER, descendants, reap, send, terminate
+from taskfarmer.pool.slot import Slot, Task
+from taskfarmer.pool.worker import Job, Worker
+from taskfarmer.runners.base import CommandRunner
+
+FLUSH_AFTER = 0.02
+_NO_PIDFD_PAUSE = 0.01
+
+
+@dataclass(frozen=True)
+class Running:
+    slot: Slot
+    task: Task
+    started: Started
+
+
+class ProgramWorker(Worker):
+    def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
+        super().__init__(job, link, shown)
+        assert isinstance(job.runner, CommandRunner)
+        self.starters = {place.slot: Starter(place, job.runner) for place in job.places}
+        self.running: dict[int, Running] = {}  # by slot
+        self._watched: dict[int, Running] = {}  # by the descriptor that tells the end
+
+    def run(self) -> None:
+        while not self.stopping:
+            self._begin_tasks()
+            if self.running:
+                self._wait()
+            elif self.quitting:
+                break
+            else:
+                self.flush()
+                reap()
+                self.poll.poll()
+                self.hear()
+        self._end_running()
+        self.end_all()
+
+    def _begin_tasks(self) -> None:
+        """Give each slot that has none its next task."""
+        for number, slot in self.slots.items():
+            while number not in self.running and not self.stopping:
+                task = self.begin(slot)
+                if task is None:
+                    break
+                try:
+                    self._start(slot, task)
+                except NotStarted as error:
+                    self.not_begun(slot, task, error)
+                    return
+
+    def _start(self, slot: Slot, task: Task) -> None:
+        started = self.starters[slot.place.slot].start(task.task_id, task.batch.attempt, os.fsdecode(task.command))
+        if isinstance(started, int):
+            self._cleanup(task)
+            self.end(slot, task, started << 8, (0.0, 0.0, 0))
+            return
+        running = self.running[slot.place.slot] = Running(slot, task, started)
+        if started.fd >= 0:
+            self._watched[started.fd] = running
+            self.poll.register(started.fd, select.POLLIN)
+
+    def _cleanup(self, task: Task) -> None:
+        assert isinstance(self.job.runner, CommandRunner)
+        self.job.runner.cleanup(task.task_id)
+
+    def _wait(self) -> None:
+        """Wait until a task ends or an order comes; tell what was gathered when nothing happens for a while."""
+        timeout = FLUSH_AFTER if self.pending else None
+        if len(self._watched) < len(self.running):
+            timeout = _NO_PIDFD_PAUSE
+            for running in list(self.running.values()):
+                if running.started.fd < 0:
+                    self._ended(running, running.started.ended(wait=False))
+            if not self.running:
+                return
+        ready = self.poll.poll(timeout if timeout is None else timeout * 1000)
+        if not ready:
+            self.flush()
+        for fd, _ in ready:
+            watched = self._watched.get(fd)
+            if watched is not None:
+                self._unwatch(fd)
+                self._ended(watched, watched.started.ended(wait=True))
+        if any(fd == self.wakeup or fd == self.link.fileno() for fd, _ in ready):
+            self.hear()
+
+    def _unwatch(self, fd: int) -> None:
+        del self._watched[fd]
+        self.poll.unregister(fd)
+
+    def _ended(self, running: Running, how: tuple[int, Any] | None) -> None:
+        if how is None:
+            return
+        status, usage = how
+        del self.running[running.slot.place.slot]
+        self._cleanup(running.task)
+        self.end(running.slot, running.task, status, (usage.ru_utime, usage.ru_stime, usage.ru_maxrss))
+
+    def _end_running(self) -> None:
+        """End what runs: SIGTERM to everything below us, the grace time, SIGKILL."""
+        self.hand_back()
+        for fd in list(self._watched):
+            self._unwatch(fd)
+        asked: set[int] = set()
+        pause = 0.002
+        while True:
+            for running in list(self.running.values()):
+                self._ended(running, running.started.ended(wait=False))
+            if not self.running:
+                return
+            tree = descendants(os.getpid())
+            if time.monotonic() < self.deadline:
+                terminate([pid for pid in tree if pid not in asked])
+                asked.update(tree)
+                self.nap(pause)
+            elif time.monotonic() < self.deadline + STUCK_AFTER:
+                for pid in tree:
+                    send(pid, signal.SIGKILL)
+                time.sleep(pause)
+            else:
+                # the kernel will not let go of them: the farmer gives the tasks back, and says so
+                self.tell_survivors([running.started.pid for running in self.running.values()])
+                os._exit(1)
+            pause = min(pause * 2, 0.05)

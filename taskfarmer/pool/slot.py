@@ -1,0 +1,82 @@
+"""A slot as its worker sees it: what waits in it, what runs in it, and what is to be told of it."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from dataclasses import dataclass
+
+from taskfarmer.model import parse_task
+from taskfarmer.pool.attempt import Place
+from taskfarmer.pool.records import Recorder
+from taskfarmer.trace import farmer_number
+
+SHOWN = struct.Struct("<qid")
+"""What a slot shows to its farmer while a task runs: ID + 1 (0: nothing), attempt, start."""
+
+
+@dataclass
+class Batch:
+    number: int
+    attempt: int
+    lines: list[bytes]
+    next: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that was begun. `start` is in epoch seconds."""
+
+    batch: Batch
+    line: bytes
+    task_id: int
+    command: bytes
+    start: float
+
+
+class Slot:
+    def __init__(self, place: Place, shown: memoryview) -> None:
+        self.place = place
+        self.queue: deque[Batch] = deque()
+        self.recorder = Recorder(farmer_number(place.farmer), place.slot)
+        self._shown = shown
+
+    def following(self) -> Batch | None:
+        """The batch that the next task is of; None where there is none."""
+        while self.queue and self.queue[0].next >= len(self.queue[0].lines):
+            self.queue.popleft()
+        return self.queue[0] if self.queue else None
+
+    def begin(self, batch: Batch, now: float) -> Task:
+        """Take the next task of a batch, and show that it runs."""
+        line = batch.lines[batch.next]
+        batch.next += 1
+        task_id, command = parse_task(line)
+        SHOWN.pack_into(self._shown, 0, task_id + 1, batch.attempt, now)
+        return Task(batch, line + b"\n", task_id, command, now)
+
+    def undo(self, task: Task) -> None:
+        """The task was not begun after all."""
+        task.batch.next -= 1
+        self._show_nothing()
+
+    def end(self, task: Task, now: float, status: int, usage: tuple[float, float, int], interrupted: bool) -> bool:
+        """Gather what came of a task; True where it is to be given back."""
+        self._show_nothing()
+        return self.recorder.add(
+            task.line, task.task_id, task.batch.attempt, task.command, task.start, now, status, usage, interrupted
+        )
+
+    def _show_nothing(self) -> None:
+        SHOWN.pack_into(self._shown, 0, 0, 0, 0.0)
+
+    def unstarted(self) -> list[tuple[int, int]]:
+        """Batch and number of tasks that were not begun; they are no longer here."""
+        found = []
+        for batch in self.queue:
+            rest = len(batch.lines) - batch.next
+            if rest:
+                found.append((batch.number, rest))
+                del batch.lines[batch.next :]
+        self.queue.clear()
+        return found
