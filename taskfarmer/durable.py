@@ -45,12 +45,26 @@ def persistent(action: Callable[[], T], tries: int = 5) -> T:
     raise AssertionError("unreachable")
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a FIFO that somebody put in its place is empty, and keeps nobody waiting."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def has_room(fd: int) -> bool:
+    """Whether the file system of an open file has room for more; True where it does not say."""
+    try:
+        found = os.fstatvfs(fd)
+    except OSError:
+        return True
+    return found.f_blocks == 0 or found.f_bavail > 0
+
+
 def read(path: str) -> bytes:
     """The whole file. Opened anew, since NFS looks at the server only then (close-to-open)."""
 
     def attempt() -> bytes:
-        with open(path, "rb", buffering=0) as file:
-            return file.readall()
+        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+            return file.readall() or b""
 
     return persistent(attempt)
 
@@ -59,7 +73,7 @@ def read_range(path: str, start: int, stop: int) -> bytes:
     """Bytes `start` to `stop` of the file, fewer where it is shorter."""
 
     def attempt() -> bytes:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             file.seek(start)
             return file.read(stop - start)
 

@@ -63,7 +63,8 @@ class Progress:
 class Ending:
     """How a run ended. `finished`, `failed` and `returned` are this farmer's, `farm` is everybody's.
 
-    After a `farewell` the farm's numbers do not have this farmer's last results yet.
+    `again` says that tasks will be unprocessed that the ledger still has as held: by this farmer, which left
+    with a note only, or by one that was killed on this node and whose tasks run on.
     """
 
     finished: int
@@ -75,13 +76,13 @@ class Ending:
     trouble: str | None
     survivors: tuple[int, ...]
     seconds: float
-    farewell: bool = False
+    again: bool = False
 
     @property
     def status(self) -> Exit:
         if self.trouble is not None or self.unrecorded:
             return Exit.TROUBLE
-        if self.farm.unprocessed or (self.farewell and self.returned):
+        if self.farm.unprocessed or self.again:
             return Exit.AGAIN
         return Exit.FAILURES if self.farm.failed else Exit.DONE
 

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +28,6 @@ NEWEST = 10
 FIRST_TAIL = 1 << 16
 CLOCK_SKEW = 600.0
 """Seconds by which the clocks of two nodes may differ before an outdated failure could be shown."""
-SETTLING = 0.3
 
 _SECOND_JOURNAL = re.compile(r"-r\d+$")
 
@@ -105,7 +104,7 @@ def look(workdir: Workdir, ledger: Ledger) -> Status:
         state.failed,
         tuple(_farmer(workdir, me, name, entry, now) for name, entry in sorted(state.farmers.items())),
         tuple(newest_failures(workdir, state, NEWEST, warnings)),
-        (*warnings, *edited_by_hand(workdir)),
+        (*warnings, *files.edited_by_hand(workdir)),
     )
 
 
@@ -271,31 +270,3 @@ def _failure(
         command,
         workdir.log(result.task_id),
     )
-
-
-# --- views -------------------------------------------------------------------------------------------
-
-
-def edited_by_hand(workdir: Workdir) -> list[str]:
-    """A warning for a `toprocess` that is not as long as it was written."""
-    before = _toprocess_sizes(workdir)
-    if before is None or before[0] == before[1]:
-        return []
-    time.sleep(SETTLING)  # a farmer may be between the two files
-    if _toprocess_sizes(workdir) != before:
-        return []
-    return [
-        f"{workdir.toprocess} was edited by hand, or its last update was cut short: it is a view, edits of it change "
-        "nothing; to run tasks again use `taskfarmer retry`, to make the file anew `taskfarmer check --repair`"
-    ]
-
-
-def _toprocess_sizes(workdir: Workdir) -> tuple[int, int] | None:
-    shown = files.load(workdir)
-    if shown is None or "toprocess" not in shown.sizes:
-        return None
-    return shown.sizes["toprocess"], _only(files.sizes(workdir, ["toprocess"]).values())
-
-
-def _only(values: Iterable[int]) -> int:
-    return next(iter(values))

@@ -13,26 +13,25 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterable
 
-from taskfarmer import __version__, policy, slurm
+from taskfarmer import __version__, durable, policy, slurm
 from taskfarmer.errors import Contended, StorageError, TaskFarmerError
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.neighbours import Neighbours
 from taskfarmer.farmer.runner import find_runner
+from taskfarmer.farmer.speech import Speech, opening, progress_of
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.liveness import Identity, introduce
-from taskfarmer.model import FAILED, LOST
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.member import Happened
 from taskfarmer.pool.pool import Pool
 from taskfarmer.runners.base import Runner
-from taskfarmer.settings import Ending, Progress, Reporter, Settings
+from taskfarmer.settings import Ending, Reporter, Settings
 from taskfarmer.signals import Signals
+from taskfarmer.views.files import edited_by_hand
 from taskfarmer.views.views import Views
 
-PROGRESS_EVERY = 10.0
 GROWTH_EVERY = 5.0
 TROUBLE_FOR = 600.0
 """Seconds for which a farmer without running tasks tries to record what it has."""
@@ -40,7 +39,6 @@ START_TROUBLE_FOR = 60.0
 STOPPED_PATIENCE = 10.0
 RISKY_ATTEMPT = 3
 """From this attempt on a start is written down, synced, before it happens: the task may kill its node."""
-SHOWN_FAILURES = 20
 
 
 def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
@@ -59,6 +57,9 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     intake.watch()
     if grown:
         reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
+    reporter.info(opening(settings, ledger.state))
+    for warning in edited_by_hand(intake.workdir):
+        reporter.warning(warning)
     return Farmer(settings, reporter, signals, runner, intake, ledger, identity, begin).run()
 
 
@@ -87,21 +88,20 @@ class Farmer:
         self.views = Views(self.workdir, ledger, identity)
         self.exchanges = Exchanges(reporter, ledger, self.pool, self.views, settings.max_deaths)
         self.neighbours = Neighbours(reporter, ledger, identity, self.exchanges)
+        self.speech = Speech(reporter, self.workdir)
         self.finished = self.failed = self.returned = 0
-        self.farewell = False
+        self.farewell = self.again = False
         self.stopped_by: str | None = None
         self.fatal: str | None = None
         self.survivors: list[int] = []
         self._grace = settings.grace
         self._interrupts = 0
         self._handled = 0
-        self._next_progress = time.monotonic() + PROGRESS_EVERY
         self._next_growth = 0.0
         self._next_look = 0.0
         self._start_trouble = ""
         self._start_trouble_since: float | None = None
         self._hold_until = 0.0
-        self._shown_failures = 0
 
     def _place(self, slot: int) -> Place:
         return Place(slot, self.identity.farmer, self.identity.host, self.workdir.path, self.workdir.logs, self.logs_fd)
@@ -137,7 +137,7 @@ class Farmer:
             self.exchanges.if_due(now, self._taking(now))
             self._dispatch(now)
             self._absorb(self.pool.wait(self._pause(time.monotonic())))
-            self._show_progress(time.monotonic())
+            self.speech.progress(time.monotonic(), self.ledger.state, self.pool)
 
     def _anything_to_do(self) -> bool:
         """Whether there is anything to take now, dead peers' tasks included; no worker is started otherwise."""
@@ -174,7 +174,7 @@ class Farmer:
         due = [
             self.views.due_at,
             self.neighbours.next_beat,
-            self._next_progress,
+            self.speech.next_progress,
             self.exchanges.due(now, self._taking(now)),
         ]
         if self._hold_until > now:
@@ -196,7 +196,7 @@ class Farmer:
             self.failed += tidings.failed
             self.returned += sum(one.count for one in (*tidings.returned, *tidings.died))
             if tidings.failed:
-                self._tell_failures(tidings.lines)
+                self.speech.failures(tidings.lines)
             self.ledger.note(tidings)
             if tidings.ended:
                 self._start_trouble_since = None
@@ -205,18 +205,6 @@ class Farmer:
             self.reporter.warning(text)
         for text in () if ending else happened.troubles:
             self._cannot_start(text)
-
-    def _tell_failures(self, blobs: Iterable[bytes]) -> None:
-        for line in b"".join(blobs).split(b"\n"):
-            words = line.split(b" ")
-            if len(words) < 8 or words[5] not in (FAILED, LOST) or self._shown_failures > SHOWN_FAILURES:
-                continue
-            self._shown_failures += 1
-            if self._shown_failures > SHOWN_FAILURES:
-                self.reporter.info("more tasks failed; they are in the file `failed`")
-                return
-            how = f"signal {int(words[7])}" if words[7] != b"0" else f"exit status {int(words[6])}"
-            self.reporter.info(f"task {int(words[0])} failed ({how}): {self.workdir.log(int(words[0]))}")
 
     def _cannot_start(self, text: str) -> None:
         """A task could not be started for reasons that are not its own: wait, and give up in the end."""
@@ -231,6 +219,8 @@ class Farmer:
             self._die(text)
 
     def _dispatch(self, now: float) -> None:
+        if self._start_trouble_since is not None and now >= self._hold_until and not durable.has_room(self.logs_fd):
+            self._cannot_start(self._start_trouble)
         if self.exchanges.trouble or now < self._hold_until or not self.pool.queued:
             if self.exchanges.exhausted and self.pool.idle:
                 self.pool.rebalance()
@@ -285,7 +275,10 @@ class Farmer:
         if state.left:
             exchanges.again()
             return False
-        return not self.neighbours.worth_waiting(state, self.settings)
+        if self.neighbours.worth_waiting(state, self.settings):
+            return False
+        self.again = self.neighbours.killed_here(state)
+        return True
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -367,33 +360,16 @@ class Farmer:
         os.close(self.logs_fd)
         self.neighbours.part()
 
-    def _progress(self) -> Progress:
-        state = self.ledger.state
-        return Progress(
-            state.tasks,
-            state.finished,
-            state.failed,
-            state.unprocessed,
-            state.held,
-            self.pool.busy if self.pool.members else 0,
-            len(state.farmers),
-        )
-
-    def _show_progress(self, now: float) -> None:
-        if now >= self._next_progress:
-            self._next_progress = now + PROGRESS_EVERY
-            self.reporter.progress(self._progress())
-
     def _ending(self) -> Ending:
         return Ending(
             self.finished,
             self.failed + self.exchanges.lost_here,
             self.returned,
             0 if self.farewell else self.ledger.untold,
-            self._progress(),
+            progress_of(self.ledger.state, self.pool),
             self.stopped_by,
             self.fatal,
             tuple(self.survivors),
             time.monotonic() - self.begin,
-            self.farewell,
+            self.again or (self.farewell and self.returned > 0),
         )

@@ -84,13 +84,18 @@ class Neighbours:
         holders = [farmer for farmer, entry in state.farmers.items() if entry.claims and farmer != self.identity.farmer]
         if settings.wait:
             return bool(holders)
-        if not any(self._killed(farmer) for farmer in self.watch.suspects(holders)):
+        if not self.killed_here(state):
             self._killed_since = None
             return False
         now = time.monotonic()
         if self._killed_since is None:
             self._killed_since = now
         return now - self._killed_since < settings.grace + STUCK_AFTER
+
+    def killed_here(self, state: State) -> bool:
+        """Whether tasks are held by a farmer that was killed on this node, and are not free yet."""
+        holders = [farmer for farmer, entry in state.farmers.items() if entry.claims and farmer != self.identity.farmer]
+        return any(self._killed(farmer) for farmer in self.watch.suspects(holders))
 
     def _killed(self, farmer: str) -> bool:
         """Whether a farmer's process is gone from this very node; its workers may still be there."""

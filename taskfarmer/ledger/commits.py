@@ -184,6 +184,7 @@ class Commits:
         """
         attempt = 0
         end = time.monotonic() + patience
+        stuck: tuple[int, float] | None = None
         while True:
             with self.lock.held():
                 start = time.monotonic()
@@ -201,9 +202,22 @@ class Commits:
                 return won
             self.lost += 1
             attempt += 1
+            stuck = self._stuck(state, stuck)
             if time.monotonic() > end:
                 raise Contended(f"{self.workdir.ledger}: {attempt} commits of others came first")
             time.sleep(random.uniform(0, min(0.01 * 2 ** min(attempt, 8), 1.0)))
+
+    def _stuck(self, state: State, since: tuple[int, float] | None) -> tuple[int, float]:
+        """Since when commits after this revision are lost; StaleView where that is too long: nobody wins them."""
+        now = time.monotonic()
+        if since is None or since[0] != state.revision:
+            return state.revision, now
+        if now - since[1] > self.patience:
+            raise StaleView(
+                f"{self.workdir.prepared(state.epoch)}: nothing can be committed after revision {state.revision}: this "
+                "directory is missing, or cannot be seen; restore it from a snapshot, or make a new farm (-w)"
+            )
+        return since
 
     def _try(self, state: State, wanted: State, by: str, seq: int) -> State | None:
         """One attempt at the revision after `state`: the revision if it is ours, None if it is lost."""

@@ -10,6 +10,7 @@ left as it is, and everything that does not count yet is written again into a fr
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -177,11 +178,19 @@ class Ledger:
             return None
         state = self.look()
         entry = state.farmers.get(self.me)
-        left = entry is None and self._leaving and state.by == (self.me, self._tried)
-        if left or (entry is not None and entry.seq == self._tried):
+        if (entry is None and self._leaving and self._all_counted(state)) or (
+            entry is not None and entry.seq == self._tried
+        ):
             return self._conclude(state, self._sent)
         self._tried = 0
         return None
+
+    def _all_counted(self, state: State) -> bool:
+        """Whether a farmer that is gone from the ledger took all of its journal along: it left, or as good as that."""
+        if self._journal is None:
+            return True
+        name, size = self._journal_name(), self._journal.size
+        return state.departed.get(name) == size or os.path.exists(self.workdir.closed_journal(name, size))
 
     def _journal_name(self) -> str:
         return f"{self.me}-r{self._journals - 1}" if self._journals > 1 else self.me

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from types import FrameType
 
+from taskfarmer import durable
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import NotStarted, Place
 from taskfarmer.pool.processes import end_descendants
@@ -153,8 +154,17 @@ class Worker:
         self.pending += 1
         if slot.end(task, now + self.job.clock, status, usage, self.stopping):
             self.send(slot.recorder.news(wire.INTERRUPTED, slot.recorder.number))
+        elif status and not durable.has_room(slot.place.logs_fd):
+            self._no_room(slot)
         elif now - self.flushed > FLUSH_EVERY:
             self.flush()
+
+    def _no_room(self, slot: Slot) -> None:
+        """A task failed, and the disk is full: the next ones would fail of that, so they wait."""
+        self.flush()
+        text = f"{slot.place.logs}: no space left on the disk of the logs"
+        self.send(News(wire.TROUBLE, results=text.encode("utf-8", "replace")).encode())
+        self.hand_back()
 
     def flush(self) -> None:
         self.flushed = time.monotonic()

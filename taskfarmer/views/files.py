@@ -8,6 +8,7 @@ decided from a view, so nothing here is synced.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from taskfarmer.workdir import Workdir
 
 TIMELINE_START = b'[\n{"name":"process_labels","ph":"M","pid":0,"args":{"labels":"taskfarmer"}}'
 TIMELINE_END = b"\n]\n"
+SETTLING = 0.3
 GROWING = ("finished", "failed", "timeline.json")
 
 
@@ -104,3 +106,24 @@ def extend_timeline(path: str, slices: bytes, size: int) -> None:
         durable.write_all(fd, slices + TIMELINE_END)
     finally:
         os.close(fd)
+
+
+def edited_by_hand(workdir: Workdir) -> list[str]:
+    """A warning for a `toprocess` that is not as long as it was written; none where it is."""
+    before = _toprocess_sizes(workdir)
+    if before is None or before[0] == before[1]:
+        return []
+    time.sleep(SETTLING)  # a farmer may be between the two files
+    if _toprocess_sizes(workdir) != before:
+        return []
+    return [
+        f"{workdir.toprocess} was edited by hand, or its last update was cut short: it is a view, edits of it change "
+        "nothing; to run tasks again use `taskfarmer retry`, to make the file anew `taskfarmer check --repair`"
+    ]
+
+
+def _toprocess_sizes(workdir: Workdir) -> tuple[int, int] | None:
+    shown = load(workdir)
+    if shown is None or "toprocess" not in shown.sizes:
+        return None
+    return shown.sizes["toprocess"], sizes(workdir, ["toprocess"])["toprocess"]

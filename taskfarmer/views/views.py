@@ -121,7 +121,8 @@ class Views:
                     break
 
     def _last_of(self, state: State) -> bool:
-        return not any(farmer != self.identity.farmer for farmer in state.farmers)
+        """Whether nobody else has anything to tell. One that holds nothing may be dead, or will look for itself."""
+        return not any(entry.claims for farmer, entry in state.farmers.items() if farmer != self.identity.farmer)
 
     def _make_exact(self, state: State, last: bool) -> None:
         shown = files.load(self.workdir)

@@ -1,0 +1,61 @@
+"""What a farmer says while it works: where it begins, how far it is, and which tasks failed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from taskfarmer.ledger.state import State
+from taskfarmer.model import FAILED, LOST
+from taskfarmer.pool.pool import Pool
+from taskfarmer.settings import Progress, Reporter, Settings
+from taskfarmer.workdir import Workdir
+
+PROGRESS_EVERY = 10.0
+SHOWN_FAILURES = 20
+
+
+def opening(settings: Settings, state: State) -> str:
+    return (
+        f"{settings.tasklist}: {state.tasks} tasks, {state.unprocessed} unprocessed; {settings.slots} at a time; "
+        f"work directory {settings.workdir_path}"
+    )
+
+
+def progress_of(state: State, pool: Pool) -> Progress:
+    return Progress(
+        state.tasks,
+        state.finished,
+        state.failed,
+        state.unprocessed,
+        state.held,
+        pool.busy if pool.members else 0,
+        len(state.farmers),
+    )
+
+
+class Speech:
+    def __init__(self, reporter: Reporter, workdir: Workdir) -> None:
+        self.reporter = reporter
+        self.workdir = workdir
+        self.next_progress = time.monotonic() + PROGRESS_EVERY
+        self._failures = 0
+
+    def progress(self, now: float, state: State, pool: Pool) -> None:
+        """Say now and then how far the farm is."""
+        if now >= self.next_progress:
+            self.next_progress = now + PROGRESS_EVERY
+            self.reporter.progress(progress_of(state, pool))
+
+    def failures(self, blobs: Iterable[bytes]) -> None:
+        """Say which tasks failed and where their logs are; only the first of them, if they are many."""
+        for line in b"".join(blobs).split(b"\n"):
+            words = line.split(b" ")
+            if len(words) < 8 or words[5] not in (FAILED, LOST) or self._failures > SHOWN_FAILURES:
+                continue
+            self._failures += 1
+            if self._failures > SHOWN_FAILURES:
+                self.reporter.info("more tasks failed; they are in the file `failed`")
+                return
+            how = f"signal {int(words[7])}" if words[7] != b"0" else f"exit status {int(words[6])}"
+            self.reporter.info(f"task {int(words[0])} failed ({how}): {self.workdir.log(int(words[0]))}")
