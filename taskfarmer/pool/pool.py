@@ -64,6 +64,7 @@ class Pool:
         self._next_batch = 0
         self._seats: dict[int, Seat] = {}
         self._hungry: set[int] = set()
+        self._stuck: set[int] = set()
         self._teams = deque(_teams(slots, runner))
         self._context = multiprocessing.get_context("fork")
         self._shared = memoryview(mmap.mmap(-1, _STRIDE * slots))
@@ -238,7 +239,7 @@ class Pool:
             happened.troubles.append(news.results.decode("utf-8", "replace"))
             return
         if news.kind == wire.SURVIVOR:
-            happened.survivors += map(int, news.results.split())
+            self._stuck_on(map(int, news.results.split()), happened)
             return
         seat = member.seats[news.slot]
         if news.kind == wire.UNSTARTED:
@@ -258,6 +259,12 @@ class Pool:
         tidings.ended += news.finished + news.failed
         tidings.views.append((news.finished_lines, news.failed_lines, news.slices))
         self._progress(seat, batch, news.count)
+
+    def _stuck_on(self, pids: Iterable[int], happened: Happened) -> None:
+        """Processes that do not die are told once, and not waited for again."""
+        fresh = set(pids) - self._stuck
+        happened.survivors += sorted(fresh)
+        self._stuck |= fresh
 
     def _progress(self, seat: Seat, batch: Batch, count: int) -> None:
         batch.done += count
@@ -297,7 +304,7 @@ class Pool:
         others = frozenset(other.pid for other in self.members.values())
         if any(seat.batches for seat in member.seats.values()):
             # nobody has the tasks' processes any more but us
-            happened.survivors += end_descendants(time.monotonic(), others)
+            self._stuck_on(end_descendants(time.monotonic(), others, stuck=self._stuck), happened)
             for seat in member.seats.values():
                 self._recover(seat, happened)
         member.process.close()
@@ -361,7 +368,8 @@ class Pool:
 
     def sweep(self) -> list[int]:
         """End what is left below us when all workers are gone; the pids of what would not end."""
-        survivors = end_descendants(time.monotonic(), frozenset(self._pids()))
+        survivors = end_descendants(time.monotonic(), frozenset(self._pids()), stuck=self._stuck)
+        self._stuck.update(survivors)
         reap(frozenset(self._pids()))
         return survivors
 

@@ -108,12 +108,16 @@ def reap(keep: frozenset[int] = frozenset()) -> None:
 
 
 def end_descendants(
-    grace_until: float, keep: frozenset[int] = frozenset(), nap: Callable[[float], float | None] = time.sleep
+    grace_until: float,
+    keep: frozenset[int] = frozenset(),
+    nap: Callable[[float], float | None] = time.sleep,
+    stuck: frozenset[int] | set[int] = frozenset(),
 ) -> list[int]:
     """End everything below us but `keep` and what is below those: SIGTERM, then SIGKILL.
 
     `grace_until` is on the monotonic clock; `nap` waits for some seconds, and may answer with an earlier
-    one. Returns what would not die: processes that the kernel holds in an uninterruptible wait.
+    one. Returns what would not die: processes that the kernel holds in an uninterruptible wait. Those known
+    to be `stuck` are not waited for again.
     """
     me = os.getpid()
     asked: set[int] = set()
@@ -122,7 +126,7 @@ def end_descendants(
     while True:
         reap(keep)
         left = [pid for child in children(me) if child not in keep for pid in (child, *descendants(child))]
-        left = [pid for pid in left if _stat(pid)[:1] not in ([], ["Z"], ["X"])]
+        left = [pid for pid in left if pid not in stuck and _stat(pid)[:1] not in ([], ["Z"], ["X"])]
         if not left:
             reap(keep)
             return []
