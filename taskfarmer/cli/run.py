@@ -117,7 +117,7 @@ Durations:
     metavar="TIME",
     help="When the farm is made: silence after which a farmer is dead. [default: 10m]",
 )
-@click.option("--epoch-length", type=click.IntRange(4), hidden=True)
+@click.option("--epoch-length", type=click.IntRange(1), hidden=True)
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings, errors, and what failed.")
 @click.option("-v", "--verbose", cls=WordedFlag, is_flag=True, help="Say more. (`-v True` of old scripts works.)")
 @click.option(

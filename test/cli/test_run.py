@@ -101,7 +101,7 @@ def test_logs_go_where_logs_dir_says(farm_run: Run, house: House) -> None:
         (["--grace", "none"], "--grace: 'none' is no duration"),
         (["--lease", "0.5"], "--lease: must be at least 1 s"),
         (["--max-deaths", "-1"], "--max-deaths: "),
-        (["--epoch-length", "3"], "--epoch-length: "),
+        (["--epoch-length", "0"], "--epoch-length: "),
         (["-w", ""], "-w/--workdir: is an empty name"),
         (["-q", "-v"], "exclude each other"),
         (["--unknown"], "--unknown"),
