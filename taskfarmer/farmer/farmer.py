@@ -198,7 +198,7 @@ class Farmer:
             if tidings.failed:
                 self.speech.failures(tidings.lines)
             self.ledger.note(tidings)
-            if tidings.ended:
+            if tidings.finished:
                 self._start_trouble_since = None
         self.survivors += happened.survivors
         for text in happened.deaths:

@@ -308,3 +308,21 @@ def test_a_failing_disk_names_the_file_and_stops_nothing_that_runs(farm: Farm, s
     report = farm.check()
     assert report.finished == set(range(12))
     assert {line.attempt for line in report.lines} == {1}
+
+
+def test_on_a_full_disk_tasks_that_would_fail_of_it_wait_for_room(farm: Farm, small_disk: Path) -> None:
+    """The first two write into a full disk and fail; the others, which are held already, are not begun."""
+    farm.workdir = small_disk / "farm"
+    output = "head -c 10000 /dev/zero"
+    farm.write(*["true"] * 30, *[f"{waiting(farm)}; {output}"] * 2, *[farm.begun(output)] * 30)
+    farmer = farm.start("-n", 2, "-w", farm.workdir)
+    farm.wait_for_tasks(30, 31)
+    with full(small_disk):
+        (farm.folder / "go").touch()
+        farmer.says("no task is started until this is over")
+        eventually(lambda: not _tasks(farm), "nothing runs any more")
+    assert farmer.wait() == 1, farmer.said
+    report = farm.check()
+    assert {30, 31} <= report.failed
+    assert len(report.failed) <= 4, farmer.said
+    assert len(report.finished) + len(report.failed) == 62
