@@ -38,7 +38,12 @@ def make(workdir: Workdir, farm: Farm, segment: Segment) -> bool:
     try:
         epoch = epochs.make(workdir, 0)
         first = State(farm.farm, 0, ("import", 0), epoch, 1, (segment,))
-        durable.prepare(workdir.revision(epoch, 0), encode(first))
+        # by link, as all revisions: a start that is killed here leaves no torn one with a name
+        prepared = os.path.join(workdir.prepared(epoch), "first")
+        durable.prepare(prepared, encode(first))
+        answer = durable.publish(prepared, workdir.revision(epoch, 0))
+        if answer is not None and not os.path.exists(workdir.revision(epoch, 0)):
+            raise answer
         durable.sync_directory(workdir.epoch(epoch))
         made = farmfile.publish(workdir, farm)
     except OSError as error:

@@ -258,3 +258,27 @@ def test_a_farmer_that_cannot_win_a_commit_in_time_says_so_and_has_written_its_r
     other = Ledger(workdir, made, OTHER)
     other.expel([ME])
     assert survey(workdir, other) == (5, 0)
+
+
+def test_a_start_that_was_killed_while_it_wrote_leaves_no_revision_that_could_be_taken_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = Workdir.at(str(tmp_path / "farm"))
+    make_folders(workdir)
+
+    class Killed(BaseException):
+        pass
+
+    def torn(path: str, data: bytes) -> None:
+        with open(path, "wb"):
+            raise Killed
+
+    segment = Segment("0" * 12, 0, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "prepare", torn)
+        with pytest.raises(Killed):
+            make(workdir, Farm("e" * 16, "list", "default", {}, None, 600.0, 8, 0.0), segment)
+    assert not list(Path(workdir.ledger).glob("*/[0-9]*"))
+    made = Farm("f" * 16, "list", "default", {}, None, 600.0, 8, 0.0)
+    assert make(workdir, made, segment)
+    assert Ledger(workdir, made, ME).look().farm == made.farm
