@@ -27,6 +27,12 @@ class ConfigError(UsageError):
     """An INI file, or a runner or task list handler that it names, cannot be used."""
 
 
+class Stopped(TaskFarmerError):
+    """A signal came before there was a farm to work on."""
+
+    exit_status = 75
+
+
 class FarmError(TaskFarmerError):
     """The work directory cannot be used as it is."""
 

@@ -49,7 +49,7 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     """
     begin = time.monotonic()
     runner = find_runner(settings, reporter)
-    intake = Intake(settings, reporter)
+    intake = Intake(settings, reporter, lambda: bool(signals.arrived))
     farm = intake.open()
     identity = introduce(settings.slots, __version__, slurm.job(os.environ))
     ledger = Ledger(intake.workdir, farm, identity.farmer, settings.slots)

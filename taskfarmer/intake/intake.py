@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from taskfarmer import durable
-from taskfarmer.errors import FarmError, TaskListError, UsageError
+from taskfarmer.errors import FarmError, Stopped, TaskListError, UsageError
 from taskfarmer.intake.comparison import compare, compare_whole, digest, whole_digest
 from taskfarmer.intake.handler import find_handler
 from taskfarmer.ledger import farmfile, making
@@ -36,9 +36,10 @@ IMPORT_PATIENCE = 120.0
 class Intake:
     """A task list on its way into a farm."""
 
-    def __init__(self, settings: Settings, reporter: Reporter) -> None:
+    def __init__(self, settings: Settings, reporter: Reporter, stopped: Callable[[], bool] = lambda: False) -> None:
         self.settings = settings
         self.reporter = reporter
+        self.stopped = stopped
         self.path = settings.tasklist
         self.workdir = Workdir.at(settings.workdir_path, settings.logs_dir)
         self.handler = find_handler(settings, reporter)
@@ -96,6 +97,10 @@ class Intake:
                 farm = self.existing()
                 if farm is not None:
                     return farm
+                if self.stopped():
+                    raise Stopped(
+                        f"{self.path}: stopped by a signal while another farmer takes the list in; start again"
+                    )
                 if got or lock.unusable or time.monotonic() > end:
                     try:
                         return self._make(locks)

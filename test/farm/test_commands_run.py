@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import Farm
+from farms import Farm
 
 # what a line says -> (the line, its output)
 LINES: dict[str, tuple[str | bytes, str]] = {

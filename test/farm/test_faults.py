@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import TEST, Farm
 from farming import eventually, need
+from farms import TEST, Farm
 
 TROUBLE = 74
 

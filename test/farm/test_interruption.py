@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Farm, Farmer
 from farming import eventually
+from farms import Farm, Farmer
 
 AGAIN = 75
 STOPS = ["SIGUSR1", "SIGTERM", "SIGINT"]

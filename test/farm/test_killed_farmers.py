@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Farm, Farmer
 from farming import eventually, lives, send, tree
+from farms import Farm, Farmer
 
 # the farmer is the parent of the task's parent, its worker
 KILL_FARMER = "kill -9 $(cut -d ' ' -f 4 /proc/$PPID/stat)"

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Farm
 from farming import eventually
+from farms import Farm
 
 USAGE = 2
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Farm
+from farms import Farm
 
 HANDLERS = """
 from taskfarmer.task import ListTaskList

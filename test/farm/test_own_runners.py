@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from conftest import Farm
+from farms import Farm
 
 # PyTaskFarmer's own signature and manners: Popen in `run`, kill in `terminate`
 OLD = """

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TEST, Farm, Farmer
 from farming import eventually
+from farms import TEST, Farm, Farmer
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Farm
 from farming import eventually, need, send
+from farms import Farm
 
 STATUS_AGAIN = 75
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from conftest import Farm
+from farms import Farm
 
 
 def overlaps(slices: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
