@@ -6,6 +6,7 @@ revision 0 of another farm id) is named by nothing and harms nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import asdict, dataclass
 
@@ -87,7 +88,9 @@ def publish(workdir: Workdir, farm: Farm) -> bool:
     """Make this the farm of the directory; False where another one was faster."""
     prepared = durable.beside(workdir.farm)
     durable.prepare(prepared, sealed(asdict(farm)))
-    durable.publish(prepared, workdir.farm)
+    answer = durable.publish(prepared, workdir.farm)
     durable.sync_directory(workdir.path)
     found = load(workdir)
-    return found is not None and found.farm == farm.farm
+    if found is None:
+        raise answer or OSError(errno.ESTALE, "was written and cannot be seen", workdir.farm)
+    return found.farm == farm.farm

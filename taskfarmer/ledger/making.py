@@ -47,6 +47,7 @@ def make(workdir: Workdir, farm: Farm, segment: Segment) -> bool:
         durable.sync_directory(workdir.epoch(epoch))
         made = farmfile.publish(workdir, farm)
     except OSError as error:
+        # nothing is taken back: `farm.json` may have its name although we were told otherwise, and name all this
         raise StorageError(f"{error.filename or workdir.path}: {error.strerror}; the farm was not made") from error
     if not made:
         epochs.remove(workdir, epoch)
