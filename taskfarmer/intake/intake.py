@@ -97,16 +97,14 @@ class Intake:
                 farm = self.existing()
                 if farm is not None:
                     return farm
-                if self.stopped():
-                    raise Stopped(
-                        f"{self.path}: stopped by a signal while another farmer takes the list in; start again"
-                    )
                 if got or lock.unusable or time.monotonic() > end:
                     try:
                         return self._make(locks)
                     except UsageError:
                         self._unmake(fresh)
                         raise
+            if self.stopped():
+                raise Stopped(f"{self.path}: stopped by a signal while another farmer takes the list in; start again")
 
     def _lock_folder(self) -> str | None:
         """Where the farm's lock is to be; None for the work directory itself."""
