@@ -50,7 +50,6 @@ class FarmLock:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.waited = 0.0
         self.unusable = False
         self._in_vain = 0
         # thread_local=False: the farmer has no threads, and its workers never touch this lock
@@ -85,7 +84,6 @@ class FarmLock:
             pause = min(pause * 1.5, LONGEST_PAUSE)
             got = self._try()
         self._in_vain = 0 if got else self._in_vain + 1
-        self.waited += time.monotonic() - start
         try:
             yield got
         finally:
