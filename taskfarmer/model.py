@@ -3,8 +3,8 @@
 Three line formats live here, and nowhere else (`docs/workdir-format.md` is their reference):
 
 * a task:      `ID command`, or `ID {"command": ...}` where the command cannot stand on a line as it is
-* intervals:   `segment:run,run...@attempt!deaths`, the two last left out where they are 1 and 0; a run is
-  `start+count`, after the first one `gap+count` from the end of the one before, `+1` left out
+* intervals:   `segment:start+count@attempt!deaths`, the three last left out where they are 1, 1 and 0; or
+  several that follow each other, `segment~digits@attempt!deaths`, by their gaps and counts in base 64
 * a result:    twelve words and a checksum, one line per attempt, in the order of completion
 """
 
@@ -26,6 +26,8 @@ RESULT_WORDS = 13
 LONGEST_GROUP = 64
 """Intervals in one word at most: whoever takes the first of `returned` parses one word."""
 
+_DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
 _JSON_START = b'{"command":'
 
 
@@ -62,16 +64,48 @@ def parse_group(word: str) -> list[Interval]:
     """The intervals that one word stands for, in the order of their places; ValueError where it is none."""
     rest, _, deaths = word.partition("!")
     rest, _, attempt = rest.partition("@")
-    segment, _, runs = rest.partition(":")
+    segment, scattered, digits = rest.partition("~")
+    if not scattered:
+        segment, _, digits = rest.partition(":")
     number, attempts, died = int(segment), int(attempt or 1), int(deaths or 0)
+    if not scattered:
+        start, more, count = digits.partition("+")
+        return [Interval(number, int(start), int(count) if more else 1, attempts, died)]
     place = 0
     found = []
-    for run in runs.split(","):
-        gap, more, count = run.partition("+")
-        one = Interval(number, place + int(gap), int(count) if more else 1, attempts, died)
+    numbers = _numbers(digits)
+    for value in numbers:
+        more_than_two = next(numbers, None) if value & 1 else -1
+        if more_than_two is None:
+            raise ValueError(f"invalid literal for intervals: {digits!r} has no end")
+        one = Interval(number, place + (value >> 1), more_than_two + 2, attempts, died)
         found.append(one)
         place = one.stop
     return found
+
+
+def _numbers(digits: str) -> Iterator[int]:
+    """Numbers of base-64 digits: five bits a digit, the lowest first; the sixth says that more follow."""
+    value = shift = 0
+    for digit in digits:
+        bits = _VALUES.get(digit)
+        if bits is None:
+            raise ValueError(f"invalid literal for a number in base 64: {digit!r}")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits < 32:
+            yield value
+            value = shift = 0
+    if shift:
+        raise ValueError(f"invalid literal for a number in base 64: {digits!r} has no end")
+
+
+def _digits(number: int) -> str:
+    text = ""
+    while number > 31:
+        text += _DIGITS[32 | number & 31]
+        number >>= 5
+    return text + _DIGITS[number]
 
 
 def parse_intervals(text: str) -> list[Interval]:
@@ -98,16 +132,19 @@ def _follows(before: Interval, one: Interval) -> bool:
 
 
 def _word(group: list[Interval]) -> str:
-    place = 0
-    runs = []
-    for one in group:
-        count = f"+{one.count}" if one.count != 1 else ""
-        runs.append(f"{one.start - place}{count}")
-        place = one.stop
     first = group[0]
     attempt = f"@{first.attempt}" if first.attempt != 1 else ""
     deaths = f"!{first.deaths}" if first.deaths else ""
-    return f"{first.segment}:{','.join(runs)}{attempt}{deaths}"
+    if len(group) == 1:
+        count = f"+{first.count}" if first.count != 1 else ""
+        return f"{first.segment}:{first.start}{count}{attempt}{deaths}"
+    place = 0
+    text = ""
+    for one in group:
+        gap = one.start - place << 1
+        text += _digits(gap) if one.count == 1 else _digits(gap | 1) + _digits(one.count - 2)
+        place = one.stop
+    return f"{first.segment}~{text}{attempt}{deaths}"
 
 
 def joined(intervals: Iterable[Interval]) -> Iterator[Interval]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 import struct
 import sys
 import time
@@ -22,7 +23,8 @@ from typing import Any, NamedTuple
 
 EPOCH = re.compile(r"\d{6,}-[0-9a-f]{8}")
 JOURNAL = re.compile(r"(?P<name>.+-[0-9a-f]{8}(-r\d+)?)(\.(?P<bytes>\d+))?")
-INTERVAL = re.compile(r"(\d+):(\d+(?:\+\d+)?(?:,\d+(?:\+\d+)?)*)(?:@(\d+))?(?:!(\d+))?")
+INTERVAL = re.compile(r"(\d+)(?::(\d+)(?:\+(\d+))?|~([A-Za-z0-9_-]+))(?:@(\d+))?(?:!(\d+))?")
+BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 INDEX_MAGIC = b"taskfarmer index 1\n"
 INDEX_ENTRY = struct.Struct("<QI")
 BLOCK = 64
@@ -144,6 +146,25 @@ def read_segment(workdir: Path, segment: dict[str, Any], report: Report) -> None
         report.tasks[number] = line
 
 
+def scattered(digits: str) -> list[tuple[int, int]]:
+    """(gap, count) of each interval that is written in digits."""
+    numbers, number, weight = [], 0, 1
+    for digit in digits:
+        more, value = divmod(BASE64.index(digit), 32)
+        number += value * weight
+        weight *= 32
+        if not more:
+            numbers.append(number)
+            number, weight = 0, 1
+    if weight > 1:
+        raise Problem(f"{digits!r} has no end")
+    found = []
+    while numbers:
+        gap, several = divmod(numbers.pop(0), 2)
+        found.append((gap, numbers.pop(0) + 2 if several else 1))
+    return found
+
+
 def intervals(text: str, state: dict[str, Any]) -> list[tuple[int, int]]:
     """(task ID, attempt) of all tasks in a string of intervals."""
     found = []
@@ -152,13 +173,12 @@ def intervals(text: str, state: dict[str, Any]) -> list[tuple[int, int]]:
         if match is None:
             raise Problem(f"{word!r} is no interval")
         number, place = int(match[1]), 0
-        for run in match[2].split(","):
-            gap, _, count = run.partition("+")
-            start, stop = place + int(gap), place + int(gap) + int(count or 1)
+        for gap, count in scattered(match[4]) if match[4] else [(int(match[2]), int(match[3] or 1))]:
+            start, stop = place + gap, place + gap + count
             if stop <= start or stop > state["segments"][number]["next"]:
                 raise Problem(f"interval {word} holds tasks that were never given out")
             first = state["segments"][number]["first"]
-            found += [(first + one, int(match[3] or 1)) for one in range(start, stop)]
+            found += [(first + one, int(match[5] or 1)) for one in range(start, stop)]
             place = stop
     return found
 

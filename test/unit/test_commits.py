@@ -22,6 +22,7 @@ from taskfarmer.ledger.commits import Commits
 from taskfarmer.ledger.farmfile import Farm, publish
 from taskfarmer.ledger.making import make, make_folders
 from taskfarmer.ledger.state import Segment, State, problems
+from taskfarmer.model import Interval, write_intervals
 from taskfarmer.workdir import Workdir
 
 FARM = "f" * 16
@@ -206,7 +207,7 @@ def test_a_farmer_that_slept_through_epochs_looks_again_from_nothing(workdir: Wo
     assert sleeper.known == asleep
     state = sleeper.commit(taking("sleeper"), "sleeper", 2)
     assert state.revision == 42
-    assert state.farmers["sleeper"].claims == "0:0,40"
+    assert state.farmers["sleeper"].claims == write_intervals([Interval(0, 0, 1), Interval(0, 41, 1)])
 
 
 @pytest.mark.parametrize("gone", ["prepared files", "names too"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +25,8 @@ from taskfarmer.model import (
     without,
     write_intervals,
 )
+
+FORMAT = Path(__file__).parents[2] / "docs" / "workdir-format.md"
 
 intervals = st.builds(
     Interval,
@@ -57,13 +61,18 @@ def test_an_interval_is_read_as_it_was_written(one: Interval) -> None:
     assert parse_group(str(one)) == [one]
 
 
-@pytest.mark.parametrize("word", ["", "1", "0:", "0:1,", "a:1+1", "0:1+", "0:1+1@", "0:1+1@x"])
+@pytest.mark.parametrize("word", ["", "1", "0:", "0:1,", "a:1+1", "0:1+", "0:1+1@x", "0~g", "0~A!x", "0~A,A", "0~B"])
 def test_what_is_no_interval_is_refused(word: str) -> None:
-    if word == "0:1+1@":
-        assert parse_group(word)[0].attempt == 1
-        return
     with pytest.raises(ValueError, match="invalid literal"):
         parse_group(word)
+
+
+def test_scattered_intervals_are_written_as_the_format_page_says() -> None:
+    word = "0~hgBBQNB"
+    several = [Interval(0, 512, 3), Interval(0, 523, 1), Interval(0, 530, 3)]
+    assert f"`{word}` stands for the places 512, 513, 514, 523, 530, 531 and 532" in FORMAT.read_text()
+    assert parse_group(word) == several
+    assert write_intervals(several) == word
 
 
 @given(st.lists(intervals))

@@ -12,7 +12,7 @@ from taskfarmer.errors import Damaged, FarmGone, StaleView
 from taskfarmer.ledger import results
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.state import Segment, State
-from taskfarmer.model import FAILED, FINISHED, LOST, RETURNED, Interval, result_line
+from taskfarmer.model import FAILED, FINISHED, LOST, RETURNED, Interval, result_line, write_intervals
 from taskfarmer.workdir import Workdir
 
 ME = "node-1-0a0b0c0d"
@@ -71,7 +71,7 @@ def test_attempts_that_were_given_back_are_in_the_run_and_record_nothing(workdir
     lines = (line(0, RETURNED), line(1))
     what = left(workdir, holding(), *lines)
     assert what.bytes == sum(map(len, lines))
-    assert states.expel(holding(), ME, what).returned == "0:0,1+8@2"
+    assert states.expel(holding(), ME, what).returned == write_intervals([Interval(0, 0, 1, 2), Interval(0, 2, 8, 2)])
 
 
 def test_what_counts_already_is_not_counted_again(workdir: Workdir) -> None:

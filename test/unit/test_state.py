@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from taskfarmer.errors import Expelled, StaleView
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.state import Segment, Settlement, State, from_document, problems, to_document
-from taskfarmer.model import Interval, joined, parse_intervals
+from taskfarmer.model import Interval, joined, parse_intervals, write_intervals
 
 NAMES = ("a", "b", "c", "d")
 
@@ -185,7 +185,7 @@ def test_what_came_back_is_given_out_before_the_rest_of_the_list() -> None:
 def test_a_death_is_counted_only_for_tasks_that_ran() -> None:
     state = states.claim(states.join(fresh(4), "a", "a", 1), "a", 4)
     state = states.expel(state, "a", Settlement("a", 9, (Interval(0, 0, 1),), finished=1), (Interval(0, 2, 1),))
-    assert sorted(state.returned.split()) == ["0:1,1@2", "0:2@2!1"]
+    assert sorted(state.returned.split()) == ["0:2@2!1", write_intervals([Interval(0, 1, 1, 2), Interval(0, 3, 1, 2)])]
     assert state.departed == {"a": 9}
 
 
