@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from benchmarks.measure import Figure
@@ -18,7 +19,7 @@ from taskfarmer import policy
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import encode
 from taskfarmer.ledger.state import Segment, Settlement, State
-from taskfarmer.model import Interval, joined, parse_intervals, without
+from taskfarmer.model import Interval, joined, parse_intervals, time_class, without
 
 NUMBER = 64
 CASES = (
@@ -45,6 +46,7 @@ class Simulated:
     running: list[tuple[float, Interval]] = field(default_factory=list)
     done: list[Interval] = field(default_factory=list)
     held: list[Interval] = field(default_factory=list)
+    times: Counter[int] = field(default_factory=Counter)
     bytes: int = 0
 
 
@@ -102,7 +104,9 @@ def _exchange(
     one.bytes += 110 * len(one.done)
     done = tuple(joined(one.done))
     state = states.settle(
-        state, one.name, Settlement(one.name, one.bytes, done, finished=len(one.done), ended=len(one.done))
+        state,
+        one.name,
+        Settlement(one.name, one.bytes, done, finished=len(one.done), ended=len(one.done), times=one.times),
     )
     before = without(one.held, done)
     pace = policy.Pace(len(crowd), slots, len(crowd) * slots, SECTION, MEAN)
@@ -113,6 +117,7 @@ def _exchange(
     one.held = parse_intervals(state.farmers[one.name].claims)
     one.queue += without(one.held, before)
     one.done = []
+    one.times = Counter()
     _fill(one, slots, now, chance, sigma)
     return state
 
@@ -131,6 +136,7 @@ def _fill(one: Simulated, slots: int, now: float, chance: random.Random, sigma: 
         task = first.part(0, 1)
         one.queue[:1] = [first.part(1, first.count - 1)] if first.count > 1 else []
         length = chance.lognormvariate(math.log(MEAN) - sigma**2 / 2, sigma)
+        one.times[time_class(length)] += 1
         heapq.heappush(one.running, (now + length, _Ordered.of(task)))
 
 

@@ -17,15 +17,22 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from taskfarmer.errors import NotAFarm, StorageError
 
 T = TypeVar("T")
 
+FILE_MODE = 0o664
+FOLDER_MODE = 0o775
+"""What the umask takes from: whatever it is, not everybody may write what is ours."""
+
 _STALE = (errno.ESTALE, errno.EINTR)
 _NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PROBE = 4096
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -50,13 +57,34 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def has_room(fd: int) -> bool:
-    """Whether the file system of an open file has room for more; True where it does not say."""
+def has_room(fd: int, by_writing: bool = True) -> bool:
+    """Whether the file system of an open directory has room for more; True where it does not say.
+
+    That a quota is exceeded, or that no more files can be made, is only seen `by_writing` a small file.
+    """
     try:
         found = os.fstatvfs(fd)
     except OSError:
         return True
-    return found.f_blocks == 0 or found.f_bavail > 0
+    if found.f_blocks and not found.f_bavail:
+        return False
+    return not by_writing or _takes_a_file(fd)
+
+
+def _takes_a_file(fd: int) -> bool:
+    name = f".probe.{random_name()}"
+    try:
+        probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE, dir_fd=fd)
+        try:
+            try:
+                write_all(probe, bytes(_PROBE))
+            finally:
+                os.close(probe)
+        finally:
+            os.unlink(name, dir_fd=fd)
+    except OSError as error:
+        return error.errno not in _FULL
+    return True
 
 
 def read(path: str) -> bytes:
@@ -80,11 +108,23 @@ def read_range(path: str, start: int, stop: int) -> bytes:
     return persistent(attempt)
 
 
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Name the file in errors of calls that were made with its descriptor."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
 def sync_directory(path: str) -> None:
     """Make the names in a directory durable; a no-op where the file system has no such thing."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        with naming(path):
+            os.fsync(fd)
     except OSError as error:
         if error.errno not in _NO_DIRECTORY_SYNC:
             raise
@@ -94,7 +134,7 @@ def sync_directory(path: str) -> None:
 
 def sync_file(path: str) -> None:
     """Bring what another process wrote into a file to the disk."""
-    fd = os.open(path, os.O_RDWR)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         os.fsync(fd)
     finally:
@@ -108,15 +148,21 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
+def fresh(path: str, flags: int) -> int:
+    """Open a file that must be new: an opener for `open(path, "xb")`."""
+    return os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+
+
 def prepare(path: str, data: bytes) -> None:
     """A new file, on the disk when this returns. Nothing is left where it fails."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    fd = fresh(path, os.O_WRONLY)
     try:
-        try:
-            write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        with naming(path):
+            try:
+                write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
     except OSError:
         forget(path)
         raise
@@ -137,11 +183,7 @@ def publish(prepared: str, target: str) -> OSError | None:
     change any more, not even by an NFS request that is sent again; the caller finds out who won by
     reading, never from the answer.
     """
-    answer: OSError | None = None
-    try:
-        os.link(prepared, target)
-    except OSError as error:
-        answer = error
+    answer = _linked(prepared, target)
     try:
         os.unlink(prepared)
     except FileNotFoundError:
@@ -179,7 +221,7 @@ def sync(fd: int) -> None:
 def make_directory(path: str) -> bool:
     """Make a directory and make its name durable; False where it stands already."""
     try:
-        os.mkdir(path)
+        os.mkdir(path, FOLDER_MODE)
     except FileExistsError:
         if not os.path.isdir(path):
             raise
@@ -191,31 +233,37 @@ def make_directory(path: str) -> bool:
 def prove_links(folder: str) -> None:
     """Prove that `link` makes a second name and refuses a name that is taken, or raise NotAFarm.
 
-    The whole safety of a shared farm is this one property (open(2) recommends it for lock files on
-    NFS: a link count of 2 tells what the reply did not).
+    The whole safety of a shared farm is this one property. A reply may be lost, so what is there afterwards
+    counts (open(2) recommends it for lock files on NFS: a link count of 2 tells what the reply did not).
     """
-    first, second = (os.path.join(folder, f".probe.{random_name()}") for _ in range(2))
+    first, second, third = (os.path.join(folder, f".probe.{random_name()}") for _ in range(3))
     try:
-        prepare(first, b"probe\n")
-        try:
-            os.link(first, second)
-        except OSError as error:
-            if error.errno in _NO_LINKS:
-                raise NotAFarm(
-                    f"{folder}: this file system has no hard links ({error.strerror}), so a farm cannot be "
-                    "shared on it; put the work directory on another file system with -w DIR"
-                ) from None
-            raise
+        prepare(first, b"first\n")
+        answer = _linked(first, second)
+        if answer is not None and answer.errno in _NO_LINKS:
+            raise NotAFarm(
+                f"{folder}: this file system has no hard links ({answer.strerror}), so a farm cannot be "
+                "shared on it; put the work directory on another file system with -w DIR"
+            )
         if os.stat(first).st_nlink != 2:
+            if answer is not None:
+                raise answer
             raise NotAFarm(f"{folder}: `link` makes no second name here; put the work directory elsewhere with -w DIR")
-        try:
-            os.link(first, second)
-        except FileExistsError:
-            return
-        raise NotAFarm(f"{folder}: `link` replaces files here; put the work directory elsewhere with -w DIR")
+        prepare(third, b"third\n")
+        if _linked(third, second) is None or read(second) != b"first\n":
+            raise NotAFarm(f"{folder}: `link` replaces files here; put the work directory elsewhere with -w DIR")
     finally:
-        forget(first)
-        forget(second)
+        for path in (first, second, third):
+            forget(path)
+
+
+def _linked(path: str, target: str) -> OSError | None:
+    """What `link` answers; None for success."""
+    try:
+        os.link(path, target)
+    except OSError as error:
+        return error
+    return None
 
 
 class Journal:
@@ -225,7 +273,7 @@ class Journal:
         self.path = path
         self.size = 0
         self.failed = False
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._fd = fresh(path, os.O_WRONLY | os.O_APPEND)
         sync_directory(os.path.dirname(path))
 
     def append(self, data: bytes) -> int:

@@ -25,39 +25,76 @@ LEAST_PATIENCE = 0.2
 def scratch_folder(scratch: str | None, uid: int) -> str | None:
     """The user's private folder for locks in scratch space, made if need be; None where it is not safe.
 
-    Others may write into scratch space, so the folder counts only if it is a real directory of ours
-    that nobody else may enter.
+    Others may write into scratch space, so the folder counts only if it is a real directory of ours that nobody
+    else may enter, and scratch space only if the sticky bit keeps them from exchanging it.
     """
     if not scratch:
         return None
-    folder = os.path.join(os.path.abspath(scratch), f".taskfarmer-{uid}")
+    folder = os.path.join(os.path.abspath(scratch), _private_name(uid))
     try:
+        mode = os.stat(os.path.dirname(folder)).st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            return None
         os.mkdir(folder, 0o700)
     except FileExistsError:
         pass
     except OSError:
         return None
+    return folder if _is_private(folder, uid) else None
+
+
+def _private_name(uid: int) -> str:
+    return f".taskfarmer-{uid}"
+
+
+def _is_private(folder: str, uid: int) -> bool:
+    """Whether this is a directory of that user, no link to one, that nobody else may enter."""
     try:
         found = os.lstat(folder)
     except OSError:
-        return None
-    safe = stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o077
-    return folder if safe else None
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o077
 
 
 class FarmLock:
-    """The farm's lock. Waited for a bounded time, and then done without."""
+    """The farm's lock. Waited for a bounded time, and then done without.
 
-    def __init__(self, path: str) -> None:
+    A `private` one lies in scratch space. Its path is in `farm.json` for good, and what is there may have been
+    exchanged since: it is used only as long as its folder is ours alone.
+    """
+
+    def __init__(self, path: str, private: bool = False) -> None:
         self.path = path
+        self.private = private
         self.unusable = False
         self._in_vain = 0
         # thread_local=False: the farmer has no threads, and its workers never touch this lock
         self._lock = UnixFileLock(path, timeout=0, mode=0o600, thread_local=False, fallback_to_soft=False)
 
+    def doubts(self) -> list[str]:
+        """A warning where something that is no lock of ours is in its place; none where nothing is there."""
+        folder = os.path.dirname(self.path)
+        ours = not self.private or os.path.basename(folder) == _private_name(os.getuid())
+        if not ours or not os.path.lexists(folder) or self._is_sound():
+            return []
+        return [f"{self.path}: not in a folder of yours alone, or no lock file: this farmer works without the lock"]
+
+    def _is_sound(self) -> bool:
+        """Whether the lock's name stands for nothing yet, or for a file that can only be a lock.
+
+        filelock 3.30 empties the file that it locks, so it must have no other name.
+        """
+        if self.private and not _is_private(os.path.dirname(self.path), os.getuid()):
+            return False
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            return True
+        return stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
+
     def _try(self) -> bool:
         try:
-            if os.path.lexists(self.path) and not stat.S_ISREG(os.lstat(self.path).st_mode):
+            if not self._is_sound():
                 self.unusable = True
                 return False
             self._lock.acquire(blocking=False)

@@ -3,14 +3,15 @@
 Three line formats live here, and nowhere else (`docs/workdir-format.md` is their reference):
 
 * a task:      `ID command`, or `ID {"command": ...}` where the command cannot stand on a line as it is
-* intervals:   `segment:start+count@attempt!deaths`, the three last left out where they are 1, 1 and 0; or
-  several that follow each other, `segment~digits@attempt!deaths`, by their gaps and counts in base 64
+* intervals:   `segment:start+count@attempt!deaths^needs`, the four last left out where they are 1, 1, 0 and 0;
+  or several that follow each other, `segment~digits@...`, by their gaps and counts in base 64
 * a result:    twelve words and a checksum, one line per attempt, in the order of completion
 """
 
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -35,7 +36,8 @@ _JSON_START = b'{"command":'
 class Interval:
     """`count` tasks that follow each other in segment number `segment`, from place `start` on.
 
-    All of them are at the same `attempt` (from 1), and as many farmers (`deaths`) died while they ran.
+    All of them are at the same `attempt` (from 1), as many farmers (`deaths`) died while they ran, and each
+    is known to need at least `needs` seconds (0 where nothing is known).
     """
 
     segment: int
@@ -43,6 +45,7 @@ class Interval:
     count: int
     attempt: int = 1
     deaths: int = 0
+    needs: int = 0
 
     @property
     def stop(self) -> int:
@@ -62,15 +65,16 @@ class Interval:
 
 def parse_group(word: str) -> list[Interval]:
     """The intervals that one word stands for, in the order of their places; ValueError where it is none."""
-    rest, _, deaths = word.partition("!")
+    rest, _, needs = word.partition("^")
+    rest, _, deaths = rest.partition("!")
     rest, _, attempt = rest.partition("@")
     segment, scattered, digits = rest.partition("~")
     if not scattered:
         segment, _, digits = rest.partition(":")
-    number, attempts, died = int(segment), int(attempt or 1), int(deaths or 0)
+    number, kind = int(segment), (int(attempt or 1), int(deaths or 0), int(needs or 0))
     if not scattered:
         start, more, count = digits.partition("+")
-        return [Interval(number, int(start), int(count) if more else 1, attempts, died)]
+        return [Interval(number, int(start), int(count) if more else 1, *kind)]
     place = 0
     found = []
     numbers = _numbers(digits)
@@ -78,7 +82,7 @@ def parse_group(word: str) -> list[Interval]:
         more_than_two = next(numbers, None) if value & 1 else -1
         if more_than_two is None:
             raise ValueError(f"invalid literal for intervals: {digits!r} has no end")
-        one = Interval(number, place + (value >> 1), more_than_two + 2, attempts, died)
+        one = Interval(number, place + (value >> 1), more_than_two + 2, *kind)
         found.append(one)
         place = one.stop
     return found
@@ -127,24 +131,28 @@ def write_intervals(intervals: Iterable[Interval]) -> str:
 
 
 def _follows(before: Interval, one: Interval) -> bool:
-    kind = (one.segment, one.attempt, one.deaths)
-    return (before.segment, before.attempt, before.deaths) == kind and one.start >= before.stop
+    return _kind(before) == _kind(one) and one.start >= before.stop
+
+
+def _kind(one: Interval) -> tuple[int, int, int, int]:
+    return one.segment, one.attempt, one.deaths, one.needs
 
 
 def _word(group: list[Interval]) -> str:
     first = group[0]
     attempt = f"@{first.attempt}" if first.attempt != 1 else ""
     deaths = f"!{first.deaths}" if first.deaths else ""
+    kind = f"{attempt}{deaths}^{first.needs}" if first.needs else f"{attempt}{deaths}"
     if len(group) == 1:
         count = f"+{first.count}" if first.count != 1 else ""
-        return f"{first.segment}:{first.start}{count}{attempt}{deaths}"
+        return f"{first.segment}:{first.start}{count}{kind}"
     place = 0
     text = ""
     for one in group:
         gap = one.start - place << 1
         text += _digits(gap) if one.count == 1 else _digits(gap | 1) + _digits(one.count - 2)
         place = one.stop
-    return f"{first.segment}~{text}{attempt}{deaths}"
+    return f"{first.segment}~{text}{kind}"
 
 
 def joined(intervals: Iterable[Interval]) -> Iterator[Interval]:
@@ -153,12 +161,7 @@ def joined(intervals: Iterable[Interval]) -> Iterator[Interval]:
     for one in intervals:
         if not one.count:
             continue
-        if last is not None and (last.segment, last.stop, last.attempt, last.deaths) == (
-            one.segment,
-            one.start,
-            one.attempt,
-            one.deaths,
-        ):
+        if last is not None and last.stop == one.start and _kind(last) == _kind(one):
             last = replace(last, count=last.count + one.count)
         else:
             if last is not None:
@@ -191,6 +194,16 @@ def without(held: Iterable[Interval], taken: Iterable[Interval]) -> list[Interva
         if place < one.stop:
             left.append(one.part(place - one.start, one.stop - place))
     return left
+
+
+def time_class(seconds: float) -> int:
+    """In which class of durations a task is: 0 below a second; class k ends at 2 ** (k / 4) seconds."""
+    return 1 + int(4 * math.log2(seconds)) if seconds >= 1 else 0
+
+
+def class_end(number: int) -> float:
+    """Seconds within which the tasks of a class of durations ended."""
+    return math.pow(2.0, number / 4)
 
 
 def task_line(task_id: int, command: bytes) -> bytes:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 EPOCH = re.compile(r"\d{6,}-[0-9a-f]{8}")
 JOURNAL = re.compile(r"(?P<name>.+-[0-9a-f]{8}(-r\d+)?)(\.(?P<bytes>\d+))?")
-INTERVAL = re.compile(r"(\d+)(?::(\d+)(?:\+(\d+))?|~([A-Za-z0-9_-]+))(?:@(\d+))?(?:!(\d+))?")
+INTERVAL = re.compile(r"(\d+)(?::(\d+)(?:\+(\d+))?|~([A-Za-z0-9_-]+))(?:@(\d+))?(?:!(\d+))?(?:\^(\d+))?")
 BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 INDEX_MAGIC = b"taskfarmer index 1\n"
 INDEX_ENTRY = struct.Struct("<QI")

@@ -24,7 +24,8 @@ from dataclasses import replace
 from taskfarmer import durable
 from taskfarmer.errors import Contended, Damaged, FarmGone, Forked, NotAFarm, StaleView, StorageError
 from taskfarmer.ledger import epochs
-from taskfarmer.ledger.state import FORMAT, State, from_document, stamp, to_document, turn
+from taskfarmer.ledger.document import FORMAT, from_document, to_document
+from taskfarmer.ledger.state import State, stamp, turn
 from taskfarmer.locks import FarmLock
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.workdir import Workdir, epoch_number
@@ -277,7 +278,7 @@ class Commits:
                 raise answer
             if time.monotonic() > end:
                 self.check_farm()
-                raise StaleView(f"{target}: `link` says that it exists, but it cannot be read")
+                raise StaleView(f"{target}: `link` says that it is there, but it cannot be read")
             self.check_farm()
             time.sleep(0.05)
 
@@ -297,7 +298,8 @@ class Commits:
         """Leave word where the newest revision is: 64 bytes in place, one operation for each reader."""
         text = f"{epoch} {number}".ljust(63) + "\n"
         try:
-            fd = os.open(self.workdir.head, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open(self.workdir.head, flags, durable.FILE_MODE)
             try:
                 os.pwrite(fd, text.encode(), 0)
             finally:

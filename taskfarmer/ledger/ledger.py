@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -31,6 +32,7 @@ from taskfarmer.workdir import Workdir
 class Tidings:
     """What a farmer has to tell: result lines (`size` bytes of them), and what they come to.
 
+    `overran` are given back because the farmer's time was over; `times` counts finished tasks by their durations.
     `views` is what `finished`, `failed` and the timeline will show of it; the ledger only carries it.
     """
 
@@ -38,26 +40,35 @@ class Tidings:
     done: list[Interval] = field(default_factory=list)
     returned: list[Interval] = field(default_factory=list)
     died: list[Interval] = field(default_factory=list)
+    overran: list[Interval] = field(default_factory=list)
     finished: int = 0
     failed: int = 0
     seconds: float = 0.0
     ended: int = 0
+    times: Counter[int] = field(default_factory=Counter)
     size: int = 0
     views: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
 
     @property
     def nothing(self) -> bool:
-        return not (self.lines or self.done or self.returned or self.died)
+        return not (self.lines or self.gone)
+
+    @property
+    def gone(self) -> tuple[Interval, ...]:
+        """All that the farmer holds no more."""
+        return (*self.done, *self.returned, *self.died, *self.overran)
 
     def add(self, more: Tidings) -> None:
         self.lines += more.lines
         self.done += more.done
         self.returned += more.returned
         self.died += more.died
+        self.overran += more.overran
         self.finished += more.finished
         self.failed += more.failed
         self.seconds += more.seconds
         self.ended += more.ended
+        self.times += more.times
         self.size += more.size
         self.views += more.views
 
@@ -70,7 +81,7 @@ class Ledger:
         self.farm = farm
         self.me = me
         self.slots = slots
-        self.lock = FarmLock(farm.lock or workdir.lock)
+        self.lock = FarmLock(farm.lock or workdir.lock, private=farm.lock is not None)
         self.commits = Commits(workdir, farm.farm, self.lock, farm.epoch_length)
         self.held: list[Interval] = []
         self.registered = False
@@ -110,10 +121,11 @@ class Ledger:
         self._open.add(news)
 
     def exchange(
-        self, want: int = 0, leave: bool = False, patience: float = math.inf
+        self, want: int = 0, leave: bool = False, patience: float = math.inf, room: float = math.inf
     ) -> tuple[list[Interval], Tidings]:
         """Tell what was noted, take up to `want` tasks: one commit, or none where there is nothing to do.
 
+        What is known to need more than `room` seconds is not taken.
         Returns what was gained, and what is now told. With `leave` the farmer goes; it must hold nothing
         but what it tells. Raises Expelled, FarmGone, StorageError; after the last of these everything is
         as before, and a later exchange may succeed. Contended after `patience` seconds: the same, and all
@@ -130,12 +142,12 @@ class Ledger:
         self._leaving = leave
         self._write()
         sent = self._sent
-        change = self._change(sent, want, leave)
+        change = self._change(sent, want, leave, room)
         self.seq = self._tried = self.seq + 1
         state = self.commits.commit(change, self.me, self.seq, patience)
         return self._conclude(state, sent)
 
-    def _change(self, sent: Tidings, want: int, leave: bool) -> Callable[[State], State]:
+    def _change(self, sent: Tidings, want: int, leave: bool, room: float) -> Callable[[State], State]:
         journal = self._journal_name()
         settlement = Settlement(
             journal,
@@ -143,10 +155,12 @@ class Ledger:
             tuple(joined(sent.done)),
             tuple(joined(sent.returned)),
             tuple(joined(sent.died)),
+            tuple(joined(sent.overran)),
             sent.finished,
             sent.failed,
             sent.seconds,
             sent.ended,
+            sent.times,
         )
 
         def change(state: State) -> State:
@@ -157,7 +171,7 @@ class Ledger:
             new = state if self.registered else states.join(state, self.me, journal, self.slots)
             if not sent.nothing:
                 new = states.settle(new, self.me, settlement)
-            new = states.claim(new, self.me, want)
+            new = states.claim(new, self.me, want, room)
             return states.leave(new, self.me) if leave else new
 
         return change
@@ -165,7 +179,7 @@ class Ledger:
     def _conclude(self, state: State, sent: Tidings) -> tuple[list[Interval], Tidings]:
         entry = state.farmers.get(self.me)
         self.registered = entry is not None
-        before = without(self.held, (*sent.done, *sent.returned, *sent.died))
+        before = without(self.held, sent.gone)
         self.held = parse_intervals(entry.claims) if entry else []
         self._sent = None
         self._tried = 0

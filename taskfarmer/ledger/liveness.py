@@ -105,7 +105,7 @@ class Presence:
         path = workdir.alive(identity.farmer)
         try:
             durable.prepare(workdir.identity(identity.farmer), sealed(asdict(identity)))
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._fd = durable.fresh(path, os.O_RDWR)
             self.locked = locks.hold_alive(self._fd)
             self.beat()
             if ballast:

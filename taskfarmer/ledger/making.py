@@ -21,9 +21,8 @@ from taskfarmer.workdir import Workdir
 def make_folders(workdir: Workdir) -> None:
     """The directories of a farm, and the proof that its file system can commit."""
     try:
-        os.makedirs(workdir.path, exist_ok=True)
-        for folder in workdir.folders:
-            os.makedirs(folder, exist_ok=True)
+        for folder in (workdir.path, *workdir.folders):
+            os.makedirs(folder, durable.FOLDER_MODE, exist_ok=True)
         durable.sync_directory(workdir.path)
         durable.prove_links(workdir.ledger)
     except OSError as error:

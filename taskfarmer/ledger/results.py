@@ -13,6 +13,7 @@ import os
 import re
 import time
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from taskfarmer.model import (
     joined,
     parse_intervals,
     result_words,
+    time_class,
 )
 from taskfarmer.workdir import Workdir
 
@@ -188,6 +190,7 @@ def _unbroken(state: State, journal: str, start: int, data: bytes, held: dict[tu
     done: list[Interval] = []
     finished = failed = 0
     seconds = 0.0
+    times: Counter[int] = Counter()
     size = start
     for line in data[start:].split(b"\n")[:-1]:
         words = result_words(line)
@@ -200,7 +203,10 @@ def _unbroken(state: State, journal: str, start: int, data: bytes, held: dict[tu
             done.append(one)
             finished += words[5] == FINISHED
             failed += words[5] in RECORDED_AS_FAILED
-        seconds += float(words[4]) - float(words[3])
+        took = float(words[4]) - float(words[3])
+        if words[5] == FINISHED and took >= 1:
+            times[time_class(took)] += 1
+        seconds += took
         size += len(line) + 1
     return Settlement(
         journal,
@@ -210,4 +216,5 @@ def _unbroken(state: State, journal: str, start: int, data: bytes, held: dict[tu
         failed=failed,
         seconds=round(seconds, 3),
         ended=len(done),
+        times=times,
     )

@@ -33,7 +33,7 @@ class SegmentWriter:
         self.name = durable.random_name(12)
         self.first_id = first_id
         self.tasks = 0
-        self._file = open(workdir.segment(self.name), "xb", buffering=1 << 20)  # noqa: SIM115
+        self._file = open(workdir.segment(self.name), "xb", buffering=1 << 20, opener=durable.fresh)  # noqa: SIM115
         self._index = bytearray(_MAGIC)
         self._block: list[bytes] = []
         self._offset = 0

@@ -8,6 +8,7 @@ checks that, and `docs/workdir-format.md` names each member.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -23,7 +24,8 @@ from taskfarmer.model import (
     write_intervals,
 )
 
-FORMAT = 1
+FITS_AGAIN = 0.95
+"""Where a task ran out of time, the next attempt gets this share of the longest time that any farmer had, at least."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class State:
     failed: int = 0
     seconds: float = 0.0
     ended: int = 0
+    times: Mapping[int, int] = field(default_factory=dict)
+    longest: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -122,7 +126,8 @@ class State:
 class Settlement:
     """What a farmer has to tell: `done` are recorded in its journal up to `bytes`; `returned` go back.
 
-    `died` go back too, each with one death more: they ran when their worker was killed.
+    `died` go back too, each with one death more: they ran when their worker was killed. `overran` go back
+    because the farmer's time was over. `times` counts finished tasks by their class of durations.
     """
 
     journal: str
@@ -130,10 +135,12 @@ class Settlement:
     done: tuple[Interval, ...] = ()
     returned: tuple[Interval, ...] = ()
     died: tuple[Interval, ...] = ()
+    overran: tuple[Interval, ...] = ()
     finished: int = 0
     failed: int = 0
     seconds: float = 0.0
     ended: int = 0
+    times: Mapping[int, int] = field(default_factory=dict)
 
 
 def join(state: State, farmer: str, journal: str, slots: int) -> State:
@@ -159,7 +166,7 @@ def settle(state: State, farmer: str, what: Settlement) -> State:
     Where the farmer went on in a fresh journal, the old one departs with what counts of it.
     """
     entry = entry_of(state, farmer)
-    told = (*what.done, *what.returned, *what.died)
+    told = (*what.done, *what.returned, *what.died, *what.overran)
     held = parse_intervals(entry.claims)
     claims = without(held, told)
     if counted(claims) + counted(told) != counted(held):
@@ -175,36 +182,42 @@ def settle(state: State, farmer: str, what: Settlement) -> State:
         state,
         farmers={**state.farmers, farmer: entry},
         departed=departed,
-        returned=_returned(
-            state.returned, [one.again() for one in what.returned] + [one.again(died=True) for one in what.died]
-        ),
+        returned=_returned(state.returned, _back(state, what)),
         finished=state.finished + what.finished,
         failed=state.failed + what.failed,
         seconds=round(state.seconds + what.seconds, 3),
         ended=state.ended + what.ended,
+        times=_summed(state.times, what.times),
     )
+
+
+def _back(state: State, what: Settlement) -> list[Interval]:
+    """What goes back, as it is given out the next time: what ran out of time only where there is more of it."""
+    back = [one.again() for one in what.returned] + [one.again(died=True) for one in what.died]
+    tried = int(state.longest * FITS_AGAIN)
+    for one in what.overran:
+        back.append(replace(one.again(), needs=state.longest + 1 if one.needs >= tried else tried))
+    return back
+
+
+def _summed(times: Mapping[int, int], more: Mapping[int, int]) -> Mapping[int, int]:
+    return {number: times.get(number, 0) + more.get(number, 0) for number in {*times, *more}} if more else times
 
 
 def _returned(text: str, more: list[Interval]) -> str:
     return " ".join(filter(None, (text, write_intervals(more))))
 
 
-def claim(state: State, farmer: str, want: int) -> State:
-    """Give the farmer up to `want` tasks: what came back first, then the list in its order."""
+def claim(state: State, farmer: str, want: int, room: float = math.inf) -> State:
+    """Give the farmer up to `want` tasks: what came back first, then the list in its order.
+
+    `room` is how many seconds the farmer has; what needs more is left for others.
+    """
     if want <= 0 or not state.left:
         return state
     entry = entry_of(state, farmer)
-    got: list[Interval] = []
-    returned = state.returned
-    while want and returned:
-        word, _, rest = returned.partition(" ")
-        left: list[Interval] = []
-        for one in parse_group(word):
-            take = min(want, one.count)
-            got.append(one.part(0, take))
-            left.append(one.part(take, one.count - take))
-            want -= take
-        returned = f"{write_intervals(left)} {rest}".strip()
+    returned, got = _take_returned(state.returned, want, room)
+    want -= counted(got)
     segments = list(state.segments)
     for number, segment in enumerate(segments):
         take = min(want, segment.tasks - segment.next)
@@ -218,12 +231,33 @@ def claim(state: State, farmer: str, want: int) -> State:
         returned=returned,
         segments=tuple(segments),
         farmers={**state.farmers, farmer: replace(entry, claims=claims)},
+        longest=max(state.longest, int(room)) if room < math.inf else state.longest,
     )
 
 
-def _place(one: Interval) -> tuple[int, int, int, int]:
+def _take_returned(returned: str, want: int, room: float) -> tuple[str, list[Interval]]:
+    """What is left of `returned`, and up to `want` tasks out of it that need no more than `room` seconds."""
+    passed: list[str] = []
+    got: list[Interval] = []
+    while want and returned:
+        word, _, returned = returned.partition(" ")
+        group = parse_group(word)
+        if group[0].needs > room:
+            passed.append(word)
+            continue
+        left: list[Interval] = []
+        for one in group:
+            take = min(want, one.count)
+            got.append(one.part(0, take))
+            left.append(one.part(take, one.count - take))
+            want -= take
+        returned = f"{write_intervals(left)} {returned}".strip()
+    return " ".join(filter(None, (*passed, returned))), got
+
+
+def _place(one: Interval) -> tuple[int, ...]:
     """Claims are kept in this order, in which they are shortest; it means nothing."""
-    return one.segment, one.attempt, one.deaths, one.start
+    return one.segment, one.attempt, one.deaths, one.needs, one.start
 
 
 def stamp(state: State, farmer: str, seq: int) -> State:
@@ -328,65 +362,3 @@ def problems(state: State) -> list[str]:
             f"{state.finished} finished + {state.failed} failed = {total}"
         )
     return wrong
-
-
-_SCALARS = (
-    "farm",
-    "revision",
-    "epoch",
-    "epoch_from",
-    "returned",
-    "closed_bytes",
-    "finished",
-    "failed",
-    "seconds",
-    "ended",
-)
-
-
-def to_document(state: State) -> dict[str, Any]:
-    document: dict[str, Any] = {"format": FORMAT, **{name: getattr(state, name) for name in _SCALARS}}
-    document["by"] = list(state.by)
-    document["segments"] = [_segment_document(segment) for segment in state.segments]
-    document["farmers"] = {name: _entry_document(name, entry) for name, entry in state.farmers.items()}
-    document["departed"] = dict(state.departed)
-    return {**state.extra, **document}
-
-
-def _segment_document(segment: Segment) -> dict[str, Any]:
-    members = dict(vars(segment))
-    return {**members.pop("extra"), **members}
-
-
-def _segment(document: Mapping[str, Any]) -> Segment:
-    extra = {name: value for name, value in document.items() if name not in _SEGMENT}
-    return Segment(**{name: value for name, value in document.items() if name in _SEGMENT}, extra=extra)
-
-
-_SEGMENT = frozenset(Segment.__dataclass_fields__) - {"extra"}
-
-
-def _entry_document(farmer: str, entry: Entry) -> list[Any]:
-    """There is an entry for each of perhaps a thousand farmers, so it is short: what is as ever is left out."""
-    document: list[Any] = [entry.seq, entry.claims, entry.bytes, entry.slots]
-    if entry.journal != farmer or entry.extra:
-        document.append(entry.journal)
-    return [*document, *entry.extra]
-
-
-def _entry(farmer: str, document: list[Any]) -> Entry:
-    seq, claims, size, slots, *more = document
-    return Entry(seq, claims, more[0] if more else farmer, size, slots, tuple(more[1:]))
-
-
-def from_document(document: Mapping[str, Any]) -> State:
-    """The state in a revision; members that this version does not know are kept for the next one."""
-    known = {"format", "by", "segments", "farmers", "departed", *_SCALARS}
-    return State(
-        **{name: document[name] for name in _SCALARS},
-        by=(document["by"][0], document["by"][1]),
-        segments=tuple(_segment(segment) for segment in document["segments"]),
-        farmers={name: _entry(name, entry) for name, entry in document["farmers"].items()},
-        departed=document["departed"],
-        extra={name: value for name, value in document.items() if name not in known},
-    )

@@ -19,6 +19,7 @@ from taskfarmer.errors import Damaged, FarmGone, Forked, NotAFarm, StaleView, St
 from taskfarmer.ledger import epochs
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import Commits
+from taskfarmer.ledger.document import to_document
 from taskfarmer.ledger.farmfile import Farm, publish
 from taskfarmer.ledger.making import make, make_folders
 from taskfarmer.ledger.state import Segment, State, problems
@@ -357,7 +358,7 @@ def test_a_revision_of_a_newer_format_is_refused(workdir: Workdir) -> None:
 def states_of_format(state: State, number: int) -> bytes:
     from taskfarmer.model import sealed
 
-    return sealed({**states.to_document(state), "format": number})
+    return sealed({**to_document(state), "format": number})
 
 
 def test_a_fresh_epoch_of_a_lost_commit_is_taken_back(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -338,10 +338,10 @@ def test_a_found_file_that_cannot_be_read_is_mentioned_when_a_name_is_missing(
     if os.geteuid() == 0:  # who may read everything: so the system's answer is made up
         opened = open
 
-        def refuse(path: object, *rest: object) -> object:
+        def refuse(path: object, *rest: object, **more: object) -> object:
             if path == str(file):
                 raise PermissionError(13, "Permission denied")
-            return opened(path, *rest)  # type: ignore[call-overload]
+            return opened(path, *rest, **more)  # type: ignore[call-overload]
 
         monkeypatch.setattr("builtins.open", refuse)
     file.chmod(0)

@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from taskfarmer.errors import Expelled, StaleView
 from taskfarmer.ledger import state as states
-from taskfarmer.ledger.state import Segment, Settlement, State, from_document, problems, to_document
+from taskfarmer.ledger.document import from_document, to_document
+from taskfarmer.ledger.state import Segment, Settlement, State, problems
 from taskfarmer.model import Interval, joined, parse_intervals, write_intervals
 
 NAMES = ("a", "b", "c", "d")
@@ -64,7 +65,7 @@ class Histories(RuleBasedStateMachine):
         self.back(returned)
         self.lines[farmer] += len(finished) + len(failed)
         journal = self.state.farmers[farmer].journal
-        return Settlement(journal, self.lines[farmer], done, more, (), len(finished), len(failed))
+        return Settlement(journal, self.lines[farmer], done, more, finished=len(finished), failed=len(failed))
 
     @rule(farmer=st.sampled_from(NAMES))
     def join(self, farmer: str) -> None:
@@ -187,6 +188,42 @@ def test_a_death_is_counted_only_for_tasks_that_ran() -> None:
     state = states.expel(state, "a", Settlement("a", 9, (Interval(0, 0, 1),), finished=1), (Interval(0, 2, 1),))
     assert sorted(state.returned.split()) == ["0:2@2!1", write_intervals([Interval(0, 1, 1, 2), Interval(0, 3, 1, 2)])]
     assert state.departed == {"a": 9}
+
+
+def test_what_ran_out_of_time_goes_to_those_that_have_the_longest_time_seen() -> None:
+    state = states.join(states.join(fresh(4), "a", "a", 1), "b", "b", 1)
+    state = states.claim(state, "a", 2, room=1000.0)
+    assert state.longest == 1000
+    state = states.settle(state, "a", Settlement("a", 0, overran=(Interval(0, 1, 1),)))
+    assert state.returned == "0:1@2^950"
+    assert states.claim(state, "b", 4, room=900.0).farmers["b"].claims == "0:2+2"
+    again = states.claim(state, "b", 4, room=960.0)
+    assert again.farmers["b"].claims == "0:2+2 0:1@2^950"
+    assert not again.returned
+    twice = states.settle(again, "b", Settlement("b", 0, overran=(Interval(0, 1, 1, 2, needs=950),)))
+    assert twice.returned == "0:1@3^1001"
+    assert states.claim(twice, "a", 4, room=1000.0).returned == "0:1@3^1001"
+    assert states.claim(twice, "a", 4).farmers["a"].claims == "0:0 0:1@3^1001"
+    assert problems(twice) == []
+
+
+def test_tasks_that_are_passed_over_stay_in_their_order() -> None:
+    returned = "0:0@2^50 0:1@2 0:2@2^70 0:3@2"
+    state = states.join(replace(fresh(6), returned=returned), "a", "a", 1)
+    state = replace(state, segments=(replace(state.segments[0], next=4),))
+    after = states.claim(state, "a", 1, room=10.0)
+    assert (after.returned, after.farmers["a"].claims) == ("0:0@2^50 0:2@2^70 0:3@2", "0:1@2")
+    after = states.claim(state, "a", 9, room=60.0)
+    assert after.returned == "0:2@2^70"
+
+
+def test_durations_of_finished_tasks_are_summed_by_class() -> None:
+    state = states.claim(states.join(fresh(4), "a", "a", 1), "a", 2)
+    for place in range(2):
+        told = Settlement("a", 9, (Interval(0, place, 1),), finished=1, times={8: 1, place: 2})
+        state = states.settle(state, "a", told)
+    assert state.times == {8: 2, 0: 2, 1: 2}
+    assert from_document(json.loads(json.dumps(to_document(state)))) == state
 
 
 def test_a_farmer_cannot_settle_what_it_does_not_hold() -> None:
