@@ -176,16 +176,16 @@ def counted(intervals: Iterable[Interval]) -> int:
 
 
 def without(held: Iterable[Interval], taken: Iterable[Interval]) -> list[Interval]:
-    """What is left of `held` when the tasks of `taken` (all of them in it) are gone; order kept."""
-    gone: dict[int, list[Interval]] = {}
+    """What is left of `held` when the tasks of `taken` at the same attempt are gone; order kept."""
+    gone: dict[tuple[int, int], list[Interval]] = {}
     for one in taken:
-        gone.setdefault(one.segment, []).append(one)
+        gone.setdefault((one.segment, one.attempt), []).append(one)
     for cuts in gone.values():
         cuts.sort(key=lambda cut: cut.start)
     left: list[Interval] = []
     for one in held:
         place = one.start
-        for cut in gone.get(one.segment, ()):
+        for cut in gone.get((one.segment, one.attempt), ()):
             if cut.stop <= place or cut.start >= one.stop:
                 continue
             if cut.start > place:
@@ -197,8 +197,8 @@ def without(held: Iterable[Interval], taken: Iterable[Interval]) -> list[Interva
 
 
 def time_class(seconds: float) -> int:
-    """In which class of durations a task is: 0 below a second; class k ends at 2 ** (k / 4) seconds."""
-    return 1 + int(4 * math.log2(seconds)) if seconds >= 1 else 0
+    """In which class of durations a task is: 0 below a second; class k ends at 2 ** (k / 4) seconds; 255 at most."""
+    return min(255, 1 + int(4 * math.log2(seconds))) if seconds >= 1 else 0
 
 
 def class_end(number: int) -> float:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from taskfarmer import durable
 from taskfarmer.errors import TaskFarmerError
 from taskfarmer.runners.base import NOT_STARTED, CommandRunner, Runner, start_failure
 
@@ -40,6 +41,10 @@ class Place:
     workdir: str
     logs: str
     logs_fd: int
+    deadline: float = 0.0
+    """When the farmer ends, in epoch seconds; 0 where no end is known."""
+    hidden: frozenset[bytes] = frozenset()
+    """Variables of the farmer that tasks do not get."""
 
 
 def runs_programs(runner: Runner) -> bool:
@@ -51,11 +56,19 @@ class Environment:
     """The variables of a task: the farmer's own, and ours, changed in place from task to task."""
 
     def __init__(self, place: Place) -> None:
-        self.variables: dict[bytes, bytes] = dict(os.environb)
+        self.variables = {name: value for name, value in os.environb.items() if name not in place.hidden}
         self._log_prefix = os.fsencode(os.path.join(place.logs, "log_"))
         fixed = {"SLOT": str(place.slot), "WORKDIR": place.workdir, "FARMER": place.farmer}
         for name, value in fixed.items():
             self.variables[b"TASKFARMER_" + name.encode()] = os.fsencode(value)
+        self.set_deadline(place.deadline)
+
+    def set_deadline(self, deadline: float) -> None:
+        """Tell the tasks that begin from now on when the farmer ends, in epoch seconds; 0 for never."""
+        if deadline:
+            self.variables[b"TASKFARMER_DEADLINE"] = b"%d" % deadline
+        else:
+            self.variables.pop(b"TASKFARMER_DEADLINE", None)
 
     def of(self, task_id: int, attempt: int, more: dict[str, str]) -> dict[bytes, bytes]:
         number = b"%d" % task_id
@@ -72,20 +85,20 @@ class Environment:
 def open_log(place: Place, task_id: int, attempt: int) -> int:
     """Open a task's log to append; a later attempt begins with a line that says so.
 
-    O_NONBLOCK keeps a FIFO that somebody put there from stopping us; on a file it means nothing.
+    O_NONBLOCK keeps a FIFO that somebody put there from stopping us; on a file it means nothing. A symbolic link
+    could lead to any file of ours, and is not followed.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     if attempt == 1:
         flags |= os.O_TRUNC
     try:
-        fd = os.open(f"log_{task_id}", flags, 0o666, dir_fd=place.logs_fd)
+        fd = os.open(f"log_{task_id}", flags, durable.FILE_MODE, dir_fd=place.logs_fd)
         if attempt > 1:
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             os.write(fd, f"=== taskfarmer: attempt {attempt} on {place.host}, {now} ===\n".encode())
     except OSError as error:
-        raise NotStarted(
-            f"{os.path.join(place.logs, f'log_{task_id}')}: {error.strerror}; the log cannot be opened"
-        ) from error
+        reason = "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
+        raise NotStarted(f"{os.path.join(place.logs, f'log_{task_id}')}: {reason}; the log cannot be opened") from error
     return fd
 
 

@@ -11,7 +11,22 @@ from dataclasses import dataclass, field
 
 from taskfarmer.ledger.ledger import Tidings
 from taskfarmer.model import Interval
+from taskfarmer.pool.attempt import runs_programs
 from taskfarmer.pool.wire import NewsFeed
+from taskfarmer.runners.base import Runner
+
+FEW = 8
+"""Workers that have a slot each; where there are more slots, a worker serves up to as many."""
+
+
+def teams(slots: int, runner: Runner) -> list[range]:
+    """The slots of each worker.
+
+    A runner of the user's own is alone in its process: PyTaskFarmer's contract has one task at a time.
+    """
+    ours = runs_programs(runner) and type(runner).__module__.startswith("taskfarmer.")
+    width = min(FEW, -(-slots // FEW)) if ours else 1
+    return [range(first, min(first + width, slots)) for first in range(0, slots, width)]
 
 
 @dataclass

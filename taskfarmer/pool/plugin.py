@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import time
 import traceback
 from types import FrameType
 from typing import TextIO
@@ -17,7 +18,7 @@ from typing import TextIO
 from taskfarmer.pool.attempt import Environment, NotStarted, Place, open_log
 from taskfarmer.pool.processes import descendants, end_descendants, reap, send
 from taskfarmer.pool.slot import Slot, Task
-from taskfarmer.pool.worker import Job, Worker
+from taskfarmer.pool.worker import DOUBT, Job, Worker, of_stop_signal
 from taskfarmer.runners.base import Runner
 
 
@@ -58,13 +59,25 @@ class PluginWorker(Worker):
             self.not_begun(slot, task, error)
             return
         self.hear()
+        if of_stop_signal(status) and not self.stopping:
+            self._wait_for_stop()
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if self.stopping:
             end_descendants(self.deadline, nap=self.nap)
         usage = (after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, after.ru_maxrss)
-        self.end(slot, task, status, usage)
+        self.end(slot, task, status, usage, interrupted=of_stop_signal(status) and self.hit_lately())
         # a task of a runner of one's own is told at once: the next one may take hours, and nobody listens
         self.flush()
+
+    def _wait_for_stop(self) -> None:
+        """A task died of a signal that may have been for all of the job step: see whether we are told to stop."""
+        end = time.monotonic() + DOUBT
+        while not self.stopping and not self.hit_lately() and (left := end - time.monotonic()) > 0:
+            self.poll.poll(left * 1000)
+            self.hear()
+
+    def set_deadline(self, deadline: float) -> None:
+        self.plugin.environment.set_deadline(deadline)
 
 
 def _end_tree(number: int, frame: FrameType | None) -> None:
@@ -77,7 +90,10 @@ class PluginTask:
         self.place = place
         self.runner = runner
         self.environment = Environment(place)
+        for name in place.hidden:
+            os.environb.pop(name, None)
         self._running = False
+        self._log: TextIO | None = None
 
     def run(self, task_id: int, attempt: int, command: str) -> int:
         """The wait status that a process with the returned code would have."""
@@ -87,7 +103,7 @@ class PluginTask:
             for name, value in self.environment.of(task_id, attempt, {}).items():
                 if name == b"PROC_NUMBER" or name.startswith(b"TASKFARMER_"):
                     os.environb[name] = value
-            self._running = True
+            self._running, self._log = True, log
             try:
                 return _wait_status(self.runner.run(task_id, command, log), log)
             except BaseException:  # whatever a user's code raises, SystemExit too, is a failed task
@@ -102,7 +118,15 @@ class PluginTask:
             try:
                 self.runner.terminate()
             except Exception:
-                traceback.print_exc()
+                self._say(traceback.format_exc())
+
+    def _say(self, text: str) -> None:
+        """Write into the log past its buffer, which `run` may be about to fill."""
+        try:
+            if self._log is not None:
+                os.write(self._log.fileno(), text.encode("utf-8", "backslashreplace"))
+        except (OSError, ValueError):  # the runner may have closed it
+            pass
 
 
 def _wait_status(code: object, log: TextIO) -> int:

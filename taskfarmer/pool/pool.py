@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable, Sequence
 from taskfarmer import signals
 from taskfarmer.model import RETURNED, Interval, parse_task, result_line
 from taskfarmer.pool import wire
-from taskfarmer.pool.attempt import Place, runs_programs
+from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.life import work
-from taskfarmer.pool.member import Batch, Happened, Member, Seat, Stock
+from taskfarmer.pool.member import Batch, Happened, Member, Seat, Stock, teams
 from taskfarmer.pool.processes import STUCK_AFTER, adopt_orphans, descendants, end_descendants, reap, send
 from taskfarmer.pool.slot import SHOWN
 from taskfarmer.pool.wire import News, Order
@@ -33,39 +33,37 @@ from taskfarmer.trace import farmer_number, time_slice
 _STRIDE = 64
 _UNRESPONSIVE = 2.0
 SIGKILLED = 9
-FEW = 8
-"""Workers that have a slot each; where there are more slots, a worker serves up to as many."""
-
-
-def _teams(slots: int, runner: Runner) -> list[range]:
-    """The slots of each worker.
-
-    A runner of the user's own is alone in its process: PyTaskFarmer's contract has one task at a time.
-    """
-    ours = runs_programs(runner) and type(runner).__module__.startswith("taskfarmer.")
-    width = min(FEW, -(-slots // FEW)) if ours else 1
-    return [range(first, min(first + width, slots)) for first in range(0, slots, width)]
 
 
 class Pool:
-    def __init__(self, slots: int, place: Callable[[int], Place], runner: Runner, grace: float, wakeup: int) -> None:
+    def __init__(
+        self,
+        slots: int,
+        place: Callable[[int], Place],
+        runner: Runner,
+        grace: float,
+        wakeup: int,
+        unfinished: int = -1,
+    ) -> None:
         self.slots = slots
         self.place = place
         self.runner = runner
         self.grace = grace
+        self.unfinished = unfinished
         self.clock = time.time() - time.monotonic()
         self.queue: deque[Stock] = deque()
         self.queued = 0
         self.batch_size = 1
         self.members: dict[int, Member] = {}
         self.stopping = False
+        self.out_of_time = False
         self._wakeup = wakeup
         self._stop_by = 0.0
         self._next_batch = 0
         self._seats: dict[int, Seat] = {}
         self._hungry: set[int] = set()
         self._stuck: set[int] = set()
-        self._teams = deque(_teams(slots, runner))
+        self._teams = deque(teams(slots, runner))
         self._context = multiprocessing.get_context("fork")
         self._shared = memoryview(mmap.mmap(-1, _STRIDE * slots))
         self._poll = select.poll()
@@ -86,7 +84,7 @@ class Pool:
         ours, theirs = socket.socketpair()
         close = (ours.fileno(), self._wakeup, *(member.link.fileno() for member in self.members.values()))
         places = tuple(self.place(slot) for slot in slots)
-        job = Job(places, self.runner, self.grace, self.clock, os.getpid(), close)
+        job = Job(places, self.runner, self.grace, self.clock, os.getpid(), close, self.unfinished)
         views = [self._view(slot) for slot in slots]
         for view in views:
             SHOWN.pack_into(view, 0, 0, 0, 0.0)
@@ -248,8 +246,9 @@ class Pool:
         batch = seat.batches[0]
         done = batch.interval.part(batch.done, news.count)
         tidings = happened.tidings
-        if news.kind == wire.INTERRUPTED:
-            tidings.returned.append(done.part(news.count - 1, 1))
+        if news.kind in (wire.INTERRUPTED, wire.UNFINISHED):
+            back = tidings.overran if self.out_of_time and news.kind == wire.INTERRUPTED else tidings.returned
+            back.append(done.part(news.count - 1, 1))
             done = done.part(0, news.count - 1)
         tidings.done.append(done)
         tidings.lines.append(news.results)
@@ -257,6 +256,7 @@ class Pool:
         tidings.failed += news.failed
         tidings.seconds += news.seconds
         tidings.ended += news.finished + news.failed
+        tidings.times.update(news.times)
         tidings.views.append((news.finished_lines, news.failed_lines, news.slices))
         self._progress(seat, batch, news.count)
 
@@ -343,8 +343,14 @@ class Pool:
         event = time_slice(number, slot, task_id, attempt, command, start, end, RETURNED, 0, SIGKILLED, 0.0, 0.0, 0)
         happened.tidings.views.append((b"", b"", event))
 
-    def stop(self, grace: float) -> None:
+    def tell(self, order: Order) -> None:
+        """Give the same order to all workers."""
+        for member in self.members.values():
+            self._send(member, order)
+
+    def stop(self, grace: float, out_of_time: bool = False) -> None:
         """End all tasks: each gets SIGTERM, `grace` seconds, SIGKILL. `wait` until `members` is empty."""
+        self.out_of_time = out_of_time
         by = time.monotonic() + grace + STUCK_AFTER + _UNRESPONSIVE
         self._stop_by = min(by, self._stop_by) if self.stopping else by
         self.stopping = True

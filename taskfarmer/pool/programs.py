@@ -16,7 +16,7 @@ from typing import Any
 from taskfarmer.pool.attempt import NotStarted, Started, Starter
 from taskfarmer.pool.processes import STUCK_AFTER, descendants, reap, send, terminate
 from taskfarmer.pool.slot import Slot, Task
-from taskfarmer.pool.worker import Job, Worker
+from taskfarmer.pool.worker import DOUBT, Job, Worker, died_of, of_stop_signal
 from taskfarmer.runners.base import CommandRunner
 
 FLUSH_AFTER = 0.02
@@ -30,6 +30,16 @@ class Running:
     started: Started
 
 
+@dataclass(frozen=True)
+class Doubtful:
+    """A task that has ended; where it died of a stop signal, `until` when it is not called failed."""
+
+    running: Running
+    status: int
+    usage: tuple[float, float, int]
+    until: float
+
+
 class ProgramWorker(Worker):
     def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
         super().__init__(job, link, shown)
@@ -37,12 +47,17 @@ class ProgramWorker(Worker):
         self.starters = {place.slot: Starter(place, job.runner) for place in job.places}
         self.running: dict[int, Running] = {}  # by slot
         self._watched: dict[int, Running] = {}  # by the descriptor that tells the end
+        self._doubtful: dict[int, Doubtful] = {}  # by slot
+        self._warned = 0
 
     def run(self) -> None:
         while not self.stopping:
             self._begin_tasks()
-            if self.running:
+            if self.running or self._doubtful:
                 self._wait()
+            elif self.hit_lately():
+                self.poll.poll(DOUBT * 1000)
+                self.hear()
             elif self.quitting:
                 break
             else:
@@ -56,7 +71,7 @@ class ProgramWorker(Worker):
     def _begin_tasks(self) -> None:
         """Give each slot that has none its next task."""
         for number, slot in self.slots.items():
-            while number not in self.running and not self.stopping:
+            while self._may_begin(number):
                 task = self.begin(slot)
                 if task is None:
                     break
@@ -65,6 +80,9 @@ class ProgramWorker(Worker):
                 except NotStarted as error:
                     self.not_begun(slot, task, error)
                     return
+
+    def _may_begin(self, slot: int) -> bool:
+        return not (slot in self.running or slot in self._doubtful or self.stopping or self.hit_lately())
 
     def _start(self, slot: Slot, task: Task) -> None:
         started = self.starters[slot.place.slot].start(task.task_id, task.batch.attempt, os.fsdecode(task.command))
@@ -84,6 +102,8 @@ class ProgramWorker(Worker):
     def _wait(self) -> None:
         """Wait until a task ends or an order comes; tell what was gathered when nothing happens for a while."""
         timeout = FLUSH_AFTER if self.pending else None
+        if self._doubtful:
+            timeout = self._clear_doubts()
         if len(self._watched) < len(self.running):
             timeout = _NO_PIDFD_PAUSE
             for running in list(self.running.values()):
@@ -112,10 +132,43 @@ class ProgramWorker(Worker):
         status, usage = how
         del self.running[running.slot.place.slot]
         self._cleanup(running.task)
-        self.end(running.slot, running.task, status, (usage.ru_utime, usage.ru_stime, usage.ru_maxrss))
+        ended = Doubtful(running, status, (usage.ru_utime, usage.ru_stime, usage.ru_maxrss), time.monotonic() + DOUBT)
+        if of_stop_signal(status) and not self.stopping:
+            self._doubtful[running.slot.place.slot] = ended
+        else:
+            self._tell(ended, self._of_warning(status))
+
+    def _tell(self, ended: Doubtful, interrupted: bool) -> None:
+        self.end(ended.running.slot, ended.running.task, ended.status, ended.usage, interrupted)
+
+    def _clear_doubts(self) -> float:
+        """Tell of those that died of a stop signal when it is known whether we stop; seconds until it is known."""
+        now = time.monotonic()
+        for slot, ended in list(self._doubtful.items()):
+            hit = self.stopping or self.hit_lately() or self._of_warning(ended.status)
+            if hit or now >= ended.until:
+                del self._doubtful[slot]
+                self._tell(ended, hit)
+        return min((ended.until - now for ended in self._doubtful.values()), default=0.0)
+
+    def _of_warning(self, status: int) -> bool:
+        return self._warned > 0 and died_of(status) == self._warned
+
+    def warn(self, number: int) -> None:
+        self._warned = number
+        for running in self.running.values():
+            try:
+                os.killpg(running.started.pid, number)
+            except ProcessLookupError:
+                pass
+
+    def set_deadline(self, deadline: float) -> None:
+        for starter in self.starters.values():
+            starter.environment.set_deadline(deadline)
 
     def _end_running(self) -> None:
         """End what runs: SIGTERM to everything below us, the grace time, SIGKILL."""
+        self._clear_doubts()
         self.hand_back()
         for fd in list(self._watched):
             self._unwatch(fd)

@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from taskfarmer.model import FAILED, FINISHED, RETURNED
+from taskfarmer.model import FAILED, FINISHED, RETURNED, time_class
 from taskfarmer.pool.wire import News
 from taskfarmer.trace import time_slice
 
@@ -30,6 +30,7 @@ class Recorder:
         self._finished: list[bytes] = []
         self._failed: list[bytes] = []
         self._slices: list[bytes] = []
+        self._times = bytearray()
 
     def add(
         self,
@@ -85,6 +86,8 @@ class Recorder:
         self.seconds += end - start
         if outcome is FINISHED:
             self.finished += 1
+            if end - start >= 1:
+                self._times.append(time_class(end - start))
             self._finished.append(line)
         elif outcome is FAILED:
             self.failed += 1
@@ -105,6 +108,7 @@ class Recorder:
             b"".join(self._finished),
             b"".join(self._failed),
             b"".join(self._slices),
+            bytes(self._times),
         ).encode()
         self._begin(next_number)
         return frame

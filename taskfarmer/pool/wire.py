@@ -11,17 +11,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 # farmer to worker
-TASKS, GIVE_BACK, STOP, QUIT = b"T", b"G", b"S", b"Q"
+TASKS, GIVE_BACK, STOP, QUIT, WARN, DEADLINE = b"T", b"G", b"S", b"Q", b"W", b"D"
 # worker to farmer
-RESULTS, UNSTARTED, INTERRUPTED, TROUBLE, SURVIVOR = b"R", b"U", b"I", b"L", b"V"
+RESULTS, UNSTARTED, INTERRUPTED, UNFINISHED, TROUBLE, SURVIVOR = b"R", b"U", b"I", b"F", b"L", b"V"
 
 _ORDER = struct.Struct("<cIIIId")
-_NEWS = struct.Struct("<cIIIIIdIIII")
+_NEWS = struct.Struct("<cIIIIIdIIIII")
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """`number` is a batch for a `slot`, `attempt` that of all of its tasks, `seconds` the grace of a STOP."""
+    """`number` is a batch for a `slot`, `attempt` that of all of its tasks, `seconds` the grace of a STOP.
+
+    For a WARN `number` is a signal for all tasks; for a DEADLINE `seconds` is when the farmer ends, in epoch seconds.
+    """
 
     kind: bytes
     slot: int = 0
@@ -39,7 +42,9 @@ class News:
     """`count` tasks of batch `number` in `slot` are over, in the order of the batch.
 
     `results`, `finished_lines`, `failed_lines` and `slices` go to the journal, `finished`, `failed` and
-    `timeline.json`. For TROUBLE and SURVIVOR `results` is a text.
+    `timeline.json`; `times` has a byte for each finished task of a second or more, its class of durations.
+    The last task of INTERRUPTED and UNFINISHED is to be given back: it was ended, or ended by itself before
+    its work was done. For TROUBLE and SURVIVOR `results` is a text.
     """
 
     kind: bytes
@@ -53,9 +58,10 @@ class News:
     finished_lines: bytes = b""
     failed_lines: bytes = b""
     slices: bytes = b""
+    times: bytes = b""
 
     def encode(self) -> bytes:
-        parts = (self.results, self.finished_lines, self.failed_lines, self.slices)
+        parts = (self.results, self.finished_lines, self.failed_lines, self.slices, self.times)
         head = _NEWS.pack(
             self.kind, self.slot, self.number, self.count, self.finished, self.failed, self.seconds, *map(len, parts)
         )

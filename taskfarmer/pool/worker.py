@@ -8,6 +8,7 @@ records nothing, since nobody is left to commit it.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -23,8 +24,12 @@ from taskfarmer.pool.processes import end_descendants
 from taskfarmer.pool.slot import Batch, Slot, Task
 from taskfarmer.pool.wire import News, Orders
 from taskfarmer.runners.base import Runner
+from taskfarmer.signals import STOPS
 
 FLUSH_EVERY = 0.1
+DOUBT = 1.0
+"""Seconds for which a task that died of a stop signal is not yet called failed: it may have hit all of us."""
+PROBE_EVERY = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class Job:
     clock: float
     parent: int
     close: tuple[int, ...]
+    unfinished: int = -1
+    """The exit status of a task that is to be run again; none where it is negative."""
+
+
+_STOPS = frozenset(int(number) for number in STOPS)
 
 
 class Worker:
@@ -51,7 +61,9 @@ class Worker:
         self.quitting = False
         self.deadline = 0.0
         self.terminated = False
+        self.hit = -math.inf
         self.flushed = 0.0
+        self.probed = 0.0
         self.pending = 0
         self._prepare()
 
@@ -59,7 +71,7 @@ class Worker:
         self.wakeup, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(written, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
-            signal.signal(number, _ignore)
+            signal.signal(number, self.on_hit)
         signal.signal(signal.SIGTERM, self.on_term)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self.poll = select.poll()
@@ -68,6 +80,14 @@ class Worker:
 
     def on_term(self, number: int, frame: FrameType | None) -> None:
         self.terminated = True
+
+    def on_hit(self, number: int, frame: FrameType | None) -> None:
+        """A signal for our farmer, which decides; our tasks were hit, too. (Programs would inherit a SIG_IGN.)"""
+        self.hit = time.monotonic()
+
+    def hit_lately(self) -> bool:
+        """Whether a stop signal for a whole job step came to us, too: what dies of it is not to blame."""
+        return time.monotonic() - self.hit < 2 * DOUBT
 
     def run(self) -> None:
         """Work until there is nothing more to do, or no one to do it for."""
@@ -120,6 +140,17 @@ class Worker:
                 self.stop(order.seconds)
             elif order.kind == wire.QUIT:
                 self.quitting = True
+            elif order.kind == wire.WARN:
+                self.warn(order.number)
+            elif order.kind == wire.DEADLINE:
+                self.set_deadline(order.seconds)
+
+    def warn(self, number: int) -> None:
+        """Send a signal to the tasks that run; nothing where a runner of the user's own keeps them."""
+
+    def set_deadline(self, deadline: float) -> None:
+        """Tell the tasks to come when the farmer ends."""
+        raise NotImplementedError
 
     def hand_back(self) -> None:
         """Tell the farmer which tasks were not begun, and forget them."""
@@ -148,16 +179,28 @@ class Worker:
         self.send(News(wire.TROUBLE, results=str(error).encode("utf-8", "replace")).encode())
         self.hand_back()
 
-    def end(self, slot: Slot, task: Task, status: int, usage: tuple[float, float, int]) -> None:
+    def end(
+        self, slot: Slot, task: Task, status: int, usage: tuple[float, float, int], interrupted: bool = False
+    ) -> None:
         """Gather what came of a task, and tell it if it was a while ago that we told anything."""
         now = time.monotonic()
         self.pending += 1
-        if slot.end(task, now + self.job.clock, status, usage, self.stopping):
-            self.send(slot.recorder.news(wire.INTERRUPTED, slot.recorder.number))
-        elif status and not durable.has_room(slot.place.logs_fd):
+        unfinished = status == self.job.unfinished << 8
+        interrupted = interrupted or unfinished or self.stopping
+        if slot.end(task, now + self.job.clock, status, usage, interrupted):
+            kind = wire.UNFINISHED if unfinished else wire.INTERRUPTED
+            self.send(slot.recorder.news(kind, slot.recorder.number))
+        elif status and not self._has_room(slot, now):
             self._no_room(slot)
         elif now - self.flushed > FLUSH_EVERY:
             self.flush()
+
+    def _has_room(self, slot: Slot, now: float) -> bool:
+        """Whether the disk of the logs takes more; now and then by a write, so that tasks that fail cost little."""
+        by_writing = now - self.probed > PROBE_EVERY
+        if by_writing:
+            self.probed = now
+        return durable.has_room(slot.place.logs_fd, by_writing)
 
     def _no_room(self, slot: Slot) -> None:
         """A task failed, and the disk is full: the next ones would fail of that, so they wait."""
@@ -193,5 +236,11 @@ class Worker:
         return self.deadline if self.stopping else None
 
 
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Not SIG_IGN, which the programs that a runner of the user's own starts would inherit."""
+def died_of(status: int) -> int:
+    """The signal that a task, or the last command of its shell, died of by a wait status; 0 or less for none."""
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else (status >> 8) - 128
+
+
+def of_stop_signal(status: int) -> bool:
+    """Whether a task died of a signal that stops farmers."""
+    return died_of(status) in _STOPS
