@@ -118,10 +118,10 @@ class Configuration:
             real = os.path.realpath(path)
             if real in seen:
                 continue
-            seen.add(real)
-            file = _read(path, named)
-            reason = None if named else _distrust(path)
+            file, status = _read(path, named)
+            reason = None if named else _distrust(path, status)
             if reason is None:
+                seen.add(real)
                 files.append(file)
             elif file.definitions or file.fault:
                 warnings.append(f"{path}: passed over, since {reason}: name it with --config if you trust it")
@@ -211,6 +211,8 @@ class Configuration:
         except (Exception, SystemExit) as error:  # a script without a main guard exits when it is imported
             fact = f"module {module_name} cannot be imported: {_cause(error)}: "
             remedy = "correct the path, install the module, or put it beside the task list"
+            for folder in filter(_is_everybodys, self._folders):
+                remedy += f"; {folder} is passed over, since everybody may put modules there (chmod o-w)"
             raise ConfigError(_error(definition, key, fact + remedy)) from error
         found = getattr(module, class_name, None)
         if not isinstance(found, type):
@@ -225,7 +227,8 @@ class Configuration:
     def _extend_path(self) -> None:
         """Let modules beside the list, and where we were started, be found; for good, as they import others later."""
         for folder in self._folders:
-            if folder not in sys.path:
+            # not where a stranger may put what an installed module looks for in vain
+            if folder not in sys.path and not _is_everybodys(folder):
                 sys.path.append(folder)  # never first: a user's file must not replace an installed module
         importlib.invalidate_caches()
 
@@ -261,14 +264,15 @@ def _ini_files(folder: str) -> list[str]:
     return [path for path in paths if os.path.isfile(path)]
 
 
-def _distrust(path: str) -> str | None:
-    """Return why a file that was found may be somebody else's, or None."""
+def _distrust(path: str, status: os.stat_result | None) -> str | None:
+    """Return why a file that was found may be somebody else's, or None; `status` is that of what was read."""
     try:
-        status = os.stat(path)
+        link = os.lstat(path)
+        status = status or os.stat(path)
         folder = os.stat(os.path.dirname(path) or ".")
     except OSError as error:
         return f"it cannot be looked at ({error.strerror})"
-    if status.st_uid not in (0, os.geteuid()):
+    if not {status.st_uid, link.st_uid} <= {0, os.geteuid()}:
         return "it belongs to another user"
     if status.st_mode & stat.S_IWOTH:
         return "everybody may write it (chmod o-w)"
@@ -277,15 +281,26 @@ def _distrust(path: str) -> str | None:
     return None
 
 
-def _read(path: str, named: bool) -> IniFile:
+def _is_everybodys(folder: str) -> bool:
+    return os.path.isdir(folder) and bool(os.stat(folder).st_mode & stat.S_IWOTH)
+
+
+def _read(path: str, named: bool) -> tuple[IniFile, os.stat_result | None]:
     try:
-        with open(path, "rb") as stream:
+        # a pipe that took the place of what was found has nobody who writes into it
+        opener = None if named else lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
+        with open(path, "rb", opener=opener) as stream:
+            status = os.fstat(stream.fileno())
             data = stream.read()
     except OSError as error:
         fault = f"{path}: this INI file cannot be read: {error.strerror}: correct the path or its permissions"
         if named:
             raise ConfigError(fault) from error
-        return IniFile(path, fault=fault)
+        return IniFile(path, fault=fault), None
+    return _parsed(path, data), status
+
+
+def _parsed(path: str, data: bytes) -> IniFile:
     text = data.decode("utf-8-sig", errors="replace")
     sections = frozenset(_HEADER.findall(text))
     # interpolation off: `%` is literal. No default section: PyTaskFarmer's [DEFAULT] is refused below, in words.

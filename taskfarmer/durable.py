@@ -220,14 +220,15 @@ def sync(fd: int) -> None:
 
 def make_directory(path: str) -> bool:
     """Make a directory and make its name durable; False where it stands already."""
+    made = True
     try:
         os.mkdir(path, FOLDER_MODE)
     except FileExistsError:
         if not os.path.isdir(path):
             raise
-        return False
+        made = False
     sync_directory(os.path.dirname(path))
-    return True
+    return made
 
 
 def prove_links(folder: str) -> None:

@@ -82,7 +82,7 @@ class FarmLock:
     def _is_sound(self) -> bool:
         """Whether the lock's name stands for nothing yet, or for a file that can only be a lock.
 
-        filelock 3.30 empties the file that it locks, so it must have no other name.
+        filelock 3.30 empties the file that it locks, so it must be empty, and have no other name.
         """
         if self.private and not _is_private(os.path.dirname(self.path), os.getuid()):
             return False
@@ -90,7 +90,7 @@ class FarmLock:
             found = os.lstat(self.path)
         except OSError:
             return True
-        return stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
+        return stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and not found.st_size
 
     def _try(self) -> bool:
         try:

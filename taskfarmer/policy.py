@@ -9,7 +9,10 @@ from the model in docs/architecture.md: `SHARE` of the time may be spent in excl
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from taskfarmer.model import class_end
 
 SHORTEST = 1.0
 LONGEST = 300.0
@@ -22,6 +25,8 @@ WAITING = 2.0
 OPERATIONS_OF_A_LOOK = 6.0
 FIRST_BATCHES = 0.05
 LARGEST_BATCH = 64
+ENOUGH = 20
+NEARLY_ALL = 0.95
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,25 @@ def want(pace: Pace, idle: int, queued: int, left: int) -> int:
         fair = math.ceil(left * pace.slots / (2 * max(pace.all_slots, pace.slots)))
         wanted = min(wanted, max(idle - queued, fair))
     return max(0, min(left, wanted))
+
+
+def expected(times: Mapping[int, int], finished: int) -> float:
+    """Seconds within which nearly all finished tasks ended, 0 while there are too few of them to tell.
+
+    `times` counts those of a second or more by their class of durations.
+    """
+    slow = sum(times.values())
+    total = max(finished, slow)
+    if total < ENOUGH:
+        return 0.0
+    counted = total - slow
+    longest = 1.0
+    for number in sorted(times):
+        if counted >= NEARLY_ALL * total:
+            break
+        counted += times[number]
+        longest = class_end(number)
+    return longest
 
 
 def batch_size(duration: float | None) -> int:

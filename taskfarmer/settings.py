@@ -22,6 +22,10 @@ class Exit(IntEnum):
     """Unprocessed tasks remain: run the same command again (EX_TEMPFAIL)."""
 
 
+UNFINISHED = 85
+"""HTCondor's checkpoint_exit_code in its manual's examples."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """One run of a farmer. Times are in seconds; `None` stands for the default of the farm or the system."""
@@ -29,6 +33,13 @@ class Settings:
     tasklist: str
     slots: int = 8
     timeout: float | None = None
+    """Infinite for no end; None for that of the allocation less `margin`, where there is one."""
+    margin: float | None = None
+    min_time_left: float | None = None
+    warn_signal: int | None = None
+    warn_time: float = 60.0
+    checkpoint_exit_code: int | None = None
+    clean_env: str | None = None
     workdir: str | None = None
     runner: str = "default"
     handler: str = "default"
@@ -40,6 +51,13 @@ class Settings:
     wait: bool = False
     max_deaths: int = 10
     epoch_length: int | None = None
+
+    @property
+    def unfinished_status(self) -> int:
+        """The exit status by which a task says that it is to be run again; -1 for none."""
+        if self.checkpoint_exit_code is not None:
+            return self.checkpoint_exit_code
+        return UNFINISHED if self.warn_signal is not None else -1
 
     @property
     def workdir_path(self) -> str:

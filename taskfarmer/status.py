@@ -15,17 +15,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from taskfarmer import durable, locks
-from taskfarmer.errors import TaskFarmerError
+from taskfarmer.errors import Damaged, TaskFarmerError
 from taskfarmer.ledger import Ledger, State, liveness, results
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import Entry
 from taskfarmer.model import RECORDED_AS_FAILED, RETURNED, Result, counted, parse_intervals, parse_result, result_words
 from taskfarmer.views import files
-from taskfarmer.workdir import Workdir
+from taskfarmer.workdir import Workdir, epoch_number
 
 NEWEST = 10
 FIRST_TAIL = 1 << 16
+LOST_PATIENCE = 2.0
+"""Seconds for a file system to show a revision that another node has named."""
 CLOCK_SKEW = 600.0
 """Seconds by which the clocks of two nodes may differ before an outdated failure could be shown."""
 
@@ -86,7 +88,7 @@ class Status:
 
 def look(workdir: Workdir, ledger: Ledger) -> Status:
     """The farm as it is now."""
-    state = ledger.look()
+    state = _newest(workdir, ledger)
     warnings: list[str] = []
     me = liveness.introduce(0, "", {})
     now = time.time()
@@ -106,6 +108,34 @@ def look(workdir: Workdir, ledger: Ledger) -> Status:
         tuple(newest_failures(workdir, state, NEWEST, warnings)),
         (*warnings, *files.edited_by_hand(workdir)),
     )
+
+
+def _newest(workdir: Workdir, ledger: Ledger) -> State:
+    """The newest revision; Damaged where what is there shows that it was not the last: its counts are old."""
+    end = time.monotonic() + LOST_PATIENCE
+    while True:
+        state = ledger.look()
+        lost = _lost(workdir, state)
+        if lost is None:
+            return state
+        if time.monotonic() > end:
+            raise Damaged(
+                f"{lost}: missing, so revision {state.revision} is not the newest; restore it from a snapshot of the "
+                "file system, or run the list again: that goes on from there, with what the results have"
+            )
+        time.sleep(0.1)
+
+
+def _lost(workdir: Workdir, state: State) -> str | None:
+    """The path of something newer than `state` that was there, and is not; None where nothing tells of one."""
+    if not os.path.isdir(workdir.epoch(state.epoch)):
+        return workdir.epoch(state.epoch)
+    try:
+        epoch, number = durable.read(workdir.head).decode("ascii").split()
+        newer = int(number) > state.revision and epoch_number(epoch) is not None
+    except (OSError, ValueError):
+        return None
+    return workdir.revision(epoch, int(number)) if newer and os.path.isdir(workdir.epoch(epoch)) else None
 
 
 # --- farmers -----------------------------------------------------------------------------------------
@@ -219,7 +249,7 @@ def _results(path: str, start: int, stop: int, warnings: list[str]) -> list[Resu
     try:
         data = _read_range(path, start, stop)
     except OSError as error:
-        text = f"{path}: {error.strerror}; failures in it are not shown"
+        text = f"{path}: {error.strerror or 'no file to read'}; failures in it are not shown"
         warnings += [text] if text not in warnings else []
         return []
     lines = data.split(b"\n")[1 if start else 0 : -1]

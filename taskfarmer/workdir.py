@@ -88,6 +88,16 @@ class Workdir:
         return self._in("farmers", farmer + ".farewell")
 
     @property
+    def jobs(self) -> str:
+        return self._in("jobs")
+
+    def job(self, key: str) -> str:
+        return self._in("jobs", key + ".json")
+
+    def job_asked(self, key: str) -> str:
+        return self._in("jobs", key + ".asked")
+
+    @property
     def toprocess(self) -> str:
         return self._in("toprocess")
 

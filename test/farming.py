@@ -116,6 +116,16 @@ class Farmer:
         if not self.ended and self.pid:
             send(self.pid, number)
 
+    def stop_tree(self) -> None:
+        """Let the farmer, its workers and their tasks sleep, as on a node that is suspended."""
+        for _ in range(2):  # the second time for what was started in between
+            for pid in [] if self.ended else tree(self.process.pid):
+                send(pid, signal.SIGSTOP)
+
+    def continue_tree(self) -> None:
+        for pid in [] if self.ended else tree(self.process.pid):
+            send(pid, signal.SIGCONT)
+
     def kill_tree(self) -> None:
         """End the farmer, its workers and their tasks with SIGKILL, so fast that none can react."""
         if self.ended:
@@ -136,12 +146,17 @@ class Farmer:
 
 
 class Field:
-    """A task list, its work directory, and the farmers on it. `close` ends all of them."""
+    """A task list, its work directory, and the farmers on it. `close` ends all of them.
 
-    def __init__(self, folder: Path, name: str = "list") -> None:
+    List and work directory are in `shared`, where that is not the folder of everything else.
+    """
+
+    def __init__(self, folder: Path, name: str = "list", shared: Path | None = None) -> None:
         self.folder = folder
-        self.list = folder / name
-        self.workdir = folder / f"{name}_workdir"
+        self.shared = shared or folder
+        self.list = self.shared / name
+        self.workdir = self.shared / f"{name}_workdir"
+        self.seen_as = {self.workdir}
         self.ran = folder / "ran"
         self.ran.mkdir(exist_ok=True)
         self.farmers: list[Farmer] = []
@@ -162,7 +177,8 @@ class Field:
         self, *options: object, node: str | None = None, after: Path | None = None, through: Path | None = None
     ) -> Farmer:
         """Start a farmer; `through` names another mount of the folder."""
-        where = through or self.folder
+        where = through or self.shared
+        self.seen_as.add(where / self.workdir.name)
         arguments = [str(where / self.list.name), *map(str, options)]
         farmer = Farmer(arguments, self.folder, node, after)
         self.farmers.append(farmer)
@@ -189,11 +205,12 @@ class Field:
 
     def strays(self) -> list[int]:
         """Processes of tasks of this farm, by the work directory in their environment; nobody else's."""
-        mark = f"TASKFARMER_WORKDIR={self.workdir}\0".encode()
+        marks = [f"TASKFARMER_WORKDIR={path}\0".encode() for path in self.seen_as]
         found = []
         for name in filter(str.isdigit, os.listdir("/proc")):
             try:
-                if mark in Path(f"/proc/{name}/environ").read_bytes() and lives(int(name)):
+                environment = Path(f"/proc/{name}/environ").read_bytes()
+                if any(mark in environment for mark in marks) and lives(int(name)):
                     found.append(int(name))
             except OSError:
                 continue
@@ -207,6 +224,12 @@ def gate(path: Path) -> Iterator[Path]:
     with open(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield path
+
+
+def unmount(point: Path) -> None:
+    for words in (["fusermount3", "-u"], ["umount"], ["umount", "-l"]):
+        if shutil.which(words[0]) and not subprocess.run([*words, str(point)], capture_output=True).returncode:
+            break
 
 
 @contextmanager
@@ -227,6 +250,4 @@ def mounts(source: Path, *points: Path, options: tuple[str, ...] = ()) -> Iterat
         yield points
     finally:
         for point in done:
-            for words in (["fusermount3", "-u"], ["umount"], ["umount", "-l"]):
-                if shutil.which(words[0]) and not subprocess.run([*words, str(point)], capture_output=True).returncode:
-                    break
+            unmount(point)

@@ -39,6 +39,7 @@ FLOORS = {
     "pool": 3,
     "policy": 3,
     "slurm": 3,
+    "doctor": 3,
     "intake": 4,
     "farmer": 5,
     "status": 5,

@@ -1,11 +1,11 @@
 #!/bin/bash
 #SBATCH --job-name=farm
+#SBATCH --nodes=1 --ntasks=1
+#SBATCH --signal=B:USR1@120
+# Change (1) the number of elements, (2) the tasks that each runs at a time, (3) the time:
 #SBATCH --array=1-4
-#SBATCH --nodes=1
-#SBATCH --ntasks=1
 #SBATCH --cpus-per-task=8
 #SBATCH --time=01:00:00
-#SBATCH --signal=B:USR1@120
 
 # Each element of the array is a farmer; all of them share one task list. Submit it with
 #

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from taskfarmer.check.report import Findings, listed
+from taskfarmer.check.report import Findings, listed, opened
 from taskfarmer.check.revisions import Snapshot
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, NOWHERE, WORDS, Tasks
 from taskfarmer.model import result_words
@@ -80,10 +80,10 @@ def _journals(workdir: Workdir, snapshot: Snapshot) -> Iterator[Counted]:
 
 def _open(workdir: Workdir, journal: Counted, size: int) -> BinaryIO:
     try:
-        return open(journal.path, "rb")
+        return opened(journal.path)
     except FileNotFoundError:
         # an epoch turned since it was listed, and its length is in its name now
-        return open(workdir.closed_journal(journal.name, size), "rb")
+        return opened(workdir.closed_journal(journal.name, size))
 
 
 class Recorded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 MOST = 20
 """Findings of one kind that are told; the rest is counted."""
@@ -79,10 +80,14 @@ class Findings:
         return [*self.told, *more]
 
 
-def read(path: str, size: int = -1) -> bytes:
-    """The first `size` bytes of a file, by default all."""
-    with open(path, "rb") as file:
-        return file.read(size)
+def opened(path: str) -> BinaryIO:
+    """A file to read from; a FIFO that somebody put in its place is empty, and keeps nobody waiting."""
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
+def read(path: str) -> bytes:
+    with opened(path) as file:
+        return file.read()
 
 
 def listed(folder: str) -> list[str]:

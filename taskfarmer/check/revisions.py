@@ -46,8 +46,12 @@ def read_farm(workdir: Workdir, findings: Findings) -> str:
     path = workdir.farm
     try:
         document = unsealed(read(path))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.islink(path):
+            raise findings.give_up(path, "a symbolic link to nowhere") from error
         raise NotAFarm(f"{workdir.path}: no farm here (no farm.json); name the work directory of a task list") from None
+    except OSError as error:
+        raise findings.give_up(path, f"{error.strerror}; the farm cannot be read") from error
     if document is None:
         raise findings.give_up(path, "damaged: not what was written into it (wrong checksum)")
     _refuse_newer(path, document)
@@ -65,13 +69,21 @@ def newest_revision(workdir: Workdir, farm: str, findings: Findings) -> Snapshot
     """Read every revision that is there; the newest whole one."""
     there: dict[int, list[str]] = {}
     newest: tuple[int, str, dict[str, Any]] | None = None
+    foreign = 0
     for epoch, number in _names(workdir, findings):
         path = workdir.revision(epoch, number)
         try:
             document = unsealed(read(path))
         except FileNotFoundError:
-            continue  # removed with its epoch since it was listed
+            if not os.path.islink(path):
+                continue  # removed with its epoch since it was listed
+            document = None
+        except OSError as error:
+            there.setdefault(number, []).append(epoch)
+            findings.tell(path, f"{error.strerror}; a revision that cannot be read")
+            continue
         if document is not None and document.get("farm") != farm:
+            foreign += 1
             findings.tell(path, "is of another farm; nothing names it", note=True)
             continue
         there.setdefault(number, []).append(epoch)
@@ -83,9 +95,12 @@ def newest_revision(workdir: Workdir, farm: str, findings: Findings) -> Snapshot
             findings.tell(path, f"says that it is revision {document.get('revision')}")
         if newest is None or number >= newest[0]:
             newest = number, path, document
+    if newest is None and foreign:
+        raise findings.give_up(workdir.farm, "is of another farm than the ledger")
     if newest is None:
         raise findings.give_up(workdir.ledger, "there is no whole revision of this farm")
     snapshot = _snapshot(*newest, findings)
+    _check_newest(workdir, snapshot, there, findings)
     _check_chain(workdir, snapshot, there, findings)
     return snapshot
 
@@ -100,7 +115,12 @@ def _names(workdir: Workdir, findings: Findings) -> Iterator[tuple[str, int]]:
         try:
             numbers = [int(name) for name in os.listdir(workdir.epoch(epoch)) if name.isdigit()]
         except FileNotFoundError:
-            continue  # removed since it was listed
+            if os.path.islink(workdir.epoch(epoch)):
+                findings.tell(workdir.epoch(epoch), "a symbolic link to nowhere")
+            continue  # else removed since it was listed
+        except OSError as error:
+            findings.tell(workdir.epoch(epoch), f"{error.strerror}; its revisions cannot be read")
+            continue
         for number in sorted(numbers):
             yield epoch, number
 
@@ -128,6 +148,29 @@ def _snapshot(number: int, path: str, document: dict[str, Any], findings: Findin
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise findings.give_up(path, f"not as revisions are ({type(error).__name__}: {error})") from error
+
+
+def _check_newest(workdir: Workdir, snapshot: Snapshot, there: dict[int, list[str]], findings: Findings) -> None:
+    """Whether the newest revision that is there can be the last that was written, and can have a successor."""
+    for folder in (workdir.epoch(snapshot.epoch), workdir.prepared(snapshot.epoch)):
+        try:
+            os.listdir(folder)
+        except OSError as error:
+            findings.tell(folder, f"{error.strerror}; nothing can be committed")
+            break
+    hinted = _hinted(workdir)
+    if hinted is not None and hinted[1] > max(there):
+        text = f"missing, and {workdir.head} names it: the newest revision is lost"
+        findings.tell(workdir.revision(*hinted), text)
+
+
+def _hinted(workdir: Workdir) -> tuple[str, int] | None:
+    """Epoch and number of the revision that HEAD names, None where it names none of an epoch that is there."""
+    try:
+        epoch, number = read(workdir.head).decode("ascii").split()
+        return (epoch, int(number)) if os.path.isdir(workdir.epoch(epoch)) and epoch_number(epoch) is not None else None
+    except (OSError, ValueError):
+        return None
 
 
 def _check_chain(workdir: Workdir, snapshot: Snapshot, there: dict[int, list[str]], findings: Findings) -> None:

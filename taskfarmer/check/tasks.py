@@ -12,7 +12,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from taskfarmer.check.report import Findings, listed, read
+from taskfarmer.check.report import Findings, listed, opened, read
 from taskfarmer.check.revisions import Snapshot, Span
 from taskfarmer.model import Interval, parse_intervals
 from taskfarmer.workdir import Workdir
@@ -62,7 +62,7 @@ def _read_segment(workdir: Workdir, span: Span, findings: Findings) -> array[int
     lines = array("L")
     try:
         index = read(index_path)
-        with open(path, "rb") as file:
+        with opened(path) as file:
             body, crc = index[:-9], index[-9:]
             whole = (len(body) - len(_MAGIC)) % _ENTRY.size == 0 and len(body) > len(_MAGIC)
             if not whole or not body.startswith(_MAGIC) or crc != b"%08x\n" % zlib.crc32(body):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 
-from taskfarmer.check.report import Findings
+from taskfarmer.check.report import Findings, opened
 from taskfarmer.check.revisions import Snapshot
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, RETURNED, WORDS, Tasks
 from taskfarmer.workdir import Workdir
@@ -40,7 +40,7 @@ class _View:
 
     def check(self) -> None:
         try:
-            with open(self.path, "rb") as file:
+            with opened(self.path) as file:
                 for number, line in enumerate(file, start=1):
                     self._line(number, line)
         except OSError as error:
@@ -68,7 +68,7 @@ class _View:
 def _check_timeline(path: str, findings: Findings, behind: bool) -> None:
     """Whether the timeline begins and ends as a whole JSON document; a million slices are not parsed."""
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             begin = file.read(2)
             file.seek(max(0, os.fstat(file.fileno()).st_size - 3))
             whole = (begin, file.read()) == (b"[\n", b"\n]\n")

@@ -55,6 +55,11 @@ def command(workdir: str, repair: bool) -> int:
         put("nothing to repair: only views can be made anew, and they agree\n")
     elif report.errors and report.only_views:
         complain("the views can be made anew: taskfarmer check WORKDIR --repair")
+    if not report.only_views:
+        complain(
+            "restore the files that errors name from a snapshot of the file system, or start anew in another work "
+            "directory (-w)"
+        )
     return 1 if report.errors else 0
 
 
@@ -62,7 +67,7 @@ def _repair(path: str) -> None:
     # not at the top: it is for this case alone, and `taskfarmer --help` imports this
     from taskfarmer.views import rebuild
 
-    workdir, farm = open_farm(path)
+    workdir, farm = open_farm(path, change=True)
     rebuild(workdir, Ledger(workdir, farm, "check"))
 
 

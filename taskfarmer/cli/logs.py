@@ -11,7 +11,7 @@ import click
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.ids import parse_ids
 from taskfarmer.cli.options import open_farm, verbose_option, workdir_argument
-from taskfarmer.cli.output import BLOCK, put
+from taskfarmer.cli.output import BLOCK, put_foreign
 from taskfarmer.cli.voice import complain
 from taskfarmer.ledger import Ledger, State, results
 from taskfarmer.model import parse_intervals
@@ -40,7 +40,10 @@ Exit status:
 @click.option("--failed", is_flag=True, help="The logs of all tasks that failed.")
 @verbose_option
 def command(workdir: str, ids: tuple[str, ...], failed: bool) -> int:
-    """Print the logs of tasks: what they wrote to standard output and standard error."""
+    """Print the logs of tasks: what they wrote to standard output and standard error.
+
+    A pipe or a file gets the bytes as they are. On a terminal control characters are escaped: `| less -R` shows colors.
+    """
     if bool(ids) == failed:
         raise click.UsageError("give task IDs, or --failed" + ("; not both" if failed else ""))
     found, farm = open_farm(workdir)
@@ -71,23 +74,23 @@ def _show(workdir: Workdir, state: State, task_id: int, header: bool) -> bool:
         complain(f"task {task_id} has no log ({path}): {why}")
         return False
     try:
-        if header:
-            put(f"==> task {task_id}: {path} <==\n".encode("utf-8", "surrogateescape"))
-        last = b"\n"
-        for data in _blocks(fd, path):
-            put(data)
-            last = data[-1:]
-        if header and last != b"\n":
-            put(b"\n")
+        put_foreign(_blocks(fd, path, f"==> task {task_id}: {path} <==\n" if header else ""))
     finally:
         os.close(fd)
     return True
 
 
-def _blocks(fd: int, path: str) -> Iterator[bytes]:
+def _blocks(fd: int, path: str, header: str) -> Iterator[bytes]:
+    """The bytes of a log; with a header before it, it ends with a line feed."""
+    last = b"\n"
+    if header:
+        yield header.encode("utf-8", "surrogateescape")
     try:
         while data := os.read(fd, BLOCK):
             yield data
+            last = data[-1:]
+        if header and last != b"\n":
+            yield b"\n"
     except OSError as error:
         error.filename = path
         raise

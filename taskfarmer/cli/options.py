@@ -9,6 +9,7 @@ import click
 
 from taskfarmer.cli.types import Name
 from taskfarmer.errors import NotAFarm
+from taskfarmer.ledger import trust
 from taskfarmer.ledger.farmfile import Farm, demand
 from taskfarmer.workdir import Workdir
 
@@ -21,10 +22,12 @@ config_option = click.option(
 )
 
 
-def open_farm(path: str) -> tuple[Workdir, Farm]:
-    """The farm in a work directory, for reading; NotAFarm where there is none."""
+def open_farm(path: str, change: bool = False) -> tuple[Workdir, Farm]:
+    """The farm in a work directory, for reading or for a `change`; NotAFarm where there is none, or none to change."""
     if os.path.isfile(path) and os.path.isdir(path + "_workdir"):
         raise NotAFarm(f"{path}: is a file; the work directory of this task list is {path}_workdir")
     workdir = Workdir.at(path)
+    if change:
+        trust.refuse_strangers(workdir)
     farm = demand(workdir)
     return replace(workdir, logs_dir=farm.logs), farm

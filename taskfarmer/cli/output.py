@@ -1,13 +1,15 @@
-"""What goes to stdout: bytes as they are, for pipes and files."""
+"""What goes to stdout: bytes as they are for pipes and files, and made visible for a terminal."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import click
+
+from taskfarmer.render import visible
 
 BLOCK = 1 << 16
 
@@ -27,18 +29,28 @@ def put(data: bytes | str) -> None:
         raise
 
 
+def put_foreign(blocks: Iterable[bytes]) -> None:
+    """Write what others wrote. A terminal would obey the control characters in it, so there they are escaped."""
+    for block in visible(blocks) if os.isatty(1) else blocks:
+        put(block)
+
+
 def put_lines(lines: Iterable[bytes]) -> None:
-    """Write many lines, a block at a time."""
+    """Write many lines that others wrote, a block at a time."""
+    put_foreign(_gathered(lines))
+
+
+def _gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
     gathered: list[bytes] = []
     size = 0
     for line in lines:
         gathered.append(line)
         size += len(line)
         if size >= BLOCK:
-            put(b"".join(gathered))
+            yield b"".join(gathered)
             gathered.clear()
             size = 0
-    put(b"".join(gathered))
+    yield b"".join(gathered)
 
 
 def terminal_width() -> int | None:

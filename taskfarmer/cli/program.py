@@ -32,6 +32,7 @@ VERBS = {
     "runners": "runners",
     "handlers": "handlers",
     "check": "check",
+    "doctor": "doctor",
     "completion": "completion",
 }
 

@@ -46,7 +46,7 @@ def command(workdir: str, ids: tuple[str, ...], failed: bool) -> int:
     # not at the top: they are for this verb alone, and `taskfarmer --help` imports this
     from taskfarmer.views import rebuild
 
-    found, farm = open_farm(workdir)
+    found, farm = open_farm(workdir, change=True)
     # a name of its own: two commits with the same `by` could not be told apart
     ledger = Ledger(found, farm, f"retry-{durable.random_name()}")
     try:

@@ -14,7 +14,7 @@ from taskfarmer import signals
 from taskfarmer.cli.arguments import BareOption, RunVerb, WordedFlag
 from taskfarmer.cli.output import put_lines
 from taskfarmer.cli.program import show_version
-from taskfarmer.cli.types import Duration, Name, Processes
+from taskfarmer.cli.types import Duration, Name, Processes, SignalName
 from taskfarmer.cli.voice import Voice, complain
 from taskfarmer.model import task_line
 from taskfarmer.render import closing
@@ -75,7 +75,35 @@ Durations:
     "--timeout",
     type=Duration(positive=True, or_none=True),
     metavar="TIME",
-    help="End after this time, tasks and all; what did not end goes back. `none` for no limit, which is the default.",
+    help="End after this time, tasks and all; what did not end goes back. `none` for no limit. "
+    "[default: the end of the Slurm allocation, less --margin]",
+)
+@click.option(
+    "--margin",
+    type=Duration(),
+    metavar="TIME",
+    help="How long before the end of the allocation to end the tasks. [default: 1m, or more where --grace needs it]",
+)
+@click.option(
+    "--min-time-left",
+    type=Duration(),
+    metavar="TIME",
+    help="Begin no task with less time than this left. [default: what 95 % of the finished tasks took]",
+)
+@click.option(
+    "--warn-signal",
+    type=SignalName(),
+    metavar="SIGNAL",
+    help="Send this to the running tasks --warn-time before the end; one that then exits with 85 is run again.",
+)
+@click.option(
+    "--warn-time", type=Duration(), default="60", show_default=True, metavar="TIME", help="See --warn-signal."
+)
+@click.option(
+    "--checkpoint-exit-code",
+    type=click.IntRange(1, 255),
+    metavar="N",
+    help="A task that exits with N has not failed: it is run again. [default: 85 with --warn-signal, else none]",
 )
 @click.option("-w", "--workdir", type=Name(True), metavar="DIR", help="The farm. [default: TASKLIST_workdir]")
 @click.option(
@@ -108,6 +136,11 @@ Durations:
     show_default=True,
     metavar="N",
     help="Record a task as failed when more than N farmers have died while it ran. 0: never.",
+)
+@click.option(
+    "--clean-env",
+    type=click.Choice(["slurm"]),
+    help="Hide from tasks by what MPI programs and srun would take them for a part of the farmer's own job step.",
 )
 @click.option("--config", type=Name(), metavar="FILE", help="An INI file with runners and handlers, read first.")
 @click.option("--lock-dir", type=Name(True), metavar="DIR", help="When the farm is made: where its lock is to be.")

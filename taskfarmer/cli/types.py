@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import signal
 
 import click
 from click.shell_completion import CompletionItem
@@ -23,7 +25,7 @@ def usable_cpus() -> int:
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """Seconds out of a duration; `none` for None where that is allowed."""
+    """Seconds out of a duration; `none` for an infinite one where that is allowed."""
 
     name = "duration"
 
@@ -36,7 +38,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         if not isinstance(value, str):
             return value  # type: ignore[return-value]
         if self.or_none and value.strip().lower() == "none":
-            return None
+            return math.inf
         try:
             found = seconds(value)
         except ValueError as error:
@@ -46,6 +48,19 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         if found < self.least:
             self.fail(f"must be at least {self.least:g} s", param, ctx)
         return found
+
+
+class SignalName(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """The number of a signal out of its name, with or without SIG, or its number."""
+
+    name = "signal"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).upper()
+        number = int(text) if text.isdecimal() else getattr(signal, "SIG" + text.removeprefix("SIG"), 0)
+        if number not in signal.valid_signals() or number in (signal.SIGKILL, signal.SIGSTOP):
+            self.fail(f"{value!r} is no signal that a task could catch; write USR1, TERM, ...", param, ctx)
+        return int(number)
 
 
 class Processes(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from taskfarmer import policy
 from taskfarmer.errors import StorageError
+from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.model import LOST, Interval, parse_task, result_line
@@ -28,11 +29,14 @@ LONG_LIST_OF_RETURNED = 4096
 class Exchanges:
     """`exhausted` says that the last exchange found nothing to take; `trouble` why none succeeds."""
 
-    def __init__(self, reporter: Reporter, ledger: Ledger, pool: Pool, views: Views, max_deaths: int) -> None:
+    def __init__(
+        self, reporter: Reporter, ledger: Ledger, pool: Pool, views: Views, deadline: Deadline, max_deaths: int
+    ) -> None:
         self.reporter = reporter
         self.ledger = ledger
         self.pool = pool
         self.views = views
+        self.deadline = deadline
         self.max_deaths = max_deaths
         self.reader = SegmentReader(ledger.workdir)
         self.trouble: str | None = None
@@ -95,8 +99,11 @@ class Exchanges:
     def make(self, want: int, leave: bool = False, patience: float = math.inf) -> None:
         """One exchange; a disk that takes nothing is trouble, not the end."""
         lost = self.ledger.commits.lost
+        begin = time.monotonic()
+        room = self.deadline.room(begin)
+        wanted = want if self.deadline.fits(begin, self.ledger.state) else 0
         try:
-            gained, told = self.ledger.exchange(want, leave, patience)
+            gained, told = self.ledger.exchange(wanted, leave, patience, room)
         except StorageError as error:
             self.in_trouble(str(error))
             return
@@ -107,8 +114,10 @@ class Exchanges:
         self.views.add(told.views, told.size)
         for interval in gained:
             self._take(interval)
-        self.exhausted = not gained and not self.ledger.state.left
+        # what is left although we wanted some needs more time than we have
+        self.exhausted = not gained and (not self.ledger.state.left or (want > 0 and room < math.inf))
         now = time.monotonic()
+        self.deadline.slowest_exchange = max(self.deadline.slowest_exchange, now - begin)
         self.next = now + policy.jittered(policy.period(self.pace()), random.random())
         self.pool.batch_size = policy.batch_size(self.pace().duration)
         if self.views.due(now):
@@ -124,6 +133,8 @@ class Exchanges:
             self.views.show()
         except OSError as error:
             self.reporter.warning(f"{error.filename}: {error.strerror}; the views are brought up to date later")
+        except StorageError as error:
+            self.reporter.warning(f"{error}; the views are brought up to date later")
 
     def in_trouble(self, text: str) -> None:
         now = time.monotonic()

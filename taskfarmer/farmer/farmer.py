@@ -16,6 +16,7 @@ import time
 
 from taskfarmer import __version__, durable, policy, slurm
 from taskfarmer.errors import Contended, StorageError, TaskFarmerError
+from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.neighbours import Neighbours
 from taskfarmer.farmer.runner import find_runner
@@ -58,7 +59,7 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     if grown:
         reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
     reporter.info(opening(settings, ledger.state))
-    for warning in edited_by_hand(intake.workdir):
+    for warning in (*ledger.lock.doubts(), *edited_by_hand(intake.workdir)):
         reporter.warning(warning)
     return Farmer(settings, reporter, signals, runner, intake, ledger, identity, begin).run()
 
@@ -84,9 +85,12 @@ class Farmer:
         self.workdir = intake.workdir
         self.begin = begin
         self.logs_fd = os.open(self.workdir.logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.pool = Pool(settings.slots, self._place, runner, settings.grace, signals.wakeup)
+        self.deadline = Deadline(settings, reporter, intake.workdir, begin)
+        self._hidden = slurm.of_a_step(os.environb) if settings.clean_env else frozenset()
+        wakeup, unfinished = signals.wakeup, settings.unfinished_status
+        self.pool = Pool(settings.slots, self._place, runner, settings.grace, wakeup, unfinished)
         self.views = Views(self.workdir, ledger, identity)
-        self.exchanges = Exchanges(reporter, ledger, self.pool, self.views, settings.max_deaths)
+        self.exchanges = Exchanges(reporter, ledger, self.pool, self.views, self.deadline, settings.max_deaths)
         self.neighbours = Neighbours(reporter, ledger, identity, self.exchanges)
         self.speech = Speech(reporter, self.workdir)
         self.finished = self.failed = self.returned = 0
@@ -104,7 +108,9 @@ class Farmer:
         self._hold_until = 0.0
 
     def _place(self, slot: int) -> Place:
-        return Place(slot, self.identity.farmer, self.identity.host, self.workdir.path, self.workdir.logs, self.logs_fd)
+        me, workdir = self.identity, self.workdir
+        end = self.deadline.epoch_end
+        return Place(slot, me.farmer, me.host, workdir.path, workdir.logs, self.logs_fd, end, self._hidden)
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -131,6 +137,7 @@ class Farmer:
             self._hear_signals(now)
             if self.stopped_by or self.fatal:
                 return
+            self.deadline.mind(now, self.pool, self.neighbours.presence)
             self.neighbours.beat(now, self.pool.running())
             if self._done(now):
                 return
@@ -148,7 +155,7 @@ class Farmer:
         return state.left or self.neighbours.worth_waiting(state, self.settings)
 
     def _taking(self, now: float) -> bool:
-        return now >= self._hold_until and not self.stopped_by
+        return now >= self._hold_until and not self.stopped_by and self.deadline.fits(now, self.ledger.state)
 
     def _hear_signals(self, now: float) -> None:
         self.signals.drain()
@@ -164,10 +171,9 @@ class Farmer:
                     self._grace = 0.0
                     if self.pool.stopping:
                         self.pool.stop(0.0)
-        timeout = self.settings.timeout
-        if timeout is not None and self.stopped_by is None and now - self.begin >= timeout:
-            self.stopped_by = "--timeout"
-            self.reporter.info(f"--timeout: {timeout:g} s are over; ending the running tasks, giving back the rest")
+        if self.stopped_by is None and self.deadline.over(now):
+            self.stopped_by = self.deadline.why
+            self.reporter.info(f"{self.deadline.why}: ending the running tasks, giving back the rest")
 
     def _pause(self, now: float) -> float:
         """Seconds until something is due; workers and signals end a pause early."""
@@ -176,11 +182,10 @@ class Farmer:
             self.neighbours.next_beat,
             self.speech.next_progress,
             self.exchanges.due(now, self._taking(now)),
+            self.deadline.due(now),
         ]
         if self._hold_until > now:
             due.append(self._hold_until)
-        if self.settings.timeout is not None:
-            due.append(self.begin + self.settings.timeout)
         if self.pool.idle and self.exchanges.exhausted and self.pool.outstanding > self.pool.busy:
             due.append(now + 0.1)
         if not self.pool.outstanding and not self.pool.queued and not self.exchanges.trouble:
@@ -194,7 +199,8 @@ class Farmer:
         if not tidings.nothing:
             self.finished += tidings.finished
             self.failed += tidings.failed
-            self.returned += sum(one.count for one in (*tidings.returned, *tidings.died))
+            self.returned += sum(one.count for one in (*tidings.returned, *tidings.died, *tidings.overran))
+            self.deadline.say_what_is_too_long(tidings.overran, self.ledger.state)
             if tidings.failed:
                 self.speech.failures(tidings.lines)
             self.ledger.note(tidings)
@@ -209,18 +215,23 @@ class Farmer:
     def _cannot_start(self, text: str) -> None:
         """A task could not be started for reasons that are not its own: wait, and give up in the end."""
         now = time.monotonic()
-        self.ledger.commits.check_farm()
+        try:
+            self.ledger.commits.check_farm()
+        except StorageError as error:
+            self.exchanges.in_trouble(str(error))
         if self._start_trouble_since is None:
             self._start_trouble_since = now
             self.reporter.warning(f"{text}; no task is started until this is over")
         self._start_trouble = text
         self._hold_until = now + min(5.0, 0.5 + (now - self._start_trouble_since) / 4)
-        if now - self._start_trouble_since > START_TROUBLE_FOR:
+        if now - self._start_trouble_since > START_TROUBLE_FOR and not self.pool.busy and not self.exchanges.trouble:
             self._die(text)
 
     def _dispatch(self, now: float) -> None:
         if self._start_trouble_since is not None and now >= self._hold_until and not durable.has_room(self.logs_fd):
             self._cannot_start(self._start_trouble)
+        if self.pool.queued and not self.deadline.fits(now, self.ledger.state):
+            self._give_back_queued()
         if self.exchanges.trouble or now < self._hold_until or not self.pool.queued:
             if self.exchanges.exhausted and self.pool.idle:
                 self.pool.rebalance()
@@ -255,11 +266,13 @@ class Farmer:
         exchanges = self.exchanges
         if exchanges.exhausted:
             self._grow(now)
-        if self.pool.outstanding or self.pool.queued:
+        if self.pool.outstanding:
             return False
         if exchanges.trouble:
             if now - exchanges.trouble_since > TROUBLE_FOR:
                 self._die(exchanges.trouble)
+            return False
+        if self.pool.queued:
             return False
         if not exchanges.exhausted or not self.ledger.told_everything:
             exchanges.make(max(1, exchanges.wants()))
@@ -272,10 +285,12 @@ class Farmer:
         self._grow(now)
         self.neighbours.look_around()
         state = self.ledger.look()
-        if state.left:
+        if self.deadline.anything_fits(now, state):
             exchanges.again()
             return False
-        if self.neighbours.worth_waiting(state, self.settings):
+        if state.left:
+            self.deadline.say_what_is_left(now, state)
+        elif self.neighbours.worth_waiting(state, self.settings):
             return False
         self.again = self.neighbours.killed_here(state)
         return True
@@ -293,7 +308,7 @@ class Farmer:
         if not self.pool.members:
             return
         if self.stopped_by or self.fatal:
-            self.pool.stop(self._grace)
+            self.pool.stop(self._grace, self.stopped_by == self.deadline.why)
         else:
             self.pool.quit()
         while self.pool.members:
@@ -304,6 +319,9 @@ class Farmer:
                 self.neighbours.next_beat = now + self.neighbours.watch.beat
                 self.neighbours.show(self.pool.running())
         self.survivors += self.pool.sweep()
+        self._give_back_queued()
+
+    def _give_back_queued(self) -> None:
         back = Tidings(returned=self.pool.take_back())
         self.returned += sum(one.count for one in back.returned)
         if not back.nothing:
@@ -330,7 +348,7 @@ class Farmer:
 
     def _leave(self) -> bool:
         """Tell the last news and leave; False where patience ends before the disk takes them."""
-        end = time.monotonic() + (STOPPED_PATIENCE if self.stopped_by or self.fatal else TROUBLE_FOR)
+        begin = time.monotonic()
         while not self.ledger.told_everything or self.ledger.registered:
             try:
                 self.exchanges.make(0, leave=True, patience=STOPPED_PATIENCE)
@@ -341,11 +359,19 @@ class Farmer:
                 return False
             if not self.exchanges.trouble:
                 continue  # what landed may have been an earlier exchange, that did not leave
-            if time.monotonic() > end:
+            now = time.monotonic()
+            self._hear_signals(now)
+            if now - begin > self._patience():
                 self._die(self.exchanges.trouble)
                 return False
             time.sleep(0.5)
         return True
+
+    def _patience(self) -> float:
+        """Seconds for which the last news are tried to be told on a disk that does not take them."""
+        if self._interrupts > 1:
+            return 0.0
+        return STOPPED_PATIENCE if self.stopped_by or self.fatal else TROUBLE_FOR
 
     def _abandon(self) -> None:
         """Let go of everything, also where an unexpected error has come through."""
@@ -368,7 +394,7 @@ class Farmer:
             0 if self.farewell else self.ledger.untold,
             progress_of(self.ledger.state, self.pool),
             self.stopped_by,
-            self.fatal,
+            self.fatal or "; ".join(self.ledger.unexpelled().values()) or None,
             tuple(self.survivors),
             time.monotonic() - self.begin,
             self.again or (self.farewell and self.returned > 0),

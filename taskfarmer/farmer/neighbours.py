@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable
 
+from taskfarmer import slurm
 from taskfarmer.errors import StorageError
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.ledger.ledger import Ledger
@@ -31,10 +32,12 @@ class Neighbours:
         self.exchanges = exchanges
         self.workdir = ledger.workdir
         self.watch = Watch(self.workdir, identity, ledger.farm.lease)
+        self.jobs = slurm.Jobs(os.environ)
         self.presence: Presence | None = None
         self.next_beat = 0.0
         self._last_beat = 0.0
         self._killed_since: float | None = None
+        self._told: set[str] = set()
 
     def appear(self, now: float) -> None:
         """Show that we are there, from now on."""
@@ -51,8 +54,12 @@ class Neighbours:
         self.show(running)
         # our alive file goes when the farm is deleted (and perhaps made anew), and when we are expelled
         if gap > self.ledger.farm.lease / 2 or not os.path.exists(self.workdir.alive(self.identity.farmer)):
-            self.ledger.commits.check_farm()
-            state = self.ledger.look()
+            try:
+                self.ledger.commits.check_farm()
+                state = self.ledger.look()
+            except StorageError as error:
+                self.exchanges.in_trouble(str(error))
+                return
             if self.ledger.registered and self.identity.farmer not in state.farmers:
                 self.exchanges.make(0)  # raises Expelled, in words
         count = WATCHED_WHEN_IDLE if self.exchanges.exhausted else WATCHED
@@ -82,8 +89,9 @@ class Neighbours:
         Its workers end them within the grace time, which is as long as we wait for that.
         """
         holders = [farmer for farmer, entry in state.farmers.items() if entry.claims and farmer != self.identity.farmer]
+        unexpelled = self.ledger.unexpelled()
         if settings.wait:
-            return bool(holders)
+            return any(farmer not in unexpelled for farmer in holders)
         if not self.killed_here(state):
             self._killed_since = None
             return False
@@ -109,7 +117,7 @@ class Neighbours:
         dead = {}
         for farmer in farmers:
             if farmer != self.identity.farmer:
-                why = self.watch.verdict(farmer)
+                why = self.watch.verdict(farmer) or self._job_over(farmer)
                 if why is not None:
                     dead[farmer] = why
         if not dead:
@@ -119,11 +127,20 @@ class Neighbours:
         except StorageError as error:
             self.exchanges.in_trouble(str(error))
             return
+        for why in self.ledger.hidden.values():
+            if why not in self._told:
+                self._told.add(why)
+                self.reporter.warning(why)
         for farmer in gone:
             self.watch.forget(farmer)
             self.reporter.info(f"{farmer} is dead ({dead[farmer]}); what it held goes to others")
         if gone:
             self.exchanges.again()
+
+    def _job_over(self, farmer: str) -> str | None:
+        """Why a farmer that gives no sign of life cannot come back, by what Slurm says of its job."""
+        them = self.watch.suspicious(farmer)
+        return self.jobs.over(them, time.monotonic()) if them is not None else None
 
     def part(self) -> None:
         """Take our signs of life away; where the ledger still has us, others must find us dead by them."""

@@ -15,6 +15,16 @@ PROGRESS_EVERY = 10.0
 SHOWN_FAILURES = 20
 
 
+def lasting(seconds: float) -> str:
+    """A duration for people: `45 s`, `12 min`, `3 h 20 min`."""
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def opening(settings: Settings, state: State) -> str:
     return (
         f"{settings.tasklist}: {state.tasks} tasks, {state.unprocessed} unprocessed; {settings.slots} at a time; "

@@ -17,7 +17,7 @@ from taskfarmer import durable
 from taskfarmer.errors import FarmError, Stopped, TaskListError, UsageError
 from taskfarmer.intake.comparison import compare, compare_whole, digest, whole_digest
 from taskfarmer.intake.handler import find_handler
-from taskfarmer.ledger import farmfile, making
+from taskfarmer.ledger import farmfile, making, trust
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.segments import SegmentWriter, discard
@@ -50,6 +50,9 @@ class Intake:
     def open(self) -> Farm:
         """The farm of this list: the one in the work directory, or a new one. Exactly one farmer makes it."""
         self.check_readable()
+        trust.refuse_strangers(self.workdir, self.path)
+        for doubt in trust.doubts_of_list(self.path):
+            self.reporter.warning(doubt)
         farm = self.existing()
         if farm is None:
             self._scan()
@@ -57,7 +60,9 @@ class Intake:
         logs = self.settings.logs_dir and os.path.abspath(self.settings.logs_dir)
         if logs and farm.logs != logs:
             self.reporter.warning(f"--logs-dir: this farm keeps its logs in {farm.logs or self.workdir.logs}")
-        self.workdir = replace(self.workdir, logs_dir=farm.logs)
+        if farm.logs != logs:
+            self.workdir = replace(self.workdir, logs_dir=farm.logs)
+            trust.refuse_strangers(self.workdir, self.path)
         return farm
 
     def check_readable(self) -> None:
@@ -90,7 +95,8 @@ class Intake:
         locks = self._lock_folder()
         fresh = self._make_folders()
         mark = hashlib.sha256(os.fsencode(os.path.realpath(self.workdir.path))).hexdigest()[:16]
-        lock = FarmLock(os.path.join(locks, f"import-{mark}.lock") if locks else self.workdir.lock)
+        path = os.path.join(locks, f"import-{mark}.lock") if locks else self.workdir.lock
+        lock = FarmLock(path, private=locks is not None)
         end = time.monotonic() + IMPORT_PATIENCE
         while True:
             with lock.held(patience=0.5) as got:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from taskfarmer.intake.comparison import compare
 from taskfarmer.intake.intake import Intake
-from taskfarmer.ledger import farmfile
+from taskfarmer.ledger import farmfile, trust
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.segments import SegmentReader
@@ -20,6 +20,7 @@ def preview(settings: Settings, reporter: Reporter) -> Iterator[tuple[int, bytes
     """ID and command of each task that a farmer would find unprocessed. Touches nothing."""
     intake = Intake(settings, reporter)
     intake.check_readable()
+    trust.refuse_strangers(intake.workdir, intake.path)
     farm = intake.existing()
     if farm is not None:
         yield from _unprocessed(intake, farm)

@@ -20,10 +20,11 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from taskfarmer import durable
 from taskfarmer.errors import Contended, Damaged, FarmGone, Forked, NotAFarm, StaleView, StorageError
-from taskfarmer.ledger import epochs
+from taskfarmer.ledger import epochs, farmfile
 from taskfarmer.ledger.document import FORMAT, from_document, to_document
 from taskfarmer.ledger.state import State, stamp, turn
 from taskfarmer.locks import FarmLock
@@ -31,6 +32,8 @@ from taskfarmer.model import sealed, unsealed
 from taskfarmer.workdir import Workdir, epoch_number
 
 PATIENCE = 60.0
+RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
+_GONE = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 Change = Callable[[State], State]
 
 
@@ -42,7 +45,8 @@ class Commits:
     """The revisions of one farm, read and written.
 
     `lost` counts commits that another farmer won, `commits` those that we won, `exclusive` is a moving
-    average of the seconds between taking and leaving the lock.
+    average of the seconds between taking and leaving the lock. `uncertain` says that a commit of ours failed in
+    such a way that it may have landed.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class Commits:
         self.epoch_length = epoch_length
         self.patience = patience
         self.known: State | None = None
+        self.uncertain = False
+        self._seen = (-1, "")
         self.lost = 0
         self.commits = 0
         self.exclusive = 0.0
@@ -72,21 +78,21 @@ class Commits:
             except OSError as error:
                 if error.errno == errno.ESTALE:
                     return None
-                raise StorageError(f"{path}: {error.strerror}; the ledger cannot be read") from error
+                raise StorageError(f"{path}: {error.strerror}; the ledger cannot be read; {RESTORE}") from error
             document = unsealed(data)
             if document is not None:
                 break
             if time.monotonic() > end:
-                raise Damaged(
-                    f"{path}: not what was written into it ({len(data)} bytes, wrong checksum); restore it from "
-                    "a snapshot of the file system, or start anew in another work directory (-w)"
-                )
+                raise Damaged(f"{path}: not what was written into it ({len(data)} bytes, wrong checksum); {RESTORE}")
             time.sleep(0.1)
         if document.get("format") != FORMAT:
             raise NotAFarm(
                 f"{path}: format {document.get('format')}, this version knows {FORMAT}; use a newer taskfarmer"
             )
-        return from_document(document)
+        state = from_document(document)
+        if state.farm == self.farm and state.revision >= self._seen[0]:
+            self._seen = state.revision, epoch
+        return state
 
     def _hinted(self) -> State | None:
         try:
@@ -103,7 +109,11 @@ class Commits:
         names: list[tuple[int, str]] = []
         try:
             found = [name for name in os.listdir(self.workdir.ledger) if epoch_number(name) is not None]
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise StorageError(
+                    f"{self.workdir.ledger}: {error.strerror}; the ledger cannot be read; {RESTORE}"
+                ) from error
             return None
         for epoch in found:
             try:
@@ -114,13 +124,17 @@ class Commits:
             state = self._load(epoch, number)
             if state is not None and state.farm == self.farm:
                 return state
+            if state is None and os.path.islink(self.workdir.revision(epoch, number)):
+                raise Damaged(f"{self.workdir.revision(epoch, number)}: a symbolic link to nowhere; {RESTORE}")
         return None
 
     def check_farm(self) -> None:
         """Raise FarmGone unless the directory still holds the farm that we know."""
         try:
-            document = unsealed(durable.read(self.workdir.farm))
-        except OSError:
+            document = farmfile.document_of(self.workdir)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+                raise StorageError(f"{self.workdir.farm}: {error.strerror}; the farm cannot be read") from error
             document = {}
         if document is None or document.get("farm") != self.farm:
             raise FarmGone(
@@ -140,7 +154,8 @@ class Commits:
             if time.monotonic() > end:
                 raise StaleView(
                     f"{self.workdir.ledger}: no revision can be seen that is as new as one seen before; the file "
-                    "system shows old contents, or the ledger was removed by hand"
+                    f"system shows old contents, or the ledger is lost, or {self.workdir.farm} is of another farm: "
+                    "restore them from a snapshot, or start anew in another work directory (-w)"
                 )
             time.sleep(random.uniform(0.05, 0.2))
 
@@ -171,7 +186,8 @@ class Commits:
                 return state
             if following.farm != self.farm or following.revision != state.revision + 1:
                 self.check_farm()
-                raise Damaged(f"{self.workdir.revision(state.epoch, state.revision + 1)}: not a revision of this farm")
+                path = self.workdir.revision(state.epoch, state.revision + 1)
+                raise Damaged(f"{path}: not a revision of this farm; {RESTORE}")
             state = following
 
     # --- writing -------------------------------------------------------------------------------
@@ -192,6 +208,8 @@ class Commits:
                 state = self.newest()
                 mine = state.farmers.get(by)
                 if mine is not None and mine.seq == seq:
+                    self.uncertain = False
+                    self.make_durable(state)
                     return state  # an earlier try won, although its reply was lost
                 wanted = change(state)
                 if wanted is state:
@@ -226,37 +244,46 @@ class Commits:
         fresh: str | None = None
         linked = False
         try:
+            if state.revision < state.epoch_from:
+                # the last name in another directory, which our own sync of this one does not bring to the disk
+                self.make_durable(state)
             if following.revision - state.epoch_from + 1 >= self.epoch_length:
                 fresh = epochs.make(self.workdir, epochs.after(state.epoch))
                 closed = epochs.close_journals(self.workdir, state.departed, state.farmers)
                 following = turn(following, fresh, closed)
             prepared = os.path.join(self.workdir.prepared(state.epoch), f"{by}.{seq}.{durable.random_name()}")
             durable.prepare(prepared, encode(following))
-            linked = True
+            linked = self.uncertain = True
             won = self._link(state, following, prepared)
+            self.uncertain = won is None
         except OSError as error:
             if not linked:
                 self._drop(fresh)
-            if error.errno not in (errno.ENOENT, errno.ESTALE, errno.ENOTDIR):
-                raise StorageError(f"{self.workdir.ledger}: {error.strerror}; nothing was committed") from error
+            if error.errno not in _GONE:
+                raise StorageError(f"{error.filename or self.workdir.ledger}: {error.strerror}; nothing was committed") from error
             won = None
             self.check_farm()
-        if not won:
+        if not isinstance(won, State):
             # where it is not certain who won, the fresh epoch may be named by a revision that we cannot see yet:
             # it is left to the next sweep
             if won is False:
                 self._drop(fresh)
             return None
-        self.known = following
-        self._settle_down(state, following)
-        return following
+        if fresh is not None and won.revision == following.revision and won.epoch != fresh:
+            self._drop(fresh)  # an earlier try of ours landed unseen, and names another one
+        self.known = won
+        self._settle_down(state, won)
+        return won
 
     def _drop(self, fresh: str | None) -> None:
         if fresh is not None:
             epochs.drop(self.workdir, fresh)
 
-    def _link(self, state: State, following: State, prepared: str) -> bool | None:
-        """Whether we won the revision; None where that can no longer be read, and it is not in our entry."""
+    def _link(self, state: State, following: State, prepared: str) -> State | Literal[False] | None:
+        """The state that we made; False if we lost; None where that cannot be read, and is not in our entry.
+
+        It is as it was read: where an earlier try of the same commit landed unseen, it is not `following`.
+        """
         by, seq = following.by
         target = self.workdir.revision(state.epoch, following.revision)
         answer = durable.publish(prepared, target)
@@ -269,11 +296,14 @@ class Commits:
                         f"{target}: `link` said that it is ours, but it is from {found.by[0]}; this file system "
                         "cannot be shared safely"
                     )
-                return found.by == following.by
+                if found.by == following.by:
+                    return found
+                self.known = found
+                return False
             later = self._listed()
             if later is not None and later.revision > state.revision:
                 entry = later.farmers.get(by)  # we slept through the epoch
-                return True if entry is not None and entry.seq == seq else None
+                return later if entry is not None and entry.seq == seq else None
             if answer is not None and answer.errno != errno.EEXIST:
                 raise answer
             if time.monotonic() > end:
@@ -282,17 +312,29 @@ class Commits:
             self.check_farm()
             time.sleep(0.05)
 
-    def _settle_down(self, state: State, following: State) -> None:
+    def _settle_down(self, state: State, won: State) -> None:
         """After a commit: make its name durable, leave a hint, remove an epoch that nobody needs."""
+        self.make_durable(won)
+        self.hint(self._seen[1], won.revision)
+        if won.epoch != state.epoch:
+            epochs.sweep(self.workdir, won.epoch, self.farm)
+
+    def make_durable(self, state: State) -> None:
+        """Make sure that a state that we have seen, perhaps another one's, is there after a power failure.
+
+        That brings all before it to the disk too: who begins in a fresh epoch does this with the last revision
+        of the one before.
+        """
+        number, epoch = self._seen
+        if number != state.revision:
+            return
         try:
-            durable.sync_directory(self.workdir.epoch(state.epoch))
-        except FileNotFoundError:
-            self.check_farm()
+            durable.sync_directory(self.workdir.epoch(epoch))
         except OSError as error:
-            raise StorageError(f"{self.workdir.epoch(state.epoch)}: {error.strerror}; a commit may not last") from error
-        self.hint(state.epoch, following.revision)
-        if following.epoch != state.epoch:
-            epochs.sweep(self.workdir, following.epoch)
+            if error.errno in _GONE:
+                self.check_farm()
+                return
+            raise StorageError(f"{self.workdir.epoch(epoch)}: {error.strerror}; a commit may not last") from error
 
     def hint(self, epoch: str, number: int) -> None:
         """Leave word where the newest revision is: 64 bytes in place, one operation for each reader."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from taskfarmer import durable
 from taskfarmer.ledger.state import Entry
+from taskfarmer.model import unsealed
 from taskfarmer.workdir import Workdir, epoch_name, epoch_number
 
 CLOSED_AT_ONCE = 256
@@ -38,8 +39,11 @@ def drop(workdir: Workdir, name: str) -> None:
             return
 
 
-def sweep(workdir: Workdir, current: str) -> None:
-    """Remove the epochs that are two or more before `current`. Whatever fails is left to the next sweep."""
+def sweep(workdir: Workdir, current: str, farm: str) -> None:
+    """Remove the farm's epochs that are two or more before `current`. Whatever fails is left to the next sweep.
+
+    Whoever slept before this may find another farm in the directory: what is not certainly ours is left alone.
+    """
     limit = after(current) - 2
     try:
         names = os.listdir(workdir.ledger)
@@ -47,8 +51,19 @@ def sweep(workdir: Workdir, current: str) -> None:
         return
     for name in names:
         number = epoch_number(name)
-        if number is not None and number < limit:
+        if number is not None and number < limit and _is_of(workdir, name, farm):
             remove(workdir, name)
+
+
+def _is_of(workdir: Workdir, name: str, farm: str) -> bool:
+    """Whether an epoch is this farm's: by a revision in it; by `farm.json` where none was ever, or is any more."""
+    try:
+        numbers = [int(entry) for entry in os.listdir(workdir.epoch(name)) if entry.isdigit()]
+        path = workdir.revision(name, max(numbers)) if numbers else workdir.farm
+        document = unsealed(durable.read(path))
+    except OSError:
+        return False
+    return document is not None and document.get("farm") == farm
 
 
 def remove(workdir: Workdir, name: str) -> None:

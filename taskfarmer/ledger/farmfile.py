@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import asdict, dataclass
 
 from taskfarmer import durable
@@ -17,6 +18,7 @@ from taskfarmer.workdir import Workdir
 
 FORMAT = 1
 _OLD_FILES = ("toprocess", "finished", "failed")
+_RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
 
 
 @dataclass(frozen=True)
@@ -39,22 +41,30 @@ class Farm:
     format: int = FORMAT
 
 
+def document_of(workdir: Workdir) -> dict[str, object] | None:
+    """What `farm.json` holds, None where it is damaged; one that was just made may look short for a moment."""
+    end = time.monotonic() + 2.0
+    while True:
+        document = unsealed(durable.read(workdir.farm))
+        if document is not None or time.monotonic() > end:
+            return document
+        time.sleep(0.1)
+
+
 def load(workdir: Workdir) -> Farm | None:
     """The farm in this directory, None where there is none (yet)."""
     try:
-        data = durable.read(workdir.farm)
+        document = document_of(workdir)
     except FileNotFoundError:
+        if os.path.islink(workdir.farm):
+            raise Damaged(f"{workdir.farm}: a symbolic link to nowhere; {_RESTORE}") from None
         return None
     except NotADirectoryError:
         raise NotAFarm(f"{workdir.path}: not a directory; name another work directory with -w DIR") from None
     except OSError as error:
-        raise StorageError(f"{workdir.farm}: {error.strerror}; the farm cannot be read") from error
-    document = unsealed(data)
+        raise StorageError(f"{workdir.farm}: {error.strerror}; the farm cannot be read; {_RESTORE}") from error
     if document is None:
-        raise Damaged(
-            f"{workdir.farm}: not what was written into it; restore it from a snapshot of the file system, or start "
-            "anew in another work directory (-w)"
-        )
+        raise Damaged(f"{workdir.farm}: not what was written into it; {_RESTORE}")
     if document.get("format") != FORMAT:
         raise NotAFarm(
             f"{workdir.farm}: format {document.get('format')}, and this version knows format {FORMAT}; use the "
@@ -73,7 +83,13 @@ def demand(workdir: Workdir) -> Farm:
 
 
 def refuse_foreign(workdir: Workdir) -> None:
-    """Refuse a directory that holds files of PyTaskFarmer 0.1.0, which we would write over."""
+    """Refuse a directory that holds files of PyTaskFarmer 0.1.0, which we would write over; or a farm of ours whose
+    `farm.json` is lost, since what an interrupted start leaves has neither views nor results.
+    """
+    if os.path.lexists(workdir.views) or _holds_anything(workdir.results):
+        if os.path.lexists(workdir.farm):
+            return
+        raise Damaged(f"{workdir.farm}: missing, and this directory holds a farm; {_RESTORE}")
     for name in _OLD_FILES:
         if os.path.lexists(os.path.join(workdir.path, name)):
             if os.path.lexists(workdir.farm):
@@ -82,6 +98,13 @@ def refuse_foreign(workdir: Workdir) -> None:
                 f"{os.path.join(workdir.path, name)}: this directory holds no farm, but a file of that name, perhaps "
                 "of PyTaskFarmer 0.1.0; use another work directory (-w DIR) or move the file away"
             )
+
+
+def _holds_anything(folder: str) -> bool:
+    try:
+        return bool(os.listdir(folder))
+    except OSError:
+        return False
 
 
 def publish(workdir: Workdir, farm: Farm) -> bool:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from taskfarmer import durable
 from taskfarmer.errors import StaleView, StorageError
@@ -95,6 +96,7 @@ class Ledger:
         self._journal: durable.Journal | None = None
         self._journals = 0
         self._written: list[bytes] = []
+        self._hidden: dict[str, tuple[float, str]] = {}
 
     @property
     def state(self) -> State:
@@ -131,6 +133,8 @@ class Ledger:
         as before, and a later exchange may succeed. Contended after `patience` seconds: the same, and all
         that is told is in the journal.
         """
+        if not self.seq:
+            self._settle_in()
         landed = self._resolve()
         if landed is not None:
             return landed
@@ -146,6 +150,15 @@ class Ledger:
         self.seq = self._tried = self.seq + 1
         state = self.commits.commit(change, self.me, self.seq, patience)
         return self._conclude(state, sent)
+
+    def _settle_in(self) -> None:
+        """Make `farm.json` last before anything is done in its name: whoever made it may have died before that."""
+        try:
+            durable.sync_directory(self.workdir.path)
+        except FileNotFoundError:
+            self.commits.check_farm()
+        except OSError as error:
+            raise StorageError(f"{self.workdir.path}: {error.strerror}; the farm may not last") from error
 
     def _change(self, sent: Tidings, want: int, leave: bool, room: float) -> Callable[[State], State]:
         journal = self._journal_name()
@@ -164,9 +177,11 @@ class Ledger:
         )
 
         def change(state: State) -> State:
+            if self.registered and self.me not in state.farmers and leave and self._all_counted(state):
+                return state  # we left already, although the reply was lost, or were expelled with all that we had
             if self.registered:
                 states.entry_of(state, self.me)
-            if sent.nothing and not leave and not (want > 0 and state.left):
+            if sent.nothing and not leave and not (want > 0 and state.has(room)):
                 return state
             new = state if self.registered else states.join(state, self.me, journal, self.slots)
             if not sent.nothing:
@@ -191,13 +206,22 @@ class Ledger:
         if self._sent is None or not self._tried:
             return None
         state = self.look()
-        entry = state.farmers.get(self.me)
-        if (entry is None and self._leaving and self._all_counted(state)) or (
-            entry is not None and entry.seq == self._tried
-        ):
+        if not self._landed(state) and self.commits.uncertain:
+            # what we see may be old: whatever has the next number, we see it when we take that ourselves
+            self.seq += 1
+            state = self.commits.commit(lambda new: new if self._landed(new) else replace(new), self.me, self.seq)
+        if self._landed(state):
+            self.commits.make_durable(state)
             return self._conclude(state, self._sent)
         self._tried = 0
         return None
+
+    def _landed(self, state: State) -> bool:
+        """Whether the commit that was tried is in this state."""
+        entry = state.farmers.get(self.me)
+        if entry is None:
+            return self._leaving and self._all_counted(state)
+        return entry.seq == self._tried
 
     def _all_counted(self, state: State) -> bool:
         """Whether a farmer that is gone from the ledger took all of its journal along: it left, or as good as that."""
@@ -263,8 +287,10 @@ class Ledger:
                 if farmer in new.farmers:
                     try:
                         what = results.left_behind(self.workdir, new, farmer)
-                    except StaleView:
+                    except StaleView as error:
+                        self._hidden.setdefault(farmer, (time.monotonic(), str(error)))
                         continue
+                    self._hidden.pop(farmer, None)
                     new = states.expel(new, farmer, what, self._died(new, farmer))
                     gone.append(farmer)
             return new
@@ -274,6 +300,16 @@ class Ledger:
             for sign in (self.workdir.alive, self.workdir.ballast, self.workdir.farewell):
                 durable.forget(sign(farmer))
         return gone
+
+    @property
+    def hidden(self) -> dict[str, str]:
+        """Dead farmers whose journals could not be read when they were to be expelled, and why."""
+        return {name: why for name, (_, why) in self._hidden.items()}
+
+    def unexpelled(self) -> dict[str, str]:
+        """Those of them for which that lasts longer than a file system may show old contents."""
+        now = time.monotonic()
+        return {name: why for name, (since, why) in self._hidden.items() if now - since > self.commits.patience}
 
     def _died(self, state: State, farmer: str) -> tuple[Interval, ...]:
         """The tasks that a farmer said it runs, as places; what it does not hold is left out later."""

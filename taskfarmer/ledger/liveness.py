@@ -1,6 +1,6 @@
 """Who lives: a farmer's own signs of life, and what it takes to call another one dead.
 
-Owns `farmers/`. `<id>.json` says who and where a farmer is, written once. `<id>.alive` is locked for
+Owns `farmers/`. `<id>.json` says who and where a farmer is. `<id>.alive` is locked for
 as long as the farmer, its workers or their tasks have it open; its one line is the heartbeat: a number
 that rises, and the tasks that run in each slot. `<id>.farewell` says that all is over. Clocks of two
 nodes are never compared: silence is counted on the observer's own monotonic clock, and only while the
@@ -9,10 +9,11 @@ observer's own beats were punctual, so that a file system that hangs for everybo
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from taskfarmer import durable, locks
@@ -20,6 +21,8 @@ from taskfarmer.errors import StorageError
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.workdir import Workdir
 
+_NO_HEARTBEAT = (errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EACCES)
+"""Errors that say that there is nothing to see here, now or later; any other may be the file system's."""
 LONGEST_BEAT = 30.0
 SHORTEST_BEAT = 0.2
 BALLAST = 64 * 1024
@@ -131,6 +134,14 @@ class Presence:
         if sync:
             durable.sync(self._fd)
 
+    def learn(self, name: str, value: str) -> None:
+        """Add something about our job to what others can read of us."""
+        self.identity = replace(self.identity, job={**self.identity.job, name: value})
+        try:
+            durable.replace(self.workdir.identity(self.identity.farmer), sealed(asdict(self.identity)))
+        except OSError:
+            pass  # it is for people
+
     def give_ballast(self) -> None:
         """Free the little room that was kept for the moment when the disk is full."""
         durable.forget(self.workdir.ballast(self.identity.farmer))
@@ -147,8 +158,11 @@ class Presence:
 
     def close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # a network file system may tell only here that others took the file away
 
 
 def identity_of(workdir: Workdir, farmer: str) -> Identity | None:
@@ -206,10 +220,10 @@ class Watch:
         """Look at a farmer's heartbeat; the seconds of ours, punctual ones only, since it changed."""
         try:
             content = durable.read(self.workdir.alive(farmer))
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in _NO_HEARTBEAT:
+                return 0.0
             content = b""
-        except OSError:
-            return 0.0
         now = time.monotonic()
         elapsed = now - self._looked.get(farmer, now)
         self._looked[farmer] = now
@@ -220,6 +234,11 @@ class Watch:
         if elapsed <= 2 * self.beat + 1.0:
             seen.silent += elapsed
         return seen.silent
+
+    def suspicious(self, farmer: str) -> Identity | None:
+        """Who a farmer is whose heartbeat did not change for two beats; None for one that beats, or is not known."""
+        seen = self._seen.get(farmer)
+        return self._identities.get(farmer) if seen is not None and seen.silent >= 2 * self.beat else None
 
     def verdict(self, farmer: str) -> str | None:
         """Why a farmer is dead, in words, or None while it may live."""

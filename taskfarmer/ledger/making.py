@@ -24,6 +24,10 @@ def make_folders(workdir: Workdir) -> None:
         for folder in (workdir.path, *workdir.folders):
             os.makedirs(folder, durable.FOLDER_MODE, exist_ok=True)
         durable.sync_directory(workdir.path)
+        try:
+            durable.sync_directory(os.path.dirname(workdir.path))
+        except PermissionError:
+            pass  # a directory that we may write into and not read
         durable.prove_links(workdir.ledger)
     except OSError as error:
         raise StorageError(

@@ -14,7 +14,7 @@ import re
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from taskfarmer import durable
@@ -34,6 +34,9 @@ from taskfarmer.model import (
 from taskfarmer.workdir import Workdir
 
 _JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r\d+)?)(?:\.(\d+))?")
+_NOT_READABLE = (errno.ESTALE, errno.EACCES, errno.EISDIR, errno.EINVAL, errno.ELOOP)
+"""Errors of one file, not of the disk: it is old, not ours to open, or no regular file."""
+RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
 UNPROCESSED, HELD, IS_FINISHED, IS_FAILED = 0, 1, 2, 3
 
 
@@ -61,19 +64,27 @@ def read_counted(workdir: Workdir, state: State, patience: float = 60.0) -> Iter
     end = time.monotonic() + patience
     while True:
         try:
-            found = journals(workdir, state)
+            found = durable.persistent(lambda: journals(workdir, state))
         except OSError as error:
             raise FarmGone(f"{workdir.results}: {error.strerror}; the farm's results are gone") from error
         if sum(size for _, size in found.values()) == state.journaled:
             break
         if time.monotonic() > end:
             raise StaleView(
-                f"{workdir.results}: {sum(size for _, size in found.values())} bytes of results can be seen where "
-                f"the ledger counts {state.journaled}; a file is missing, or this node sees an old directory"
+                f"{_first_missing(workdir, state, found)}: missing, or this node sees an old directory: "
+                f"{sum(size for _, size in found.values())} bytes of results can be seen where the ledger counts "
+                f"{state.journaled}; {RESTORE}"
             )
         time.sleep(0.25)
     for name, (path, size) in found.items():
         yield name, _exactly(workdir, name, path, size, end)
+
+
+def _first_missing(workdir: Workdir, state: State, found: Mapping[str, tuple[str, int]]) -> str:
+    """A journal that counts and cannot be seen; the folder where only the name of the file told that it counts."""
+    wanted = {entry.journal: entry.bytes for entry in state.farmers.values()} | dict(state.departed)
+    missing = sorted(name for name, size in wanted.items() if size and name not in found)
+    return workdir.journal(missing[0]) if missing else workdir.results
 
 
 def _exactly(workdir: Workdir, name: str, path: str, size: int, end: float) -> bytes:
@@ -84,7 +95,8 @@ def _exactly(workdir: Workdir, name: str, path: str, size: int, end: float) -> b
             # renamed by an epoch that turned meanwhile
             path, data = workdir.closed_journal(name, size), b""
         except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}; results cannot be read") from error
+            why = error.strerror or "no file to read"
+            raise StorageError(f"{path}: {why}; results cannot be read; {RESTORE}") from error
         if len(data) == size:
             return data
         if time.monotonic() > end:
@@ -165,14 +177,14 @@ def left_behind(workdir: Workdir, state: State, farmer: str) -> Settlement:
         data = durable.read(path)
     except FileNotFoundError:
         if entry.bytes:
-            raise StaleView(f"{path}: cannot be seen, but {entry.bytes} bytes of it count") from None
+            raise StaleView(f"{path}: cannot be seen, but {entry.bytes} bytes of it count; {RESTORE}") from None
         data = b""
     except OSError as error:
-        if error.errno == errno.ESTALE:
-            raise StaleView(f"{path}: {error.strerror}") from error
+        if error.errno in _NOT_READABLE:
+            raise StaleView(f"{path}: {error.strerror}; a dead farmer's results cannot be read; {RESTORE}") from error
         raise StorageError(f"{path}: {error.strerror}; a dead farmer's results cannot be read") from error
     if len(data) < entry.bytes:
-        raise StaleView(f"{path}: {len(data)} bytes can be seen where {entry.bytes} count")
+        raise StaleView(f"{path}: {len(data)} bytes can be seen where {entry.bytes} count; {RESTORE}")
     return _unbroken(state, entry.journal, entry.bytes, data, _claimed(state, parse_intervals(entry.claims)))
 
 

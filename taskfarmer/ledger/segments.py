@@ -21,6 +21,7 @@ from taskfarmer.model import parse_task, task_line
 from taskfarmer.workdir import Workdir
 
 BLOCK = 64
+_REMEDY = "restore it from a snapshot of the file system, or make a new farm (-w) from the task list"
 _MAGIC = b"taskfarmer index 1\n"
 _ENTRY = struct.Struct("<QI")
 
@@ -111,17 +112,17 @@ class SegmentReader:
             fd = os.open(self.workdir.segment(segment.file), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise StorageError(
-                f"{error.filename or path}: {error.strerror}; the farm's tasks cannot be read"
+                f"{error.filename or path}: {error.strerror}; the farm's tasks cannot be read; {_REMEDY}"
             ) from error
         body, crc = data[:-9], data[-9:]
         if not body.startswith(_MAGIC) or crc != b"%08x\n" % zlib.crc32(body):
             os.close(fd)
-            raise Damaged(f"{path}: not what was written into it; make a new farm (-w) from the task list")
+            raise Damaged(f"{path}: not what was written into it; {_REMEDY}")
         entries = body[len(_MAGIC) :]
         size, tasks = _ENTRY.unpack(entries[-_ENTRY.size :])
         if tasks != segment.tasks:
             os.close(fd)
-            raise Damaged(f"{path}: has {tasks} tasks where the ledger says {segment.tasks}")
+            raise Damaged(f"{path}: has {tasks} tasks where the ledger says {segment.tasks}; {_REMEDY}")
         return _Open(fd, entries, tasks, size)
 
     def lines(self, segment: Segment, start: int, count: int) -> list[bytes]:
@@ -135,7 +136,7 @@ class SegmentReader:
         try:
             data = durable.persistent(lambda: os.pread(opened.fd, end - begin, begin))
         except OSError as error:
-            raise StorageError(f"{self.workdir.segment(segment.file)}: {error.strerror}") from error
+            raise StorageError(f"{self.workdir.segment(segment.file)}: {error.strerror}; {_REMEDY}") from error
         self._check(segment, opened, data, first, last, begin)
         lines = data.splitlines(keepends=True) if b"\r" not in data else _split(data)
         skip = start - first * BLOCK
@@ -149,7 +150,7 @@ class SegmentReader:
             if len(part) != end - offset or zlib.crc32(part) != crc:
                 raise Damaged(
                     f"{self.workdir.segment(segment.file)}: tasks from {segment.first + block * BLOCK} on are not what "
-                    "was written; they are not run. Make a new farm (-w) from the task list"
+                    f"was written; they are not run; {_REMEDY}"
                 )
 
     def tasks(self, segment: Segment, start: int, count: int) -> Iterator[tuple[int, bytes]]:

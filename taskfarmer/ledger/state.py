@@ -92,6 +92,14 @@ class State:
         """Whether there is anything to take; cheap whatever the farm's size."""
         return bool(self.returned) or any(segment.next < segment.tasks for segment in self.segments)
 
+    def has(self, room: float) -> bool:
+        """Whether there is anything to take that is not known to need more than `room` seconds."""
+        if room == math.inf:
+            return self.left
+        if any(segment.next < segment.tasks for segment in self.segments):
+            return True
+        return any(float(word.partition("^")[2] or 0) <= room for word in self.returned.split())
+
     @property
     def held(self) -> int:
         return sum(counted(parse_intervals(entry.claims)) for entry in self.farmers.values())
@@ -225,6 +233,8 @@ def claim(state: State, farmer: str, want: int, room: float = math.inf) -> State
             got.append(Interval(number, segment.next, take))
             segments[number] = replace(segment, next=segment.next + take)
             want -= take
+    if not got:
+        return state
     claims = write_intervals(sorted([*parse_intervals(entry.claims), *got], key=_place))
     return replace(
         state,
@@ -301,7 +311,7 @@ def expel(state: State, farmer: str, what: Settlement, died: tuple[Interval, ...
 def _common(claimed: Interval, others: tuple[Interval, ...]) -> list[Interval]:
     found = []
     for other in others:
-        if other.segment == claimed.segment:
+        if (other.segment, other.attempt) == (claimed.segment, claimed.attempt):
             start, stop = max(claimed.start, other.start), min(claimed.stop, other.stop)
             if start < stop:
                 found.append(claimed.part(start - claimed.start, stop - start))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import re
+from collections.abc import Iterable, Iterator
 
 _PLAIN_WORD = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -21,6 +23,18 @@ def printable(text: bytes | str, limit: int | None = None) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
+
+
+def visible(blocks: Iterable[bytes]) -> Iterator[str]:
+    """Text in blocks, as it is in lines and with its tabs; whatever else cannot be shown is escaped."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    for block in blocks:
+        yield _lines(decoder.decode(block))
+    yield _lines(decoder.decode(b"", final=True))
+
+
+def _lines(text: str) -> str:
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
 def _escaped(letter: str) -> str:

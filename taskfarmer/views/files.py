@@ -74,7 +74,7 @@ def write_anew(path: str, parts: Iterable[bytes]) -> int:
     temporary = durable.beside(path)
     size = 0
     try:
-        with open(temporary, "xb", buffering=1 << 20) as file:
+        with durable.naming(path), open(temporary, "xb", buffering=1 << 20, opener=durable.fresh) as file:
             for part in parts:
                 size += file.write(part)
         if os.path.isdir(path) and not os.path.islink(path):
@@ -91,7 +91,8 @@ def append(path: str, data: bytes) -> None:
         return
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        durable.write_all(fd, data)
+        with durable.naming(path):
+            durable.write_all(fd, data)
     finally:
         os.close(fd)
 
@@ -102,8 +103,9 @@ def extend_timeline(path: str, slices: bytes, size: int) -> None:
         return
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        os.lseek(fd, size - len(TIMELINE_END), os.SEEK_SET)
-        durable.write_all(fd, slices + TIMELINE_END)
+        with durable.naming(path):
+            os.lseek(fd, size - len(TIMELINE_END), os.SEEK_SET)
+            durable.write_all(fd, slices + TIMELINE_END)
     finally:
         os.close(fd)
 

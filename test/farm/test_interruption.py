@@ -187,25 +187,17 @@ def test_signals_that_keep_coming_from_the_start_on_lose_nothing(farm: Farm) -> 
     nothing_lost(farm, 60)
 
 
-@pytest.mark.parametrize("stop", [*STOPS, "--timeout"])
-def test_an_idle_farmer_goes_at_once_and_leaves_the_others_alone(farm: Farm, stop: str) -> None:
+def test_a_farmer_that_was_started_to_outlive_its_terminal_does(farm: Farm) -> None:
+    """SIGHUP was ignored when it began, as `nohup` has it."""
     go = farm.folder / "go"
-    farm.write(farm.begun(f"while ! [ -e {go} ]; do sleep 0.02; done"))
-    busy = farm.start("-n", 1)
+    farm.write(farm.begun(f"while ! [ -e {go} ]; do sleep 0.02; done"), "true")
+    farmer = farm.start("-n", 1, before=["env", "--ignore-signal=HUP"])
     farm.wait_for_tasks(0)
-    idle = farm.start("-n", 2, "--wait", "--grace", 1, *(["--timeout", 2] if stop == "--timeout" else []))
-    if stop != "--timeout":
-        alive = farm.workdir / "farmers"
-        eventually(lambda: len([*alive.glob("*.alive")]) == 2, "the second farmer shows that it lives")
-        assert not idle.ended, idle.said
-        idle.signal(signal.Signals[stop])
-    assert idle.wait(10) == 0
-    assert not busy.ended
+    farmer.signal(signal.SIGHUP)
     go.touch()
-    assert busy.wait() == 0
-    farm.no_survivors()
-    assert farm.places() == ([], [0], [])
-    farm.check()
+    assert farmer.wait() == 0
+    assert "SIGHUP" not in farmer.said
+    assert farm.places() == ([], [0, 1], [])
 
 
 def test_a_farmer_that_ends_finishes_what_it_does(farm: Farm) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from farming import Field
+from glusterfs import Volume, glusterfs
 
 
 @pytest.fixture
@@ -15,3 +16,10 @@ def field(tmp_path: Path) -> Iterator[Field]:
         yield field
     finally:
         field.close()
+
+
+@pytest.fixture(scope="session")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Volume]:
+    """A GlusterFS volume with two mounts."""
+    with glusterfs(tmp_path_factory.mktemp("gluster")) as volume:
+        yield volume

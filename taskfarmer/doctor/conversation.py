@@ -1,0 +1,181 @@
+"""Two doctors on two nodes: what one of them finds out about the file system between them.
+
+Each reads the other's sign over and over and says in its own what it has read. So a number of ours that the
+other says to have heard was on its way there and back, and what the other wrote since was written later: no
+clock of another node is needed, but to say by how much it is off.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+
+from taskfarmer import durable
+from taskfarmer.doctor.findings import Agreement, Peer, Times
+from taskfarmer.doctor.lockproof import LockProof, Sign
+from taskfarmer.doctor.place import Place
+from taskfarmer.doctor.probes import try_lock
+from taskfarmer.doctor.signs import Says, read
+
+RACES = 16
+RACES_A_ROUND = 4
+LEAST_ANSWERS = 3
+LOCK_FILE_PATIENCE = 2.0
+"""Seconds in which a file in the lock directory that the other node has must be seen here."""
+
+Written = dict[int, tuple[float, float]]
+"""When each beat of ours was written, by the steady clock and by that of the wall."""
+
+
+class Conversation:
+    """What is known of one other doctor. `round` is called again and again; `finished` says when it is enough."""
+
+    def __init__(self, mine: Says, other: str, place: Place, lock_place: Place | None) -> None:
+        self.me = mine.doctor
+        self._boot = mine.boot
+        self.other = other
+        self.says: Says | None = None
+        self.alive_since: float | None = None
+        self.heard: tuple[int, float] = (-1, 0.0)
+        self.read_news = False
+        self.won = ""
+        self._place = place
+        self._lock_place = lock_place
+        self._alive_lock = LockProof()
+        self._farm_lock = LockProof()
+        self._farm_lock_seen = False
+        self._misled = False
+        self._linked = 0
+        self._answered = -1
+        self._answers: list[float] = []
+        self._names: float | None = None
+        self._clock: tuple[float, float] | None = None
+
+    def round(self, written: Written, my_next: int, news: float | None) -> None:
+        """Look at the other's sign, and go on with each proof as far as it gets.
+
+        `my_next` is the number that we write next, `news` when our news was written, None while it was not.
+        """
+        says = read(self._place.sign(self.other))
+        now, wall = time.monotonic(), time.time()
+        if says is not None and says.beat > self.heard[0]:
+            if self.says is not None and self.alive_since is None:
+                self.alive_since = now
+            self.heard = says.beat, wall
+            self.says = says
+        if self.says is None or self.alive_since is None:
+            return
+        self._measure(self.says, written, now, wall, news)
+        self._prove(self._alive_lock, says.alive_sign(self.me) if says else None, self._place.sign(self.other), my_next)
+        if self._lock_place is not None and self.says.holds_farm_lock:
+            path = self._lock_place.lock(self.other)
+            self._farm_lock_seen = self._farm_lock_seen or os.path.exists(path)
+            self._prove(self._farm_lock, says.farm_sign(self.me) if says else None, path, my_next)
+        self.read_news = self.read_news or os.path.exists(self._place.news(self.other))
+        if self.knows_me:
+            self._race()
+
+    @property
+    def knows_me(self) -> bool:
+        return self.says is not None and self.me in self.says.heard
+
+    @property
+    def gone(self) -> bool:
+        """Whether the other has left since we met it."""
+        return self.says is not None and not os.path.exists(self._place.sign(self.other))
+
+    def finished(self, now: float) -> bool:
+        """Whether nothing more is to be found out here."""
+        if self.says is None or self.alive_since is None:
+            return False
+        held = [self._alive_lock] if self.says.holds else []
+        late = not self._farm_lock_seen and now - self.alive_since > LOCK_FILE_PATIENCE
+        if self._lock_place is not None and self.says.holds_farm_lock and not late:
+            held.append(self._farm_lock)
+        return (
+            all(lock.verdict != "unknown" for lock in held)
+            and self.links != "unknown"
+            and self._names is not None
+            and len(self._answers) >= LEAST_ANSWERS
+        )
+
+    # --- the proofs -----------------------------------------------------------------------------------
+
+    def _prove(self, proof: LockProof, sign: Sign | None, path: str, my_next: int) -> None:
+        proof.look(sign, time.monotonic())
+        if proof.ready:
+            try:
+                answer = try_lock(path)
+            except OSError:
+                return
+            proof.tried(answer, time.monotonic(), my_next)
+
+    def _measure(self, says: Says, written: Written, now: float, wall: float, news: float | None) -> None:
+        if news is not None and self._names is None and self.me in says.news:
+            self._names = now - news
+        beat, heard_at = says.heard.get(self.me, (-1, 0.0))
+        if beat <= self._answered or beat not in written:
+            return
+        self._answered = beat
+        steady, sent_at = written[beat]
+        self._answers.append(now - steady)
+        error = max(0.0, (wall - sent_at) - (says.clock - heard_at)) / 2
+        if self._clock is None or error < self._clock[1]:
+            self._clock = ((heard_at - sent_at) + (says.clock - wall)) / 2, error
+
+    def _race(self) -> None:
+        """Race for some more names, as farmers do for revisions; who won is read, and said in our sign."""
+        for _ in range(RACES_A_ROUND):
+            number = len(self.won)
+            if number >= RACES:
+                return
+            name = self._place.race(min(self.me, self.other), max(self.me, self.other), number)
+            if self._linked == number:
+                prepared = os.path.join(self._place.work, f"racer-{self.other}-{number}")
+                durable.prepare(prepared, self.me.encode("ascii"))
+                told_yes = durable.publish(prepared, name) is None
+                self._linked += 1
+            else:
+                told_yes = False
+            winner = _text(name)
+            if winner not in (self.me, self.other):
+                return  # not to be seen yet: look again in the next round
+            self._misled = self._misled or (told_yes and winner != self.me)
+            self.won += "a" if winner == min(self.me, self.other) else "b"
+
+    @property
+    def links(self) -> Agreement:
+        """Whether both of us saw the same winner of each name."""
+        theirs = self.says.won.get(self.me, "") if self.says is not None else ""
+        common = min(len(theirs), len(self.won))
+        if self._misled or theirs[:common] != self.won[:common]:
+            return "forked"
+        return "agreed" if common == RACES else "unknown"
+
+    def peer(self) -> Peer | None:
+        """What was found out; None where the other never gave a sign of life."""
+        if self.says is None or self.alive_since is None:
+            return None
+        answers = self._answers
+        clock, error = self._clock if self._clock is not None else (None, None)
+        return Peer(
+            doctor=self.other,
+            host=self.says.host,
+            same_machine=bool(self._boot) and self.says.boot == self._boot,
+            alive_lock=self._alive_lock.verdict,
+            farm_lock=self._farm_lock.verdict if self._lock_place is not None else None,
+            farm_lock_seen=self._farm_lock_seen,
+            links=self.links,
+            contents=Times(len(answers), statistics.median(answers), max(answers)) if answers else None,
+            names=self._names,
+            clock=clock,
+            clock_error=error,
+        )
+
+
+def _text(path: str) -> str:
+    try:
+        return durable.read(path).decode("ascii", "replace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,150 @@
+"""The whole examination of a directory, and the cheap part of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from taskfarmer import durable
+from taskfarmer.doctor import findings, probes
+from taskfarmer.doctor.findings import Findings, OneNode
+from taskfarmer.doctor.meeting import Meeting
+from taskfarmer.doctor.mounts import mount_of
+from taskfarmer.doctor.place import Place
+from taskfarmer.doctor.signs import Locked, Says, first_words
+from taskfarmer.errors import UsageError
+from taskfarmer.ledger import farmfile, liveness
+from taskfarmer.workdir import Workdir
+
+
+def lock_directory(directory: str, scratch: str | None, uid: int) -> str:
+    """Where the lock of a farm in this directory is, or would be.
+
+    A farm knows. Without one it would be in the user's folder in scratch space, or in the directory.
+    """
+    workdir = Workdir.at(directory)
+    farm = farmfile.load(workdir) if os.path.isdir(directory) else None
+    if farm is not None:
+        return os.path.dirname(farm.lock) if farm.lock else workdir.path
+    if not scratch or not os.path.isdir(scratch):
+        return workdir.path
+    folder = os.path.join(os.path.abspath(scratch), f".taskfarmer-{uid}")
+    return folder if os.path.isdir(folder) else os.path.abspath(scratch)
+
+
+def examine(directory: str, locks: str, version: str, nodes: int = 1, wait: float = 10.0) -> Findings:
+    """Examine a directory and the one for locks, together with doctors on `nodes` - 1 other nodes.
+
+    Raises UsageError where the directory cannot be used at all. Leaves nothing behind.
+    """
+    path, lock_path = os.path.abspath(directory), os.path.abspath(locks)
+    with _present(path, lock_path, version) as doctor:
+        try:
+            here = _alone(doctor)
+            peers = (
+                Meeting(doctor.place, doctor.lock_place, doctor.says, doctor.sign).run(nodes, wait) if nodes > 1 else []
+            )
+        except OSError as error:
+            raise UsageError(f"{error.filename or path}: {error.strerror}; a farm cannot be kept here") from error
+    return Findings(
+        doctor.says.doctor,
+        doctor.says.host,
+        findings.Place(path, mount_of(path)),
+        findings.Place(lock_path, mount_of(lock_path)),
+        here,
+        nodes,
+        wait if nodes > 1 else 0.0,
+        tuple(sorted(peers, key=lambda peer: (peer.host, peer.doctor))),
+    )
+
+
+@dataclass
+class _Doctor:
+    place: Place
+    lock_place: Place | None
+    says: Says
+    sign: Locked
+    lock: Locked | None
+    lock_trouble: str | None
+
+
+@contextmanager
+def _present(path: str, lock_path: str, version: str) -> Iterator[_Doctor]:
+    """A doctor in the directory, with its sign and its locks; all of it is gone afterwards."""
+    me = replace(liveness.introduce(0, version, {}), farmer="")
+    me = replace(me, farmer=f"{durable.random_name()}-{liveness.short_name(me.host)}-{me.pid}")
+    place = Place(path, me.farmer)
+    lock_place = Place(lock_path, me.farmer) if lock_path != path else None
+    says = first_words(me)
+    opened: list[Locked] = []
+    try:
+        sign = _sign(place, says)
+        opened.append(sign)
+        lock, trouble = _lock(lock_place, says)
+        opened += [lock] if lock else []
+        says = replace(says, holds=sign.holds, holds_farm_lock=lock is not None and lock.holds)
+        place.sweep(me, sign.stamp)
+        if lock_place is not None and lock is not None:
+            lock_place.sweep(me, lock.stamp)
+        yield _Doctor(place, lock_place if lock else None, says, sign, lock, trouble)
+    finally:
+        places = [place] if lock_place is None else [place, lock_place]
+        for one in places:
+            # before the locks fall: a lock that nobody can find is not taken for one that does not hold
+            one.forget_own()
+        for file in opened:
+            file.close()
+        for one in places:
+            # after that: NFS and FUSE keep a file that is open under another name
+            one.remove_if_empty()
+
+
+def _sign(place: Place, says: Says) -> Locked:
+    try:
+        if not os.path.isdir(place.directory):
+            what = "not a directory" if os.path.lexists(place.directory) else "no such directory"
+            raise UsageError(f"{place.directory}: {what}; name the directory that farmers are to share")
+        sign = Locked(place, place.sign(place.doctor))
+        sign.write(says)
+        os.mkdir(place.work)
+    except OSError as error:
+        raise UsageError(
+            f"{place.directory}: no file can be made in it ({error.strerror}); name a directory that you can write to, "
+            "and that has room"
+        ) from error
+    return sign
+
+
+def _lock(place: Place | None, says: Says) -> tuple[Locked | None, str | None]:
+    if place is None:
+        return None, None
+    try:
+        lock = Locked(place, place.lock(place.doctor))
+        lock.write(says)
+        os.mkdir(place.work)
+    except OSError as error:
+        return None, error.strerror or str(error)
+    except UsageError as error:
+        return None, str(error)
+    return lock, None
+
+
+def _alone(doctor: _Doctor) -> OneNode:
+    folder = doctor.place.work
+    sync, directory_sync = probes.syncs(folder)
+    lock_folder = doctor.lock_place.work if doctor.lock_place is not None else folder
+    usable = doctor.lock_trouble is None
+    return OneNode(
+        probes.links(folder),
+        probes.renames(folder),
+        sync,
+        directory_sync,
+        probes.commits(folder),
+        probes.exclusion(folder),
+        probes.exclusion(lock_folder) if usable else None,
+        probes.lock_cycles(lock_folder) if usable else None,
+        doctor.lock_trouble,
+        probes.server_clock(folder),
+    )

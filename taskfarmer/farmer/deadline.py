@@ -1,0 +1,146 @@
+"""How much time a farmer has, and what it still starts in it.
+
+The end is `--timeout`, or that of the allocation less a margin; it may become known while tasks run. A task
+is expected to take what `--min-time-left` says, or else what nearly all finished tasks of the farm took.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+
+from taskfarmer import policy, slurm
+from taskfarmer.farmer.speech import lasting
+from taskfarmer.ledger.liveness import Presence
+from taskfarmer.ledger.state import FITS_AGAIN, State
+from taskfarmer.model import Interval
+from taskfarmer.pool import wire
+from taskfarmer.pool.pool import Pool
+from taskfarmer.pool.processes import STUCK_AFTER
+from taskfarmer.settings import Reporter, Settings
+from taskfarmer.workdir import Workdir
+
+MARGIN = 60.0
+EXCHANGES_TO_LEAVE = 3
+
+
+class Deadline:
+    """`room` is the time left in seconds; infinite where no end is known."""
+
+    def __init__(self, settings: Settings, reporter: Reporter, workdir: Workdir, begin: float) -> None:
+        self.settings = settings
+        self.reporter = reporter
+        self.slowest_exchange = 0.0
+        self.warned = settings.warn_signal is None
+        self._clock = time.time() - time.monotonic()
+        self._allocation: slurm.Allocation | None = None
+        self._end = math.inf
+        if settings.timeout is None:
+            self._allocation = slurm.Allocation(workdir, os.environ, begin)
+            self._say_end(begin)
+        else:
+            self._end = begin + settings.timeout
+
+    def mind(self, now: float, pool: Pool, presence: Presence | None) -> None:
+        """See whether the end of the allocation has become known, and warn the tasks when it is near."""
+        if self._allocation is not None and self._allocation.look(now):
+            self._say_end(now)
+            pool.tell(wire.Order(wire.DEADLINE, seconds=self.epoch_end))
+            if presence is not None:
+                presence.learn("SLURM_JOB_END_TIME", f"{self._allocation.end:.0f}")
+        if not self.warned and now >= self.end - self.settings.warn_time:
+            self.warned = True
+            assert self.settings.warn_signal is not None
+            pool.tell(wire.Order(wire.WARN, number=self.settings.warn_signal))
+            self.reporter.info(f"{lasting(self.room(now))} left: the running tasks are warned (--warn-signal)")
+
+    def _say_end(self, now: float) -> None:
+        if self._allocation is None or self._allocation.end is None:
+            return
+        left = self._allocation.end - self._clock - now
+        if left <= self.margin:
+            self.reporter.warning(
+                f"the allocation ends in {lasting(max(0.0, left))}, and giving back is begun {lasting(self.margin)} "
+                "before that: nothing is started; ask for more --time, or give a shorter --margin or `--timeout none`"
+            )
+        else:
+            self.reporter.info(
+                f"the allocation ends in {lasting(left)}; what runs {lasting(self.margin)} before that goes back"
+            )
+
+    @property
+    def why(self) -> str:
+        return "--timeout" if self._allocation is None else "the end of the allocation"
+
+    @property
+    def margin(self) -> float:
+        """Seconds before the end of the allocation at which tasks are ended and given back."""
+        if self.settings.margin is not None:
+            return self.settings.margin
+        return max(MARGIN, self.settings.grace + STUCK_AFTER + EXCHANGES_TO_LEAVE * self.slowest_exchange)
+
+    @property
+    def end(self) -> float:
+        """When this farmer stops, on the monotonic clock; infinite where no end is known."""
+        if self._allocation is not None and self._allocation.end is not None:
+            return self._allocation.end - self._clock - self.margin
+        return self._end
+
+    @property
+    def epoch_end(self) -> float:
+        """The same in epoch seconds, 0 where no end is known: what tasks are told."""
+        end = self.end
+        return end + self._clock if end < math.inf else 0.0
+
+    def due(self, now: float) -> float:
+        """When something of this is to be looked at again."""
+        due = self.end if self.warned else self.end - self.settings.warn_time
+        if self._allocation is not None and not self._allocation.settled:
+            due = min(due, self._allocation.due)
+        return due
+
+    def room(self, now: float) -> float:
+        """Seconds for tasks that begin now."""
+        return max(0.0, self.end - now)
+
+    def over(self, now: float) -> bool:
+        return now >= self.end
+
+    def expected(self, state: State) -> float:
+        """Seconds that a task of this farm takes as far as is known; 0 where nothing is known."""
+        if self.settings.min_time_left is not None:
+            return self.settings.min_time_left
+        return policy.expected(state.times, state.finished)
+
+    def fits(self, now: float, state: State) -> bool:
+        """Whether a task may be begun: after a warning none, since nobody would warn it."""
+        if self.end == math.inf:
+            return True
+        if self.settings.warn_signal is not None and self.warned:
+            return False
+        return self.room(now) > self.expected(state)
+
+    def anything_fits(self, now: float, state: State) -> bool:
+        """Whether there is a task to take that may be begun."""
+        return self.fits(now, state) and state.has(self.room(now))
+
+    def say_what_is_left(self, now: float, state: State) -> None:
+        """Tell why a farmer ends although there are tasks."""
+        expected = self.expected(state)
+        why = f"take about {lasting(expected)}" if expected > self.room(now) else "need more time than that"
+        self.reporter.info(
+            f"{lasting(self.room(now))} left, and the {state.unprocessed} tasks that are left {why}: they are for the "
+            "next job"
+        )
+
+    def say_what_is_too_long(self, overran: list[Interval], state: State) -> None:
+        """Tell of tasks that had the longest time that there was, and did not end."""
+        for one in overran:
+            if one.needs >= int(state.longest * FITS_AGAIN):
+                first = state.first_id(one)
+                tasks = f"task {first}" if one.count == 1 else f"tasks {first} to {first + one.count - 1}"
+                self.reporter.warning(
+                    f"{tasks} did not end in the longest time that any farmer had ({lasting(state.longest)}), and not "
+                    "for the first time: begun again only where there is more; ask for more --time"
+                )

@@ -1,0 +1,174 @@
+"""Farmers as nodes: each has a host name, a pid namespace and, if asked for, a clock of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from farming import eventually, lives, need, send, tree
+from farms import Farm, Farmer
+
+# libfaketime 0.9 takes an absolute time of the monotonic clock for one of the clock that it fakes, and refuses it
+SLEEP = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+int clock_nanosleep(clockid_t clock, int flags, const struct timespec *until, struct timespec *left)
+{
+    return syscall(SYS_clock_nanosleep, clock, flags, until, left) ? errno : 0;
+}
+"""
+# libfaketime names its shared memory by pid, and pids of nodes are equal
+INNER = 'mount -t tmpfs tmpfs /dev/shm && hostname "$0" && "$@"; exit $?'
+BEATS_OF_A_LEASE = 20
+
+
+class Clock:
+    """The time of day on a node: so many seconds ahead of ours, to be changed at any time."""
+
+    def __init__(self, folder: Path, name: str, ahead: int) -> None:
+        found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+        need(found, "libfaketime is missing (package faketime)")
+        need(shutil.which("gcc"), "gcc is missing")
+        self.path = folder / f"{name}.clock"
+        self.set(ahead)
+        sleep = folder / "sleep.so"
+        if not sleep.exists():
+            (folder / "sleep.c").write_text(SLEEP)
+            subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(sleep), str(folder / "sleep.c")], check=True)
+        self.environment = {
+            "LD_PRELOAD": f"{sleep}:{found[0]}",
+            "FAKETIME_TIMESTAMP_FILE": str(self.path),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",
+        }
+
+    def set(self, ahead: int) -> None:
+        fresh = self.path.with_suffix(".fresh")
+        fresh.write_text(f"{ahead:+d}\n")
+        fresh.rename(self.path)
+
+
+class Cluster:
+    """A farm, and the nodes that work on it."""
+
+    def __init__(self, folder: Path) -> None:
+        need(os.getuid() == 0 and shutil.which("unshare"), "a node of one's own needs root and unshare")
+        self.folder = folder
+        self.farm = Farm(folder)
+        self.nodes: dict[str, Farmer] = {}
+        self.clocks: dict[str, Clock] = {}
+        self.go = folder / "go"
+
+    # --- tasks and nodes -----------------------------------------------------------------------
+
+    def staying(self) -> str:
+        """A task that runs until `go` is there."""
+        return self.farm.begun(f"while ! [ -e {self.go} ]; do sleep 0.1; done")
+
+    def start(self, name: str, *options: object, ahead: int | None = None) -> Farmer:
+        """Start a farmer on a node of its own, whose clock is `ahead` seconds ahead of ours."""
+        environment: dict[str, str] = {}
+        inner = ["sh", "-c", INNER, name]
+        if ahead is not None:
+            clock = self.clocks[name] = Clock(self.folder, name, ahead)
+            inner += ["env", *(f"{variable}={value}" for variable, value in clock.environment.items())]
+        before = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", *inner]
+        self.nodes[name] = self.farm.start(*options, before=before, environment=environment)
+        return self.nodes[name]
+
+    def beats(self, workdir: Path | None = None) -> dict[str, int]:
+        """The heartbeat of each farmer, by its node."""
+        found = {}
+        for path in ((workdir or self.farm.workdir) / "farmers").glob("*.alive"):
+            try:
+                found[path.name.rsplit("-", 2)[0]] = int(json.loads(path.read_bytes())["beat"])
+            except (OSError, ValueError):
+                continue
+        return found
+
+    def live_on(self, leases: float, workdir: Path | None = None) -> None:
+        """Wait until every farmer has shown that it lives for `leases` leases more; or has ended."""
+        first: dict[str, int] = {}
+
+        def complete() -> bool:
+            first.update(self.beats(workdir))
+            return set(first) == set(self.nodes)
+
+        eventually(complete, "every farmer shows that it lives")
+        wanted = leases * BEATS_OF_A_LEASE
+
+        def lived() -> bool:
+            now = self.beats(workdir)
+            return all(now.get(name, 0) - beat >= wanted for name, beat in first.items()) or self.any_ended()
+
+        eventually(lived, f"{wanted:g} beats of every farmer; {self.said()}", 120)
+
+    def any_ended(self) -> bool:
+        return any(farmer.ended for farmer in self.nodes.values())
+
+    def said(self) -> str:
+        return "\n".join(f"{name}: {farmer.said}" for name, farmer in self.nodes.items())
+
+    # --- stops ---------------------------------------------------------------------------------
+
+    def stop_everybody(self) -> list[list[int]]:
+        """Stop every process of every node, as if the power of their clocks were cut; the processes of each node."""
+        stopped = [tree(farmer.pid) for farmer in self.nodes.values()]
+        for pid in (pid for node in stopped for pid in node):
+            send(pid, signal.SIGSTOP)
+        # a process that was started meanwhile is found now
+        stopped = [tree(farmer.pid) for farmer in self.nodes.values()]
+        for pid in (pid for node in stopped for pid in node):
+            send(pid, signal.SIGSTOP)
+        return stopped
+
+    def nobody_was_expelled(self, tasks: int) -> None:
+        """All end well, every task was recorded once, at its first attempt, and nobody was called dead."""
+        assert {name: farmer.wait(60) for name, farmer in self.nodes.items()} == dict.fromkeys(self.nodes, 0), (
+            self.said()
+        )
+        assert "dead" not in self.said()
+        assert "Traceback" not in self.said()
+        self.farm.no_survivors()
+        report = self.farm.check()
+        assert report.finished == set(range(tasks))
+        assert sorted(line.task for line in report.lines) == list(range(tasks))
+        assert {line.attempt for line in report.lines} == {1}
+
+    def close(self) -> None:
+        for pid in self.farm.processes():
+            send(pid, signal.SIGCONT)
+        self.farm.close()
+
+
+def in_random_order(chance: random.Random, actions: Iterable[Callable[[], None]], longest: float) -> None:
+    """Do all of these, in any order, within `longest` seconds."""
+    order = list(actions)
+    chance.shuffle(order)
+    for action in order:
+        action()
+        time.sleep(chance.uniform(0, longest / len(order)))
+
+
+def still(pids: Iterable[int]) -> bool:
+    """Whether all processes stand still or are gone."""
+    return all(not lives(pid) or _letter(pid) == "T" for pid in pids)
+
+
+def _letter(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "T"

@@ -1,0 +1,113 @@
+"""All farmers stand still for longer than the lease, or the file system does: nobody expels anybody.
+
+That one farmer which stood still alone is expelled, and says so, is in test/sharing/test_sharing.py.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from farming import eventually, need, send
+from nodes import Cluster, in_random_order, still
+
+NODES = ("first", "second", "third")
+LEASE = 2.0
+LONGER = 1.5 * LEASE
+
+
+def everybody_stops(cluster: Cluster, rounds: int, seed: int) -> None:
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    cluster.farm.write(*[cluster.staying()] * 9, *["sleep 0.05"] * 150)
+    for name in NODES:
+        cluster.start(name, "-n", 3, "--lease", LEASE)
+    cluster.farm.wait_for_tasks(*range(9))
+    cluster.live_on(0.1)
+    for _ in range(rounds):
+        stopped = [pid for node in cluster.stop_everybody() for pid in node]
+        eventually(lambda: still(stopped), "everything stands still")  # noqa: B023
+        time.sleep(LONGER)
+        in_random_order(chance, [lambda pid=pid: send(pid, signal.SIGCONT) for pid in stopped], LEASE / 4)
+        cluster.live_on(chance.uniform(0.1, 0.4))
+    cluster.go.touch()
+    cluster.nobody_was_expelled(159)
+
+
+def test_farmers_that_all_stood_still_for_longer_than_the_lease_expel_nobody(cluster: Cluster) -> None:
+    everybody_stops(cluster, rounds=2, seed=1)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(10, 12))
+def test_farmers_that_stand_still_again_and_again_expel_nobody(cluster: Cluster, seed: int) -> None:
+    everybody_stops(cluster, rounds=12, seed=seed)
+
+
+@contextmanager
+def mount(source: Path, point: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another mount of a folder; its server."""
+    point.mkdir()
+    server = subprocess.Popen(["bindfs", "-f", "--multithreaded", str(source), str(point)])
+    try:
+        eventually(point.is_mount, "the file system is mounted")
+        yield server
+    finally:
+        send(server.pid, signal.SIGCONT)
+        subprocess.run(["umount", "-l", str(point)], check=False)
+        server.terminate()
+        server.wait(20)
+
+
+def the_file_system_hangs(cluster: Cluster, rounds: int, seed: int) -> None:
+    """Each node has a mount of its own; all of them answer nothing for a while, and then again."""
+    need(shutil.which("bindfs") and Path("/dev/fuse").exists(), "bindfs or /dev/fuse is missing")
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    farm = cluster.farm
+    server_side = cluster.folder / "served"
+    server_side.mkdir()
+    farm.workdir = server_side / "farm"
+    farm.write(*[cluster.staying()] * 9, *["sleep 0.05"] * 150)
+    with ExitStack() as mounts:
+        servers = []
+        for name in NODES:
+            point = cluster.folder / name
+            servers.append(mounts.enter_context(mount(server_side, point)))
+            cluster.start(name, "-n", 3, "--lease", LEASE, "-w", point / "farm")
+        try:
+            farm.wait_for_tasks(*range(9))
+            cluster.live_on(0.1)
+            for _ in range(rounds):
+                for server in servers:
+                    send(server.pid, signal.SIGSTOP)
+                eventually(lambda: still(server.pid for server in servers), "the servers stand still")
+                time.sleep(LONGER)
+                actions = [lambda pid=server.pid: send(pid, signal.SIGCONT) for server in servers]
+                in_random_order(chance, actions, LEASE / 4)
+                cluster.live_on(chance.uniform(0.1, 0.4))
+            cluster.go.touch()
+            cluster.nobody_was_expelled(159)
+        finally:
+            for server in servers:
+                send(server.pid, signal.SIGCONT)
+            cluster.close()
+
+
+def test_a_file_system_that_hung_for_everybody_for_longer_than_the_lease_expels_nobody(cluster: Cluster) -> None:
+    the_file_system_hangs(cluster, rounds=2, seed=2)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(20, 22))
+def test_a_file_system_that_hangs_again_and_again_expels_nobody(cluster: Cluster, seed: int) -> None:
+    the_file_system_hangs(cluster, rounds=12, seed=seed)

@@ -1,0 +1,69 @@
+"""Daemons of a cluster: started in a folder of their own, ended by their pids."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from farming import eventually, lives, send, tree
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class Daemon:
+    """A process in the foreground, with everything below it. It does not outlive a test session that is killed."""
+
+    def __init__(self, words: Iterable[str], log: Path, environment: Mapping[str, str]) -> None:
+        with open(log, "ab") as file:
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *words],
+                env=dict(environment),
+                cwd=log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """End it and all of its descendants with SIGKILL."""
+        below = tree(self.process.pid)
+        for pid in below:
+            send(pid, signal.SIGKILL)
+        self.process.wait(20)
+        eventually(lambda: not [pid for pid in below if lives(pid)], "the end of a daemon and its processes", 20)
+
+    def end(self, seconds: float = 5.0) -> None:
+        """End it with SIGTERM, and with SIGKILL if it does not."""
+        self.process.terminate()
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pass
+        self.kill()
+
+
+def marked(mark: str) -> list[int]:
+    """Living processes that have `mark` (NAME=value) in their environment."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if mark.encode() + b"\0" in Path(f"/proc/{name}/environ").read_bytes() and lives(int(name)):
+                found.append(int(name))
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,97 @@
+"""A user's folder on a cluster: a task list, the commands on the PATH, and what became of it all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from checker import Report, check
+from daemons import marked
+from farming import TEST, Field, eventually, send
+
+EXAMPLES = TEST.parent / "examples"
+MARK = "TASKFARMER_TEST_FOLDER"
+LEASE = "4"
+
+
+class ClusterField(Field):
+    """A folder in which jobs are submitted; everything that they start carries a mark."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        programs = folder / "bin"
+        programs.mkdir()
+        self.stand_in("pytaskfarmer.py", f'exec {sys.executable} {TEST.parent}/pytaskfarmer.py "$@"')
+        self.variables = {"PATH": f"{programs}:{os.environ['PATH']}", MARK: str(folder)}
+
+    def stand_in(self, name: str, text: str) -> None:
+        """A program on the PATH of the jobs."""
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/bash\n{text}\n")
+        path.chmod(0o755)
+
+    def tasks(self, count: int, seconds: float = 0.2, then: str = "true") -> None:
+        """A list of tasks that each append their attempt to `ran/ID`, and take a while."""
+        self.count = count
+        self.appending(count, f"sleep {seconds}; {then}")
+
+    def make_farm(self) -> None:
+        """Make the farm beforehand, so that a dead node is noticed after a few seconds; runs the first task."""
+        lines = self.list.read_text().splitlines(keepends=True)
+        self.list.write_text(lines[0])
+        assert self.run("--lease", LEASE).process.returncode == 0
+        self.list.write_text("".join(lines))
+
+    def processes(self) -> list[int]:
+        return marked(f"{MARK}={self.folder}")
+
+    def wait_for_runs(self, count: int) -> None:
+        """Wait until so many tasks have begun."""
+        eventually(lambda: len(self.runs()) >= count, f"{count} tasks begin; {self.said()}", 90, 0.05)
+
+    def said(self) -> str:
+        """What the jobs wrote."""
+        found = [*self.folder.glob("*.out"), *self.folder.glob("*.o[0-9]*")]
+        return "\n".join(path.read_text(errors="replace") for path in found)
+
+    def nothing_runs(self) -> None:
+        eventually(lambda: not self.processes(), f"no process is left: {self.left()}", 20)
+
+    def left(self) -> list[bytes]:
+        return [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.processes()]
+
+    def judge(self, once: bool = True, views: bool = True) -> Report:
+        """All tasks are finished, recorded once; where nobody was killed or interrupted they ran once, too."""
+        self.nothing_runs()
+        report = check(self.workdir, views)
+        assert report.problems == [], self.said()
+        assert report.failed == set(), (report.failed, self.said())
+        assert report.finished == set(range(self.count)), self.said()
+        runs = self.runs()
+        assert set(runs) == report.finished
+        repeated = {task: times for task, times in runs.items() if times > 1}
+        assert not (once and repeated), repeated
+        return report
+
+    def unfinished(self) -> bool:
+        report = check(self.workdir)
+        return len(report.finished) < self.count
+
+    def hosts(self) -> Counter[str]:
+        """How many results each node's farmers have recorded."""
+        return Counter(line.journal.split("-")[0] for line in check(self.workdir).lines)
+
+    def close(self) -> None:
+        super().close()
+        for pid in self.processes():
+            send(pid, 9)
+        self.nothing_runs()
+
+
+def chosen(request: pytest.FixtureRequest) -> list[str]:
+    """The parameters `what` of the tests of this file that were selected."""
+    calls = [item.callspec for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    return [call.params["what"] for call in calls if "what" in call.params]

@@ -1,0 +1,310 @@
+"""What Slurm does to jobs in the middle of a list: nothing is lost, nothing is recorded twice, no process is left.
+
+The jobs are those of examples/slurm as they stand; only their times and sizes are given to sbatch. All of them run at
+once, each on a list of its own; each test waits for its own. Slurm looks at time limits every 30 seconds.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from checker import Report, check
+from farming import eventually
+from fields import EXAMPLES, ClusterField, chosen
+from slurm_cluster import SlurmCluster
+
+SLURM = EXAMPLES / "slurm"
+TASKS = 48
+AGAIN = 75
+NERSC = """\
+requeue_job() { echo "$1 $2 $max_timelimit $ckpt_overhead" >>theirs; trap "$1" "$2"; }
+func_trap() { $ckpt_command; echo requeued >>theirs; scontrol requeue "$SLURM_JOB_ID"; }
+"""
+
+
+class Slow:
+    """A job on a list whose tasks are slow until `hurry`."""
+
+    def __init__(
+        self, slurm: SlurmCluster, field: ClusterField, script: str, *options: str, tasks: int = TASKS
+    ) -> None:
+        self.slurm = slurm
+        self.field = field
+        self.script = f"{SLURM}/{script}"
+        self.fast = field.folder / "fast"
+        begun = f": >{field.folder}/begun-${{SLURM_RESTART_COUNT:-0}}"
+        wait = f"n=0; until [ -e {self.fast} ] || [ $((n += 1)) -gt 200 ]; do sleep 0.1; done"
+        field.tasks(tasks, 0.1, then=f"{begun}; {wait}")
+        self.options = options
+        self.job = 0
+
+    def submit(self, *options: str) -> int:
+        self.job = self.slurm.submit(
+            self.field.folder, self.field.variables, *self.options, *options, self.script, "list"
+        )
+        return self.job
+
+    def hurry(self) -> None:
+        self.fast.touch()
+
+    def begun(self, count: int) -> None:
+        self.field.wait_for_runs(count)
+
+    def elements(self) -> list[tuple[str, int]]:
+        return self.slurm.wait(self.job)
+
+    def go_on(self) -> None:
+        """Submit the same line again until the list is done, as its user does."""
+        self.hurry()
+        for _ in range(4):
+            if not self.field.unfinished():
+                return
+            self.submit()
+            self.elements()
+
+    def restarts(self) -> int:
+        return max(int(element["Restarts"]) for element in self.slurm.elements(self.job))
+
+    def has_restarted(self, times: int) -> None:
+        """Wait until tasks run in the job's start after so many restarts."""
+        begun = self.field.folder / f"begun-{times}"
+        eventually(begun.exists, f"restart {times} of {self.script}; {self.field.said()}", 120, 0.1)
+
+
+def interrupted(report: Report) -> float:
+    """Seconds of attempts that were interrupted, and had to be run again."""
+    return sum(line.end - line.start for line in report.lines if line.outcome == "returned")
+
+
+# --- the time limit ----------------------------------------------------------------------------
+
+
+def signalled_script(slurm: SlurmCluster, field: ClusterField) -> None:
+    """array.sh with `--signal=B:USR1`: the farmer is the script, ends in time and says that tasks are left."""
+    slow = Slow(slurm, field, "array.sh", "--array=1-3", "--cpus-per-task=4", "--time=1")
+    slow.submit()
+    assert slow.elements() == [("FAILED", AGAIN)] * 3, field.said()
+    field.nothing_runs()
+    returned = [line for line in check(field.workdir, views=True).lines if line.outcome == "returned"]
+    assert len(returned) == 12, field.said()
+    slow.go_on()
+    field.judge(once=False)
+
+
+def signalled_steps(slurm: SlurmCluster, field: ClusterField) -> None:
+    """srun.sh with `--signal=USR1`: the signal reaches the farmers through srun, on all three nodes."""
+    slow = Slow(slurm, field, "srun.sh", "--cpus-per-task=4", "--time=1")
+    slow.submit()
+    assert slow.elements() == [("FAILED", AGAIN)], field.said()
+    field.nothing_runs()
+    assert check(field.workdir, views=True).failed == set(), field.said()
+    slow.go_on()
+    field.judge(once=False)
+
+
+def time_limit(slurm: SlurmCluster, field: ClusterField) -> None:
+    """Nobody is warned: SIGTERM to everything at once, and SIGKILL later."""
+    slow = Slow(slurm, field, "array.sh", "--array=1-2", "--cpus-per-task=4", "--signal=B:CONT@1")
+    slow.submit()
+    slow.begun(8)
+    for element in slurm.elements(slow.job):
+        slurm.tell("scontrol", "update", f"JobId={element['JobId']}", "EndTime=now+1seconds")
+    assert {state for state, _ in slow.elements()} == {"TIMEOUT"}, field.said()
+    field.nothing_runs()
+    assert check(field.workdir).problems == []
+    slow.go_on()
+    field.judge(once=False)
+
+
+# --- people ------------------------------------------------------------------------------------
+
+
+def cancelled(slurm: SlurmCluster, field: ClusterField) -> None:
+    slow = Slow(slurm, field, "srun.sh", "--cpus-per-task=4")
+    slow.submit()
+    slow.begun(12)
+    slurm.tell("scancel", str(slow.job))
+    assert [state for state, _ in slow.elements()] == ["CANCELLED"], field.said()
+    field.nothing_runs()
+    assert check(field.workdir, views=True).problems == []
+    slow.go_on()
+    field.judge(once=False)
+
+
+def requeued(slurm: SlurmCluster, field: ClusterField) -> None:
+    """One element is requeued in the middle; the list ends without another word."""
+    slow = Slow(slurm, field, "array.sh", "--array=1-2", "--cpus-per-task=4", "--requeue")
+    slow.submit()
+    slow.begun(8)
+    slurm.tell("scontrol", "requeue", f"{slow.job}_1")
+    eventually(lambda: slow.restarts() == 1, "the element is requeued", 30)
+    slow.hurry()
+    assert slow.elements() == [("COMPLETED", 0)] * 2, field.said()
+    field.judge(once=False)
+
+
+# --- jobs that requeue themselves --------------------------------------------------------------
+
+
+def flex(slurm: SlurmCluster, field: ClusterField, by_the_clock: int = 1, in_all: int = 3) -> None:
+    """flex.sh requeues itself until the list is done; the first signals come from the time limit."""
+    slow = Slow(slurm, field, "flex.sh", "--time-min=1", "--time=1", "--cpus-per-task=4", tasks=24)
+    slow.submit()
+    slow.has_restarted(by_the_clock)
+    for times in range(by_the_clock, in_all):
+        slurm.tell("scancel", "--batch", "--signal=USR1", str(slow.job))
+        slow.has_restarted(times + 1)
+    slow.hurry()
+    assert slow.elements() == [("COMPLETED", 0)], field.said()
+    report = field.judge(once=False)
+    assert slow.restarts() >= in_all
+    seconds = sum(line.end - line.start for line in report.lines)
+    print(
+        f"flex.sh: {slow.restarts()} restarts, {interrupted(report):.1f} of {seconds:.1f} task seconds were run again"
+    )
+
+
+def theirs(slurm: SlurmCluster, field: ClusterField) -> None:
+    """Where NERSC's script is there it requeues, after the farmer has given back; a stand-in for it here."""
+    (field.folder / "setup.sh").write_text(NERSC)
+    field.variables["VARIABLE_TIME_JOB"] = str(field.folder / "setup.sh")
+    slow = Slow(slurm, field, "flex.sh", "--cpus-per-task=4", tasks=12)
+    slow.submit()
+    slow.begun(4)
+    slurm.tell("scancel", "--batch", "--signal=USR1", str(slow.job))
+    slow.has_restarted(1)
+    slow.hurry()
+    assert slow.elements() == [("COMPLETED", 0)], field.said()
+    told = (field.folder / "theirs").read_text().splitlines()
+    assert told == ["func_trap USR1 12:00:00 60", "requeued", "func_trap USR1 12:00:00 60"]
+    assert slow.restarts() == 1
+    returned = [line for line in field.judge(once=False).lines if line.outcome == "returned"]
+    assert len(returned) == 4
+
+
+def checkpoints(slurm: SlurmCluster, field: ClusterField) -> None:
+    """What a task has saved when its farmer is stopped, its next attempt goes on from."""
+    shutil.copy(SLURM / "checkpoint.sh", field.folder)
+    field.stand_in("sleep", "echo >>steps; exec /bin/sleep 0.2")
+    names = [f"name{number}" for number in range(3)]
+    field.write(f"./checkpoint.sh {name} 60" for name in names)
+    job = slurm.submit(field.folder, field.variables, f"{SLURM}/flex.sh", "list")
+    steps = field.folder / "steps"
+    eventually(lambda: steps.exists() and len(steps.read_text()) > 60, "some steps", 60)
+    slurm.tell("scancel", "--batch", "--signal=USR1", str(job))
+    assert slurm.wait(job) == [("COMPLETED", 0)], field.said()
+    report = check(field.workdir, views=True)
+    assert report.problems == []
+    assert report.finished == {0, 1, 2}
+    assert (
+        sorted((line.attempt, line.outcome) for line in report.lines) == [(1, "returned")] * 3 + [(2, "finished")] * 3
+    )
+    assert 180 <= len(steps.read_text()) <= 183
+
+
+INTERRUPTIONS: dict[str, Callable[[SlurmCluster, ClusterField], None]] = {
+    "USR1 to the script": signalled_script,
+    "USR1 to the steps": signalled_steps,
+    "the time limit": time_limit,
+    "scancel": cancelled,
+    "scontrol requeue": requeued,
+    "a job that requeues itself three times": flex,
+    "NERSC's script": theirs,
+    "a task that saves its state": checkpoints,
+}
+
+
+def at_once(slurm: SlurmCluster, folder: Callable[[], Path], names: Iterable[str]) -> Iterator[dict[str, Future[None]]]:
+    fields = {name: ClusterField(folder()) for name in names}
+    try:
+        with ThreadPoolExecutor(len(fields)) as pool:
+            yield {name: pool.submit(INTERRUPTIONS[name], slurm, fields[name]) for name in fields}
+    finally:
+        for field in fields.values():
+            field.close()
+
+
+@pytest.fixture(scope="module")
+def happening(
+    request: pytest.FixtureRequest, slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[None]]]:
+    """All of these happen at once on the cluster."""
+    yield from at_once(slurm, lambda: tmp_path_factory.mktemp("interrupted"), chosen(request))
+
+
+@pytest.mark.parametrize("what", INTERRUPTIONS)
+def test_a_list_outlives(what: str, happening: dict[str, Future[None]]) -> None:
+    happening[what].result(170)
+
+
+# --- a node that dies --------------------------------------------------------------------------
+
+
+def node_dies(slurm: SlurmCluster, folder: Callable[[], Path]) -> None:
+    """A job array, a job of three nodes, and a job that requeues itself: each has a part on the node."""
+    jobs = [
+        Slow(slurm, ClusterField(folder()), "array.sh", "--array=1-6", "--cpus-per-task=2", "--requeue"),
+        Slow(slurm, ClusterField(folder()), "srun.sh", "--cpus-per-task=4", "--requeue"),
+        Slow(slurm, ClusterField(folder()), "flex.sh", "--nodelist=n3", tasks=16),
+    ]
+    try:
+        for slow in jobs:
+            slow.hurry()
+            slow.field.make_farm()
+            slow.fast.unlink()
+            slow.submit()
+        for slow, count in zip(jobs, (12, 12, 8), strict=True):
+            slow.begun(count)
+        slurm.kill_node("n3")
+        slurm.wait_for_node("n3", "down")
+        slurm.start_node("n3")
+        slurm.wait_for_node("n3", "idle")
+        for slow in jobs:
+            slow.hurry()
+        for slow in jobs:
+            slow.elements()
+        for slow in jobs:
+            slow.go_on()
+            report = slow.field.judge(once=False)
+            died = [task for task, times in slow.field.runs().items() if times > 1]
+            assert died, "the node had tasks"
+            print(
+                f"{Path(slow.script).name}: {len(died)} tasks were run again, attempts {max(report.attempts.values())}"
+            )
+    finally:
+        for slow in jobs:
+            slow.field.close()
+
+
+def test_a_list_outlives_a_node(slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    node_dies(slurm, lambda: tmp_path_factory.mktemp("dead"))
+
+
+# --- campaign ----------------------------------------------------------------------------------
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("time", range(10))
+def test_lists_outlive_all_that_again(time: int, slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    def folder() -> Path:
+        return tmp_path_factory.mktemp(f"again{time}")
+
+    for happening in at_once(slurm, folder, INTERRUPTIONS):
+        for future in happening.values():
+            future.result(300)
+    node_dies(slurm, folder)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
+def test_a_job_requeues_itself_three_times_by_the_clock(slurm: SlurmCluster, tmp_path: Path) -> None:
+    field = ClusterField(tmp_path)
+    try:
+        flex(slurm, field, by_the_clock=3)
+    finally:
+        field.close()

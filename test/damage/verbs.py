@@ -1,0 +1,142 @@
+"""Verbs in processes of their own, which end or are ended; permissions mean something to them, also to root's.
+
+    python verbs.py ARGUMENT...
+
+is `taskfarmer ARGUMENT...` where the minute for which a file system may show old contents is a few seconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+TOP = Path(__file__).parents[2]
+sys.path.insert(0, str(TOP))
+
+LIMIT = 20
+"""Seconds after which a verb hangs."""
+PATIENCE = 2.0
+_OVERRIDES = (1, 2)
+"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which permissions mean nothing to root."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """`status` is negative for a signal; SIGALRM stands for a hang."""
+
+    verb: str
+    status: int
+    out: str
+    err: str
+
+    @property
+    def hung(self) -> bool:
+        return self.status == -signal.SIGALRM
+
+    @property
+    def said(self) -> str:
+        return self.out + self.err
+
+
+def hasten() -> None:
+    """Wait a few seconds where else a minute is waited, for file systems that show old contents."""
+    from taskfarmer.check import journals
+    from taskfarmer.farmer import farmer
+    from taskfarmer.ledger import commits, results
+
+    journals.PATIENCE = 1.0
+    farmer.TROUBLE_FOR = farmer.START_TROUBLE_FOR = 3.0
+    commits.Commits.__init__.__defaults__ = (PATIENCE,)
+    for function in (results.survey, results.read_counted):
+        function.__defaults__ = (PATIENCE,)
+
+
+def heed_permissions() -> None:
+    """Take from root what lets it pass over permissions, from here on and for all children."""
+    if os.getuid():
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    for number in _OVERRIDES:
+        libc.prctl(24, number, 0, 0, 0)  # PR_CAPBSET_DROP
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    if libc.capget(header, sets):
+        raise OSError(ctypes.get_errno(), "capget")
+    keep = ~sum(1 << number for number in _OVERRIDES) & 0xFFFFFFFF
+    for place in range(3):
+        sets[place] &= keep
+    if libc.capset(header, sets):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`taskfarmer ARGUMENT...` in this process."""
+    heed_permissions()
+    hasten()
+    from taskfarmer.cli import program
+
+    return program.main("taskfarmer", list(arguments))
+
+
+def verb(folder: Path, *arguments: str) -> Done:
+    """A verb in a forked child, which costs a hundredth of a fresh interpreter."""
+    out, err = folder / "verb.out", folder / "verb.err"
+    pid = os.fork()
+    if not pid:
+        status = 99
+        try:
+            os.chdir(folder)
+            for number, path in ((1, out), (2, err)):
+                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(LIMIT)
+            for name in ("stdout", "stderr"):
+                setattr(sys, name, open(1 if name == "stdout" else 2, "w", closefd=False))  # noqa: SIM115
+            status = main(arguments)
+        finally:
+            os._exit(status)
+    _, answer = os.waitpid(pid, 0)
+    return Done(" ".join(arguments), os.waitstatus_to_exitcode(answer), text(out), text(err))
+
+
+def run(folder: Path, *arguments: str) -> Done:
+    """A verb in a fresh interpreter with a process group of its own, which is ended where it hangs."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("SCRATCH", "TASKFARMER_CONFIG_DIR")
+    }
+    with open(folder / "run.err", "wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, __file__, *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    try:
+        status = process.wait(LIMIT)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        status = -signal.SIGALRM
+    return Done(" ".join(arguments), status, "", text(folder / "run.err"))
+
+
+def text(path: Path) -> str:
+    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", path.read_text(errors="backslashreplace"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

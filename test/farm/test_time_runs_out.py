@@ -1,0 +1,243 @@
+"""A farmer whose time has an end: it begins nothing that cannot end, and what did not end is run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+
+import pytest
+from farming import send
+from farms import Farm
+
+AGAIN = 75
+
+
+def allocation(seconds: float, job: int = 7) -> dict[str, str]:
+    """The variables of a Slurm job that ends in that many seconds."""
+    return {"SLURM_JOB_ID": str(job), "SLURM_JOB_END_TIME": str(int(time.time() + seconds))}
+
+
+def newest(farm: Farm) -> dict[str, object]:
+    paths = [path for path in (farm.workdir / "ledger").glob("*/*") if path.name.isdigit()]
+    found: dict[str, object] = json.loads(max(paths, key=lambda path: int(path.name)).read_bytes())
+    return found
+
+
+def outcomes(farm: Farm) -> set[tuple[int, str]]:
+    return {(line.attempt, line.outcome) for line in farm.check().lines}
+
+
+def test_nothing_is_begun_that_cannot_end_and_the_next_job_does_the_rest(farm: Farm) -> None:
+    farm.write(*["sleep 1"] * 24)
+    first = farm.run("-n", 4, "--margin", 2, "--min-time-left", 4, environment=allocation(9))
+    assert first.process.returncode == AGAIN, first.said
+    done = len(farm.check().finished)
+    assert 4 <= done < 24, first.said
+    assert "they are for the next job" in first.said
+    second = farm.run("-n", 24, "--margin", 2, environment=allocation(600))
+    assert second.process.returncode == 0, second.said
+    assert outcomes(farm) == {(1, "finished")}
+
+
+def test_a_farm_learns_how_long_its_tasks_take(farm: Farm) -> None:
+    farm.write(*["sleep 1.5"] * 24)
+    assert farm.run("-n", 24).process.returncode == 0
+    row = newest(farm)["times"]
+    assert isinstance(row, list)
+    assert sum(row[1:]) == 24
+    farm.append("true\n" * 3)
+    late = farm.run("--timeout", 1, "-n", 3)
+    assert late.process.returncode == AGAIN, late.said
+    assert re.search(r"1 s left, and the 3 tasks that are left take about [23] s", late.said), late.said
+    assert len(farm.check().lines) == 24
+    assert farm.run("--timeout", 1, "-n", 3, "--min-time-left", 0).process.returncode == 0
+
+
+def test_a_task_that_ran_out_of_time_gets_the_longest_time_and_is_then_reported(farm: Farm) -> None:
+    farm.write(f"{farm.begun('')} [ $TASKFARMER_ATTEMPT = 3 ] || exec sleep 1000")
+    assert farm.run("--timeout", 4).process.returncode == AGAIN
+    assert newest(farm)["returned"] == "0:0@2^2"
+    short = farm.run("--timeout", 2)
+    assert short.process.returncode == AGAIN, short.said
+    assert "need more time than that" in short.said
+    assert farm.attempts(0) == [(1, "returned")]
+    again = farm.run("--timeout", 4)
+    assert "task 0 did not end in the longest time that any farmer had (3 s)" in again.said
+    assert newest(farm)["returned"] == "0:0@3^4"
+    assert farm.run("--timeout", 4).process.returncode == AGAIN
+    assert farm.attempts(0) == [(1, "returned"), (2, "returned")]
+    assert farm.run("--timeout", "none").process.returncode == 0
+    assert farm.attempts(0) == [(1, "returned"), (2, "returned"), (3, "finished")]
+
+
+SAVES = """\
+[ -e saved ] && exit 0; trap 'echo $TASKFARMER_ATTEMPT > saved; exit {code}' USR1; while :; do sleep 0.1; done
+"""
+
+
+@pytest.mark.parametrize(("code", "options"), [(85, ()), (99, ("--checkpoint-exit-code", 99))])
+def test_a_task_is_warned_saves_its_state_and_is_run_again(farm: Farm, code: int, options: tuple[object, ...]) -> None:
+    farm.write(SAVES.strip().format(code=code))
+    first = farm.run("--timeout", 4, "--warn-signal", "USR1", "--warn-time", 2, *options)
+    assert first.process.returncode == AGAIN, first.said
+    assert (farm.folder / "saved").read_text() == "1\n"
+    assert farm.attempts(0) == [(1, "returned")]
+    assert newest(farm)["returned"] == "0:0@2", "it is not known to need more time"
+    assert farm.run("--timeout", 4).process.returncode == 0
+    assert farm.attempts(0) == [(1, "returned"), (2, "finished")]
+
+
+def test_a_task_that_dies_of_the_warning_has_not_failed(farm: Farm) -> None:
+    farm.write("exec sleep 1000")
+    farmer = farm.run("--timeout", 3, "--warn-signal", "SIGUSR2", "--warn-time", 1.5)
+    assert farmer.process.returncode == AGAIN, farmer.said
+    assert farm.attempts(0) == [(1, "returned")]
+
+
+def test_without_the_contract_the_exit_status_is_a_failure(farm: Farm) -> None:
+    farm.write("exit 85")
+    assert farm.run().process.returncode == 1
+
+
+def test_a_task_that_wants_to_go_on_is_run_again_at_once_where_there_is_time(farm: Farm) -> None:
+    farm.write("[ $TASKFARMER_ATTEMPT -ge 3 ] || exit 85")
+    assert farm.run("--checkpoint-exit-code", 85).process.returncode == 0
+    assert farm.attempts(0) == [(1, "returned"), (2, "returned"), (3, "finished")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("order", ["tasks first", "farmer first"])
+def test_tasks_that_die_of_a_signal_for_the_whole_step_have_not_failed(
+    farm: Farm, number: signal.Signals, order: str
+) -> None:
+    farm.write(*[f"{farm.begun('')} [ -e {farm.folder}/again ] || exec sleep 1000"] * 6)
+    farmer = farm.start("-n", 3)
+    farm.wait_for_tasks(0, 1, 2)
+    pids = sorted(farm.processes(), reverse=order == "tasks first")
+    for pid in pids:
+        send(pid, number)
+        time.sleep(0.02)
+    assert farmer.wait() == AGAIN, farmer.said
+    assert set(farm.check().failed) == set()
+    assert outcomes(farm) == {(1, "returned")}
+    (farm.folder / "again").touch()
+    assert farm.run().process.returncode == 0
+
+
+def test_a_task_that_ends_itself_by_a_signal_has_failed(farm: Farm) -> None:
+    farm.write("kill -TERM $$", "sh -c 'kill -USR1 $$'", "true")
+    assert farm.run().process.returncode == 1
+    assert farm.check().failed == {0, 1}
+
+
+def test_tasks_know_when_their_farmer_ends(farm: Farm) -> None:
+    farm.write("echo end $TASKFARMER_DEADLINE")
+    variables = allocation(1000)
+    assert farm.run("--margin", 100, environment=variables).process.returncode == 0
+    assert farm.log(0) == f"end {int(variables['SLURM_JOB_END_TIME']) - 100}\n"
+    farm.append("echo end $TASKFARMER_DEADLINE\n")
+    assert farm.run("--timeout", "none", environment=variables).process.returncode == 0
+    assert farm.log(1) == "end\n"
+
+
+def test_an_allocation_that_is_nearly_over_is_left_alone(farm: Farm) -> None:
+    farm.write("true")
+    farmer = farm.run(environment=allocation(30))
+    assert farmer.process.returncode == AGAIN, farmer.said
+    assert "nothing is started; ask for more --time" in farmer.said
+    assert not farm.check().lines
+
+
+def stand_in(farm: Farm, says: str) -> dict[str, str]:
+    """Variables with a stand-in for `squeue` in front of the path; it notes how it was called."""
+    folder = farm.folder / "bin"
+    folder.mkdir(exist_ok=True)
+    program = folder / "squeue"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {farm.folder}/asked\n{says}\n')
+    program.chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_CLUSTER_NAME": "test"}
+
+
+def asked(farm: Farm) -> list[str]:
+    path = farm.folder / "asked"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_one_farmer_of_a_job_asks_slurm_and_all_know(farm: Farm) -> None:
+    """A stand-in for `squeue`; the real one is asked in test/clusters."""
+    end = int(time.time() + 1000)
+    variables = {**stand_in(farm, f"sleep 0.5; echo {end}"), "SLURM_JOB_ID": "123"}
+    command = f"{farm.begun('')} while [ ! -e {farm.folder}/go ]; do sleep 0.1; done; echo end $TASKFARMER_DEADLINE"
+    farm.write(*[command] * 3, *["echo end $TASKFARMER_DEADLINE"] * 20)
+    farmers = [farm.start("-n", 1, environment=variables) for _ in range(3)]
+    for farmer in farmers:
+        farmer.says("the allocation ends in 16 min")
+    (farm.folder / "go").touch()
+    assert [farmer.wait() for farmer in farmers] == [0, 0, 0]
+    assert len(asked(farm)) == 1, asked(farm)
+    assert "-j 123" in asked(farm)[0]
+    told = [farm.log(task) for task in range(23)]
+    assert f"end {end - 60}\n" in told
+    assert set(told) <= {"end\n", f"end {end - 60}\n"}
+    known = [json.loads(path.read_bytes()) for path in (farm.workdir / "farmers").glob("*.json")]
+    assert {one["job"]["SLURM_JOB_END_TIME"] for one in known} == {str(end)}
+    farm.check()
+
+
+def test_a_slurm_that_does_not_answer_is_done_without(farm: Farm) -> None:
+    variables = {
+        **stand_in(farm, "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1"),
+        "SLURM_JOB_ID": "9",
+    }
+    farm.write("sleep 1; echo end $TASKFARMER_DEADLINE")
+    farmer = farm.run(environment=variables)
+    assert farmer.process.returncode == 0, farmer.said
+    assert farm.log(0) == "end\n"
+    assert len(asked(farm)) == 1
+
+
+def test_a_requeued_job_asks_anew(farm: Farm) -> None:
+    end = int(time.time() + 1000)
+    variables = {**stand_in(farm, f"echo {end}"), "SLURM_JOB_ID": "123"}
+    for restart in ("", "1"):
+        farm.append("sleep 1.5\n")
+        farmer = farm.run(environment={**variables, "SLURM_RESTART_COUNT": restart})
+        assert farmer.process.returncode == 0, farmer.said
+    assert len(asked(farm)) == 2
+
+
+def test_what_belongs_to_the_farmers_step_can_be_hidden_from_tasks(farm: Farm) -> None:
+    farm.write("env")
+    step = {"SLURM_PROCID": "3", "PMI_RANK": "3", "PMIX_RANK": "3", "SLURM_STEP_ID": "0", "SLURM_JOB_NUM_NODES": "2"}
+    variables = {**step, **allocation(1000)}
+    assert farm.run("--clean-env", "slurm", environment=variables).process.returncode == 0
+    names = {line.partition("=")[0] for line in farm.log(0).splitlines()}
+    assert names.isdisjoint({"SLURM_PROCID", "PMI_RANK", "PMIX_RANK", "SLURM_STEP_ID"})
+    assert {"SLURM_JOB_ID", "SLURM_JOB_NUM_NODES", "TASKFARMER_DEADLINE"} <= names
+    farm.append("env\n")
+    assert farm.run(environment=variables).process.returncode == 0
+    assert set(step) <= {line.partition("=")[0] for line in farm.log(1).splitlines()}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--warn-signal", "KILL"),
+        ("--warn-signal", "NOSUCH"),
+        ("--warn-signal", "0"),
+        ("--margin", "soon"),
+        ("--min-time-left", "-3"),
+        ("--checkpoint-exit-code", "0"),
+        ("--clean-env", "lsf"),
+    ],
+)
+def test_a_wrong_value_is_named_and_nothing_is_made(farm: Farm, options: tuple[str, str]) -> None:
+    farm.write("true")
+    farmer = farm.run(*options)
+    assert farmer.process.returncode == 2
+    assert options[0] in farmer.said
+    assert "Traceback" not in farmer.said
+    assert not farm.workdir.exists()

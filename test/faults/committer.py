@@ -1,0 +1,53 @@
+"""A farmer without tasks that run: it claims one at a time and settles it at once, until none is left.
+
+python committer.py WORKDIR
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from taskfarmer.errors import StorageError
+from taskfarmer.ledger.farmfile import demand
+from taskfarmer.ledger.ledger import Ledger, Tidings
+from taskfarmer.ledger.liveness import introduce
+from taskfarmer.model import FINISHED, Interval, result_line
+from taskfarmer.workdir import Workdir
+
+
+def settled(ledger: Ledger, taken: Interval) -> Tidings:
+    """What a farmer notes when the one task that it took has ended well."""
+    now = time.time()
+    line = result_line(ledger.state.first_id(taken), taken.attempt, 0, now, now, FINISHED, log=b"none")
+    return Tidings([line], [taken], finished=1, ended=1)
+
+
+def commit_all(ledger: Ledger) -> int:
+    """Take and settle until nothing is left; how many commits said that they failed."""
+    failures = 0
+    leaving = False
+    while not leaving or ledger.registered:
+        try:
+            gained, _ = ledger.exchange(1, leave=leaving)
+        except StorageError:
+            failures += 1
+            continue
+        for one in gained:
+            ledger.note(settled(ledger, one))
+        leaving = not gained and ledger.told_everything and not ledger.state.left
+    return failures
+
+
+def main(path: str) -> None:
+    workdir = Workdir.at(path)
+    ledger = Ledger(workdir, demand(workdir), introduce(1, "test", {}).farmer, 1)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    failures = commit_all(ledger)
+    ledger.close()
+    print(ledger.commits.commits, ledger.commits.lost, failures)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

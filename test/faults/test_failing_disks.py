@@ -1,0 +1,54 @@
+"""Disks that become read-only, or lose power, under a running farmer: it says so, and what it recorded stays."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+
+import pytest
+from disks import Ext4
+from farming import eventually
+from farms import Farm
+
+TROUBLE = 74
+
+
+@pytest.fixture
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ext4]:
+    one = Ext4(tmp_path_factory.mktemp("disk"))
+    with one.mounted():
+        yield one
+
+
+@pytest.mark.parametrize("end", ["read-only", "without power"])
+def test_a_disk_that_fails_in_the_middle_costs_no_result_that_counts(farm: Farm, disk: Ext4, end: str) -> None:
+    farm.workdir = disk.point / "farm"
+    go = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
+    stay = "[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"
+    farm.write(*["true"] * 20, farm.begun(go), farm.begun(stay), *["true"] * 20)
+    farmer = farm.start("-n", 2, "-w", farm.workdir, "--grace", 1, "--lease", 4)
+    farm.wait_for_tasks(20, 21)
+    eventually(lambda: len(farm.check(views=False).finished) >= 20, "twenty are recorded")
+    before = farm.check(views=False).finished
+    (disk.becomes_read_only if end == "read-only" else disk.loses_power)()
+    said = "Read-only file system" if end == "read-only" else "Input/output error"
+    (farm.folder / "go").touch()
+    farmer.says("running tasks go on, no new ones are started")
+    assert re.search(rf"warning: {farm.workdir}/\S+: {said}", farmer.said), farmer.said
+    assert not farmer.ended
+    farmer.signal(signal.SIGINT)
+    farmer.says("SIGINT: ending the running tasks")
+    farmer.signal(signal.SIGINT)
+    assert farmer.wait() == TROUBLE, farmer.said
+    assert "not recorded: " in farmer.said
+    farm.no_survivors()
+    disk.again()
+    report = farm.check(views=False)
+    assert report.finished >= before
+    assert 20 not in report.finished
+    last = farm.run("-n", 2, "-w", farm.workdir)
+    assert last.wait() == 0, last.said
+    report = farm.check()
+    assert report.finished == set(range(42))
+    assert {line.attempt for line in report.lines if line.task in before} == {1}

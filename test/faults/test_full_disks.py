@@ -1,0 +1,262 @@
+"""Disks that are full, of bytes, of files or by a quota, while tasks run: results wait, and nothing is lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from disks import DISKS, Names, Room, full
+from farming import eventually
+from farms import Farm
+
+from taskfarmer import durable
+from taskfarmer.views import files
+
+TROUBLE = 74
+AGAIN = 75
+
+
+@pytest.fixture
+def disk(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of the kind that the test names, of some MiB."""
+    with DISKS[request.param](tmp_path_factory.mktemp("disk")) as point:
+        yield point
+
+
+def waiting(farm: Farm, name: str = "go") -> str:
+    """A task that runs until the file `name` is there."""
+    return farm.begun(f"while ! [ -e {farm.folder}/{name} ]; do sleep 0.02; done")
+
+
+def running(farm: Farm) -> list[int]:
+    """The processes of tasks."""
+    found = []
+    for pid in farm.processes():
+        try:
+            if b"PROC_NUMBER=" in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("disk", "of"),
+    [
+        pytest.param("ext4", Room, id="ext4"),
+        pytest.param("quota", Room, id="quota"),
+        pytest.param("tmpfs", Names, id="tmpfs without inodes"),
+        pytest.param("tmpfs", Room, id="tmpfs", marks=pytest.mark.campaign),
+        pytest.param("ext4", Names, id="ext4 without inodes", marks=pytest.mark.campaign),
+    ],
+    indirect=["disk"],
+)
+def test_running_tasks_go_on_and_are_recorded_once_there_is_room(
+    farm: Farm, disk: Path, of: type[Room] | type[Names]
+) -> None:
+    farm.workdir = disk / "farm"
+    farm.write(waiting(farm), waiting(farm, "later"), *[farm.begun("true")] * 40)
+    farmer = farm.start("-n", 2, "-w", farm.workdir)
+    farm.wait_for_tasks(0, 1)
+    with full(disk, of):
+        (farm.folder / "go").touch()
+        farmer.says("running tasks go on, no new ones are started")
+        assert re.search(rf"warning: {farm.workdir}/\S+: (No space left on device|Disk quota exceeded)", farmer.said)
+        begun = set(os.listdir(farm.started))
+        (farm.folder / "later").touch()
+        eventually(lambda: not running(farm), "the running tasks end")
+        # it tries again, and starts nothing
+        with pytest.raises(AssertionError):
+            eventually(lambda: set(os.listdir(farm.started)) != begun, "another task runs", seconds=1)
+        assert not farmer.ended
+    assert farmer.wait() == 0, farmer.said
+    assert "results can be recorded again" in farmer.said
+    farm.no_survivors()
+    report = farm.check()
+    assert report.finished == set(range(42))
+    assert {line.attempt for line in report.lines if line.task in (0, 1)} == {1}
+
+
+@pytest.mark.parametrize("disk", ["ext4", "quota"], indirect=True)
+def test_tasks_that_would_fail_of_a_full_disk_wait_for_room(farm: Farm, disk: Path) -> None:
+    """The first two write into a full disk and fail; the others, which are held already, are not begun."""
+    farm.workdir = disk / "farm"
+    output = "head -c 10000 /dev/zero"
+    farm.write(*["true"] * 30, *[f"{waiting(farm)}; {output}"] * 2, *[farm.begun(output)] * 30)
+    farmer = farm.start("-n", 2, "-w", farm.workdir)
+    farm.wait_for_tasks(30, 31)
+    with full(disk):
+        (farm.folder / "go").touch()
+        farmer.says("no task is started until this is over")
+        eventually(lambda: not running(farm), "nothing runs any more")
+    assert farmer.wait() == 1, farmer.said
+    report = farm.check()
+    assert {30, 31} <= report.failed
+    assert len(report.failed) <= 4, farmer.said
+    assert len(report.finished) + len(report.failed) == 62
+    assert not [name for name in os.listdir(farm.workdir / "logs") if not name.startswith("log_")]
+
+
+@pytest.mark.parametrize(
+    ("disk", "of"),
+    [("ext4", Room), ("quota", Room), ("tmpfs", Names)],
+    indirect=["disk"],
+    ids=["room", "quota", "inodes"],
+)
+def test_that_a_disk_is_full_is_seen_in_all_its_ways(disk: Path, of: type[Room] | type[Names]) -> None:
+    """Where files can be made and are empty, a task that fails of a quota would else be followed by all others."""
+    fd = os.open(disk, os.O_RDONLY)
+    try:
+        assert durable.has_room(fd)
+        with full(disk, of):
+            assert not durable.has_room(fd)
+            names = os.listdir(disk)
+        assert durable.has_room(fd)
+    finally:
+        os.close(fd)
+    assert not [name for name in names if name.startswith(".")]
+
+
+@pytest.mark.parametrize("disk", ["tmpfs", pytest.param("ext4", marks=pytest.mark.campaign)], indirect=True)
+def test_on_a_disk_that_stays_full_the_farmer_says_how_much_it_could_not_record(farm: Farm, disk: Path) -> None:
+    """ext4 lets a farmer have the room of its ballast, so that its last news may find a place there."""
+    farm.workdir = disk / "farm"
+    farm.write(*[waiting(farm)] * 3, farm.begun("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"), *["true"] * 30)
+    farmer = farm.start("-n", 4, "-w", farm.workdir, "--grace", 1)
+    farm.wait_for_tasks(0, 1, 2, 3)
+    with full(disk):
+        (farm.folder / "go").touch()
+        farmer.says("running tasks go on, no new ones are started")
+        farmer.signal(signal.SIGUSR1)
+        status = farmer.wait()
+        farm.no_survivors()
+        # the signal may come before the last of the three has seen that it may end
+        ended = re.search(r"this farmer: (\d) finished", farmer.said)
+        recorded = len(farm.check(views=False).finished)
+    assert ended
+    if status == TROUBLE:
+        assert f"not recorded: {ended[1]} result" in farmer.said, farmer.said
+        assert recorded == 0
+    else:
+        assert (status, recorded) == (AGAIN, int(ended[1])), farmer.said
+    assert farm.run("-n", 4, "-w", farm.workdir).wait() == 0
+    report = farm.check()
+    assert report.finished == set(range(34))
+    assert 2 in {line.attempt for line in report.lines if line.task == 3}
+
+
+@pytest.mark.parametrize("of", [Room, Names], ids=["room", "inodes"])
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+def test_a_full_disk_from_the_start_on_makes_no_farm_and_says_so(
+    farm: Farm, disk: Path, of: type[Room] | type[Names]
+) -> None:
+    farm.write("true")
+    with full(disk, of):
+        farmer = farm.run("-w", disk / "farm")
+        assert farmer.wait() == 2
+        assert re.search(rf"{disk}\S*: No space left on device", farmer.said)
+        assert "Traceback" not in farmer.said
+    assert farm.run("-w", disk / "farm").wait() == 0
+
+
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+def test_a_file_system_without_room_for_logs_does_not_make_failed_tasks(farm: Farm, disk: Path) -> None:
+    farm.write(waiting(farm), *["echo a line"] * 60)
+    farmer = farm.start("-n", 2, "--logs-dir", disk / "logs")
+    farm.wait_for_tasks(0)
+    with full(disk, Names):
+        (farm.folder / "go").touch()
+        farmer.says("cannot be opened")
+        farmer.says("No space left on device")
+    assert farmer.wait() == 0, farmer.said
+    assert farm.check().finished == set(range(61))
+
+
+@pytest.mark.parametrize("kind", ["scratch", "TMPDIR"])
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+def test_a_full_scratch_space_or_tmp_costs_nothing_but_the_lock(farm: Farm, disk: Path, kind: str) -> None:
+    farm.environment = {"SCRATCH" if kind == "scratch" else "TMPDIR": str(disk)}
+    farm.write(waiting(farm), *["sleep 0.05"] * 20)
+    first = farm.start("-n", 2)
+    farm.wait_for_tasks(0)
+    for name in disk.glob("*/*.lock"):
+        name.unlink()
+    with full(disk), full(disk, Names):
+        second = farm.start("-n", 2)
+        (farm.folder / "go").touch()
+        assert first.wait() == 0, first.said
+        assert second.wait() == 0, second.said
+        assert farm.check().finished == set(range(21))
+
+
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+def test_a_farm_is_made_although_scratch_space_is_full(farm: Farm, disk: Path) -> None:
+    farm.environment = {"SCRATCH": str(disk)}
+    farm.write(*["true"] * 5)
+    with full(disk), full(disk, Names):
+        farmer = farm.run()
+        assert farmer.wait() == 0, farmer.said
+        assert f"SCRATCH={disk}: no private folder for locks can be made there" in farmer.said
+        asked = farm.run("-w", farm.folder / "other", "--lock-dir", disk)
+        assert asked.wait() == 2
+        assert f"--lock-dir {disk}" in asked.said
+    assert farm.check().finished == set(range(5))
+
+
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(durable.prepare, id="a revision"),
+        pytest.param(files.append, id="a view that grows"),
+        pytest.param(lambda path, data: files.extend_timeline(path, data, len(files.TIMELINE_END)), id="the timeline"),
+        pytest.param(lambda path, data: files.write_anew(path, [data]), id="a view that is made anew"),
+    ],
+)
+def test_the_error_of_a_full_disk_names_the_file(disk: Path, write: Callable[[str, bytes], object]) -> None:
+    path = disk / "file"
+    if write is not durable.prepare:
+        path.write_bytes(files.TIMELINE_END)
+    with full(disk), pytest.raises(OSError) as caught:
+        write(str(path), bytes(1 << 16))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+
+
+IMPATIENT = """
+import sys
+import taskfarmer.farmer.farmer as farmer
+from taskfarmer.start import taskfarmer
+farmer.START_TROUBLE_FOR = farmer.TROUBLE_FOR = 0.5
+sys.argv[0] = "taskfarmer"
+sys.exit(taskfarmer())
+"""
+
+
+@pytest.mark.parametrize("what", ["logs", "farm"])
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+def test_a_farmer_whose_patience_ends_waits_for_tasks_that_run(farm: Farm, disk: Path, what: str) -> None:
+    """Its patience is made short. When nothing runs any more it gives up, with what it holds given back or expelled."""
+    options = ["-w", disk / "farm"] if what == "farm" else ["--logs-dir", disk / "logs"]
+    if what == "farm":
+        farm.workdir = disk / "farm"
+    farm.write(*["true"] * 30, waiting(farm), waiting(farm, "later"), *[farm.begun("true")] * 30)
+    words = [sys.executable, "-c", IMPATIENT, "run", str(farm.list), "-n", "2", *map(str, options)]
+    farmer = farm.start(words=words)
+    farm.wait_for_tasks(30, 31)
+    with full(disk), full(disk, Names):
+        (farm.folder / "go").touch()
+        farmer.says("no new ones are started" if what == "farm" else "no task is started until this is over")
+        # more than its patience
+        with pytest.raises(AssertionError):
+            eventually(lambda: farmer.ended or not running(farm), "it gives up", seconds=3)
+        (farm.folder / "later").touch()
+        assert farmer.wait() == TROUBLE, farmer.said
+        farm.no_survivors()
+    assert farm.run(*options).wait() == 0
+    assert farm.check().finished == set(range(62))

@@ -1,0 +1,315 @@
+"""The processes of a simulated farm: farmers, and those who make a farm, let it grow, retry, and delete it.
+
+They use the product's `Ledger` as the real ones do, and what they do besides is what the real ones do with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from oracle import Wrong, demand
+from server import File, Folder
+from world import Process
+
+from taskfarmer.errors import Contended, Damaged, Expelled, FarmGone, Forked, NotAFarm, StaleView, StorageError
+from taskfarmer.ledger import farmfile, making
+from taskfarmer.ledger.farmfile import Farm
+from taskfarmer.ledger.ledger import Ledger, Tidings
+from taskfarmer.ledger.liveness import Identity, Presence
+from taskfarmer.ledger.state import Segment
+from taskfarmer.model import FAILED, FINISHED, LOST, RETURNED, Interval, result_line
+from taskfarmer.workdir import Workdir
+
+if TYPE_CHECKING:
+    from farmyard import Farmyard
+
+MAX_DEATHS = 2
+LEASE = 10.0
+
+
+class Stop(Exception):
+    """This process has come to an end of its own."""
+
+
+class Actor(Process):
+    world: Farmyard
+    immortal = False
+
+    def __init__(self, world: Farmyard, name: str, node: str) -> None:
+        super().__init__(world, name, node)
+        self.workdir = Workdir(world.path)
+        self.farm_id = world.oracle.farm
+        self.lied_to = False
+
+    @property
+    def deleted(self) -> bool:
+        """Whether our farm is not there any more."""
+        return self.farm_id in self.world.gone
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """A call of the ledger: the errors with which it may end, and nothing else."""
+        began = self.world.now
+        try:
+            yield
+        except StorageError:
+            if not self.world.troubled:
+                raise Wrong(f"{self.name}: a StorageError without a cause") from None
+            raise
+        except FarmGone as error:
+            demand(self.deleted, f"{self.name}: {error}")
+            raise Stop from error
+        except Expelled as error:
+            demand(self.name in self.world.oracle.expelled, f"{self.name} was not expelled: {error}")
+            raise Stop from error
+        except Forked as error:
+            demand(self.lied_to, f"{self.name}: {error}")
+            raise Stop from error
+        except (StaleView, Damaged) as error:
+            # whoever slept while it waited may have waited for too long
+            slept = self.woke >= began and "not hold any more" not in str(error)
+            demand(slept or self.deleted, f"{self.name}: {error}")
+            raise Stop from error
+        demand(not self.lied_to or self.woke >= began, f"{self.name} was lied to by `link` and goes on")
+        self.lied_to = False
+
+
+class Founder(Actor):
+    """Makes the farm, unless another one is faster."""
+
+    immortal = True
+
+    def live(self) -> None:
+        while not self.world.oracle.moments:
+            try:
+                making.make_folders(self.workdir)
+                if farmfile.load(self.workdir) is None:
+                    name = f"{self.world.chance.getrandbits(64):016x}"
+                    farm = Farm(name, "list", "default", {}, None, LEASE, self.world.weather.epoch_length, 0.0)
+                    making.make(self.workdir, farm, Segment(name[:12], 0, self.world.tasks))
+            except StorageError:
+                self.world.sleep(1.0)
+
+
+class Verb(Actor):
+    """A verb of the command line: one change, tried once."""
+
+    def __init__(self, world: Farmyard, name: str, node: str, action: Callable[[Ledger], object]) -> None:
+        super().__init__(world, name, node)
+        self.action = action
+
+    def live(self) -> None:
+        try:
+            with self.judged():
+                farm = farmfile.load(self.workdir)
+                if farm is None or farm.farm != self.farm_id:
+                    return
+                self.action(Ledger(self.workdir, farm, self.name))
+        except (Stop, StorageError, NotAFarm):
+            pass
+
+
+def retry(ledger: Ledger) -> None:
+    ledger.retry()
+
+
+def retry_some(ledger: Ledger) -> None:
+    state = ledger.look()
+    try:
+        ledger.retry([state.tasks // 2])
+    except ValueError:
+        pass
+
+
+class Deleter(Actor):
+    """Removes the farm as `rm -r` does, and lets a new one be made in its place."""
+
+    immortal = True
+
+    def live(self) -> None:
+        server = self.world.server
+        while isinstance(found := server.find(self.world.path), Folder):
+            self._empty(self.world.path, found)
+            try:
+                server.rmdir(self.world.path)
+            except OSError:
+                pass
+        self.world.sleep(self.world.chance.random() * 5.0)
+        self.world.begin_anew()
+
+    def _empty(self, path: str, folder: Folder) -> None:
+        for name, what in list(folder.entries.items()):
+            self.world.step("remove", path)
+            inner = f"{path}/{name}"
+            try:
+                if isinstance(what, File):
+                    self.world.server.unlink(inner)
+                else:
+                    self._empty(inner, what)
+                    self.world.server.rmdir(inner)
+            except OSError:
+                pass
+
+
+class Farmer(Actor):
+    """A farmer: takes tasks, runs them, tells what became of them, and looks after the others.
+
+    With `clean` it is the last one: it has no luck and no whims, and ends the list.
+    """
+
+    def __init__(self, world: Farmyard, name: str, node: str, clean: bool = False) -> None:
+        super().__init__(world, name, node)
+        self.clean = clean
+        self.beaten = 0.0
+        self.tasks: list[Interval] = []
+        self.running: list[list[int]] = []
+
+    def live(self) -> None:
+        try:
+            with self.judged():
+                farm = farmfile.load(self.workdir)
+                while self.clean and (farm is None or farm.farm != self.farm_id):
+                    self.world.sleep(1.0)
+                    farm = farmfile.load(self.workdir)
+            if farm is None or farm.farm != self.farm_id:
+                return
+            self.ledger = Ledger(self.workdir, farm, self.name, 2)
+            self.presence = Presence(self.workdir, Identity(self.name, self.node, "", 1, "", 0, 2, 0.0, ""), ballast=False)
+            while not self._turn():
+                self.world.sleep(self.world.chance.random() * self.world.chance.choice((0.5, 3.0)))
+        except (Stop, StorageError, NotAFarm):
+            pass
+
+    def _turn(self) -> bool:
+        """One turn of the loop; whether it was the last."""
+        whim = 0.5 if self.clean else self.world.chance.random()
+        self._end_some()
+        self._beat()
+        if whim < 0.04:
+            return self._leave()
+        if whim < 0.08 and not self.deleted:
+            self._expel()
+        if whim < 0.10 or self.clean:
+            self._grow()
+        self._exchange(self.world.chance.randrange(4))
+        state = self.ledger.commits.known
+        if self.tasks or not self.ledger.told_everything or state is None:
+            return False
+        if not state.left:
+            self._grow()
+            self._expel()
+            state = self.ledger.commits.known or state
+            if not self.clean:
+                self.world.sleep(3.0)
+            if self.world.ending and not state.left and not (self.clean and len(state.farmers) > self.ledger.registered):
+                return self._leave()
+        return False
+
+    # --- tasks ----------------------------------------------------------------------------------------
+
+    def _end_some(self) -> None:
+        """Some of the tasks that run have ended, one way or another."""
+        chance = self.world.chance
+        for one in list(self.tasks):
+            if self.clean or chance.random() < 0.6:
+                self.tasks.remove(one)
+                drawn = chance.random()
+                if one.deaths > MAX_DEATHS:
+                    self._note(one, LOST)
+                elif drawn < 0.05 and not self.clean and self._ran(one):
+                    self.ledger.note(Tidings(died=[one]))
+                elif drawn < 0.12 and not self.clean:
+                    self._note(one, RETURNED)
+                elif drawn < 0.15 and not self.clean:
+                    self.ledger.note(Tidings(overran=[one]))
+                else:
+                    self._note(one, FAILED if drawn < 0.25 else FINISHED)
+
+    def _ran(self, one: Interval) -> bool:
+        return [0, self._task(one), one.attempt] in self.running
+
+    def _task(self, one: Interval) -> int:
+        return self.ledger.state.first_id(one)
+
+    def _note(self, one: Interval, outcome: bytes) -> None:
+        line = result_line(self._task(one), one.attempt, 0, 1.0, 2.0, outcome)
+        if outcome == RETURNED:
+            self.ledger.note(Tidings([line], returned=[one], seconds=1.0))
+        else:
+            good = outcome == FINISHED
+            self.ledger.note(Tidings([line], [one], finished=good, failed=not good, seconds=1.0, ended=1))
+
+    def _beat(self) -> None:
+        self.running = [[0, self._task(one), one.attempt] for one in self.tasks if self.world.chance.random() < 0.7]
+        self.world.oracle.announced.update((self.name, task, attempt) for _, task, attempt in self.running)
+        try:
+            self.presence.beat(self.running)
+        except OSError:
+            return
+        self.beaten = self.world.now
+
+    # --- the ledger -----------------------------------------------------------------------------------
+
+    def _exchange(self, want: int, **more: Any) -> None:
+        """One exchange; it is made later where the disk does not take it."""
+        began = self.world.now
+        try:
+            with self.judged():
+                gained, told = self.ledger.exchange(want, **more)
+        except StorageError:
+            self.world.sleep(0.5)
+            return
+        late = self.deleted and began > self.world.made_anew + self.world.weather.stale
+        demand(not late, f"{self.name} goes on in a farm that was deleted")
+        if not self.deleted:
+            done = [(self._task(one.part(n, 1)), one.attempt) for one in told.done for n in range(one.count)]
+            self.world.oracle.confirm(self.name, self.ledger.state, gained, done)
+        self.tasks += [one.part(n, 1) for one in gained for n in range(one.count)]
+
+    def _leave(self) -> bool:
+        """Give back what was not begun, tell the rest, go; or say farewell where that cannot be had in time."""
+        for _ in range(20):
+            # again each time, since what landed may have been an earlier exchange
+            self.ledger.note(Tidings(returned=self.tasks))
+            self.tasks = []
+            try:
+                self._exchange(0, leave=True, patience=0.0 if self.world.chance.random() < 0.3 else 60.0)
+            except Contended:
+                self._farewell()
+                return True
+            if self.ledger.told_everything and not self.ledger.registered:
+                self.presence.leave()
+                return True
+        return True
+
+    def _farewell(self) -> None:
+        try:
+            self.presence.farewell()
+        except OSError:
+            return
+        self.world.farewells.add(self.name)
+
+    def _expel(self) -> None:
+        """Expel those that are silent or said farewell; now and then one that is only slow."""
+        try:
+            with self.judged():
+                others = [one for one in self.ledger.look().farmers if one != self.name]
+                dead = [one for one in others if self.clean or self.world.seems_dead(one)]
+                gone = self.ledger.expel(dead) if dead else []
+        except StorageError:
+            return
+        if gone and not self.deleted:
+            self.world.oracle.parted(gone, self.ledger.state)
+
+    def _grow(self) -> None:
+        """Take in what the user's list has more."""
+        try:
+            with self.judged():
+                there = self.ledger.state.tasks
+                if self.world.tasks > there:
+                    more = self.world.tasks - there
+                    self.ledger.grow(Segment(f"{self.world.chance.getrandbits(48):012x}", there, more))
+        except StorageError:
+            pass

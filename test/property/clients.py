@@ -1,0 +1,319 @@
+"""What the nodes see of the simulated file system: stand-ins for `os`, `open`, `time`, `random` and `secrets`.
+
+Each call of a process is one step of the world, before which others may run, the process may sleep or be killed.
+A node keeps names, the absence of names, contents and listings for a while, as clients of network file systems do.
+What a node changes itself it sees at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from server import File, Folder, failure
+
+if TYPE_CHECKING:
+    from world import World
+
+SHORT_FOR = 0.7
+"""A file that another node just made may look short for so many seconds."""
+
+
+class Cache:
+    """What one node remembers: path -> (until when, what)."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, tuple[float, File | Folder | None]] = {}
+        self.contents: dict[str, tuple[float, bytes]] = {}
+        self.listings: dict[str, tuple[float, list[str]]] = {}
+
+    def changed(self, path: str) -> None:
+        self.names.pop(path, None)
+        self.contents.pop(path, None)
+        self.listings.pop(path.rpartition("/")[0], None)
+
+
+class Opened:
+    __slots__ = ("append", "path", "what")
+
+    def __init__(self, path: str, what: File | Folder, append: bool) -> None:
+        self.path, self.what, self.append = path, what, append
+
+
+class Stream:
+    """What `open(path, "rb")` returns."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.place = data, 0
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def seek(self, place: int) -> None:
+        self.place = place
+
+    def read(self, count: int) -> bytes:
+        return self.data[self.place : self.place + count]
+
+    def readall(self) -> bytes:
+        return self.data
+
+
+class System:
+    """`os` and `open` for whichever process runs now."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.server = world.server
+        self.path = SimpleNamespace(
+            **{name: getattr(posixpath, name) for name in ("join", "abspath", "basename", "dirname", "split")},
+            exists=self._exists,
+            lexists=self._exists,
+            islink=lambda path: False,
+            isdir=lambda path: isinstance(self._peek(path), Folder),
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("O_") or name == "strerror":
+            return getattr(os, name)
+        raise AttributeError(f"the simulated file system has no os.{name}")
+
+    # --- looking --------------------------------------------------------------------------------
+
+    def _look_up(self, path: str) -> File | Folder:
+        """The file of that name, as far as this node knows."""
+        world = self.world
+        names = world.current.cache.names
+        known = names.get(path)
+        if known is not None and known[0] > world.now:
+            found = known[1]
+            if isinstance(found, Folder) and found.gone or isinstance(found, File) and not found.links:
+                del names[path]
+                raise failure(world.chance.choice((errno.ENOENT, errno.ESTALE)), path)
+        else:
+            found = self.server.find(path)
+            until = world.kept_until()
+            if until:
+                names[path] = until, found
+        if found is None:
+            raise failure(errno.ENOENT, path)
+        return found
+
+    def _peek(self, path: str) -> File | Folder | None:
+        self.world.step("look", path)
+        try:
+            return self._look_up(path)
+        except OSError:
+            return None
+
+    def _exists(self, path: str) -> bool:
+        return self._peek(path) is not None
+
+    def listdir(self, path: str) -> list[str]:
+        world = self.world
+        world.step("look", path)
+        world.refuse("list", path)
+        listings = world.current.cache.listings
+        known = listings.get(path)
+        if known is not None and known[0] > world.now:
+            return list(known[1])
+        found = self._look_up(path)
+        if not isinstance(found, Folder):
+            raise failure(errno.ENOTDIR, path)
+        names = list(found.entries)
+        world.chance.shuffle(names)
+        until = world.kept_until()
+        if until:
+            listings[path] = until, names
+        return list(names)
+
+    def stat(self, path: str) -> SimpleNamespace:
+        self.world.step("look", path)
+        found = self._look_up(path)
+        return SimpleNamespace(st_nlink=found.links if isinstance(found, File) else 2)
+
+    def open_stream(self, path: str, mode: str, buffering: int = -1, opener: object = None) -> Stream:
+        """The builtin `open`, for reading."""
+        world = self.world
+        world.step("look", path)
+        world.refuse("read", path)
+        contents = world.current.cache.contents
+        known = contents.get(path)
+        if known is not None and known[0] > world.now:
+            return Stream(known[1])
+        found = self._look_up(path)
+        if not isinstance(found, File):
+            raise failure(errno.EISDIR, path)
+        data = bytes(found.data)
+        until = world.kept_until()
+        if found.node != world.current.node:
+            if world.now - found.born < SHORT_FOR and world.happens(world.weather.short):
+                data = data[: world.chance.randrange(len(data) + 1)]
+                until = world.now + SHORT_FOR
+            found.seen = max(found.seen, len(data))
+        if until:
+            contents[path] = until, data
+        return Stream(data)
+
+    # --- changing -------------------------------------------------------------------------------
+
+    def _change(self, kind: str, path: str, action: Callable[[], object]) -> None:
+        """Do `action`, or fail, or do it and fail; where it was done the node forgets what it knew of the path."""
+        world = self.world
+        world.step(kind, path)
+        world.refuse(kind, path)
+        action()
+        if world.weather.metadata_is_safe:
+            self.server.parent(path)[0].sync()
+        number = world.lost_reply(kind)
+        if number is not None:
+            raise failure(number, path)
+        world.current.cache.changed(path)
+
+    def open(self, path: str, flags: int, mode: int = 0o777) -> int:
+        world = self.world
+        what: File | Folder | None
+        if flags & os.O_CREAT:
+            world.step("create", path)
+            what = None if flags & os.O_EXCL else self.server.find(path)
+            if what is None:
+                world.refuse("create", path)
+                what = self.server.create(path, world.current.node, world.now)
+                world.current.cache.changed(path)
+                if world.weather.metadata_is_safe:
+                    self.server.parent(path)[0].sync()
+        else:
+            world.step("look", path)
+            what = self._look_up(path)
+        return world.current.opened(Opened(path, what, bool(flags & os.O_APPEND)))
+
+    def close(self, fd: int) -> None:
+        world = self.world
+        if not world.current.killed:
+            world.current.files.pop(fd)
+
+    def _put(self, path: str, file: File, data: bytes, place: int) -> None:
+        world = self.world
+        world.current.cache.changed(path)
+        file.data[place : place + len(data)] = data
+        file.born = world.now
+        file.node = world.current.node
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        world = self.world
+        opened = world.current.files[fd]
+        assert isinstance(opened.what, File)
+        text = bytes(data)
+        part = text[: world.chance.randrange(len(text) + 1)]
+        try:
+            world.step("write", opened.path)
+            world.refuse("write", opened.path)
+        except BaseException:
+            # a full disk takes a part, and so does one that is killed
+            self._put(opened.path, opened.what, part, len(opened.what.data))
+            raise
+        self._put(opened.path, opened.what, text, len(opened.what.data))
+        return len(text)
+
+    def pwrite(self, fd: int, data: bytes, place: int) -> int:
+        world = self.world
+        opened = world.current.files[fd]
+        world.step("write", opened.path)
+        world.refuse("write", opened.path)
+        self._put(opened.path, opened.what, bytes(data), place)
+        return len(data)
+
+    def ftruncate(self, fd: int, size: int) -> None:
+        self.world.step("write", "")
+        opened = self.world.current.files[fd]
+        del opened.what.data[size:]
+
+    def fsync(self, fd: int) -> None:
+        world = self.world
+        opened = world.current.files[fd]
+        world.step("fsync", opened.path)
+        try:
+            world.refuse("fsync", opened.path)
+        except OSError:
+            if isinstance(opened.what, File):
+                opened.what.sync_failed()
+            raise
+        opened.what.sync()
+
+    def link(self, source: str, target: str) -> None:
+        world = self.world
+        world.step("link", target)
+        if world.postponed(source, target):
+            raise failure(errno.ETIMEDOUT, target)
+        world.refuse("link", target)
+        if self.server.find(target) is not None and world.lies(target):
+            return
+        world.link(source, target)
+        number = world.lost_reply("link")
+        if number is not None:
+            raise failure(number, target)
+        world.current.cache.changed(target)
+
+    def unlink(self, path: str) -> None:
+        self._change("unlink", path, lambda: self.world.unlink(path))
+
+    def rename(self, source: str, target: str) -> None:
+        self._change("rename", target, lambda: self.server.rename(source, target))
+        self.world.current.cache.changed(source)
+
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        self._change("mkdir", path, lambda: self.server.mkdir(path))
+
+    def rmdir(self, path: str) -> None:
+        self._change("rmdir", path, lambda: self.server.rmdir(path))
+
+    def makedirs(self, path: str, mode: int = 0o777, exist_ok: bool = False) -> None:
+        folder = ""
+        for name in path.strip("/").split("/"):
+            folder += "/" + name
+            if not isinstance(self.server.find(folder), Folder):
+                try:
+                    self.mkdir(folder)
+                except FileExistsError:
+                    pass
+
+
+@contextmanager
+def installed(world: World) -> Iterator[None]:
+    """Give the product's modules the simulated system in place of the real one."""
+    from taskfarmer import durable
+    from taskfarmer.ledger import commits, epochs, farmfile, ledger, liveness, making, results
+
+    system = System(world)
+    clock = SimpleNamespace(monotonic=lambda: world.now, time=lambda: world.now, sleep=world.sleep)
+    names = {
+        "os": system,
+        "open": system.open_stream,
+        "time": clock,
+        "random": world.chance,
+        "secrets": SimpleNamespace(token_hex=lambda count: f"{world.chance.getrandbits(8 * count):0{2 * count}x}"),
+        "locks": SimpleNamespace(hold_alive=lambda fd: True),
+        "FarmLock": world.lock,
+    }
+    saved: list[tuple[Any, str, Any]] = []
+    for module in (durable, commits, epochs, farmfile, ledger, liveness, making, results):
+        for name, stand_in in names.items():
+            if name in vars(module) or (name == "open" and module is durable):
+                saved.append((module, name, vars(module).get(name)))
+                setattr(module, name, stand_in)
+    try:
+        yield
+    finally:
+        for module, name, real in saved:
+            if real is None:
+                delattr(module, name)
+            else:
+                setattr(module, name, real)

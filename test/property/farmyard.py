@@ -1,0 +1,248 @@
+"""A simulated farm with everything that can happen to it, and its end: a clean farmer ends the list."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from random import Random
+
+from actors import LEASE, Actor, Deleter, Farmer, Founder, Verb, retry, retry_some
+from clients import Cache, installed
+from oracle import Oracle, Wrong, demand, sealed
+from server import File
+from world import Weather, World, weather_of
+
+NODES = ("n0", "n1", "n2")
+
+
+class Farmyard(World):
+    """Events come from outside: from a state machine of Hypothesis, or from a seed."""
+
+    path = "/work/farm"
+
+    def __init__(self, weather: Weather) -> None:
+        super().__init__(weather)
+        self.server.mkdir("/work")
+        self.server.root.sync()
+        self.tasks = 12
+        self.ending = False
+        self.troubled = bool(weather.refused or weather.lost or weather.late)
+        self.gone: set[str] = set()
+        self.farewells: set[str] = set()
+        self.made_anew = 0.0
+        self.oracle = Oracle(self.server, self.path)
+
+    def found(self) -> None:
+        """Two processes make the farm at once."""
+        founders: list[Actor] = [Founder(self, f"founder{node}", NODES[node]) for node in (0, 1)]
+        self.processes += founders
+        self._finish(founders)
+
+    def begin_anew(self) -> None:
+        """The farm was deleted: a farm of another name comes to be in its place."""
+        self.server.parent(self.path)[0].sync()
+        self.oracle = Oracle(self.server, self.path)
+        self.processes.append(Founder(self, "founder", "n1"))
+
+    # --- what the server tells the oracle -----------------------------------------------------------
+
+    def link(self, source: str, target: str) -> File:
+        file = super().link(source, target)
+        if target == self.path + "/farm.json":
+            self.oracle.named(file)
+            self.made_anew = self.now
+        elif target.rpartition("/")[2].isdigit():
+            self.oracle.committed(target, file)
+        return file
+
+    def unlink(self, path: str) -> None:
+        super().unlink(path)
+        self.oracle.unlinked(path)
+
+    def lies(self, target: str) -> bool:
+        weather = self.weather
+        if weather.stale or weather.refused or weather.lost or weather.late:
+            return False
+        there = self.server.find(target)
+        if not target.rpartition("/")[2].isdigit() or not isinstance(there, File) or not super().lies(target):
+            return False
+        me = self.current
+        if not isinstance(me, Actor) or sealed(bytes(there.data))["by"][0].startswith(me.name):
+            return False
+        me.lied_to = True
+        return True
+
+    def seems_dead(self, name: str) -> bool:
+        if self.ending or name in self.farewells:
+            return name in self.farewells
+        for one in self.farmers():
+            if one.name == name and not one.killed:
+                return self.now - one.beaten > LEASE or self.chance.random() < 0.02
+        return self.chance.random() < 0.3
+
+    # --- events ---------------------------------------------------------------------------------------
+
+    def farmers(self) -> list[Farmer]:
+        return [one for one in self.processes if isinstance(one, Farmer) and not one.done]
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is a farm that nobody deletes."""
+        return bool(self.oracle.moments) and self.oracle.farm not in self.gone
+
+    def _begin(self, actor: Actor) -> None:
+        self.processes = [one for one in self.processes if not one.done]
+        if self.whole:
+            self.processes.append(actor)
+
+    def _name(self) -> str:
+        return f"host-{self.number()}-{self.chance.getrandbits(32):08x}"
+
+    def farmer_starts(self, node: int) -> None:
+        if len(self.farmers()) < 6:
+            self._begin(Farmer(self, self._name(), NODES[node]))
+
+    def list_grows(self, tasks: int) -> None:
+        self.tasks += tasks
+
+    def retry(self, node: int, some: bool) -> None:
+        action = retry_some if some else retry
+        self._begin(Verb(self, f"retry-{self.chance.getrandbits(32):08x}", NODES[node], action))
+
+    def farmer_sleeps(self, which: int, seconds: float) -> None:
+        farmers = self.farmers()
+        if farmers:
+            self.pause(farmers[which % len(farmers)], seconds)
+
+    def farmer_is_killed(self, which: int) -> None:
+        farmers = self.farmers()
+        if farmers:
+            self.kill([farmers[which % len(farmers)]])
+
+    def node_crashes(self, node: int) -> None:
+        name = NODES[node]
+        self.kill([one for one in self.processes if one.node == name])
+        self.server.node_lost(name, self.chance)
+        self.caches[name] = Cache()
+
+    def power_fails(self) -> None:
+        """Everything stops, and what was not durable is gone in part."""
+        if self.whole and not any(one.immortal and not one.done for one in self.processes):
+            self.kill(self.processes)
+            self.later.clear()
+            self.caches.clear()
+            self.server.power_lost(self.chance)
+            self.oracle.power_was_lost()
+
+    def damage(self) -> str:
+        """Turn a bit of the newest revision, on the disk; its path."""
+        path = self.oracle.now.path
+        file = self.server.find(path)
+        assert isinstance(file, File)
+        file.data[self.chance.randrange(len(file.data))] ^= 1
+        return path
+
+    def disk_fills(self, full: bool) -> None:
+        self.full = full
+        self.troubled = self.troubled or full
+
+    def farm_is_deleted(self) -> None:
+        if self.whole and not self.gone:
+            self._begin(Deleter(self, "deleter", "n1"))
+            self.gone.add(self.oracle.farm)
+            self.made_anew = math.inf
+            self.troubled = True
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def end(self, ghosts: bool) -> None:
+        """A clean farmer ends the list; ghosts wake up when it has, and change nothing any more."""
+        clean = self._last_farmer(ghosts)
+        keep = [one for one in self.farmers() if one is not clean and not one.killed]
+        self._finish([clean])
+        self._finish(keep)
+        self.oracle.all_recorded_once()
+
+    def end_damaged(self) -> None:
+        """The newest revision is damaged: the clean farmer says so, by its name, and goes no further."""
+        clean = self._last_farmer(ghosts=False, damaged=True)
+        try:
+            self._finish([clean])
+        except Wrong as error:
+            demand(self.damaged + ": not what was written" in str(error), error)
+            return
+        demand(False, "a farmer went on from before a damaged revision")
+
+    def _last_farmer(self, ghosts: bool, damaged: bool = False) -> Farmer:
+        self.calm, self.full, self.ending = True, False, True
+        self.later.clear()
+        keep = [one for one in self.farmers() if ghosts and not one.killed]
+        self.kill([one for one in self.processes if one not in keep])
+        for one in keep:
+            self.pause(one, 300.0 * self.chance.random())
+        while makers := [one for one in self.processes if isinstance(one, Deleter | Founder) and not one.done]:
+            self._finish(makers)
+        if damaged:
+            self.caches.clear()
+            self.damaged = self.damage()
+        clean = Farmer(self, self._name(), "n2", clean=True)
+        self.processes.append(clean)
+        return clean
+
+    def _finish(self, processes: Sequence[Actor]) -> None:
+        for _ in range(100):
+            if all(one.done for one in processes):
+                return
+            self.run(200)
+        demand(False, "it does not come to an end:", [one.name for one in processes if not one.done])
+
+
+@contextmanager
+def farmyard(weather: Weather) -> Iterator[Farmyard]:
+    """A farm that was just made, in a world of its own; the product lives in that world meanwhile."""
+    yard = Farmyard(weather)
+    with installed(yard):
+        try:
+            yard.found()
+            yield yard
+        finally:
+            yard.close()
+
+
+def history(seed: int, weather: Weather | None = None) -> Farmyard:
+    """One run whose events come from the seed. Raises what is wrong."""
+    with farmyard(weather or weather_of(seed)) as yard:
+        chance = Random(~seed)
+        for _ in range(chance.randint(1, 3)):
+            yard.farmer_starts(chance.randrange(3))
+        for _ in range(chance.randint(5, 25)):
+            event(yard, chance)
+            yard.run(chance.choice((10, 50, 200, 400)))
+        if chance.random() < 0.05:
+            yard.end_damaged()
+        else:
+            yard.end(ghosts=chance.random() < 0.5)
+    return yard
+
+
+def event(yard: Farmyard, chance: Random) -> None:
+    drawn = chance.randrange(100)
+    if drawn < 30:
+        yard.farmer_starts(chance.randrange(3))
+    elif drawn < 45:
+        yard.farmer_sleeps(chance.randrange(9), chance.choice((1.0, 15.0, 40.0, 80.0)))
+    elif drawn < 55:
+        yard.farmer_is_killed(chance.randrange(9))
+    elif drawn < 65:
+        yard.retry(chance.randrange(3), chance.random() < 0.5)
+    elif drawn < 75:
+        yard.list_grows(chance.randint(1, 9))
+    elif drawn < 81:
+        yard.node_crashes(chance.randrange(3))
+    elif drawn < 87:
+        yard.power_fails()
+    elif drawn < 94:
+        yard.disk_fills(not yard.full)
+    elif drawn < 97:
+        yard.farm_is_deleted()

@@ -1,0 +1,145 @@
+"""Locks in scratch space, where everybody may put what they like: nothing there is followed, changed or waited for."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from users import GROUP, PLANTS, VICTIM, Plant, User, close_held, held_file, look, planted
+
+
+def lock_of(user: User) -> str | None:
+    found: str | None = json.loads((user.workdir / "farm.json").read_text())["lock"]
+    return found
+
+
+def test_the_lock_lies_in_a_folder_that_nobody_else_may_enter(user: User) -> None:
+    done = user.run(umask=0, SCRATCH=str(user.scratch))
+    assert (done.status, done.lines_with("warning")) == (0, []), done.said
+    found = os.lstat(user.private)
+    assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o700, VICTIM)
+    lock = Path(str(lock_of(user)))
+    assert lock.parent == user.private
+    assert stat.S_IMODE(os.lstat(lock).st_mode) == 0o600
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_what_another_user_put_in_place_of_the_folder_is_not_used(user: User, plant: Plant) -> None:
+    there = planted(plant, user.private, user)
+    before = user.belongings()
+    done = user.run(SCRATCH=str(user.scratch))
+    assert done.status == 0, done.said
+    assert len(done.lines_with("warning")) == len(done.lines_with(f"SCRATCH={user.scratch}: no private folder")) == 1
+    assert lock_of(user) is None
+    assert (look(user.private), user.belongings()) == (there, before)
+    assert os.listdir(user.scratch) == [user.private.name]
+
+
+@pytest.mark.parametrize("plant", PLANTS[::3], ids=lambda plant: plant.__name__)
+def test_a_lock_dir_where_another_user_did_so_is_refused(user: User, plant: Plant) -> None:
+    there = planted(plant, user.private, user)
+    before = user.belongings()
+    done = user.run("--lock-dir", user.scratch)
+    assert (done.status, len(done.said.splitlines())) == (2, 1)
+    assert f"--lock-dir {user.scratch}: not a directory in which a private folder can be made" in done.said
+    assert not user.workdir.exists()
+    assert (look(user.private), user.belongings()) == (there, before)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o701])
+def test_a_folder_of_the_users_own_that_others_may_enter_is_not_used(user: User, mode: int) -> None:
+    user.private.mkdir()
+    user.private.chmod(mode)
+    os.chown(user.private, VICTIM, VICTIM)
+    done = user.run(SCRATCH=str(user.scratch))
+    assert (done.status, len(done.lines_with("no private folder"))) == (0, 1), done.said
+    assert list(user.private.iterdir()) == []
+
+
+def test_scratch_space_in_which_everybody_may_rename_everything_is_not_used(user: User) -> None:
+    user.scratch.chmod(0o777)
+    done = user.run("--lock-dir", user.scratch)
+    assert (done.status, len(done.said.splitlines())) == (2, 1)
+    done = user.run(SCRATCH=str(user.scratch))
+    assert (done.status, len(done.lines_with("no private folder"))) == (0, 1), done.said
+    assert lock_of(user) is None
+    assert os.listdir(user.scratch) == []
+
+
+@pytest.fixture
+def exchanged(farmed: User) -> Iterator[Path]:
+    """The folder of the farm's lock is another user's now, as its neighbours could do where there is no sticky bit."""
+    kept = farmed.private.with_name("kept")
+    farmed.private.rename(kept)
+    farmed.private.mkdir()
+    farmed.private.chmod(0o777)
+    yield Path(str(lock_of(farmed)))
+    close_held()
+    farmed.private.rename(farmed.private.with_name(f"tried-{len(os.listdir(farmed.scratch))}"))
+    kept.rename(farmed.private)
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_a_lock_that_was_exchanged_since_the_farm_was_made_is_done_without(
+    farmed: User, exchanged: Path, plant: Plant
+) -> None:
+    there = planted(plant, exchanged, farmed)
+    before = farmed.belongings()
+    farmed.append()
+    done = farmed.run()
+    assert done.status == 0, done.said
+    assert len(done.lines_with("warning")) == len(done.lines_with(f"{exchanged}: not in a folder of yours alone")) == 1
+    assert (look(exchanged), farmed.belongings()) == (there, before)
+
+
+@pytest.mark.parametrize("plant", PLANTS[:3], ids=lambda plant: plant.__name__)
+def test_a_folder_that_was_exchanged_for_something_else_is_not_followed(farmed: User, plant: Plant) -> None:
+    kept = farmed.private.with_name("kept")
+    farmed.private.rename(kept)
+    try:
+        there = planted(plant, farmed.private, farmed)
+        before = farmed.belongings()
+        farmed.append()
+        done = farmed.run()
+        assert (done.status, len(done.lines_with("without the lock"))) == (0, 1), done.said
+        assert (look(farmed.private), farmed.belongings()) == (there, before)
+    finally:
+        farmed.private.rename(farmed.private.with_name(f"tried-{len(os.listdir(farmed.scratch))}"))
+        kept.rename(farmed.private)
+
+
+@pytest.fixture(scope="module")
+def shared(farmed: User) -> User:
+    """The same user with a farm whose lock is in the work directory, where a group may write."""
+    shared = copy.copy(farmed)
+    shared.workdir = farmed.home / "shared"
+    assert shared.run("-w", shared.workdir).status == 0
+    os.chown(shared.workdir, VICTIM, GROUP)
+    shared.workdir.chmod(0o775)
+    return shared
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [pytest.param(one, marks=[pytest.mark.campaign] if one is held_file else []) for one in PLANTS],
+    ids=lambda plant: plant.__name__,
+)
+def test_what_one_of_the_group_put_in_place_of_the_lock_of_a_work_directory_harms_nobody(
+    shared: User, plant: Plant
+) -> None:
+    """One that is held is waited for, which the campaign proves."""
+    lock = shared.workdir / "lock"
+    lock.rename(shared.workdir / f"lock-{len(os.listdir(shared.workdir))}")
+    there = planted(plant, lock, shared, GROUP)
+    before = shared.belongings()
+    shared.append()
+    done = shared.run("-w", shared.workdir)
+    assert done.status == 0, done.said
+    if plant is not held_file:
+        assert len(done.lines_with("this farmer works without the lock")) == 1, done.said
+    assert (look(lock), shared.belongings()) == (there, before)

@@ -1,0 +1,103 @@
+"""A GlusterFS volume on this machine alone: its daemons live in a network of their own, so no port is taken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from farming import eventually, lives, need, send, unmount
+
+ADDRESS = "192.0.2.1"
+NAME = "fields"
+DAEMON = """
+volume management
+    type mgmt/glusterd
+    option working-directory {folder}/work
+    option run-directory {folder}/run
+    option glusterd-sockfile {folder}/run/socket
+    option transport-type socket
+end-volume
+"""
+
+
+class Volume:
+    """A volume of one brick below `folder`, mounted twice: two clients with caches of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.places = (folder / "one", folder / "two")
+        self.daemon: subprocess.Popen[bytes]
+
+    def gluster(self, *words: str) -> subprocess.CompletedProcess[str]:
+        socket, log = self.folder / "run" / "socket", self.folder / "gluster.log"
+        command = ["gluster", "--mode=script", f"--glusterd-sock={socket}", f"--log-file={log}", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    def _begin(self, *words: str) -> subprocess.Popen[bytes]:
+        with open(self.folder / "out", "ab") as out:
+            return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The daemon and its volume, until the end of the block."""
+        for name in ("work", "run", "brick"):
+            (self.folder / name).mkdir()
+        definition = self.folder / "glusterd.vol"
+        definition.write_text(DAEMON.format(folder=self.folder))
+        network = f"ip link set lo up && ip address add {ADDRESS}/32 dev lo"
+        daemon = f"exec glusterd -N --volfile={definition} -l {self.folder}/glusterd.log -p {self.folder}/run/pid"
+        self.daemon = self._begin("unshare", "--net", "sh", "-c", f"{network} && {daemon}")
+        try:
+            brick = f"{ADDRESS}:{self.folder}/brick"
+            eventually(lambda: self.gluster("volume", "list").returncode == 0, "the daemon", 20, every=0.2)
+            for words in (("create", NAME, brick, "force"), ("start", NAME)):
+                made = self.gluster("volume", *words)
+                assert made.returncode == 0, made.stdout + made.stderr
+            yield
+        finally:
+            bricks = [int(path.read_text()) for path in self.folder.glob("run/vols/*/*.pid")]
+            for pid in bricks:
+                send(pid, signal.SIGTERM)
+            self.daemon.terminate()
+            self.daemon.wait(20)
+            eventually(lambda: not any(map(lives, bricks)), "the end of the brick", 20)
+
+    @contextmanager
+    def mounted(self, point: Path) -> Iterator[None]:
+        """One client's mount."""
+        point.mkdir()
+        words = [f"--volfile-server={ADDRESS}", f"--volfile-id={NAME}", f"--log-file={point}.log", str(point)]
+        network = f"--net=/proc/{self.daemon.pid}/ns/net"
+        client = self._begin("nsenter", network, "glusterfs", "--no-daemon", *words)
+        try:
+            eventually(lambda: os.path.ismount(point) and os.access(point, os.W_OK), f"the mount {point}", 20)
+            yield
+        finally:
+            unmount(point)
+            try:
+                client.wait(20)
+            except subprocess.TimeoutExpired:
+                client.kill()
+                client.wait(20)
+
+
+@contextmanager
+def glusterfs(folder: Path) -> Iterator[Volume]:
+    """A volume with its two mounts; all of its processes have ended afterwards."""
+    need(os.getuid() == 0, "GlusterFS needs root")
+    need(shutil.which("glusterd") and shutil.which("gluster"), "glusterfs-server is not installed")
+    need(shutil.which("ip") and shutil.which("nsenter"), "iproute2 or util-linux is not installed")
+    need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")
+    alone = subprocess.run(["unshare", "--net", "ip", "link", "set", "lo", "up"], capture_output=True, text=True)
+    need(alone.returncode == 0, f"no network namespace can be had: {alone.stderr.strip()}")
+    volume = Volume(folder)
+    with ExitStack() as stack:
+        stack.enter_context(volume.running())
+        for point in volume.places:
+            stack.enter_context(volume.mounted(point))
+        yield volume

@@ -1,0 +1,409 @@
+"""What a storm is: farmers come and go by violence, the list grows, views are harmed, failed tasks are tried again.
+
+What happens when is drawn from a seed. Half of the farmers are nodes by their own account: a host name and a
+pid namespace each, so that only silence tells that they are dead.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from checker import ENDED, Problem, Report, check, newest, sealed
+from farming import TEST, Farmer, Field
+
+LEASE = 2.0
+EPOCH_LENGTH = 4
+EPOCHS_ASLEEP = 3
+VIEWS = ("toprocess", "finished", "failed", "timeline.json", "views.json")
+KINDS = {"kill": 5, "kill tree": 2, "stop": 2, "sleep": 1, "interrupt": 2, "harm": 2, "retry": 1}
+"""What may happen, and how often. `stop` is of the farmer alone, for a while; `sleep` of all its processes,
+until it was expelled and the epochs that it knew are gone; `interrupt` is SIGUSR1; `harm` is of a view."""
+ALLOWED = (0, 1, 74, 75, -signal.SIGKILL, 128 + signal.SIGKILL, -signal.SIGUSR1, 128 + signal.SIGUSR1)
+
+
+def nodes_can_be_had() -> bool:
+    words = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "hostname", "somewhere"]
+    return bool(shutil.which("unshare")) and subprocess.run(words, capture_output=True).returncode == 0
+
+
+def fails_until(task: int) -> int:
+    """How many attempts at a task fail: none but for some."""
+    return 1 + task % 3 if task % 19 == 7 else 0
+
+
+def command(ran: Path, task: int) -> str:
+    """Append the attempt to `ran/<ID>`, last a little, and end as `fails_until` has it."""
+    words = f"echo $TASKFARMER_ATTEMPT >> {ran}/{task}"
+    if task % 4:
+        words += f"; sleep 0.{task % 4}"
+    if fails_until(task):
+        words += f"; test $TASKFARMER_ATTEMPT -gt {fails_until(task)}"
+    return words
+
+
+def state_of(workdir: Path) -> dict[str, Any] | None:
+    """The newest state; None where it cannot be read while files come and go."""
+    try:
+        return newest(workdir, sealed(workdir / "farm.json")["farm"], Report())
+    except (OSError, Problem):
+        return None
+
+
+def epoch_number(name: str) -> int:
+    return int(name.partition("-")[0])
+
+
+def counted(workdir: Path, state: dict[str, Any], name: str) -> int:
+    """How many bytes of the journal of a farmer that is gone count."""
+    if name in state["departed"]:
+        return int(state["departed"][name])
+    return next((int(path.suffix[1:]) for path in (workdir / "results").glob(f"{name}.*")), 0)
+
+
+# --- harm that is done to a view --------------------------------------------------------------------
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def shorten(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def spoil(path: Path) -> None:
+    path.write_bytes(b"\0\xff garbage\n" * random.randrange(1, 999))
+
+
+def lengthen(path: Path) -> None:
+    with open(path, "ab") as file:
+        file.write(b"77 echo written by hand\n")
+
+
+HARMS: tuple[Callable[[Path], None], ...] = (delete, shorten, spoil, lengthen)
+
+
+@dataclass
+class Ghost:
+    """A farmer that sleeps: its name in the ledger, the epoch that it knew, and what counts of its results."""
+
+    farmer: Farmer
+    name: str
+    epoch: int
+    counted: int = 0
+
+
+@dataclass
+class Storm:
+    """Storm over a field, until `seconds` are over and `kills` farmers were killed. Farmers use `places` in turn."""
+
+    field: Field
+    places: tuple[Path, ...]
+    seed: int
+    tasks: int
+    seconds: float = 0.0
+    kills: int = 0
+    farmers: int = 8
+    rate: float = 3.0
+    limit: float = 900.0
+    running: list[Farmer] = field(default_factory=list)
+    stopped: list[tuple[float, Farmer]] = field(default_factory=list)
+    asleep: list[Ghost] = field(default_factory=list)
+    woken: list[Ghost] = field(default_factory=list)
+    did: Counter[str] = field(default_factory=Counter)
+    exits: Counter[int] = field(default_factory=Counter)
+    retried: int = 0
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.nodes = nodes_can_be_had()
+        self.started = self.nodes_started = 0
+        self.listed = 0
+        self.retrying: subprocess.Popen[str] | None = None
+        self.begin = time.monotonic()
+        self.raged = 0.0
+        self.given = 0
+        self.next_look = 0.0
+        self.grow(self.tasks * 2 // 5)
+        # each kind once, the one that takes longest before the others, and then as it comes
+        others = [kind for kind in KINDS if kind != "sleep"]
+        self.first = ["sleep", *self.random.sample(others, len(others))]
+
+    # --- what happens --------------------------------------------------------------------------
+
+    def start(self, *options: object) -> Farmer:
+        number, self.started = self.started, self.started + 1
+        node = f"node{number}" if self.nodes and number // len(self.places) % 2 else None
+        self.nodes_started += node is not None
+        through = self.places[number % len(self.places)]
+        words = ("--proc", 2, "--lease", LEASE, "--epoch-length", EPOCH_LENGTH, "--grace", 1, "--verbose", *options)
+        return self.field.start(*words, node=node, through=through)
+
+    def grow(self, to: int) -> None:
+        """Append lines to the list, until it has `to` of them."""
+        with open(self.field.list, "ab", buffering=0) as file:
+            for task in range(self.listed, to):
+                file.write(b"%s\n" % command(self.field.ran, task).encode())
+        self.listed = to
+
+    def strike(self, kind: str, farmer: Farmer) -> bool:
+        """Let something happen; False where it cannot happen now."""
+        if kind == "kill":
+            farmer.signal(signal.SIGKILL)
+        elif kind == "kill tree":
+            farmer.kill_tree()
+        elif kind == "interrupt":
+            farmer.signal(signal.SIGUSR1)
+        elif kind == "stop":
+            farmer.signal(signal.SIGSTOP)
+            self.stopped.append((time.monotonic() + LEASE * self.random.uniform(0.5, 4.0), farmer))
+        elif kind == "sleep":
+            return len(self.asleep) < 2 and self.progress < 1 and self.put_to_sleep(farmer)
+        elif kind == "harm":
+            return self.harm(self.random.choice(VIEWS), self.random.choice(HARMS))
+        else:
+            return self.retry()
+        return True
+
+    def put_to_sleep(self, farmer: Farmer) -> bool:
+        """Stop all processes of a farmer that holds tasks."""
+        host = farmer.node or re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname().split(".")[0])[:32]
+        prefix = f"{host}-" if farmer.node else f"{host}-{farmer.pid}-"
+        farmer.stop_tree()
+        state = state_of(self.field.workdir)
+        for name, entry in state["farmers"].items() if state else ():
+            if name.startswith(prefix) and entry[1]:
+                self.asleep.append(Ghost(farmer, name, epoch_number(state["epoch"])))
+                return True
+        farmer.continue_tree()
+        return False
+
+    def harm(self, view: str, how: Callable[[Path], None]) -> bool:
+        try:
+            how(self.field.workdir / view)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def retry(self) -> bool:
+        """Begin `taskfarmer retry --failed`, beside everything else."""
+        if self.retrying is not None or not (self.field.workdir / "farm.json").exists():
+            return False
+        workdir = self.random.choice(self.places) / self.field.workdir.name
+        words = [sys.executable, "-m", "taskfarmer", "retry", str(workdir), "--failed"]
+        environment = {**os.environ, "PYTHONPATH": str(TEST.parent)}
+        self.retrying = subprocess.Popen(
+            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.field.folder
+        )
+        return True
+
+    def finish_retry(self) -> int:
+        """Wait for the end of the retry; how many tasks are to run again."""
+        assert self.retrying is not None
+        said, _ = self.retrying.communicate(timeout=120)
+        status, self.retrying = self.retrying.returncode, None
+        assert status == 0, said
+        match = re.match(r"(\d+) tasks? (?:is|are) unprocessed again", said)
+        assert match or said.startswith("no task of this farm failed"), said
+        count = int(match[1]) if match else 0
+        self.retried += count
+        return count
+
+    # --- its course ----------------------------------------------------------------------------
+
+    @property
+    def killed(self) -> int:
+        return self.did["kill"] + self.did["kill tree"]
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1."""
+        passed = (time.monotonic() - self.begin) / self.seconds if self.seconds else 1.0
+        return min(1.0, passed, self.killed / self.kills if self.kills else 1.0)
+
+    @property
+    def in_step(self) -> bool:
+        """Whether farmers were not killed faster than tasks were given out: a storm over a list, not before it."""
+        return not self.kills or self.killed / self.kills <= self.given / self.tasks + 0.05
+
+    @property
+    def over(self) -> bool:
+        return self.progress >= 1 and not (self.asleep or self.first or self.listed < self.tasks)
+
+    def rage(self) -> None:
+        while not self.over:
+            self.raged = time.monotonic() - self.begin
+            assert time.monotonic() - self.begin < self.limit, f"no end of the storm: {self.did} {self.asleep}"
+            self.reap()
+            while len(self.running) < self.farmers:
+                self.running.append(self.start())
+            self.wake()
+            if self.retrying is not None and self.retrying.poll() is not None:
+                self.finish_retry()
+            self.feed()
+            busy = [farmer for _, farmer in self.stopped] + [ghost.farmer for ghost in (*self.asleep, *self.woken)]
+            # mostly those that have begun to work, and say so
+            awake = [
+                farmer
+                for farmer in self.running
+                if farmer not in busy and farmer.pid and (farmer.said or self.random.random() < 0.1)
+            ]
+            if awake and self.in_step:
+                self.happen(self.random.choice(awake))
+            # what happens is spread over time; nothing waits for it
+            time.sleep(self.random.expovariate(self.rate))
+
+    def feed(self) -> None:
+        """Let the list grow along with the storm, and further where little is left of it: nobody stays without work."""
+        wanted = int(self.tasks * (0.4 + 0.6 * self.progress))
+        step = max(1, self.tasks // 25)
+        if time.monotonic() >= self.next_look:
+            self.next_look = time.monotonic() + 0.5
+            state = state_of(self.field.workdir)
+            if state is not None:
+                self.given = sum(segment["next"] for segment in state["segments"])
+                left = sum(segment["tasks"] for segment in state["segments"]) - self.given
+                if left < 4 * self.farmers:
+                    wanted = max(wanted, self.listed + step)
+        if wanted - self.listed >= step or (self.progress >= 1 and wanted > self.listed):
+            self.grow(wanted)
+            self.did["growth"] += 1
+
+    def happen(self, farmer: Farmer) -> None:
+        kind = self.first[0] if self.first else self.random.choices([*KINDS], [*KINDS.values()])[0]
+        if self.strike(kind, farmer):
+            self.did[kind] += 1
+            self.first = self.first[1:]
+        elif self.first:
+            self.first.append(self.first.pop(0))
+
+    def reap(self) -> None:
+        for farmer in [farmer for farmer in self.running if farmer.ended]:
+            self.running.remove(farmer)
+            self.exits[farmer.process.returncode] += 1
+
+    def wake(self, everybody: bool = False) -> None:
+        now = time.monotonic()
+        for when, farmer in list(self.stopped):
+            if everybody or now >= when:
+                farmer.signal(signal.SIGCONT)
+                self.stopped.remove((when, farmer))
+        state = state_of(self.field.workdir) if self.asleep else None
+        if state is None:
+            return
+        try:
+            oldest = min(epoch_number(path.name) for path in (self.field.workdir / "ledger").glob("*-*"))
+        except OSError:
+            return
+        for ghost in list(self.asleep):
+            if ghost.name not in state["farmers"] and oldest >= ghost.epoch + EPOCHS_ASLEEP:
+                ghost.counted = counted(self.field.workdir, state, ghost.name)
+                self.asleep.remove(ghost)
+                self.woken.append(ghost)
+                ghost.farmer.continue_tree()
+
+    def calm(self) -> Farmer:
+        """Ghosts wake, some farmers are dead without a trace, and one farmer does what is left."""
+        self.wake(everybody=True)
+        ghosts = [ghost.farmer for ghost in self.woken]
+        for number, farmer in enumerate(farmer for farmer in self.running if farmer not in ghosts):
+            if number % 2:
+                farmer.kill_tree()
+            else:
+                farmer.signal(signal.SIGUSR1)
+        for farmer in self.running:
+            farmer.wait()
+        self.reap()
+        if self.retrying is not None:
+            self.finish_retry()
+        drain = self.drain()
+        # one more round for each attempt that may fail
+        for _ in range(3):
+            if drain.process.returncode != 1 or not (self.retry() and self.finish_retry()):
+                break
+            drain = self.drain()
+        return drain
+
+    def drain(self) -> Farmer:
+        drain = self.start("--wait", "--proc", 16)
+        drain.wait(150)
+        return drain
+
+
+# --- what came of it ----------------------------------------------------------------------------------
+
+
+def twice(report: Report) -> list[int]:
+    """Tasks that ended more often than they may: once, and before that as failed, at an attempt each."""
+    ends: dict[int, list[tuple[int, str]]] = {}
+    for line in report.lines:
+        if line.outcome in ENDED:
+            ends.setdefault(line.task, []).append((line.attempt, line.outcome))
+    wrong = []
+    for task, found in ends.items():
+        *before, (_, last) = sorted(found)
+        attempts = {attempt for attempt, _ in found}
+        right = all(attempt <= fails_until(task) and outcome == "failed" for attempt, outcome in before)
+        if not right or len(attempts) < len(found) or last != "finished":
+            wrong.append(task)
+    return wrong
+
+
+def judge(storm: Storm, kind: str, drain: Farmer) -> Report:
+    """Print what happened, and compare what is recorded with what ran."""
+    folder = storm.field
+    report = check(folder.workdir, views=True, retried=True)
+    runs = {int(path.name): Counter(map(int, path.read_text().split())) for path in folder.ran.iterdir()}
+    ends = [(line.task, line.attempt) for line in report.lines if line.outcome in ENDED]
+    total = sum(sum(attempts.values()) for attempts in runs.values())
+    lost = set(range(storm.listed)) - report.finished
+    doubled = twice(report)
+    unheard = [farmer for farmer in folder.farmers if farmer.process.returncode == 74]
+    did = storm.did
+    again = (total - len(ends)) / max(1, len(ends))
+    calmed = time.monotonic() - storm.begin - storm.raged
+    print(
+        f"{kind}, seed {storm.seed}: {storm.listed} tasks, {storm.killed} kills ({did['kill tree']} of all processes), "
+        f"{did['stop']} stops, {did['sleep']} sleeps past {EPOCHS_ASLEEP} epochs, {len(unheard)} expelled alive, "
+        f"{did['interrupt']} SIGUSR1s, {did['retry']} retries of {storm.retried} tasks, {did['growth']} growths, "
+        f"{did['harm']} views harmed, {storm.started} farmers ({storm.nodes_started} nodes), "
+        f"revision {report.state.get('revision')}, {total} runs for {len(ends)} results ({again:.1%} again), "
+        f"{len(lost)} lost, {len(doubled)} twice, {storm.raged:.0f} + {calmed:.0f} s"
+    )
+    assert report.problems == [], f"{drain.process.returncode}\n{drain.said}"
+    assert (lost, doubled, drain.process.returncode) == (set(), [], 0), drain.said
+    assert report.tasks.keys() == set(range(storm.listed))
+    # each retried task has ended once more for it, and nothing else has
+    assert len(ends) - len(report.finished) == storm.retried
+    assert [end for end in ends if not runs.get(end[0], Counter())[end[1]]] == [], "recorded, and never ran"
+    assert {task: found for task, found in runs.items() if max(found.values()) > 1} == {}, "an attempt that ran twice"
+    judge_farmers(storm, report, unheard)
+    # numbers of files stay bounded however many revisions there were
+    assert len(list((folder.workdir / "ledger").glob("*/*"))) <= 4 * EPOCH_LENGTH + len(folder.farmers)
+    return report
+
+
+def judge_farmers(storm: Storm, report: Report, unheard: list[Farmer]) -> None:
+    """Whoever was taken for dead says so and has recorded nothing since; nobody ends in a way that is not foreseen."""
+    for ghost in storm.woken:
+        assert ghost.farmer.process.returncode == 74, ghost.farmer.said
+        assert counted(storm.field.workdir, report.state, ghost.name) == ghost.counted
+    for farmer in unheard:
+        assert "took this one for dead" in farmer.said, farmer.said
+    for farmer in storm.field.farmers:
+        assert farmer.process.returncode in ALLOWED, farmer.said
+        assert "Traceback" not in farmer.said, farmer.said
+    assert storm.did["sleep"] == len(storm.woken)
