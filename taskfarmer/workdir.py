@@ -88,6 +88,10 @@ class Workdir:
         return self._in("farmers", farmer + ".farewell")
 
     @property
+    def stop(self) -> str:
+        return self._in("stop")
+
+    @property
     def jobs(self) -> str:
         return self._in("jobs")
 

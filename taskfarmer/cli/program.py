@@ -29,6 +29,7 @@ VERBS = {
     "status": "status",
     "logs": "logs",
     "retry": "retry",
+    "stop": "stop",
     "runners": "runners",
     "handlers": "handlers",
     "check": "check",

@@ -1,5 +1,5 @@
 """The farmer: one loop around the ledger, the pool and the signals."""
 
-from taskfarmer.farmer.farmer import run
+from taskfarmer.farmer.run import run
 
 __all__ = ["run"]

@@ -14,23 +14,21 @@ import random
 import signal
 import time
 
-from taskfarmer import __version__, durable, policy, slurm
+from taskfarmer import durable, policy, slurm
 from taskfarmer.errors import Contended, StorageError, TaskFarmerError
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.neighbours import Neighbours
-from taskfarmer.farmer.runner import find_runner
-from taskfarmer.farmer.speech import Speech, opening, progress_of
+from taskfarmer.farmer.speech import Speech, progress_of
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import Ledger, Tidings
-from taskfarmer.ledger.liveness import Identity, introduce
+from taskfarmer.ledger.liveness import Identity
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.member import Happened
 from taskfarmer.pool.pool import Pool
 from taskfarmer.runners.base import Runner
 from taskfarmer.settings import Ending, Reporter, Settings
 from taskfarmer.signals import Signals
-from taskfarmer.views.files import edited_by_hand
 from taskfarmer.views.views import Views
 
 GROWTH_EVERY = 5.0
@@ -40,28 +38,6 @@ START_TROUBLE_FOR = 60.0
 STOPPED_PATIENCE = 10.0
 RISKY_ATTEMPT = 3
 """From this attempt on a start is written down, synced, before it happens: the task may kill its node."""
-
-
-def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
-    """Run a task list until there is nothing left to take, or a signal or the timeout ends it.
-
-    UsageError, TaskListError, ConfigError, NotAFarm and others are raised before the first task starts;
-    later ones end the tasks, and are told in the Ending.
-    """
-    begin = time.monotonic()
-    runner = find_runner(settings, reporter)
-    intake = Intake(settings, reporter, lambda: bool(signals.arrived))
-    farm = intake.open()
-    identity = introduce(settings.slots, __version__, slurm.job(os.environ))
-    ledger = Ledger(intake.workdir, farm, identity.farmer, settings.slots)
-    grown = intake.check(ledger)
-    intake.watch()
-    if grown:
-        reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
-    reporter.info(opening(settings, ledger.state))
-    for warning in (*ledger.lock.doubts(), *edited_by_hand(intake.workdir)):
-        reporter.warning(warning)
-    return Farmer(settings, reporter, signals, runner, intake, ledger, identity, begin).run()
 
 
 class Farmer:
@@ -168,12 +144,21 @@ class Farmer:
                 self._interrupts += 1
                 if self._interrupts == 2:
                     self.reporter.info("second SIGINT: killing the running tasks")
-                    self._grace = 0.0
-                    if self.pool.stopping:
-                        self.pool.stop(0.0)
+                    self._hurry()
+        if self.stopped_by is None and self.neighbours.told_to is not None:
+            self.stopped_by = f"taskfarmer {self.neighbours.told_to}"
+            self.reporter.info(f"{self.stopped_by}: ending the running tasks, giving back the rest")
+        if self.neighbours.told_to == "stop --now" and self._grace:
+            self._hurry()
         if self.stopped_by is None and self.deadline.over(now):
             self.stopped_by = self.deadline.why
             self.reporter.info(f"{self.deadline.why}: ending the running tasks, giving back the rest")
+
+    def _hurry(self) -> None:
+        """Leave the running tasks no time."""
+        self._grace = 0.0
+        if self.pool.stopping:
+            self.pool.stop(0.0, self.pool.out_of_time)
 
     def _pause(self, now: float) -> float:
         """Seconds until something is due; workers and signals end a pause early."""
@@ -266,13 +251,11 @@ class Farmer:
         exchanges = self.exchanges
         if exchanges.exhausted:
             self._grow(now)
-        if self.pool.outstanding:
+        if self.pool.outstanding or (self.pool.queued and not exchanges.trouble):
             return False
         if exchanges.trouble:
             if now - exchanges.trouble_since > TROUBLE_FOR:
                 self._die(exchanges.trouble)
-            return False
-        if self.pool.queued:
             return False
         if not exchanges.exhausted or not self.ledger.told_everything:
             exchanges.make(max(1, exchanges.wants()))
@@ -364,6 +347,7 @@ class Farmer:
             if now - begin > self._patience():
                 self._die(self.exchanges.trouble)
                 return False
+            self.neighbours.show([])  # whoever watches us must not take our patience for our death
             time.sleep(0.5)
         return True
 

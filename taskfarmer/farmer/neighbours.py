@@ -16,6 +16,7 @@ from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.liveness import Identity, Presence, Watch, identity_of, process_start
 from taskfarmer.ledger.state import State
+from taskfarmer.ledger.stops import told_to_stop
 from taskfarmer.pool.processes import STUCK_AFTER
 from taskfarmer.settings import Reporter, Settings
 
@@ -35,6 +36,7 @@ class Neighbours:
         self.jobs = slurm.Jobs(os.environ)
         self.presence: Presence | None = None
         self.next_beat = 0.0
+        self.told_to: str | None = None
         self._last_beat = 0.0
         self._killed_since: float | None = None
         self._told: set[str] = set()
@@ -66,8 +68,9 @@ class Neighbours:
         self.expel(self.watch.successors(self.ledger.state.farmers, count))
 
     def show(self, running: list[list[int]], sync: bool = False) -> None:
-        """Write a heartbeat; `sync` where it must be on the disk before something happens."""
+        """Write a heartbeat, `sync` where it must be on the disk before something happens; see if we are to stop."""
         assert self.presence is not None
+        self.told_to = told_to_stop(self.workdir, self.identity.farmer)
         try:
             self.presence.beat(running, sync=sync)
         except OSError as error:

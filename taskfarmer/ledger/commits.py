@@ -213,6 +213,8 @@ class Commits:
                     return state  # an earlier try won, although its reply was lost
                 wanted = change(state)
                 if wanted is state:
+                    if self.uncertain:  # perhaps it was us who did it
+                        self.make_durable(state)
                     return state
                 won = self._try(state, wanted, by, seq)
                 self.exclusive += 0.3 * (time.monotonic() - start - self.exclusive)
@@ -260,7 +262,8 @@ class Commits:
             if not linked:
                 self._drop(fresh)
             if error.errno not in _GONE:
-                raise StorageError(f"{error.filename or self.workdir.ledger}: {error.strerror}; nothing was committed") from error
+                where = error.filename or self.workdir.ledger
+                raise StorageError(f"{where}: {error.strerror}; nothing was committed") from error
             won = None
             self.check_farm()
         if not isinstance(won, State):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from farming import eventually, lives, need, send, tree
+from farming import children, eventually, lives, need, send, tree
 from farms import Farm, Farmer
 
 # libfaketime 0.9 takes an absolute time of the monotonic clock for one of the clock that it fakes, and refuses it
@@ -87,6 +87,11 @@ class Cluster:
         before = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", *inner]
         self.nodes[name] = self.farm.start(*options, before=before, environment=environment)
         return self.nodes[name]
+
+    def farmer_of(self, name: str) -> int:
+        """The pid of a node's farmer, as we see it; 0 where it is gone."""
+        first = children(self.nodes[name].pid)
+        return next(iter(children(first[0])), 0) if first else 0
 
     def beats(self, workdir: Path | None = None) -> dict[str, int]:
         """The heartbeat of each farmer, by its node."""

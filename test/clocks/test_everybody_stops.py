@@ -15,8 +15,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from farming import eventually, need, send
+from farming import children, eventually, need, send
 from nodes import Cluster, in_random_order, still
+from scenes import full
 
 NODES = ("first", "second", "third")
 LEASE = 2.0
@@ -111,3 +112,30 @@ def test_a_file_system_that_hung_for_everybody_for_longer_than_the_lease_expels_
 @pytest.mark.parametrize("seed", range(20, 22))
 def test_a_file_system_that_hangs_again_and_again_expels_nobody(cluster: Cluster, seed: int) -> None:
     the_file_system_hangs(cluster, rounds=12, seed=seed)
+
+
+def test_a_farmer_that_waits_for_room_to_give_its_tasks_back_shows_that_it_lives(cluster: Cluster) -> None:
+    """It was stopped on a full disk: who watches it must not take its patience for its death."""
+    farm = cluster.farm
+    farm.workdir.mkdir()
+    disk = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(farm.workdir)]
+    need(not subprocess.run(disk).returncode, "no tmpfs can be mounted")
+    try:
+        farm.write(*[cluster.staying()] * 6)
+        for name in ("leaving", "staying"):
+            cluster.start(name, "-n", 3, "--grace", 1, "--lease", LEASE)
+        farm.wait_for_tasks(*range(6))
+        cluster.live_on(0.1)
+        with full(farm.workdir):
+            send(cluster.farmer_of("leaving"), signal.SIGUSR1)
+            eventually(lambda: not children(cluster.farmer_of("leaving")), "its workers are gone")
+            cluster.live_on(1.2)
+        assert cluster.nodes["leaving"].wait() == 75, cluster.said()
+        assert "dead" not in cluster.said()
+        cluster.go.touch()
+        assert cluster.nodes["staying"].wait() == 0, cluster.said()
+        report = farm.check()
+        assert sorted(report.attempts.values()) == [1, 1, 1, 2, 2, 2]
+    finally:
+        cluster.close()
+        subprocess.run(["umount", "-l", str(farm.workdir)], check=True)

@@ -6,8 +6,11 @@ import fcntl
 import os
 import signal
 import subprocess
+import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -261,3 +264,28 @@ class Scene:
         if (self.farm.workdir).is_mount():
             subprocess.run(["umount", "-l", str(self.farm.workdir)], check=True)
         self.farm.close()
+
+
+@contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """Fill a disk, and keep it full inside the block: whatever is freed is taken at once."""
+    over, filled = threading.Event(), threading.Event()
+
+    def fill() -> None:
+        with open(disk / "filling", "ab", buffering=0) as file:
+            while not over.is_set():
+                try:
+                    file.write(bytes(4096))
+                except OSError:
+                    filled.set()
+                    over.wait(0.001)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        assert filled.wait(30)
+        yield
+    finally:
+        over.set()
+        thread.join()
+        (disk / "filling").unlink()

@@ -40,7 +40,7 @@ class Farmyard(World):
         self._finish(founders)
 
     def begin_anew(self) -> None:
-        """The farm was deleted: a farm of another name comes to be in its place."""
+        """There is no farm any more: one of another name comes to be in its place."""
         self.server.parent(self.path)[0].sync()
         self.oracle = Oracle(self.server, self.path)
         self.processes.append(Founder(self, "founder", "n1"))
@@ -133,7 +133,11 @@ class Farmyard(World):
             self.later.clear()
             self.caches.clear()
             self.server.power_lost(self.chance)
-            self.oracle.power_was_lost()
+            if self.server.find(self.path + "/farm.json") is None:
+                demand(not self.oracle.confirmed, "farm.json is gone, and the farm was in use")
+                self.begin_anew()
+            else:
+                self.oracle.power_was_lost()
 
     def damage(self) -> str:
         """Turn a bit of the newest revision, on the disk; its path."""

@@ -1,0 +1,39 @@
+"""How a farmer comes to its farm: the list is checked or taken in, and nothing has begun yet."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from taskfarmer import __version__, slurm
+from taskfarmer.farmer.farmer import Farmer
+from taskfarmer.farmer.runner import find_runner
+from taskfarmer.farmer.speech import opening
+from taskfarmer.intake import Intake
+from taskfarmer.ledger.ledger import Ledger
+from taskfarmer.ledger.liveness import introduce
+from taskfarmer.settings import Ending, Reporter, Settings
+from taskfarmer.signals import Signals
+from taskfarmer.views.files import edited_by_hand
+
+
+def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
+    """Run a task list until there is nothing left to take, or a signal or the timeout ends it.
+
+    UsageError, TaskListError, ConfigError, NotAFarm and others are raised before the first task starts;
+    later ones end the tasks, and are told in the Ending.
+    """
+    begin = time.monotonic()
+    runner = find_runner(settings, reporter)
+    intake = Intake(settings, reporter, lambda: bool(signals.arrived))
+    farm = intake.open()
+    identity = introduce(settings.slots, __version__, slurm.job(os.environ))
+    ledger = Ledger(intake.workdir, farm, identity.farmer, settings.slots)
+    grown = intake.check(ledger)
+    intake.watch()
+    if grown:
+        reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
+    reporter.info(opening(settings, ledger.state))
+    for warning in (*ledger.lock.doubts(), *edited_by_hand(intake.workdir)):
+        reporter.warning(warning)
+    return Farmer(settings, reporter, signals, runner, intake, ledger, identity, begin).run()

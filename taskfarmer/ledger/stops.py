@@ -1,0 +1,53 @@
+"""The order to stop: one file, `stop`, that names the farmers it is for.
+
+It is written by `taskfarmer stop` and read by each farmer at its heartbeats. It names farmers, so that those
+that are started later do not stop of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from taskfarmer import durable
+from taskfarmer.errors import StorageError
+from taskfarmer.ledger.state import State
+from taskfarmer.model import sealed, unsealed
+from taskfarmer.workdir import Workdir
+
+
+def farmers_at_work(workdir: Workdir, state: State) -> list[str]:
+    """Those that the ledger knows, and those that have come and taken nothing yet."""
+    try:
+        names = os.listdir(workdir.farmers)
+    except OSError:
+        names = []
+    arriving = {name.removesuffix(".alive") for name in names if name.endswith(".alive")}
+    return sorted({*state.farmers, *arriving})
+
+
+def order_stop(workdir: Workdir, farmers: Iterable[str], now: bool) -> None:
+    """Tell `farmers` to stop; `now` leaves their tasks no time. Those that an earlier order named are named again."""
+    before, at_once = _order(workdir)
+    named = sorted({*farmers, *(before if at_once == now else ())})
+    try:
+        durable.replace(workdir.stop, sealed({"farmers": named, "now": now}))
+    except OSError as error:
+        raise StorageError(f"{workdir.stop}: {error.strerror}; nobody was told to stop") from error
+
+
+def told_to_stop(workdir: Workdir, farmer: str) -> str | None:
+    """`stop` or `stop --now` where this farmer was told so."""
+    farmers, now = _order(workdir)
+    if farmer not in farmers:
+        return None
+    return "stop --now" if now else "stop"
+
+
+def _order(workdir: Workdir) -> tuple[list[str], bool]:
+    try:
+        document = unsealed(durable.read(workdir.stop))
+    except OSError:
+        document = None
+    farmers = document.get("farmers") if document else None
+    return (farmers, bool(document and document.get("now"))) if isinstance(farmers, list) else ([], False)

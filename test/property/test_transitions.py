@@ -1,0 +1,11 @@
+"""The pure transitions under farmers that act on old states: every task is in one place after each step."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from transitions import Histories
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(
+    max_examples=300, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
