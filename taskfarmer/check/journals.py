@@ -20,6 +20,7 @@ PATIENCE = 5.0
 """Seconds for a file system to show what other nodes wrote."""
 
 _JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r\d+)?)(?:\.(\d+))?")
+_FARMER = re.compile(r"-([0-9a-f]{8})(?:-r\d+)?(?:\.\d+)?$")
 _OUTCOMES = {b"finished": FINISHED, b"failed": FAILED, b"lost": FAILED}
 _RETURNED = b"returned"
 _LOW = 64
@@ -35,8 +36,8 @@ class Counted:
     size: int | None
 
 
-def check_journals(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, findings: Findings) -> None:
-    """Read what counts of every journal, and put recorded tasks into their places."""
+def check_journals(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, findings: Findings) -> Recorded:
+    """Read what counts of every journal, and put recorded tasks into their places; all that is recorded."""
     recorded = Recorded(len(tasks.place), findings)
     for journal in _counted(workdir, snapshot, findings):
         if journal.size is None:
@@ -48,6 +49,7 @@ def check_journals(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, findings:
         except OSError as error:
             findings.tell(journal.path, f"{error.strerror}; {journal.size} bytes of it count")
     recorded.settle(workdir.results, tasks)
+    return recorded
 
 
 def _counted(workdir: Workdir, snapshot: Snapshot, findings: Findings) -> list[Counted]:
@@ -95,10 +97,16 @@ class Recorded:
         self.outcome = bytearray(tasks)
         self._low = array("Q", [0]) * tasks  # a bit for each of the first attempts
         self._high: set[tuple[int, int]] = set()
+        self.lines = 0
+        self.farmers: set[int] = set()
+        """The numbers of the farmers whose results count, as a timeline has them."""
 
     def read(self, path: str, file: BinaryIO, size: int) -> None:
         """Read the first `size` bytes of a journal, which are whole lines."""
         left, rest, number = size, b"", 0
+        farmer = _FARMER.search(os.path.basename(path))
+        if farmer is not None:
+            self.farmers.add(int(farmer[1], 16) & 0x7FFFFFFF)
         while left and (data := file.read(min(left, _CHUNK))):
             left -= len(data)
             *lines, rest = (rest + data).split(b"\n")
@@ -112,6 +120,7 @@ class Recorded:
 
     def _line(self, path: str, number: int, line: bytes) -> None:
         words = result_words(line)
+        self.lines += 1
         if words is None:
             self.findings.tell(path, f"line {number} is damaged (wrong checksum)", "damaged lines")
         elif words[5] in _OUTCOMES:
@@ -128,6 +137,13 @@ class Recorded:
         elif attempt >= self.attempt[task_id]:
             self.attempt[task_id] = attempt
             self.outcome[task_id] = outcome
+
+    def has(self, task_id: int, attempt: int) -> bool:
+        """Whether this attempt at a task was recorded as finished or failed."""
+        if not 0 <= task_id < len(self.outcome):
+            return False
+        low = 0 <= attempt < _LOW
+        return bool(self._low[task_id] >> attempt & 1) if low else (task_id, attempt) in self._high
 
     def _again(self, task_id: int, attempt: int) -> bool:
         if 0 <= attempt < _LOW:

@@ -18,9 +18,9 @@ def check(workdir: Workdir) -> Report:
         snapshot = newest_revision(workdir, read_farm(workdir, findings), findings)
         report.revision, report.farmers = snapshot.number, len(snapshot.claims)
         tasks = read_tasks(workdir, snapshot, findings)
-        check_journals(workdir, snapshot, tasks, findings)
+        recorded = check_journals(workdir, snapshot, tasks, findings)
         _count(report, snapshot, tasks, findings)
-        check_views(workdir, snapshot, tasks, findings)
+        check_views(workdir, snapshot, tasks, recorded, findings)
     except Unreadable:
         pass
     report.findings = findings.all()

@@ -5,16 +5,18 @@ While farmers work the views may be behind, which is worth a note; when none is 
 
 from __future__ import annotations
 
-import os
+import json
 import zlib
+from typing import Any
 
+from taskfarmer.check.journals import Recorded
 from taskfarmer.check.report import Findings, opened
 from taskfarmer.check.revisions import Snapshot
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, RETURNED, WORDS, Tasks
 from taskfarmer.workdir import Workdir
 
 
-def check_views(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, findings: Findings) -> None:
+def check_views(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, recorded: Recorded, findings: Findings) -> None:
     places = {
         workdir.finished: (FINISHED,),
         workdir.failed: (FAILED,),
@@ -23,7 +25,7 @@ def check_views(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, findings: Fi
     behind = bool(snapshot.claims)
     for path, wanted in places.items():
         _View(path, wanted, tasks, findings, behind).check()
-    _check_timeline(workdir.timeline, findings, behind)
+    _check_timeline(workdir.timeline, recorded, findings, behind)
 
 
 class _View:
@@ -65,15 +67,50 @@ class _View:
             self.seen[task_id] = 1
 
 
-def _check_timeline(path: str, findings: Findings, behind: bool) -> None:
-    """Whether the timeline begins and ends as a whole JSON document; a million slices are not parsed."""
+def _check_timeline(path: str, recorded: Recorded, findings: Findings, behind: bool) -> None:
+    """Whether the timeline is a whole document, and each of its slices an attempt that was recorded."""
+
+    def tell(text: str) -> None:
+        findings.tell(path, text, "slices", note=behind, view=True)
+
+    slices = 0
+    end: list[bytes] = []
     try:
         with opened(path) as file:
-            begin = file.read(2)
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 3))
-            whole = (begin, file.read()) == (b"[\n", b"\n]\n")
+            if file.readline() != b"[\n":
+                tell("is not a whole JSON document")
+                return
+            for number, line in enumerate(file, start=2):
+                end = [*end[-1:], line]
+                event = _event(line)
+                if event is None and line != b"]\n":
+                    tell(f"line {number} is no event: {line[:60]!r}")
+                elif event is not None and event.get("ph") == "X":
+                    slices += 1
+                    if not _is_recorded(event, recorded):
+                        tell(f"line {number} is of an attempt that no result tells of")
     except OSError as error:
-        findings.tell(path, f"{error.strerror}", note=behind, view=True)
+        tell(f"{error.strerror}")
         return
-    if not whole:
-        findings.tell(path, "is not a whole JSON document", note=behind, view=True)
+    if end[-1:] != [b"]\n"] or end[0].endswith(b",\n"):
+        tell("is not a whole JSON document")
+    elif slices != recorded.lines:
+        tell(f"shows {slices} attempts where {recorded.lines} are recorded")
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The event on a line; None where there is none."""
+    try:
+        event = json.loads(line.rstrip(b"\n").removesuffix(b","))
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _is_recorded(event: dict[str, Any], recorded: Recorded) -> bool:
+    try:
+        args = event["args"]
+        task_id, attempt = int(args["id"]), int(args["attempt"])
+        return event["pid"] in recorded.farmers and (args["outcome"] == "returned" or recorded.has(task_id, attempt))
+    except (KeyError, TypeError, ValueError):
+        return False

@@ -96,9 +96,13 @@ class Views:
                 0, farmer_events(self.identity, self.identity.farmer, self.identity.slots)
             )
         data = {name: b"".join(parts) for name, parts in self._parts.items()}
-        files.append(self.workdir.finished, data["finished"])
-        files.append(self.workdir.failed, data["failed"])
-        files.extend_timeline(self.workdir.timeline, data["timeline.json"], sizes["timeline.json"])
+        try:
+            files.append(self.workdir.finished, data["finished"])
+            files.append(self.workdir.failed, data["failed"])
+            files.extend_timeline(self.workdir.timeline, data["timeline.json"], sizes["timeline.json"])
+        except PermissionError:
+            self._forget()  # not ours to write: it does not show what counts, and is made anew
+            return
         grown = {name: sizes[name] + len(data[name]) for name in files.GROWING}
         files.save(
             self.workdir,

@@ -21,7 +21,7 @@ from scenes import full
 
 NODES = ("first", "second", "third")
 LEASE = 2.0
-LONGER = 1.5 * LEASE
+LONGER = 1.25 * LEASE
 
 
 def everybody_stops(cluster: Cluster, rounds: int, seed: int) -> None:
@@ -129,7 +129,7 @@ def test_a_farmer_that_waits_for_room_to_give_its_tasks_back_shows_that_it_lives
         with full(farm.workdir):
             send(cluster.farmer_of("leaving"), signal.SIGUSR1)
             eventually(lambda: not children(cluster.farmer_of("leaving")), "its workers are gone")
-            cluster.live_on(1.2)
+            cluster.live_on(0.4)
         assert cluster.nodes["leaving"].wait() == 75, cluster.said()
         assert "dead" not in cluster.said()
         cluster.go.touch()

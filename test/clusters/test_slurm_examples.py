@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from checker import check
-from farming import TEST
 from fields import EXAMPLES, ClusterField, chosen
 from slurm_cluster import GPUS, SlurmCluster
 
@@ -156,9 +155,6 @@ def test_the_nodes_are_three(slurm: SlurmCluster) -> None:
 
 def test_tasks_of_mpi_sh_call_srun_and_see_nothing_of_their_farmer_s_step(slurm: SlurmCluster, tmp_path: Path) -> None:
     field = ClusterField(tmp_path)
-    said = subprocess.run([f"{TEST.parent}/pytaskfarmer.py", "--help"], capture_output=True, text=True).stdout
-    if "--clean-env" not in said:
-        pytest.skip("this farmer has no --clean-env")
     inner = f"echo $SLURM_PROCID/$SLURM_NTASKS/$(hostname) >>{field.folder}/ranks-$PROC_NUMBER"
     step = f"srun --overlap --nodes=1 --nodelist=$(hostname -s) --ntasks=4 bash -c '{inner}'"
     look = f"env >>{field.folder}/environment-$PROC_NUMBER"

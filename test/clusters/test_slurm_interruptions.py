@@ -85,7 +85,7 @@ def interrupted(report: Report) -> float:
 
 def signalled_script(slurm: SlurmCluster, field: ClusterField) -> None:
     """array.sh with `--signal=B:USR1`: the farmer is the script, ends in time and says that tasks are left."""
-    slow = Slow(slurm, field, "array.sh", "--array=1-3", "--cpus-per-task=4", "--time=1")
+    slow = Slow(slurm, field, "array.sh", "--array=1-3", "--cpus-per-task=4", "--time=2")
     slow.submit()
     assert slow.elements() == [("FAILED", AGAIN)] * 3, field.said()
     field.nothing_runs()
@@ -97,7 +97,7 @@ def signalled_script(slurm: SlurmCluster, field: ClusterField) -> None:
 
 def signalled_steps(slurm: SlurmCluster, field: ClusterField) -> None:
     """srun.sh with `--signal=USR1`: the signal reaches the farmers through srun, on all three nodes."""
-    slow = Slow(slurm, field, "srun.sh", "--cpus-per-task=4", "--time=1")
+    slow = Slow(slurm, field, "srun.sh", "--cpus-per-task=4", "--time=2")
     slow.submit()
     assert slow.elements() == [("FAILED", AGAIN)], field.said()
     field.nothing_runs()
@@ -152,7 +152,7 @@ def requeued(slurm: SlurmCluster, field: ClusterField) -> None:
 
 def flex(slurm: SlurmCluster, field: ClusterField, by_the_clock: int = 1, in_all: int = 3) -> None:
     """flex.sh requeues itself until the list is done; the first signals come from the time limit."""
-    slow = Slow(slurm, field, "flex.sh", "--time-min=1", "--time=1", "--cpus-per-task=4", tasks=24)
+    slow = Slow(slurm, field, "flex.sh", "--time=2", "--signal=B:USR1@90", "--cpus-per-task=4", tasks=24)
     slow.submit()
     slow.has_restarted(by_the_clock)
     for times in range(by_the_clock, in_all):

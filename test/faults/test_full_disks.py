@@ -13,13 +13,23 @@ from pathlib import Path
 import pytest
 from disks import DISKS, Names, Room, full
 from farming import eventually
-from farms import Farm
+from farms import Farm, Farmer
 
 from taskfarmer import durable
 from taskfarmer.views import files
 
 TROUBLE = 74
 AGAIN = 75
+IMPATIENT = """
+import sys
+import taskfarmer.farmer.farmer as farmer
+from taskfarmer.start import taskfarmer
+farmer.START_TROUBLE_FOR = farmer.TROUBLE_FOR = 0.5
+farmer.STOPPED_PATIENCE = 1.0
+sys.argv[0] = "taskfarmer"
+sys.exit(taskfarmer())
+"""
+"""A farmer whose patience with a disk is short."""
 
 
 @pytest.fixture
@@ -32,6 +42,10 @@ def disk(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 def waiting(farm: Farm, name: str = "go") -> str:
     """A task that runs until the file `name` is there."""
     return farm.begun(f"while ! [ -e {farm.folder}/{name} ]; do sleep 0.02; done")
+
+
+def impatient(farm: Farm, *options: object) -> Farmer:
+    return farm.start(words=[sys.executable, "-c", IMPATIENT, "run", str(farm.list), *map(str, options)])
 
 
 def running(farm: Farm) -> list[int]:
@@ -128,7 +142,7 @@ def test_on_a_disk_that_stays_full_the_farmer_says_how_much_it_could_not_record(
     """ext4 lets a farmer have the room of its ballast, so that its last news may find a place there."""
     farm.workdir = disk / "farm"
     farm.write(*[waiting(farm)] * 3, farm.begun("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"), *["true"] * 30)
-    farmer = farm.start("-n", 4, "-w", farm.workdir, "--grace", 1)
+    farmer = impatient(farm, "-n", 4, "-w", farm.workdir, "--grace", 1)
     farm.wait_for_tasks(0, 1, 2, 3)
     with full(disk):
         (farm.folder / "go").touch()
@@ -228,16 +242,6 @@ def test_the_error_of_a_full_disk_names_the_file(disk: Path, write: Callable[[st
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
 
 
-IMPATIENT = """
-import sys
-import taskfarmer.farmer.farmer as farmer
-from taskfarmer.start import taskfarmer
-farmer.START_TROUBLE_FOR = farmer.TROUBLE_FOR = 0.5
-sys.argv[0] = "taskfarmer"
-sys.exit(taskfarmer())
-"""
-
-
 @pytest.mark.parametrize("what", ["logs", "farm"])
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
 def test_a_farmer_whose_patience_ends_waits_for_tasks_that_run(farm: Farm, disk: Path, what: str) -> None:
@@ -246,15 +250,14 @@ def test_a_farmer_whose_patience_ends_waits_for_tasks_that_run(farm: Farm, disk:
     if what == "farm":
         farm.workdir = disk / "farm"
     farm.write(*["true"] * 30, waiting(farm), waiting(farm, "later"), *[farm.begun("true")] * 30)
-    words = [sys.executable, "-c", IMPATIENT, "run", str(farm.list), "-n", "2", *map(str, options)]
-    farmer = farm.start(words=words)
+    farmer = impatient(farm, "-n", 2, *options)
     farm.wait_for_tasks(30, 31)
     with full(disk), full(disk, Names):
         (farm.folder / "go").touch()
         farmer.says("no new ones are started" if what == "farm" else "no task is started until this is over")
         # more than its patience
         with pytest.raises(AssertionError):
-            eventually(lambda: farmer.ended or not running(farm), "it gives up", seconds=3)
+            eventually(lambda: farmer.ended or not running(farm), "it gives up", seconds=2)
         (farm.folder / "later").touch()
         assert farmer.wait() == TROUBLE, farmer.said
         farm.no_survivors()

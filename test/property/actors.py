@@ -72,6 +72,9 @@ class Actor(Process):
             slept = self.woke >= began and "not hold any more" not in str(error)
             demand(slept or self.deleted, f"{self.name}: {error}")
             raise Stop from error
+        finally:
+            if not self.killed and not self.world.weather.refused and not self.deleted:
+                self.world.oracle.nothing_prepared(self.name)
         demand(not self.lied_to or self.woke >= began, f"{self.name} was lied to by `link` and goes on")
         self.lied_to = False
 
@@ -112,7 +115,10 @@ class Verb(Actor):
 
 
 def retry(ledger: Ledger) -> None:
-    ledger.retry()
+    """All that failed, and again what has failed since."""
+    for _ in range(3):
+        ledger.retry()
+        ledger.commits.lock.world.sleep(1.0)
 
 
 def retry_some(ledger: Ledger) -> None:
@@ -163,6 +169,7 @@ class Farmer(Actor):
         super().__init__(world, name, node)
         self.clean = clean
         self.beaten = 0.0
+        self.newest = 0
         self.tasks: list[Interval] = []
         self.running: list[list[int]] = []
 
@@ -261,6 +268,9 @@ class Farmer(Actor):
         except StorageError:
             self.world.sleep(0.5)
             return
+        revision = self.ledger.state.revision
+        demand(revision >= self.newest, f"{self.name} goes back from revision {self.newest} to {revision}")
+        self.newest = revision
         late = self.deleted and began > self.world.made_anew + self.world.weather.stale
         demand(not late, f"{self.name} goes on in a farm that was deleted")
         if not self.deleted:

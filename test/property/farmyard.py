@@ -11,7 +11,7 @@ from actors import LEASE, Actor, Deleter, Farmer, Founder, Verb, retry, retry_so
 from clients import Cache, installed
 from oracle import Oracle, Wrong, demand, sealed
 from server import File
-from world import Weather, World, weather_of
+from world import Process, Weather, World, weather_of
 
 NODES = ("n0", "n1", "n2")
 
@@ -126,6 +126,12 @@ class Farmyard(World):
         self.server.node_lost(name, self.chance)
         self.caches[name] = Cache()
 
+    def dies(self, process: Process) -> None:
+        """Now and then its node goes with it."""
+        super().dies(process)
+        if self.chance.random() < 0.4:
+            self.node_crashes(NODES.index(process.node))
+
     def power_fails(self) -> None:
         """Everything stops, and what was not durable is gone in part."""
         if self.whole and not any(one.immortal and not one.done for one in self.processes):
@@ -161,11 +167,17 @@ class Farmyard(World):
     # --- the end --------------------------------------------------------------------------------------
 
     def end(self, ghosts: bool) -> None:
-        """A clean farmer ends the list; ghosts wake up when it has, and change nothing any more."""
+        """A clean farmer ends the list; ghosts wake up when it has, and change nothing; what failed is run again."""
         clean = self._last_farmer(ghosts)
         keep = [one for one in self.farmers() if one is not clean and not one.killed]
         self._finish([clean])
         self._finish(keep)
+        self.oracle.all_recorded_once()
+        self.retry(0, some=False)
+        self._finish([one for one in self.processes if isinstance(one, Verb)])
+        again = Farmer(self, self._name(), "n1", clean=True)
+        self.processes.append(again)
+        self._finish([again])
         self.oracle.all_recorded_once()
 
     def end_damaged(self) -> None:

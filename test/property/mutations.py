@@ -254,15 +254,6 @@ MUTATIONS = (
         weather={"kills": 0.002},
     ),
     Mutation(
-        "torn lines of a dead farmer count",
-        "the commit counts the unbroken run of whole, valid lines of its result file",
-        (
-            ("ledger.results:_unbroken", "if words is None:\n            break", "if words is None:\n            size += len(line) + 1\n            continue"),
-            ("ledger.results:_unbroken", 'data[start:].split(b"\\n")[:-1]', 'data[start:].split(b"\\n")'),
-        )[1:],
-        weather={"kills": 0.003},
-    ),
-    Mutation(
         "damaged lines of a dead farmer are skipped",
         "the commit counts the unbroken run of whole, valid lines of its result file",
         (("ledger.results:_unbroken", "            break\n        if words[5]", "            size += len(line) + 1\n            continue\n        if words[5]"),),

@@ -85,6 +85,10 @@ class Oracle:
         demand(file.durable == bytes(file.data), path, "has a name, and is not on the disk")
         moment = Moment(document, path, self._places(document), self._counted(document))
         before = self.now
+        if before.path.split("/")[-2] != epoch and isinstance(
+            last := self.server.find(before.path.rpartition("/")[0]), Folder
+        ):
+            demand(before.path.split("/")[-1] in last.durable, path, "begins an epoch, and", before.path, "may not last")
         demand(epoch == before.document["epoch"], path, "is not in the epoch that was named")
         self._segments(before, moment)
         moment.ends = {**before.ends, **self._lines(before, moment)}
@@ -137,7 +141,8 @@ class Oracle:
         closed = after.document["closed_bytes"] - before.document["closed_bytes"]
         demand(sum(forgotten.values()) == closed, after.path, "forgets", forgotten, "and closes", closed)
         for name, size in forgotten.items():
-            demand(self.journal(f"{name}.{size}") is not None, f"{name} is forgotten, and has no length in its name")
+            results = self.server.find(f"{self.path}/results")
+            demand(isinstance(results, Folder) and f"{name}.{size}" in results.durable, f"{name} has no durable length")
         for name, size in after.counted.items():
             start = before.counted.get(name, 0)
             demand(size >= start, f"of {name} counted {start} bytes, now {size}")
@@ -241,6 +246,15 @@ class Oracle:
         if name.isdigit() and isinstance(found, Folder):
             lower = [one for one in found.entries if one.isdigit() and int(one) < int(name)]
             demand(not lower, f"{path} is removed before {lower}")
+            demand("tmp" not in found.entries, f"{path} is removed, and its tmp/ is there")
+
+    def nothing_prepared(self, name: str) -> None:
+        """Whatever a commit came to, it cannot change any more."""
+        ledger = self.server.find(f"{self.path}/ledger")
+        for epoch in ledger.entries.values() if isinstance(ledger, Folder) else ():
+            tmp = epoch.entries.get("tmp") if isinstance(epoch, Folder) else None
+            left = [one for one in tmp.entries if one.startswith(name)] if isinstance(tmp, Folder) else []
+            demand(not left, f"{left} may still be linked")
 
     def all_recorded_once(self) -> None:
         """Count anew, from the files alone: every task has its end, each attempt of it one line."""

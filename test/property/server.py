@@ -47,7 +47,7 @@ class File:
             self.data = bytearray(chance.choice((synced, bytes(self.data))))
             return
         kept = max(kept, len(synced))
-        cut = chance.randint(kept, max(kept, len(self.data)))
+        cut = chance.choice((kept, chance.randint(kept, max(kept, len(self.data)))))
         rest = len(self.data) - cut
         tail = (bytes(rest), garbage[:rest], b"")[chance.randrange(3)]
         self.data = self.data[:cut] + tail

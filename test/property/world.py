@@ -190,7 +190,7 @@ class World:
         weather = self.weather
         weight = 6 if kind in CRITICAL else 1
         if not self.calm and chance() < weight * weather.kills and not me.immortal:
-            me.killed = True
+            self.dies(me)
             raise Killed
         if not self.calm and chance() < weight * weather.pauses:
             self.pause(me, chance() * self.chance.choice((1.0, 8.0, 80.0)))
@@ -208,6 +208,10 @@ class World:
         self._left -= 1
         me.wake = max(me.wake, self.now + seconds)
         self._pass_on()
+
+    def dies(self, process: Process) -> None:
+        """A process is killed at a call of the file system."""
+        self.kill([process])
 
     def kill(self, processes: list[Process]) -> None:
         for one in processes:
