@@ -98,6 +98,7 @@ class Recorded:
         self._low = array("Q", [0]) * tasks  # a bit for each of the first attempts
         self._high: set[tuple[int, int]] = set()
         self.lines = 0
+        """How many attempts are recorded, those that were returned too."""
         self.farmers: set[int] = set()
         """The numbers of the farmers whose results count, as a timeline has them."""
 
@@ -120,12 +121,13 @@ class Recorded:
 
     def _line(self, path: str, number: int, line: bytes) -> None:
         words = result_words(line)
-        self.lines += 1
         if words is None:
             self.findings.tell(path, f"line {number} is damaged (wrong checksum)", "damaged lines")
         elif words[5] in _OUTCOMES:
             self._record(path, number, int(words[0]), int(words[1]), _OUTCOMES[words[5]])
-        elif words[5] != _RETURNED:
+        elif words[5] == _RETURNED:
+            self.lines += 1
+        else:
             self.findings.tell(path, f"line {number}: there is no outcome {words[5]!r}", "unknown outcomes")
 
     def _record(self, path: str, number: int, task_id: int, attempt: int, outcome: int) -> None:
@@ -134,9 +136,11 @@ class Recorded:
         elif self._again(task_id, attempt):
             text = f"line {number}: attempt {attempt} at task {task_id} is recorded twice"
             self.findings.tell(path, text, "attempts that are recorded twice")
-        elif attempt >= self.attempt[task_id]:
-            self.attempt[task_id] = attempt
-            self.outcome[task_id] = outcome
+        else:
+            self.lines += 1
+            if attempt >= self.attempt[task_id]:
+                self.attempt[task_id] = attempt
+                self.outcome[task_id] = outcome
 
     def has(self, task_id: int, attempt: int) -> bool:
         """Whether this attempt at a task was recorded as finished or failed."""

@@ -20,9 +20,9 @@ from taskfarmer.cli.types import Duration, Name
     short_help="Prove a file system before farmers share it.",
     epilog="""\b
 Examples:
-  taskfarmer doctor                                  this directory, on this node
-  srun -N2 --ntasks-per-node=1 taskfarmer doctor DIR     between two nodes
-  taskfarmer doctor DIR --nodes 2 --wait 1m          the same by hand: start it on both
+  taskfarmer doctor                                   this directory, on this node
+  srun -N2 --ntasks-per-node=1 taskfarmer doctor DIR  between two nodes
+  taskfarmer doctor DIR --nodes 2 --wait 1m           the same by hand: start it on both
   taskfarmer doctor DIR --json | jq .verdict
 
 \b

@@ -349,6 +349,7 @@ class Ledger:
             count = len(again)
             return states.retry(state, tuple(joined(again)), finished, failed) if again else state
 
+        self.look()  # where the farm cannot be read, nothing is changed
         # `finished` and `failed` only grow otherwise: what they show is wrong from here on, and must not be taken
         # for sound where we are killed before they are made anew
         durable.forget(self.workdir.views)

@@ -98,7 +98,8 @@ def open_log(place: Place, task_id: int, attempt: int) -> int:
             os.write(fd, f"=== taskfarmer: attempt {attempt} on {place.host}, {now} ===\n".encode())
     except OSError as error:
         reason = "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
-        raise NotStarted(f"{os.path.join(place.logs, f'log_{task_id}')}: {reason}; the log cannot be opened; make room, or move it away") from error
+        path = os.path.join(place.logs, f"log_{task_id}")
+        raise NotStarted(f"{path}: {reason}; the log cannot be opened; make room, or move it away") from error
     return fd
 
 

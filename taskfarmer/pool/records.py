@@ -82,17 +82,20 @@ class Recorder:
                 peak,
             )
         )
+        self._count(outcome, line, end - start)
+        return outcome is RETURNED
+
+    def _count(self, outcome: bytes, line: bytes, seconds: float) -> None:
         self.count += 1
-        self.seconds += end - start
+        self.seconds += seconds
         if outcome is FINISHED:
             self.finished += 1
-            if end - start >= 1:
-                self._times.append(time_class(end - start))
             self._finished.append(line)
+            if seconds >= 1:
+                self._times.append(time_class(seconds))
         elif outcome is FAILED:
             self.failed += 1
             self._failed.append(line)
-        return outcome is RETURNED
 
     def news(self, kind: bytes, next_number: int) -> bytes:
         """Everything gathered as one frame; empty from here on."""

@@ -235,6 +235,16 @@ class Trial:
                 self.fault(done, f"does not come to the end when the file is restored: {found.problems}")
 
 
+def slices(path: Path) -> list[tuple[object, ...]] | None:
+    """Whose attempts at which tasks a timeline shows; times and figures in it are for the eye."""
+    try:
+        events = json.loads(path.read_bytes())
+        shown = [event for event in events if event["ph"] == "X"]
+        return [(one["pid"], one["args"]["id"], one["args"]["attempt"]) for one in shown]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def play(
     half: HalfDone, other: HalfDone, cases: list[Case], folder: Path, processes: int, whole: bool = True
 ) -> list[Case]:

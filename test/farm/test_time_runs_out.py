@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
-from farming import send
+from checker import check
+from farming import Field, eventually, need, send, tree
 from farms import Farm
 
 AGAIN = 75
@@ -207,6 +210,44 @@ def test_a_requeued_job_asks_anew(farm: Farm) -> None:
         farmer = farm.run(environment={**variables, "SLURM_RESTART_COUNT": restart})
         assert farmer.process.returncode == 0, farmer.said
     assert len(asked(farm)) == 2
+
+
+@pytest.mark.parametrize(("state", "expelled"), [("NODE_FAIL", True), ("RUNNING", False)])
+def test_a_silent_farmer_whose_job_is_over_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, expelled: bool
+) -> None:
+    """Two farmers on nodes of their own, and a stand-in for `squeue`."""
+    need(os.getuid() == 0 and shutil.which("unshare"), "namespaces need root")
+    field = Field(tmp_path)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "squeue").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho {state}\n')
+    (folder / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "one")
+    asked = tmp_path / "asked"
+    field.write([f"[ -e {tmp_path}/go ] || {{ : > {tmp_path}/begun; exec sleep 1000; }}"])
+    options = ("-n", 1, "--lease", 40, "--timeout", "none")
+    try:
+        monkeypatch.setenv("SLURM_JOB_ID", "1")
+        first = field.start(*options, node="first")
+        eventually((tmp_path / "begun").exists, "the task runs")
+        for pid in tree(first.process.pid):
+            send(pid, signal.SIGSTOP)
+        (tmp_path / "go").touch()
+        monkeypatch.setenv("SLURM_JOB_ID", "2")
+        second = field.start(*options, "--wait", node="second")
+        if expelled:
+            assert second.wait() == 0, second.said
+            assert "Slurm says that its job 1 is NODE_FAIL" in second.said
+            assert check(field.workdir).complete
+        else:
+            eventually(lambda: asked.exists() and "-j 1 " in asked.read_text(), "Slurm was asked", 60)
+            time.sleep(4)  # longer than a beat, at which the answer is looked at
+            assert check(field.workdir).held == {0}, second.said
+            assert len(asked.read_text().splitlines()) == 1
+    finally:
+        field.close()
 
 
 def test_what_belongs_to_the_farmers_step_can_be_hidden_from_tasks(farm: Farm) -> None:

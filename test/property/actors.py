@@ -57,6 +57,8 @@ class Actor(Process):
         except StorageError:
             if not self.world.troubled:
                 raise Wrong(f"{self.name}: a StorageError without a cause") from None
+            if not self.world.weather.refused and not self.deleted:
+                self.world.oracle.nothing_prepared(self.name)
             raise
         except FarmGone as error:
             demand(self.deleted, f"{self.name}: {error}")
@@ -72,9 +74,8 @@ class Actor(Process):
             slept = self.woke >= began and "not hold any more" not in str(error)
             demand(slept or self.deleted, f"{self.name}: {error}")
             raise Stop from error
-        finally:
-            if not self.killed and not self.world.weather.refused and not self.deleted:
-                self.world.oracle.nothing_prepared(self.name)
+        if not self.world.weather.refused and not self.deleted:
+            self.world.oracle.nothing_prepared(self.name)
         demand(not self.lied_to or self.woke >= began, f"{self.name} was lied to by `link` and goes on")
         self.lied_to = False
 

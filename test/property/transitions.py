@@ -30,7 +30,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.head = State("farm", 0, ("import", 0), "000000-00000000", 1, (Segment("first", 0, 7),))
         self.seen: dict[str, State] = dict.fromkeys(NAMES, self.head)
-        self.before = dict(self.seen)
+        self.once: dict[str, dict[int, Place]] = {name: {} for name in NAMES}
         self.place: dict[int, Place] = dict.fromkeys(range(7), ("unprocessed", 1, 0))
         self.lines: dict[str, int] = {}
         self.counted: dict[str, int] = {}
@@ -57,9 +57,8 @@ class Histories(RuleBasedStateMachine):
     def commit(self, farmer: str, new: State) -> bool:
         """Make a state the next revision if the farmer saw the newest one."""
         if self.seen[farmer].revision != self.head.revision:
-            self.seen[farmer] = self.head
+            self.seen[farmer] = self.head  # lost
             return False
-        self.before[farmer] = self.head
         self.head = self.seen[farmer] = replace(new, revision=self.head.revision + 1)
         return True
 
@@ -135,21 +134,19 @@ class Histories(RuleBasedStateMachine):
                 believed()
                 self.compare()
 
-    @rule(farmer=st.sampled_from(NAMES))
-    def settle_twice(self, farmer: str) -> None:
-        """A farmer tells what it held before its last commit: refused where it does not hold that any more."""
-        old = self.before[farmer]
-        if farmer not in old.farmers:
-            return
-        held = self.tasks_in(farmer)
-        told = self.held(old, farmer)
-        what = Settlement(old.farmers[farmer].journal, 99, self.intervals(sorted(told), told))
-        if any(self.place[task] != place for task, place in told.items()):
-            try:
-                states.settle(self.head, farmer, what)
-            except (StaleView, Expelled):
-                return
-            raise AssertionError(f"{farmer} settled {told}, and holds {held}")
+    def refuses_what_is_old(self) -> None:
+        """Whatever a farmer held once, and does not hold any more at that attempt, it cannot settle."""
+        for farmer, once in self.once.items():
+            for task, place in once.items():
+                if self.place[task] != place:
+                    what = Settlement("x", 99, self.intervals([task], once), finished=1)
+                    try:
+                        states.settle(self.head, farmer, what)
+                    except (StaleView, Expelled):
+                        continue
+                    raise AssertionError(f"{farmer} settled {task} as {place}; it is {self.place[task]}")
+            if farmer in self.head.farmers:
+                once.update(self.held(self.head, farmer))
 
     @rule(farmer=st.sampled_from(NAMES), other=st.sampled_from(NAMES), data=st.data())
     def expel(self, farmer: str, other: str, data: st.DataObject) -> None:
@@ -251,4 +248,5 @@ class Histories(RuleBasedStateMachine):
         assert (state.finished, state.failed) == (places.count("finished"), places.count("failed"))
         assert state.unprocessed == places.count("unprocessed")
         assert state.journaled == sum(self.counted.values()) + sum(self.lines[name] for name in state.farmers)
+        self.refuses_what_is_old()
         assert from_document(json.loads(json.dumps(to_document(state)))) == state
