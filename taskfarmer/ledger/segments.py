@@ -22,6 +22,7 @@ from taskfarmer.workdir import Workdir
 
 BLOCK = 64
 _REMEDY = "restore it from a snapshot of the file system, or make a new farm (-w) from the task list"
+_FOLDER = "make room, restore the folder from a snapshot of the file system, or name another work directory (-w)"
 _MAGIC = b"taskfarmer index 1\n"
 _ENTRY = struct.Struct("<QI")
 

@@ -175,6 +175,7 @@ class Farmyard(World):
         self.oracle.all_recorded_once()
         self.retry(0, some=False)
         self._finish([one for one in self.processes if isinstance(one, Verb)])
+        self.now += self.weather.stale
         again = Farmer(self, self._name(), "n1", clean=True)
         self.processes.append(again)
         self._finish([again])

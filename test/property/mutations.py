@@ -17,9 +17,8 @@ from typing import Any
 
 from world import Weather
 
-STALE = {"stale": 5.0, "pauses": 0.0005}
-LOSSY = {"lost": 0.05, "stale": 5.0, "refused": 0.003}
-POWER = {"refused": 0.003}
+STALE = {"stale": 5.0, "locks": "none"}
+LOSSY = {"lost": 0.1, "stale": 1.0, "locks": "none"}
 SLEEPY = {"pauses": 0.003, "stale": 0.5, "kills": 0.001}
 GUSTY = {"refused": 0.02, "kills": 0.001}
 

@@ -46,8 +46,8 @@ class File:
         if not self.data.startswith(synced):  # written in place: the old bytes, or the new ones
             self.data = bytearray(chance.choice((synced, bytes(self.data))))
             return
-        kept = max(kept, len(synced))
-        cut = chance.choice((kept, chance.randint(kept, max(kept, len(self.data)))))
+        kept = min(len(self.data), max(kept, len(synced)))
+        cut = chance.choice((kept, chance.randint(kept, len(self.data))))
         rest = len(self.data) - cut
         tail = (bytes(rest), garbage[:rest], b"")[chance.randrange(3)]
         self.data = self.data[:cut] + tail
