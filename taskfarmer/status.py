@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from taskfarmer import durable, locks
+from taskfarmer.doctor.kept import kept
 from taskfarmer.errors import Damaged, TaskFarmerError
 from taskfarmer.ledger import Ledger, State, liveness, results
 from taskfarmer.ledger.liveness import Identity
@@ -75,6 +76,9 @@ class Status:
     list_path: str
     handler: str
     lease: float
+    locks: str | None
+    """Whether locks are shared between nodes, as farmers found: `shared`, `local`, `unsupported`; None: not known."""
+    locks_between: list[str]
     revision: int
     tasks: int
     unprocessed: int
@@ -92,12 +96,15 @@ def look(workdir: Workdir, ledger: Ledger) -> Status:
     warnings: list[str] = []
     me = liveness.introduce(0, "", {})
     now = time.time()
+    shared, between = kept(workdir) or (None, [])
     return Status(
         workdir.path,
         state.farm,
         ledger.farm.list_path,
         ledger.farm.handler,
         ledger.farm.lease,
+        shared,
+        between,
         state.revision,
         state.tasks,
         state.unprocessed,

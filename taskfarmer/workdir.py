@@ -92,6 +92,10 @@ class Workdir:
         return self._in("stop")
 
     @property
+    def locks(self) -> str:
+        return self._in("locks.json")
+
+    @property
     def jobs(self) -> str:
         return self._in("jobs")
 
@@ -100,6 +104,16 @@ class Workdir:
 
     def job_asked(self, key: str) -> str:
         return self._in("jobs", key + ".asked")
+
+    @property
+    def submitted(self) -> str:
+        return self._in("jobs", "submitted")
+
+    def submission(self, name: str) -> str:
+        return self._in("jobs", "submitted", name + ".json")
+
+    def submitted_script(self, name: str) -> str:
+        return self._in("jobs", "submitted", name + ".sh")
 
     @property
     def toprocess(self) -> str:

@@ -41,6 +41,7 @@ FLOORS = {
     "slurm": 3,
     "doctor": 3,
     "intake": 4,
+    "submission": 4,
     "farmer": 5,
     "status": 5,
     "check": 5,

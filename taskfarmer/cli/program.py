@@ -26,7 +26,9 @@ TROUBLE = 74
 
 VERBS = {
     "run": "run",
+    "submit": "submit",
     "status": "status",
+    "jobs": "jobs",
     "logs": "logs",
     "retry": "retry",
     "stop": "stop",

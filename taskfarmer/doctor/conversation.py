@@ -15,8 +15,8 @@ from taskfarmer import durable
 from taskfarmer.doctor.findings import Agreement, Peer, Times
 from taskfarmer.doctor.lockproof import LockProof, Sign
 from taskfarmer.doctor.place import Place
-from taskfarmer.doctor.probes import try_lock
 from taskfarmer.doctor.signs import Says, read
+from taskfarmer.doctor.trial import try_lock
 
 RACES = 16
 RACES_A_ROUND = 4

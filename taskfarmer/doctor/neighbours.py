@@ -13,7 +13,7 @@ from taskfarmer.doctor.findings import Place
 from taskfarmer.doctor.judgement import Check, judge_places
 from taskfarmer.doctor.lockproof import LockProof, Sign, Verdict
 from taskfarmer.doctor.mounts import mount_of
-from taskfarmer.doctor.probes import try_lock
+from taskfarmer.doctor.trial import try_lock
 from taskfarmer.model import unsealed
 
 

@@ -6,8 +6,6 @@ who made that directory removes it.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import statistics
 import time
@@ -17,7 +15,7 @@ from functools import partial
 from taskfarmer import durable, locks
 from taskfarmer.doctor.apart import Apart, Line
 from taskfarmer.doctor.findings import Exclusion, Links, Renames, Times
-from taskfarmer.doctor.lockproof import Answer
+from taskfarmer.doctor.trial import try_lock
 
 RACERS = 4
 NAMES = 16
@@ -141,21 +139,6 @@ def _hold(path: str, line: Line) -> bool:
     line.nod()
     line.wait()
     return held
-
-
-def try_lock(path: str) -> Answer:
-    """Try for the lock that a living process holds on its file, shared and without waiting; it is let go at once.
-
-    Raises FileNotFoundError where there is no such file.
-    """
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return "refused" if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else "unsupported"
-    finally:
-        os.close(fd)
-    return "granted"
 
 
 # --- times --------------------------------------------------------------------------------------------

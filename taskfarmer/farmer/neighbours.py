@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from taskfarmer import slurm
 from taskfarmer.errors import StorageError
 from taskfarmer.farmer.exchanges import Exchanges
+from taskfarmer.farmer.proofs import LockProofs
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.liveness import Identity, Presence, Watch, identity_of, process_start
 from taskfarmer.ledger.state import State
@@ -34,6 +35,7 @@ class Neighbours:
         self.workdir = ledger.workdir
         self.watch = Watch(self.workdir, identity, ledger.farm.lease)
         self.jobs = slurm.Jobs(os.environ)
+        self.proofs = LockProofs(self.workdir, identity, ledger.farm.lease)
         self.presence: Presence | None = None
         self.next_beat = 0.0
         self.told_to: str | None = None
@@ -120,7 +122,7 @@ class Neighbours:
         dead = {}
         for farmer in farmers:
             if farmer != self.identity.farmer:
-                why = self.watch.verdict(farmer) or self._job_over(farmer)
+                why = self.watch.verdict(farmer) or self._evidence(farmer)
                 if why is not None:
                     dead[farmer] = why
         if not dead:
@@ -136,14 +138,22 @@ class Neighbours:
                 self.reporter.warning(why)
         for farmer in gone:
             self.watch.forget(farmer)
+            self.proofs.forget(farmer)
             self.reporter.info(f"{farmer} is dead ({dead[farmer]}); what it held goes to others")
         if gone:
             self.exchanges.again()
 
-    def _job_over(self, farmer: str) -> str | None:
-        """Why a farmer that gives no sign of life cannot come back, by what Slurm says of its job."""
-        them = self.watch.suspicious(farmer)
-        return self.jobs.over(them, time.monotonic()) if them is not None else None
+    def _evidence(self, farmer: str) -> str | None:
+        """Why a farmer that gives no sign of life has ended: its lock is free, or Slurm says that its job is over."""
+        now = time.monotonic()
+        them = self.watch.identity(farmer)
+        if them is not None:
+            self.proofs.look(them, now)
+        if self.watch.suspicious(farmer) is None or them is None:
+            return None
+        if self.proofs.ended(them):
+            return f"its lock is free, and locks are shared with {them.host}"
+        return self.jobs.over(them, now)
 
     def part(self) -> None:
         """Take our signs of life away; where the ledger still has us, others must find us dead by them."""

@@ -7,6 +7,7 @@ import time
 
 from taskfarmer import __version__, slurm
 from taskfarmer.farmer.farmer import Farmer
+from taskfarmer.farmer.proofs import say_what_mounts_tell
 from taskfarmer.farmer.runner import find_runner
 from taskfarmer.farmer.speech import opening
 from taskfarmer.intake import Intake
@@ -34,6 +35,7 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     if grown:
         reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
     reporter.info(opening(settings, ledger.state))
+    say_what_mounts_tell(reporter, intake.workdir.path, os.path.dirname(ledger.lock.path))
     for warning in (*ledger.lock.doubts(), *edited_by_hand(intake.workdir)):
         reporter.warning(warning)
     return Farmer(settings, reporter, signals, runner, intake, ledger, identity, begin).run()

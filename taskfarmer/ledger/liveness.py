@@ -126,7 +126,7 @@ class Presence:
         if running is not None:
             self._running = list(running)
         self.beats += 1
-        data = sealed({"beat": self.beats, "running": self._running})
+        data = sealed({"beat": self.beats, "held": self.locked, "running": self._running})
         os.pwrite(self._fd, data, 0)
         if len(data) < self._size:
             os.ftruncate(self._fd, len(data))
@@ -234,6 +234,10 @@ class Watch:
         if elapsed <= 2 * self.beat + 1.0:
             seen.silent += elapsed
         return seen.silent
+
+    def identity(self, farmer: str) -> Identity | None:
+        """Who a farmer is, as far as a verdict on it has asked for that."""
+        return self._identities.get(farmer)
 
     def suspicious(self, farmer: str) -> Identity | None:
         """Who a farmer is whose heartbeat did not change for two beats; None for one that beats, or is not known."""

@@ -14,6 +14,11 @@ from taskfarmer.status import Failure, FarmerStatus, Status
 
 SCHEMA = 1
 _COMMAND = 60
+_LOCKS = {
+    "shared": "shared between nodes",
+    "local": "not shared between nodes: farmers collide, which takes time and loses nothing",
+    "unsupported": "the file system has none: farmers collide, which takes time and loses nothing",
+}
 
 
 def as_json(status: Status) -> str:
@@ -60,6 +65,8 @@ def _head(status: Status) -> str:
         share = f"  {100 * count / status.tasks:5.1f} %" if status.tasks else ""
         lines.append(f"  {name:<11}{count}{share}")
     lines.append(f"{'farmers':<12} {len(status.farmers)}")
+    if status.locks is not None:
+        lines.append(f"{'locks':<12} {_LOCKS.get(status.locks, status.locks)} ({' and '.join(status.locks_between)})")
     return "\n".join(lines) + "\n"
 
 

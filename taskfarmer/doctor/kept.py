@@ -1,0 +1,31 @@
+"""What farmers found out about locks, kept in the farm for people: `locks.json`."""
+
+from __future__ import annotations
+
+from taskfarmer import durable
+from taskfarmer.doctor.lockproof import Verdict
+from taskfarmer.model import sealed, unsealed
+from taskfarmer.workdir import Workdir
+
+
+def keep(workdir: Workdir, verdict: Verdict, here: str, there: str) -> None:
+    """Leave word. That locks are not shared between two nodes outweighs that others share them."""
+    before = kept(workdir)
+    if before is not None and (before[0] != "shared" or verdict == "shared"):
+        return
+    try:
+        durable.replace(workdir.locks, sealed({"locks": verdict, "between": [here, there]}))
+    except OSError:
+        pass  # it is for people
+
+
+def kept(workdir: Workdir) -> tuple[str, list[str]] | None:
+    """`shared`, `local` or `unsupported`, and between which two hosts; None where nothing was found out yet."""
+    try:
+        document = unsealed(durable.read(workdir.locks)) or {}
+    except OSError:
+        return None
+    verdict, between = document.get("locks"), document.get("between")
+    return (
+        (verdict, [str(host) for host in between]) if isinstance(verdict, str) and isinstance(between, list) else None
+    )

@@ -1,0 +1,58 @@
+"""What a farmer proves of the file system beside its work: whether locks are shared with the nodes that it meets.
+
+Where they are, a farmer of such a node whose lock is free has ended, tasks and all, and need not be waited for
+until the lease is over. What was found is left in the farm for people.
+"""
+
+from __future__ import annotations
+
+from taskfarmer import locks
+from taskfarmer.doctor.kept import keep
+from taskfarmer.doctor.lockproof import STALENESS, LockProof, Verdict
+from taskfarmer.doctor.neighbours import glance, prove_lock
+from taskfarmer.ledger.liveness import Identity
+from taskfarmer.settings import Reporter
+from taskfarmer.workdir import Workdir
+
+_Node = tuple[str, str, int]
+
+
+def say_what_mounts_tell(reporter: Reporter, directory: str, lock: str) -> None:
+    """Warn of what the mounts of a farm and of its lock are known for; the rest is detail."""
+    for check in glance(directory, lock):
+        speak = reporter.warning if check.state in ("slow", "unsafe") else reporter.detail
+        speak(f"{check.name}: {check.found}: {check.means}")
+
+
+def node_of(identity: Identity) -> _Node:
+    return identity.host, identity.boot, identity.pid_namespace
+
+
+class LockProofs:
+    """A proof for each node that we meet, with the alive file of one of its farmers at a time."""
+
+    def __init__(self, workdir: Workdir, me: Identity, lease: float) -> None:
+        self.workdir = workdir
+        self.me = me
+        self._staleness = min(STALENESS, lease / 5)
+        self.verdicts: dict[_Node, Verdict] = {}
+        self._proofs: dict[str, LockProof] = {}
+
+    def look(self, them: Identity, now: float) -> None:
+        """One step of the proof with a farmer of another node."""
+        node = node_of(them)
+        if node == node_of(self.me) or node in self.verdicts:
+            return
+        proof = self._proofs.setdefault(them.farmer, LockProof(self._staleness))
+        verdict = prove_lock(proof, self.workdir.alive(them.farmer), now)
+        if verdict != "unknown":
+            self.verdicts[node] = verdict
+            self._proofs.clear()
+            keep(self.workdir, verdict, self.me.host, them.host)
+
+    def forget(self, farmer: str) -> None:
+        self._proofs.pop(farmer, None)
+
+    def ended(self, them: Identity) -> bool:
+        """Whether a farmer's lock is free, and was seen to be shared with its node: nothing of it lives."""
+        return self.verdicts.get(node_of(them)) == "shared" and locks.alive_is_free(self.workdir.alive(them.farmer))

@@ -1,0 +1,72 @@
+"""Jobs of a farm, and a job that was submitted, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from taskfarmer.render.printable import shell_word
+from taskfarmer.render.table import table
+from taskfarmer.submission import Job, Request, Submission
+
+SCHEMA = 1
+_HEADER = ["JOB", "SCHEDULER", "STATE", "NODES", "FARMERS", "SLOTS", "HELD", "ENDS"]
+
+
+def as_json(workdir: str, jobs: Iterable[Job], warnings: Sequence[str]) -> str:
+    """One JSON document. `schema_version` rises when a member changes its meaning; members may be added."""
+    document: dict[str, Any] = {
+        "schema_version": SCHEMA,
+        "workdir": _text(workdir),
+        "jobs": [{name: _text(value) for name, value in asdict(job).items()} for job in jobs],
+        "warnings": [_text(warning) for warning in warnings],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _text(value: Any) -> Any:
+    """Bytes of a path that are no UTF-8 become `\\xNN`: a lone surrogate would be no Unicode."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return value
+
+
+def as_text(jobs: Sequence[Job], width: int | None = None) -> str:
+    """A table; `width` is that of the terminal, None for anything else."""
+    if not jobs:
+        return "no job works on this farm, and none waits\n"
+    return table(_HEADER, [_row(job) for job in jobs], width)
+
+
+def _row(job: Job) -> list[str]:
+    farmers = {"alive": job.alive, "gone": job.gone, "unknown": job.unknown}
+    there = any(farmers.values())
+    return [
+        job.job or "-",
+        job.scheduler or "-",
+        f"{job.state} ({job.reason})" if job.reason else job.state,
+        str(job.nodes or "-"),
+        ", ".join(f"{count} {name}" for name, count in farmers.items() if count) or "-",
+        str(job.slots) if there else "-",
+        str(job.held) if there else "-",
+        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.ends)) if job.ends else "-",
+    ]
+
+
+def submitted(submission: Submission, request: Request, scheduler: str, workdir: str) -> str:
+    """What is said of a job that was submitted: its number, its script, and what to do next."""
+    size = [f"{request.array} elements"] if request.array is not None else []
+    size += [f"{request.nodes} nodes" + (" each" if size else "")] if request.nodes > 1 else []
+    about = f" of {', '.join(size)}" if size else ""
+    near = os.path.relpath(workdir)
+    place = shell_word(near if len(near) < len(workdir) else workdir)
+    return f"""\
+{scheduler} has job {submission.job}{about}
+script        {place}/jobs/submitted/{submission.name}.sh
+look at it    taskfarmer jobs {place}
+end it        {"scancel" if submission.scheduler == "slurm" else "qdel"} {submission.job}
+"""

@@ -1,0 +1,194 @@
+"""The jobs that work on a farm: what its farmers say of themselves, what was submitted, and what schedulers know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from taskfarmer import durable
+from taskfarmer.model import unsealed
+from taskfarmer.submission.client import Answer, call
+from taskfarmer.submission.records import Submission
+from taskfarmer.submission.schedulers import GRID_ENGINE, SCHEDULERS, SLURM, Element, Scheduler
+from taskfarmer.workdir import Workdir
+
+UNKNOWN = "?"
+GONE = "GONE"
+"""The state of a job that its scheduler does not have any more."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A farmer of the farm, and the variables by which it knows its job; none outside of a scheduler."""
+
+    variables: Mapping[str, str]
+    host: str | None
+    slots: int
+    held: int
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job, an element of an array, or elements that still wait together. Outside of a scheduler, a lone farmer.
+
+    `ends` and `submitted` are epoch seconds; `alive`, `gone` and `unknown` count its farmers.
+    """
+
+    job: str | None
+    scheduler: str | None
+    cluster: str | None
+    state: str
+    reason: str
+    nodes: int | None
+    alive: int
+    gone: int
+    unknown: int
+    slots: int
+    held: int
+    ends: float | None
+    submitted: float | None
+    script: str | None
+
+
+def jobs_at_work(
+    workdir: Workdir,
+    workers: Iterable[Worker],
+    submitted: Iterable[Submission],
+    environ: Mapping[str, str],
+    patience: float,
+) -> tuple[list[Job], list[str]]:
+    """The jobs that have farmers here or were submitted and are not over; and what could not be found out."""
+    submitted = list(submitted)
+    gangs = _gangs(workers)
+    numbers = {SLURM.name: {job.partition("_")[0] for job in gangs if job}, GRID_ENGINE.name: set()}
+    for one in submitted:
+        if one.job and one.scheduler in SCHEDULERS:
+            numbers[one.scheduler].add(one.job)
+    jobs: list[Job] = []
+    warnings: list[str] = []
+    for scheduler in SCHEDULERS.values():
+        mine = {one.job: one for one in submitted if one.job and one.scheduler == scheduler.name}
+        elements = _ask(scheduler, numbers[scheduler.name], submitted, environ, patience, warnings)
+        known = {job: gang for job, gang in gangs.items() if job} if scheduler is SLURM else {}
+        jobs += _of_scheduler(workdir, scheduler, known, mine, elements)
+    jobs += [_job(None, None, _lone(one), [one]) for one in gangs.get("", [])]
+    warnings += [
+        f"{workdir.submitted_script(one.name)}: {SCHEDULERS[one.scheduler].submitter} was asked to take it and gave no "
+        f"number, so whether there is a job is not known; remove {one.name}.json beside it to forget it"
+        for one in submitted
+        if not one.job and one.scheduler in SCHEDULERS
+    ]
+    return jobs, warnings
+
+
+def _gangs(workers: Iterable[Worker]) -> dict[str, list[Worker]]:
+    """The farmers of each Slurm job; the empty name has those of none."""
+    found: dict[str, list[Worker]] = {}
+    for one in workers:
+        array, element = one.variables.get("SLURM_ARRAY_JOB_ID"), one.variables.get("SLURM_ARRAY_TASK_ID")
+        number = f"{array}_{element}" if array and element else one.variables.get("SLURM_JOB_ID", "")
+        found.setdefault(number, []).append(one)
+    return found
+
+
+def _ask(
+    scheduler: Scheduler,
+    numbers: Iterable[str],
+    submitted: Iterable[Submission],
+    environ: Mapping[str, str],
+    patience: float,
+    warnings: list[str],
+) -> list[Element] | None:
+    """What a scheduler has of these jobs, None where it cannot be asked."""
+    wanted = {number for number in numbers if number.isdecimal()}
+    if not wanted:
+        return []
+    users = {one.user for one in submitted if one.scheduler == scheduler.name}
+    words = scheduler.question(wanted, users)
+    try:
+        answer = call(words, {**environ, "SLURM_TIME_FORMAT": "%s"}, patience)
+    except OSError as error:
+        answer = Answer(1, "", error.strerror or "")
+    elements = scheduler.elements(answer)
+    if elements is None:
+        why = "no answer in time" if answer.status is None else answer.words or f"exit status {answer.status}"
+        warnings.append(f"{scheduler.asker}: {why}; the states of the jobs of {scheduler.title} are not known")
+        return None
+    return [one for one in elements if one.number in wanted]
+
+
+def _of_scheduler(
+    workdir: Workdir,
+    scheduler: Scheduler,
+    gangs: Mapping[str, list[Worker]],
+    submitted: Mapping[str, Submission],
+    elements: list[Element] | None,
+) -> list[Job]:
+    found = {one.job: one for one in elements or ()}
+    blank = Element("", UNKNOWN if elements is None else GONE)
+    jobs = []
+    for job in sorted({*gangs, *(job for job, one in found.items() if not one.over)}, key=_order):
+        element = found.get(job, blank)
+        made = _job(job, scheduler, element, gangs.get(job, ()), submitted.get(job.partition("_")[0]), workdir)
+        jobs.append(made)
+    if elements is None:
+        seen = {job.partition("_")[0] for job in gangs}
+        waiting = [one for number, one in submitted.items() if number not in seen]
+        jobs += [_job(one.job, scheduler, blank, (), one, workdir) for one in waiting]
+    return jobs
+
+
+def _order(job: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in "".join(c if c.isdecimal() else " " for c in job).split())
+
+
+def _lone(worker: Worker) -> Element:
+    return Element("", "-", nodes=1)
+
+
+def _job(
+    job: str | None,
+    scheduler: Scheduler | None,
+    element: Element,
+    gang: Iterable[Worker],
+    submission: Submission | None = None,
+    workdir: Workdir | None = None,
+) -> Job:
+    gang = list(gang)
+    verdicts = [one.verdict for one in gang]
+    hosts = {one.host for one in gang if one.host}
+    clusters = [one.variables.get("SLURM_CLUSTER_NAME", "") for one in gang]
+    return Job(
+        job,
+        scheduler.name if scheduler else None,
+        next((name for name in (*clusters, submission.cluster if submission else "") if name), None),
+        element.state,
+        element.reason,
+        element.nodes or len(hosts) or None,
+        verdicts.count("alive"),
+        verdicts.count("gone"),
+        len(gang) - verdicts.count("alive") - verdicts.count("gone"),
+        sum(one.slots for one in gang),
+        sum(one.held for one in gang),
+        element.end or _end(workdir, gang),
+        submission.submitted if submission else None,
+        workdir.submitted_script(submission.name) if submission and workdir else None,
+    )
+
+
+def _end(workdir: Workdir | None, gang: Iterable[Worker]) -> float | None:
+    """When the allocation ends, as its farmers have learned it."""
+    for one in gang:
+        told = one.variables.get("SLURM_JOB_END_TIME", "")
+        if told.isdecimal():
+            return float(told)
+        key = f"{one.variables.get('SLURM_JOB_ID', '')}-{one.variables.get('SLURM_RESTART_COUNT') or 0}"
+        try:
+            document = unsealed(durable.read(workdir.job(key))) if workdir else None
+        except OSError:
+            continue
+        end = document.get("end") if document else None
+        if isinstance(end, int | float) and end > 0:
+            return float(end)
+    return None

@@ -1,0 +1,89 @@
+"""What was submitted, kept in the farm: `jobs/submitted/<name>.sh`, and `<name>.json` that says what came of it.
+
+The record is written before the scheduler is asked, without the number of a job, and anew with it. What is
+killed in between leaves a record without: then nobody knows whether there is a job.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+
+from taskfarmer import durable
+from taskfarmer.errors import UsageError
+from taskfarmer.model import sealed, unsealed
+from taskfarmer.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A script that was given to a scheduler. `job` is empty where the scheduler did not say the number.
+
+    `submitted` is in epoch seconds; `directory` is where the job runs, `command` what the scheduler was
+    called with.
+    """
+
+    name: str
+    scheduler: str
+    job: str
+    cluster: str
+    submitted: float
+    user: str
+    directory: str
+    command: tuple[str, ...]
+
+
+class Keeping:
+    """A script on its way: `script` is its path, `forget` takes back all that was made for it."""
+
+    def __init__(self, workdir: Workdir, text: str, submitted: float) -> None:
+        self.workdir = workdir
+        self.name = time.strftime("%Y%m%d-%H%M%S", time.localtime(submitted)) + f"-{durable.random_name()}"
+        self.script = workdir.submitted_script(self.name)
+        folders = [workdir.path, workdir.jobs, workdir.submitted]
+        self._made = [path for path in folders if not os.path.isdir(path)]
+        try:
+            os.makedirs(os.path.dirname(workdir.path), durable.FOLDER_MODE, exist_ok=True)
+            for path in self._made:
+                durable.make_directory(path)
+            durable.prepare(self.script, os.fsencode(text))
+        except OSError as error:
+            self.forget()
+            raise UsageError(
+                f"{error.filename or workdir.submitted}: {error.strerror}; the script cannot be kept in the work "
+                "directory, and nothing was submitted; name another one with -w DIR"
+            ) from error
+
+    def note(self, submission: Submission) -> None:
+        durable.replace(self.workdir.submission(self.name), sealed(asdict(submission)))
+
+    def forget(self) -> None:
+        durable.forget(self.script)
+        durable.forget(self.workdir.submission(self.name))
+        for path in reversed(self._made):
+            try:
+                os.rmdir(path)
+            except OSError:
+                break  # somebody else has put something there
+
+
+def submissions(workdir: Workdir) -> list[Submission]:
+    """All that was submitted for this farm, the oldest first; what cannot be read is left out."""
+    try:
+        names = sorted(os.listdir(workdir.submitted))
+    except OSError:
+        return []
+    found = (_read(workdir, name.removesuffix(".json")) for name in names if name.endswith(".json"))
+    return [one for one in found if one is not None]
+
+
+def _read(workdir: Workdir, name: str) -> Submission | None:
+    try:
+        document = unsealed(durable.read(workdir.submission(name)))
+    except OSError:
+        return None
+    if document is None or not set(Submission.__dataclass_fields__) <= set(document):
+        return None
+    known = {key: value for key, value in document.items() if key in Submission.__dataclass_fields__}
+    return Submission(**{**known, "name": name, "command": tuple(known["command"])})  # type: ignore[arg-type]

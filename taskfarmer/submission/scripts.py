@@ -1,0 +1,156 @@
+"""Job scripts. They do what those in examples/slurm and examples/gridengine teach, with a user's own words in them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from taskfarmer.submission.request import SHORT_GRACE, Request, clock, hours
+
+WIDTH = 100
+_PLAIN = re.compile(r"[\w@%+=:,./\[\]^-]+", re.ASCII)
+_GE_EARLIER = 120
+
+_HEARS_ITSELF = """\
+# {notice} seconds before the time is over Slurm sends USR1 to this script (B:). `exec` turns the script into the
+# farmer, so the farmer gets it: it ends what runs, gives back what is left, and exits with 75. Submit again, and
+# the list goes on. `env --block-signal` keeps a signal that comes while Python starts until it can be heard.
+"""
+_HEARS_THROUGH_SRUN = """\
+# {notice} seconds before the time is over Slurm sends USR1 to what srun has started: the farmers end what runs, give
+# back what is left, and exit with 75. `env --block-signal` keeps a signal that comes while Python starts until it can
+# be heard. A farmer that finds nothing left to take must not end the others (--kill-on-bad-exit=0), nor start a
+# clock for them (--wait=0).
+"""
+_HEARS_IN_THE_BACKGROUND = """\
+# {notice} seconds before the time is over Slurm sends USR1 to this script (B:), and the script passes it on: the farmer
+# ends what runs, gives back what is left, and exits with 75. The farmer is in the background (&), because bash runs a
+# trap only when no program runs in the foreground.
+"""
+_PASS_ON = """\
+farmer=$!
+trap 'kill -USR1 "$farmer"' {signals}
+
+# wait ends when a signal comes, so it is repeated; the last one has the farmer's exit status.
+while kill -0 "$farmer" 2>/dev/null; do wait "$farmer"; done
+wait "$farmer"; status=$?
+"""
+_RETURN = """
+# 75: tasks are left; 138: the signal came before env had blocked it. The job then starts again, but not for ever: a
+# task that never fits into the time would be begun each time.
+if [[ $status = 75 || $status = 138 ]] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 100 ]; then
+    scontrol requeue "{job}"
+fi
+exit "$status"
+"""
+_GE_TOLD = """\
+# Grid Engine tells that the end is near with USR1 (s_rt) or USR2 (qdel, because of -notify). It tells the whole process
+# group, and USR2 would end the farmer at once: so env makes it deaf to that one, and the script passes it on as USR1.
+# The farmer is in the background (&), because bash runs a trap only when no program runs in the foreground.
+
+# A shell that Grid Engine starts as a login shell forgets the PATH of the qsub; SGE_O_PATH is that.
+export PATH=$SGE_O_PATH
+"""
+_GE_AGAIN = """# 75: tasks are left. Grid Engine starts a job again that ends with 99; one that was deleted stays deleted.
+if [ "$status" = 75 ]; then exit 99; fi
+"""
+
+
+def slurm_options(request: Request) -> list[list[str]]:
+    """What is asked of sbatch, in lines."""
+    several = request.nodes > 1
+    size = [f"--nodes={request.nodes}", "--ntasks-per-node=1" if several else "--ntasks=1"]
+    size.append("--exclusive" if request.slots is None else f"--cpus-per-task={request.slots}")
+    lines = [[f"--job-name={request.name}"], size]
+    if request.array is not None:
+        lines.append([f"--array=1-{request.array}"])
+    times = {"--time": request.time, "--time-min": request.time_min}
+    lines.append([f"{name}={clock(value)}" for name, value in times.items() if value is not None])
+    names = {"--partition": request.partition, "--account": request.account, "--constraint": request.constraint}
+    lines.append([f"{name}={value}" for name, value in names.items() if value is not None])
+    lines.append([f"--signal={'' if several else 'B:'}USR1@{request.notice}"])
+    lines.append(["--requeue", "--open-mode=append"] if request.requeue else [])
+    return [line for line in lines if line]
+
+
+def slurm_script(request: Request) -> str:
+    lines = [*slurm_options(request), list(request.words)]
+    head = _head("#SBATCH", [" ".join(map(_sbatch_word, line)) for line in lines if line])
+    farmer = _farmer(request, '"$SLURM_CPUS_PER_TASK"')
+    several = request.nodes > 1
+    if several:
+        cpus = "--cpu-bind=none" if request.slots is None else '--cpus-per-task="$SLURM_CPUS_PER_TASK"'
+        farmer = ["srun --kill-on-bad-exit=0 --wait=0 " + cpus, *farmer]
+    if not request.returns:
+        text = (_HEARS_THROUGH_SRUN if several else _HEARS_ITSELF).format(notice=request.notice)
+        return head + _about(request) + text + _command(["exec", *farmer])
+    job = "$SLURM_JOB_ID" if request.array is None else "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+    if several:
+        text = _HEARS_THROUGH_SRUN.format(notice=request.notice) + _command(farmer) + "status=$?\n"
+    else:
+        text = _HEARS_IN_THE_BACKGROUND.format(notice=request.notice)
+        text += _command([*farmer, "&"]) + _PASS_ON.format(signals="USR1")
+    return head + _about(request) + text + _RETURN.format(job=job)
+
+
+def grid_engine_script(request: Request) -> str:
+    lines = [f"-N {request.name}", "-S /bin/bash", "-cwd -V -j y", "-notify"]
+    if request.requeue:
+        lines.append("-r y")
+    if request.array is not None:
+        lines.append(f"-t 1-{request.array}")
+    if (request.slots or 0) > 1 and "-pe" not in request.words:
+        lines.append(f"-pe smp {request.slots}")
+    if request.time is not None:
+        earlier = request.time - min(max(_GE_EARLIER, request.notice), request.time / 2)
+        lines.append(f"-l s_rt={hours(earlier)},h_rt={hours(request.time)}")
+    names = {"-q": request.partition, "-A": request.account}
+    lines += [f"{name} {shlex.quote(value)}" for name, value in names.items() if value is not None]
+    if request.words:
+        lines.append(shlex.join(request.words))
+    farmer = _farmer(request, f'"${{NSLOTS:-{request.slots}}}"', "--ignore-signal=USR2 ")
+    text = _GE_TOLD + _command([*farmer, "&"]) + _PASS_ON.format(signals="USR1 USR2")
+    return _head("#$", lines) + _about(request) + text + (_GE_AGAIN if request.requeue else "") + 'exit "$status"\n'
+
+
+def _head(mark: str, lines: list[str]) -> str:
+    return "\n".join(["#!/bin/bash", *(f"{mark} {line}" for line in lines)]) + "\n\n"
+
+
+def _about(request: Request) -> str:
+    who = "A farmer on each node" if request.nodes > 1 else "A farmer"
+    if request.array is not None:
+        who += ", in each element of the array"
+    if request.nodes > 1 or request.array is not None:
+        who += "; all of them share one task list"
+    return f"# {who}. Written by `taskfarmer submit`.\n#\n"
+
+
+def _farmer(request: Request, cpus: str, more: str = "") -> list[str]:
+    """The parts of the command that starts a farmer: each is kept on one line."""
+    slots = "auto" if request.slots is None else str(request.slots) if request.slots_given else cpus
+    options = [*request.options]
+    if request.returns and not any(one.startswith("--grace=") for one in options):
+        options.append(f"--grace={SHORT_GRACE}")
+    start = f"env {more}--block-signal=USR1 {shlex.join(request.program)} --proc {slots}"
+    return [start, *map(shlex.quote, options), shlex.quote(request.tasklist)]
+
+
+def _command(parts: list[str]) -> str:
+    """A command on as many lines as it needs."""
+    lines = [""]
+    for part in parts:
+        if len(lines[-1]) + len(part) > WIDTH and len(lines[-1]) > len("exec"):
+            lines.append("    ")
+        lines[-1] += part if not lines[-1].strip() else f" {part}"
+    return " \\\n".join(lines) + "\n"
+
+
+def _sbatch_word(word: str) -> str:
+    """A word in an #SBATCH line: sbatch knows quotes, obeys a backslash also inside of them, and takes # for a comment."""
+    if _PLAIN.fullmatch(word):
+        return word
+    name, equals, value = word.partition("=")
+    if not (equals and _PLAIN.fullmatch(name)):
+        name, value = "", word
+    return f"{name}{equals if name else ''}'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
