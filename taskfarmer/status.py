@@ -16,7 +16,7 @@ from typing import Literal
 
 from taskfarmer import durable, locks
 from taskfarmer.doctor.kept import kept
-from taskfarmer.errors import Damaged, TaskFarmerError
+from taskfarmer.errors import Damaged, StorageError, TaskFarmerError
 from taskfarmer.ledger import Ledger, State, liveness, results
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.ledger.segments import SegmentReader
@@ -208,7 +208,10 @@ def newest_failures(workdir: Workdir, state: State, count: int, warnings: list[s
     """
     if not state.failed:
         return []
-    journals = results.journals(workdir, state)
+    try:
+        journals = results.journals(workdir, state)
+    except OSError as error:
+        raise StorageError(f"{workdir.results}: {error.strerror}; {results.RESTORE}") from error
     open_tasks = _Spans(state)
     size = FIRST_TAIL
     while True:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from taskfarmer.check.journals import check_journals
 from taskfarmer.check.report import Findings, Report, Unreadable
 from taskfarmer.check.revisions import Snapshot, newest_revision, read_farm
@@ -19,12 +21,21 @@ def check(workdir: Workdir) -> Report:
         report.revision, report.farmers = snapshot.number, len(snapshot.claims)
         tasks = read_tasks(workdir, snapshot, findings)
         recorded = check_journals(workdir, snapshot, tasks, findings)
+        _check_farmers(workdir, findings)
         _count(report, snapshot, tasks, findings)
         check_views(workdir, snapshot, tasks, recorded, findings)
     except Unreadable:
         pass
     report.findings = findings.all()
     return report
+
+
+def _check_farmers(workdir: Workdir, findings: Findings) -> None:
+    """Whether farmers can show that they live. What they show says nothing of any task's place."""
+    try:
+        os.listdir(workdir.farmers)
+    except OSError as error:
+        findings.tell(workdir.farmers, f"{error.strerror}; no farmer can start; an empty folder will do")
 
 
 def _count(report: Report, snapshot: Snapshot, tasks: Tasks, findings: Findings) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from taskfarmer.cli.arguments import BareOption, Rewriter, Verb
-from taskfarmer.cli.durations import seconds
 from taskfarmer.cli.output import put, put_lines
 from taskfarmer.cli.run import command as run
 from taskfarmer.cli.types import Duration, Name, Processes
@@ -55,8 +54,9 @@ class SubmitVerb(Verb):
         try:
             return super(Verb, self).parse_args(ctx, words)
         except click.NoSuchOption as error:
-            error.message += " (options of sbatch or qsub stand at the end, behind --)"
-            raise
+            raise click.UsageError(
+                f"{error.format_message().rstrip('.')} Options of sbatch and qsub stand at the end, behind --", ctx
+            ) from error
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- SCHEDULER-OPTION...]"]
@@ -65,7 +65,7 @@ class SubmitVerb(Verb):
         handed = {id(one) for one in _HANDED}
         parts: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
         for one in self.get_params(ctx):
-            record = one.get_help_record(ctx)
+            record = one.get_help_record(ctx) if isinstance(one, click.Option) else None
             if record is not None:
                 parts[id(one) in handed].append(record)
         for title, part in zip(("Options", "Options of the farmers, as of `taskfarmer run`"), parts, strict=True):
@@ -78,7 +78,7 @@ def _handed(words: Sequence[str]) -> tuple[str, ...]:
     known = {name: one for one in _HANDED for name in one.opts}
     found: dict[str | None, str] = {}
     for word in words:
-        name, equals, value = word.partition("=")
+        name, _, value = word.partition("=")
         option = known.get(name)
         if option is not None:
             found[option.name] = f"{name}={os.path.abspath(value)}" if isinstance(option.type, Name) else word
@@ -148,9 +148,7 @@ Times:
 )
 @click.option("--dry-run", is_flag=True, help="Show the script. Touches nothing, submits nothing.")
 @click.option("--patience", type=Duration(positive=True), default=str(PATIENCE), hidden=True)
-@click.pass_context
 def command(
-    ctx: click.Context,
     tasklist: str,
     slots: int | None,
     scheduler: str | None,
@@ -162,6 +160,7 @@ def command(
 
     What stands behind -- is for sbatch or qsub, as it is: any other option of theirs.
     """
+    told = click.get_current_context().meta
     chosen = SCHEDULERS[scheduler] if scheduler else _found()
     path = os.path.abspath(tasklist)
     settings = Settings(path, **{name: options[name] for name in options if name in Settings.__dataclass_fields__})
@@ -169,16 +168,20 @@ def command(
         path,
         _job_name(path),
         _program(),
-        ctx.meta[_FOR_FARMER],
+        told[_FOR_FARMER],
         slots=8 if slots is None else slots or None,
         slots_given=slots is not None,
-        words=ctx.meta[_FOR_SCHEDULER],
+        words=told[_FOR_SCHEDULER],
         grace=settings.grace,
         margin=settings.margin,
         **{name: options[name] for name in _ASKED},
     )
     wanted.check()
     chosen.refuse(wanted)
+    if wanted.requeue and options["exit_zero"]:
+        raise UsageError(
+            "--exit-zero: a job that starts itself again has to see by 75 that tasks are left; leave it out"
+        )
     _check_list(settings)
     if dry_run:
         put_lines([os.fsencode(chosen.script(wanted))])

@@ -26,6 +26,6 @@ def kept(workdir: Workdir) -> tuple[str, list[str]] | None:
     except OSError:
         return None
     verdict, between = document.get("locks"), document.get("between")
-    return (
-        (verdict, [str(host) for host in between]) if isinstance(verdict, str) and isinstance(between, list) else None
-    )
+    if not isinstance(verdict, str) or not isinstance(between, list):
+        return None
+    return verdict, [str(host) for host in between]

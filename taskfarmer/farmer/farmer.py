@@ -60,7 +60,12 @@ class Farmer:
         self.identity = identity
         self.workdir = intake.workdir
         self.begin = begin
-        self.logs_fd = os.open(self.workdir.logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.logs_fd = os.open(self.workdir.logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StorageError(
+                f"{self.workdir.logs}: {error.strerror}; logs cannot be written; an empty folder will do"
+            ) from error
         self.deadline = Deadline(settings, reporter, intake.workdir, begin)
         self._hidden = slurm.of_a_step(os.environb) if settings.clean_env else frozenset()
         wakeup, unfinished = signals.wakeup, settings.unfinished_status

@@ -178,7 +178,9 @@ class Ledger:
 
         def change(state: State) -> State:
             if self.registered and self.me not in state.farmers and leave and self._all_counted(state):
-                return state  # we left already, although the reply was lost, or were expelled with all that we had
+                # we left already, although the reply was lost, or were expelled with all that we had
+                self.commits.make_durable(state)
+                return state
             if self.registered:
                 states.entry_of(state, self.me)
             if sent.nothing and not leave and not (want > 0 and state.has(room)):

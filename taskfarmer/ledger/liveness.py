@@ -115,7 +115,9 @@ class Presence:
                 durable.prepare(workdir.ballast(identity.farmer), bytes(BALLAST))
         except OSError as error:
             self.close()
-            raise StorageError(f"{error.filename or path}: {error.strerror}; a farmer cannot start here") from error
+            raise StorageError(
+                f"{error.filename or path}: {error.strerror}; a farmer cannot start here; make room, or restore the folder"
+            ) from error
 
     @property
     def descriptor(self) -> int:

@@ -34,7 +34,7 @@ from taskfarmer.model import (
 from taskfarmer.workdir import Workdir
 
 _JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r\d+)?)(?:\.(\d+))?")
-_NOT_READABLE = (errno.ESTALE, errno.EACCES, errno.EISDIR, errno.EINVAL, errno.ELOOP)
+_NOT_READABLE = (errno.ESTALE, errno.EACCES, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENOTDIR)
 """Errors of one file, not of the disk: it is old, not ours to open, or no regular file."""
 RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
 UNPROCESSED, HELD, IS_FINISHED, IS_FAILED = 0, 1, 2, 3
@@ -66,7 +66,7 @@ def read_counted(workdir: Workdir, state: State, patience: float = 60.0) -> Iter
         try:
             found = durable.persistent(lambda: journals(workdir, state))
         except OSError as error:
-            raise FarmGone(f"{workdir.results}: {error.strerror}; the farm's results are gone") from error
+            raise FarmGone(f"{workdir.results}: {error.strerror}; the farm's results are gone; {RESTORE}") from error
         if sum(size for _, size in found.values()) == state.journaled:
             break
         if time.monotonic() > end:

@@ -23,6 +23,7 @@ from taskfarmer.workdir import Workdir
 BLOCK = 64
 _REMEDY = "restore it from a snapshot of the file system, or make a new farm (-w) from the task list"
 _FOLDER = "make room, restore the folder from a snapshot of the file system, or name another work directory (-w)"
+_FOLDER = "make room, restore the folder from a snapshot of the file system, or name another work directory (-w)"
 _MAGIC = b"taskfarmer index 1\n"
 _ENTRY = struct.Struct("<QI")
 
@@ -35,7 +36,11 @@ class SegmentWriter:
         self.name = durable.random_name(12)
         self.first_id = first_id
         self.tasks = 0
-        self._file = open(workdir.segment(self.name), "xb", buffering=1 << 20, opener=durable.fresh)  # noqa: SIM115
+        path = workdir.segment(self.name)
+        try:
+            self._file = open(path, "xb", buffering=1 << 20, opener=durable.fresh)  # noqa: SIM115
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}; the task list cannot be taken in; {_FOLDER}") from error
         self._index = bytearray(_MAGIC)
         self._block: list[bytes] = []
         self._offset = 0

@@ -63,10 +63,11 @@ def submitted(submission: Submission, request: Request, scheduler: str, workdir:
     size += [f"{request.nodes} nodes" + (" each" if size else "")] if request.nodes > 1 else []
     about = f" of {', '.join(size)}" if size else ""
     near = os.path.relpath(workdir)
-    place = shell_word(near if len(near) < len(workdir) else workdir)
+    place = near if len(near) < len(workdir) else workdir
+    script = os.path.relpath(submission.command[-1]) if near == place else submission.command[-1]
     return f"""\
 {scheduler} has job {submission.job}{about}
-script        {place}/jobs/submitted/{submission.name}.sh
-look at it    taskfarmer jobs {place}
+script        {shell_word(script)}
+look at it    taskfarmer jobs {shell_word(place)}
 end it        {"scancel" if submission.scheduler == "slurm" else "qdel"} {submission.job}
 """

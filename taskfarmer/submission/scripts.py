@@ -51,7 +51,8 @@ _GE_TOLD = """\
 # A shell that Grid Engine starts as a login shell forgets the PATH of the qsub; SGE_O_PATH is that.
 export PATH=$SGE_O_PATH
 """
-_GE_AGAIN = """# 75: tasks are left. Grid Engine starts a job again that ends with 99; one that was deleted stays deleted.
+_GE_AGAIN = """\
+# 75: tasks are left. Grid Engine starts a job again that ends with 99; one that was deleted stays deleted.
 if [ "$status" = 75 ]; then exit 99; fi
 """
 
@@ -147,7 +148,7 @@ def _command(parts: list[str]) -> str:
 
 
 def _sbatch_word(word: str) -> str:
-    """A word in an #SBATCH line: sbatch knows quotes, obeys a backslash also inside of them, and takes # for a comment."""
+    """A word in an #SBATCH line: sbatch knows quotes, and a backslash inside of them, too; # begins a comment."""
     if _PLAIN.fullmatch(word):
         return word
     name, equals, value = word.partition("=")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from taskfarmer.errors import StorageError, UsageError
-from taskfarmer.submission.client import call
+from taskfarmer.submission.client import Answer, call
 from taskfarmer.submission.records import Keeping, Submission
 from taskfarmer.submission.request import Request
 from taskfarmer.submission.schedulers import Scheduler
@@ -35,21 +35,19 @@ def submit(
     except OSError as error:
         keeping.forget()
         raise UsageError(f"{error.filename or command[0]}: {error.strerror}; nothing was submitted") from error
-    said = f"it said: {answer.words}" if answer.words else "it said nothing"
-    if answer.status is None:
-        raise UsageError(
-            f"{command[0]} did not answer within {patience:g} s and was ended; {said}. The job may have been submitted "
-            f"nevertheless: look with {scheduler.asker} before you submit again; the script is {keeping.script}"
-        )
-    if answer.status != 0:
-        keeping.forget()
-        raise UsageError(f"{scheduler.title} refuses the job: {answer.words or f'exit status {answer.status}'}")
     number = scheduler.number(answer.out)
-    if number is None:
+    if answer.status is None and number is None:
         raise UsageError(
-            f"{command[0]} named no job; {said}. Look with {scheduler.asker} whether there is one; the script is "
+            f"{command[0]} did not answer within {patience:g} s and was ended; {_said(answer)}. The job may have been "
+            f"submitted nevertheless: look with {scheduler.asker} before you submit again; the script is "
             f"{keeping.script}"
         )
+    if answer.status:
+        keeping.forget()
+        raise UsageError(f"{scheduler.title} refuses the job: {answer.words or f'exit status {answer.status}'}")
+    if number is None:
+        keeping.forget()
+        raise UsageError(f"{command[0]} named no job; {_said(answer)}. Look with {scheduler.asker} whether there is one")
     done = replace(intent, job=number[0], cluster=number[1])
     try:
         keeping.note(done)
@@ -58,6 +56,10 @@ def submit(
             f"{error.filename}: {error.strerror}; job {done.job} was submitted, and `taskfarmer jobs` will not know it"
         ) from error
     return done, answer.err
+
+
+def _said(answer: Answer) -> str:
+    return f"it said: {answer.words}" if answer.words else "it said nothing"
 
 
 def _user() -> str:

@@ -52,7 +52,7 @@ class Farmyard(World):
         if target == self.path + "/farm.json":
             self.oracle.named(file)
             self.made_anew = self.now
-        elif target.rpartition("/")[2].isdigit():
+        elif target.rpartition("/")[2].isdigit() and self.oracle.farm not in self.gone:
             self.oracle.committed(target, file)
         return file
 
