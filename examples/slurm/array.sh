@@ -15,4 +15,5 @@
 # into the farmer (exec), so the farmer gets it: it ends what runs, gives back what is left, and exits with
 # 75. Submit again, and the list goes on. `env --block-signal` lets a signal that comes while Python still
 # starts wait until the farmer can hear it.
-exec env --block-signal=USR1 pytaskfarmer.py --proc "${SLURM_CPUS_PER_TASK:-8}" "${1:?usage: sbatch array.sh TASKLIST}"
+exec env --block-signal=USR1 pytaskfarmer.py --proc "${SLURM_CPUS_PER_TASK:-8}" \
+    "${1:?usage: sbatch array.sh TASKLIST [OPTIONS]}" "${@:2}"

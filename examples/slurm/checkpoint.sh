@@ -8,8 +8,12 @@ state=state-${1:?usage: checkpoint.sh NAME STEPS} steps=${2:?usage: checkpoint.s
 step=0
 if [ -e "$state" ]; then step=$(<"$state"); fi
 
-# The line that matters: the exit status is not 0. A task that ends well has finished, and is not run again.
-save() { echo "$step" >"$state.new" && mv "$state.new" "$state"; }
+# The line that matters: the exit status is not 0. A task that ends well has finished, and is not run again. SIGTERM
+# may come more than once, and to every process, and must not end what saves the state.
+save() {
+    trap '' TERM
+    echo "$step" >"$state.new" && mv "$state.new" "$state"
+}
 trap 'save; exit 1' TERM
 
 while [ "$step" -lt "$steps" ]; do

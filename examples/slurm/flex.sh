@@ -18,7 +18,9 @@ give_back() {
 
 # The line that matters ends with &. bash runs a trap only when no program runs in the foreground, and $! is the pid of
 # one in the background. --grace is the time that tasks have to save their state (checkpoint.sh), less than the 60 s.
-env --block-signal=USR1 pytaskfarmer.py --grace 30 --proc "${SLURM_CPUS_PER_TASK:-8}" "${1:?usage: sbatch flex.sh TASKLIST}" &
+# --wait: what a node had that died is free after ten minutes only, and this job is to see the end of the list.
+env --block-signal=USR1 pytaskfarmer.py --wait --grace 30 --proc "${SLURM_CPUS_PER_TASK:-8}" \
+    "${1:?usage: sbatch flex.sh TASKLIST}" &
 farmer=$!
 trap give_back USR1
 again="scontrol requeue $SLURM_JOB_ID"

@@ -18,4 +18,5 @@
 # --cpus-per-task of the job (Slurm 22.05), so it is said again. The exit status is the highest of the farmers': 75 if
 # tasks are left. Submit again, and the list goes on.
 exec srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
-    env --block-signal=USR1 pytaskfarmer.py --proc "$SLURM_CPUS_PER_TASK" "${1:?usage: sbatch srun.sh TASKLIST}"
+    env --block-signal=USR1 pytaskfarmer.py --proc "$SLURM_CPUS_PER_TASK" \
+    "${1:?usage: sbatch srun.sh TASKLIST [OPTIONS]}" "${@:2}"

@@ -43,7 +43,7 @@ def as_text(jobs: Sequence[Job], width: int | None = None) -> str:
 
 
 def _row(job: Job) -> list[str]:
-    farmers = {"alive": job.alive, "gone": job.gone, "unknown": job.unknown}
+    farmers = {"alive": job.farmers_alive, "gone": job.farmers_gone, "unknown": job.farmers_unknown}
     there = any(farmers.values())
     return [
         job.job or "-",

@@ -32,7 +32,7 @@ class Worker:
 class Job:
     """A job, an element of an array, or elements that still wait together. Outside of a scheduler, a lone farmer.
 
-    `ends` and `submitted` are epoch seconds; `alive`, `gone` and `unknown` count its farmers.
+    `ends` and `submitted` are epoch seconds.
     """
 
     job: str | None
@@ -41,9 +41,9 @@ class Job:
     state: str
     reason: str
     nodes: int | None
-    alive: int
-    gone: int
-    unknown: int
+    farmers_alive: int
+    farmers_gone: int
+    farmers_unknown: int
     slots: int
     held: int
     ends: float | None
@@ -72,7 +72,7 @@ def jobs_at_work(
         elements = _ask(scheduler, numbers[scheduler.name], submitted, environ, patience, warnings)
         known = {job: gang for job, gang in gangs.items() if job} if scheduler is SLURM else {}
         jobs += _of_scheduler(workdir, scheduler, known, mine, elements)
-    jobs += [_job(None, None, _lone(one), [one]) for one in gangs.get("", [])]
+    jobs += [_job(None, None, Element("", "-"), [one]) for one in gangs.get("", [])]
     warnings += [
         f"{workdir.submitted_script(one.name)}: {SCHEDULERS[one.scheduler].submitter} was asked to take it and gave no "
         f"number, so whether there is a job is not known; remove {one.name}.json beside it to forget it"
@@ -100,8 +100,8 @@ def _ask(
     patience: float,
     warnings: list[str],
 ) -> list[Element] | None:
-    """What a scheduler has of these jobs, None where it cannot be asked."""
-    wanted = {number for number in numbers if number.isdecimal()}
+    """What a scheduler has of these jobs, None where it cannot be asked; `warnings` then say why."""
+    wanted = {number for number in numbers if number.isascii() and number.isdecimal()}
     if not wanted:
         return []
     users = {one.user for one in submitted if one.scheduler == scheduler.name}
@@ -130,8 +130,8 @@ def _of_scheduler(
     jobs = []
     for job in sorted({*gangs, *(job for job, one in found.items() if not one.over)}, key=_order):
         element = found.get(job, blank)
-        made = _job(job, scheduler, element, gangs.get(job, ()), submitted.get(job.partition("_")[0]), workdir)
-        jobs.append(made)
+        submission = submitted.get(job.partition("_")[0])
+        jobs.append(_job(job, scheduler, element, gangs.get(job, ()), submission, workdir))
     if elements is None:
         seen = {job.partition("_")[0] for job in gangs}
         waiting = [one for number, one in submitted.items() if number not in seen]
@@ -141,10 +141,6 @@ def _of_scheduler(
 
 def _order(job: str) -> tuple[int, ...]:
     return tuple(int(part) for part in "".join(c if c.isdecimal() else " " for c in job).split())
-
-
-def _lone(worker: Worker) -> Element:
-    return Element("", "-", nodes=1)
 
 
 def _job(

@@ -83,7 +83,10 @@ def _read(workdir: Workdir, name: str) -> Submission | None:
         document = unsealed(durable.read(workdir.submission(name)))
     except OSError:
         return None
-    if document is None or not set(Submission.__dataclass_fields__) <= set(document):
+    command, submitted = (document or {}).get("command"), (document or {}).get("submitted")
+    if document is None or not isinstance(command, list) or not isinstance(submitted, (int, float)):
         return None
-    known = {key: value for key, value in document.items() if key in Submission.__dataclass_fields__}
-    return Submission(**{**known, "name": name, "command": tuple(known["command"])})  # type: ignore[arg-type]
+    texts = {key: document.get(key) for key in ("scheduler", "job", "cluster", "user", "directory")}
+    if not all(isinstance(text, str) for text in (*texts.values(), *command)):
+        return None
+    return Submission(name=name, submitted=submitted, command=tuple(command), **texts)  # type: ignore[arg-type]

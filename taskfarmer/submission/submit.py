@@ -47,7 +47,9 @@ def submit(
         raise UsageError(f"{scheduler.title} refuses the job: {answer.words or f'exit status {answer.status}'}")
     if number is None:
         keeping.forget()
-        raise UsageError(f"{command[0]} named no job; {_said(answer)}. Look with {scheduler.asker} whether there is one")
+        raise UsageError(
+            f"{command[0]} named no job; {_said(answer)}. Look with {scheduler.asker} whether there is one"
+        )
     done = replace(intent, job=number[0], cluster=number[1])
     try:
         keeping.note(done)

@@ -42,11 +42,9 @@ class Slow:
         self.options = options
         self.job = 0
 
-    def submit(self, *options: str) -> int:
-        self.job = self.slurm.submit(
-            self.field.folder, self.field.variables, *self.options, *options, self.script, "list"
-        )
-        return self.job
+    def submit(self, *behind: str) -> None:
+        words = (*self.options, self.script, "list", *behind)
+        self.job = self.slurm.submit(self.field.folder, self.field.variables, *words)
 
     def hurry(self) -> None:
         self.fast.touch()
@@ -57,13 +55,13 @@ class Slow:
     def elements(self) -> list[tuple[str, int]]:
         return self.slurm.wait(self.job)
 
-    def go_on(self) -> None:
+    def go_on(self, *behind: str) -> None:
         """Submit the same line again until the list is done, as its user does."""
         self.hurry()
         for _ in range(4):
             if not self.field.unfinished():
                 return
-            self.submit()
+            self.submit(*behind)
             self.elements()
 
     def restarts(self) -> int:
@@ -152,7 +150,9 @@ def requeued(slurm: SlurmCluster, field: ClusterField) -> None:
 
 def flex(slurm: SlurmCluster, field: ClusterField, by_the_clock: int = 1, in_all: int = 3) -> None:
     """flex.sh requeues itself until the list is done; the first signals come from the time limit."""
-    slow = Slow(slurm, field, "flex.sh", "--time=2", "--signal=B:USR1@90", "--cpus-per-task=4", tasks=24)
+    slow = Slow(
+        slurm, field, "flex.sh", "--time-min=1", "--time=2", "--signal=B:USR1@90", "--cpus-per-task=4", tasks=24
+    )
     slow.submit()
     slow.has_restarted(by_the_clock)
     for times in range(by_the_clock, in_all):
@@ -253,9 +253,7 @@ def node_dies(slurm: SlurmCluster, folder: Callable[[], Path]) -> None:
     ]
     try:
         for slow in jobs:
-            slow.hurry()
             slow.field.make_farm()
-            slow.fast.unlink()
             slow.submit()
         for slow, count in zip(jobs, (12, 12, 8), strict=True):
             slow.begun(count)
@@ -268,7 +266,7 @@ def node_dies(slurm: SlurmCluster, folder: Callable[[], Path]) -> None:
         for slow in jobs:
             slow.elements()
         for slow in jobs:
-            slow.go_on()
+            slow.go_on("--wait")
             report = slow.field.judge(once=False)
             died = [task for task, times in slow.field.runs().items() if times > 1]
             assert died, "the node had tasks"

@@ -184,7 +184,9 @@ class Farmer(Actor):
             if farm is None or farm.farm != self.farm_id:
                 return
             self.ledger = Ledger(self.workdir, farm, self.name, 2)
-            self.presence = Presence(self.workdir, Identity(self.name, self.node, "", 1, "", 0, 2, 0.0, ""), ballast=False)
+            self.presence = Presence(
+                self.workdir, Identity(self.name, self.node, "", 1, "", 0, 2, 0.0, ""), ballast=False
+            )
             while not self._turn():
                 self.world.sleep(self.world.chance.random() * self.world.chance.choice((0.5, 3.0)))
         except (Stop, StorageError, NotAFarm):
@@ -211,7 +213,11 @@ class Farmer(Actor):
             state = self.ledger.commits.known or state
             if not self.clean:
                 self.world.sleep(3.0)
-            if self.world.ending and not state.left and not (self.clean and len(state.farmers) > self.ledger.registered):
+            if (
+                self.world.ending
+                and not state.left
+                and not (self.clean and len(state.farmers) > self.ledger.registered)
+            ):
                 return self._leave()
         return False
 

@@ -255,34 +255,66 @@ MUTATIONS = (
     Mutation(
         "damaged lines of a dead farmer are skipped",
         "the commit counts the unbroken run of whole, valid lines of its result file",
-        (("ledger.results:_unbroken", "            break\n        if words[5]", "            size += len(line) + 1\n            continue\n        if words[5]"),),
+        (
+            (
+                "ledger.results:_unbroken",
+                "            break\n        if words[5]",
+                "            size += len(line) + 1\n            continue\n        if words[5]",
+            ),
+        ),
         weather={"kills": 0.003, "refused": 0.02},
     ),
     Mutation(
         "lines count whose tasks the dead farmer does not hold",
         "valid lines of its result file that are claims of it",
-        (("ledger.results:_unbroken", "            if one is None:\n                break\n            done.append(one)", "            if one is not None:\n                done.append(one)"),),
+        (
+            (
+                "ledger.results:_unbroken",
+                "            if one is None:\n                break\n            done.append(one)",
+                "            if one is not None:\n                done.append(one)",
+            ),
+        ),
         weather={"kills": 0.003},
     ),
     Mutation(
         "all of a departed farmer's journal counts",
         "and freezes that length. Whatever a ghost appends later does not count",
-        (("ledger.results:journals", "size = wanted[journal] if journal in wanted", "size = len(durable.read(os.path.join(workdir.results, name))) if journal in wanted"),),
+        (
+            (
+                "ledger.results:journals",
+                "size = wanted[journal] if journal in wanted",
+                "size = len(durable.read(os.path.join(workdir.results, name))) if journal in wanted",
+            ),
+        ),
         weather={"kills": 0.002, "pauses": 0.002},
     ),
     Mutation(
         "bytes that cannot be seen are done without",
         "must see exactly the bytes that the state counts of every one of them",
-        (("ledger.results:read_counted", "if sum(size for _, size in found.values()) == state.journaled:", "if True:"),),
+        (
+            (
+                "ledger.results:read_counted",
+                "if sum(size for _, size in found.values()) == state.journaled:",
+                "if True:",
+            ),
+        ),
         weather=STALE,
     ),
     Mutation(
         "retry believes what it sees of results",
         "their sum must equal the state's counters; else the view is stale",
         (
-            ("ledger.results:read_counted", "if sum(size for _, size in found.values()) == state.journaled:", "if True:"),
+            (
+                "ledger.results:read_counted",
+                "if sum(size for _, size in found.values()) == state.journaled:",
+                "if True:",
+            ),
             ("ledger.results:_exactly", "if len(data) == size:", "if True:"),
-            ("ledger.results:survey", "if (found.finished, found.failed) != (state.finished, state.failed):", "if False:"),
+            (
+                "ledger.results:survey",
+                "if (found.finished, found.failed) != (state.finished, state.failed):",
+                "if False:",
+            ),
         ),
         weather=STALE,
     ),
@@ -292,9 +324,12 @@ MUTATIONS = (
         "A farmer that finds itself expelled kills its tasks, records nothing and exits non-zero",
         (
             (f"{LEDGER}._change", "            states.entry_of(state, self.me)\n", "            pass\n"),
-            (f"{LEDGER}._change", "new = state if self.registered else states.join", "new = states.join"),
-        )[:1]
-        + ((f"{STATE}:entry_of", "return state.farmers[farmer]", 'return state.farmers.get(farmer) or Entry(0, "", farmer, 0, 1)'),),
+            (
+                f"{STATE}:entry_of",
+                "return state.farmers[farmer]",
+                'return state.farmers.get(farmer) or Entry(0, "", farmer, 0, 1)',
+            ),
+        ),
         weather=SLEEPY,
     ),
     Mutation(
@@ -325,7 +360,13 @@ MUTATIONS = (
     Mutation(
         "the list is taken before what came back",
         "takes from returned first",
-        ((f"{STATE}:claim", "_take_returned(state.returned, want, room)", "_take_returned(state.returned, max(0, want - sum(one.tasks - one.next for one in state.segments)), room)"),),
+        (
+            (
+                f"{STATE}:claim",
+                "_take_returned(state.returned, want, room)",
+                "_take_returned(state.returned, max(0, want - sum(one.tasks - one.next for one in state.segments)), room)",
+            ),
+        ),
         "transitions",
     ),
     Mutation(
@@ -388,7 +429,13 @@ MUTATIONS = (
     Mutation(
         "the length of a farmer that left is forgotten",
         "departed: freezes that length",
-        ((f"{STATE}:leave", "{**state.departed, entry.journal: entry.bytes} if entry.bytes else state.departed", "state.departed"),),
+        (
+            (
+                f"{STATE}:leave",
+                "{**state.departed, entry.journal: entry.bytes} if entry.bytes else state.departed",
+                "state.departed",
+            ),
+        ),
         "transitions",
     ),
     Mutation(
@@ -406,7 +453,13 @@ MUTATIONS = (
     Mutation(
         "closed journals are not summed",
         "closed bytes are what departed has forgotten",
-        ((f"{STATE}:turn", "closed_bytes=state.closed_bytes + sum(closed.values())", "closed_bytes=state.closed_bytes"),),
+        (
+            (
+                f"{STATE}:turn",
+                "closed_bytes=state.closed_bytes + sum(closed.values())",
+                "closed_bytes=state.closed_bytes",
+            ),
+        ),
         "transitions",
     ),
 )

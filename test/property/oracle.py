@@ -81,14 +81,18 @@ class Oracle:
         demand(document["farm"] == self.farm, path, "is of another farm:", document["farm"], "not", self.farm)
         number = document["revision"]
         epoch, name = path.split("/")[-2:]
-        demand(number == len(self.moments) and name == str(number), f"{path}: revision {number}, {len(self.moments)} due")
+        demand(
+            number == len(self.moments) and name == str(number), f"{path}: revision {number}, {len(self.moments)} due"
+        )
         demand(file.durable == bytes(file.data), path, "has a name, and is not on the disk")
         moment = Moment(document, path, self._places(document), self._counted(document))
         before = self.now
         if before.path.split("/")[-2] != epoch and isinstance(
             last := self.server.find(before.path.rpartition("/")[0]), Folder
         ):
-            demand(before.path.split("/")[-1] in last.durable, path, "begins an epoch, and", before.path, "may not last")
+            demand(
+                before.path.split("/")[-1] in last.durable, path, "begins an epoch, and", before.path, "may not last"
+            )
         demand(epoch == before.document["epoch"], path, "is not in the epoch that was named")
         self._segments(before, moment)
         moment.ends = {**before.ends, **self._lines(before, moment)}
@@ -186,16 +190,22 @@ class Oracle:
             if was == place and attempt == once:
                 demand(deaths == died, "task", task, "changed where it is")
             elif was == UNPROCESSED:
-                demand((attempt, deaths) == (once, died), f"task {task} was taken as {attempt, deaths}, not {once, died}")
+                demand(
+                    (attempt, deaths) == (once, died), f"task {task} was taken as {attempt, deaths}, not {once, died}"
+                )
             elif was in ("finished", "failed"):
                 demand(by.startswith("retry-") and place == UNPROCESSED, f"task {task} was {was} and came back by {by}")
                 demand(attempt == once + 1, f"task {task} came back with attempt {attempt} after {once}")
                 self.retried += 1
             else:
                 # given back, and perhaps taken again in the same commit
-                demand(place in (UNPROCESSED, by) and attempt == once + 1, f"{task} of {was} @{once}: {place} @{attempt}")
+                demand(
+                    place in (UNPROCESSED, by) and attempt == once + 1, f"{task} of {was} @{once}: {place} @{attempt}"
+                )
                 ran = (was, task, once) in self.announced
-                demand(deaths in ((died, died + 1) if ran else (died,)), f"task {task} died {deaths} times: it did not run")
+                demand(
+                    deaths in ((died, died + 1) if ran else (died,)), f"task {task} died {deaths} times: it did not run"
+                )
 
     # --- what farmers and disks say -----------------------------------------------------------------
 
@@ -259,7 +269,9 @@ class Oracle:
     def all_recorded_once(self) -> None:
         """Count anew, from the files alone: every task has its end, each attempt of it one line."""
         number = max(self.revisions())
-        demand(number == len(self.moments) - 1, f"{number} is the newest revision, {len(self.moments) - 1} was the last")
+        demand(
+            number == len(self.moments) - 1, f"{number} is the newest revision, {len(self.moments) - 1} was the last"
+        )
         document = self.now.document
         counted = self._counted(document)
         results = self.server.find(f"{self.path}/results")
@@ -282,7 +294,9 @@ class Oracle:
         last = {task: ENDED[outcome] for task, _, outcome in sorted(lines) if outcome != "returned"}
         tasks = sum(segment["tasks"] for segment in document["segments"])
         demand(sorted(last) == list(range(tasks)), "of", tasks, "tasks are recorded", sorted(last))
-        demand(all(place in ("finished", "failed") for place, _, _ in self.now.places.values()), "a task is not recorded")
+        demand(
+            all(place in ("finished", "failed") for place, _, _ in self.now.places.values()), "a task is not recorded"
+        )
         demand(len(ends) <= tasks + self.retried, len(ends), "ends of", tasks, "tasks,", self.retried, "retried")
         for outcome in ("finished", "failed"):
             demand(list(last.values()).count(outcome) == document[outcome], "the ledger miscounts", outcome)

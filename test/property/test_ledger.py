@@ -114,7 +114,9 @@ def test_a_seed_gives_the_same_run_each_time() -> None:
     for seed in range(5):
         one, other = history(seed), history(seed)
         assert (one.steps, one.now) == (other.steps, other.now)
-        assert [moment.document for moment in one.oracle.moments] == [moment.document for moment in other.oracle.moments]
+        assert [moment.document for moment in one.oracle.moments] == [
+            moment.document for moment in other.oracle.moments
+        ]
 
 
 @pytest.mark.campaign

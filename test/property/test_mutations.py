@@ -1,7 +1,6 @@
-"""A product with one rule of the design broken is found out: by the machine over the transitions, or by that over the ledger.
+"""A product with one rule of the design broken is found out, by the machine over transitions or the one over the ledger.
 
-Each mutation names the first seed that finds it; where the product has changed since, some seeds after it are tried
-too. The table is in the documents, and is held against `MUTATIONS` here.
+Each mutation names the first seed that finds it; where the product has changed since, seeds after it are tried too.
 """
 
 from __future__ import annotations
