@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ T = TypeVar("T")
 FILE_MODE = 0o664
 FOLDER_MODE = 0o775
 """What the umask takes from: whatever it is, not everybody may write what is ours."""
+GROUP_READS = stat.S_IRGRP
+GROUP_WRITES = stat.S_IRGRP | stat.S_IWGRP
+"""What a group that shares a farm gets whatever the umask is."""
 
 _STALE = (errno.ESTALE, errno.EINTR)
 _NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -134,7 +138,11 @@ def sync_directory(path: str) -> None:
 
 def sync_file(path: str) -> None:
     """Bring what another process wrote into a file to the disk."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(path, os.O_RDWR | flags)
+    except PermissionError:
+        fd = os.open(path, os.O_RDONLY | flags)  # another user's; Linux syncs it for whoever may read it
     try:
         os.fsync(fd)
     finally:
@@ -153,12 +161,26 @@ def fresh(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
 
 
-def prepare(path: str, data: bytes) -> None:
-    """A new file, on the disk when this returns. Nothing is left where it fails."""
+def give(fd: int, bits: int) -> None:
+    """Give the group back what our umask took from a file that we made; another user's stays as it is."""
+    mode = os.fstat(fd).st_mode
+    if mode & bits != bits:
+        try:
+            os.fchmod(fd, stat.S_IMODE(mode) | bits)
+        except PermissionError:
+            pass
+
+
+def prepare(path: str, data: bytes, shared: bool = False) -> None:
+    """A new file, on the disk when this returns; in a `shared` farm the group can read it. Nothing is left where it
+    fails.
+    """
     fd = fresh(path, os.O_WRONLY)
     try:
         with naming(path):
             try:
+                if shared:
+                    give(fd, GROUP_READS)
                 write_all(fd, data)
                 os.fsync(fd)
             finally:
@@ -191,10 +213,10 @@ def publish(prepared: str, target: str) -> OSError | None:
     return answer
 
 
-def replace(path: str, data: bytes) -> None:
+def replace(path: str, data: bytes, shared: bool = False) -> None:
     """Exchange a file for a new one in one step; readers see the old or the new."""
     temporary = beside(path)
-    prepare(temporary, data)
+    prepare(temporary, data, shared)
     swap(temporary, path)
 
 
@@ -218,17 +240,24 @@ def sync(fd: int) -> None:
     os.fsync(fd)
 
 
-def make_directory(path: str) -> bool:
+def make_directory(path: str, shared: bool = False) -> bool:
     """Make a directory and make its name durable; False where it stands already."""
     made = True
     try:
         os.mkdir(path, FOLDER_MODE)
+        if shared:
+            share_directory(path)
     except FileExistsError:
         if not os.path.isdir(path):
             raise
         made = False
     sync_directory(os.path.dirname(path))
     return made
+
+
+def share_directory(path: str) -> None:
+    """Let the group work in a directory of ours; what is made there becomes the group's, by the setgid bit."""
+    os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_ISGID | stat.S_IRWXG)
 
 
 def prove_links(folder: str) -> None:
@@ -270,11 +299,13 @@ def _linked(path: str, target: str) -> OSError | None:
 class Journal:
     """A file that one process appends lines to. `size` counts the bytes known to be on the disk."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, shared: bool = False) -> None:
         self.path = path
         self.size = 0
         self.failed = False
         self._fd = fresh(path, os.O_WRONLY | os.O_APPEND)
+        if shared:
+            give(self._fd, GROUP_READS)
         sync_directory(os.path.dirname(path))
 
     def append(self, data: bytes) -> int:

@@ -60,16 +60,17 @@ class FarmLock:
     """The farm's lock. Waited for a bounded time, and then done without.
 
     A `private` one lies in scratch space. Its path is in `farm.json` for good, and what is there may have been
-    exchanged since: it is used only as long as its folder is ours alone.
+    exchanged since: it is used only as long as its folder is ours alone. A `shared` one is for the group.
     """
 
-    def __init__(self, path: str, private: bool = False) -> None:
+    def __init__(self, path: str, private: bool = False, shared: bool = False) -> None:
         self.path = path
         self.private = private
         self.unusable = False
         self._in_vain = 0
         # thread_local=False: the farmer has no threads, and its workers never touch this lock
-        self._lock = UnixFileLock(path, timeout=0, mode=0o600, thread_local=False, fallback_to_soft=False)
+        mode = 0o660 if shared else 0o600
+        self._lock = UnixFileLock(path, timeout=0, mode=mode, thread_local=False, fallback_to_soft=False)
 
     def doubts(self) -> list[str]:
         """A warning where something that is no lock of ours is in its place; none where nothing is there."""

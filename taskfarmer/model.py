@@ -206,12 +206,27 @@ def class_end(number: int) -> float:
     return math.pow(2.0, number / 4)
 
 
+class TimedCommand(bytes):
+    """A command, and the seconds that its user expects it to take."""
+
+    seconds: float
+
+    @classmethod
+    def of(cls, command: bytes, seconds: float) -> TimedCommand:
+        found = cls(command)
+        found.seconds = seconds
+        return found
+
+
 def task_line(task_id: int, command: bytes) -> bytes:
     """The line of a task, its newline included.
 
-    A command with a line break, or one that looks like our JSON form, is written as JSON so that a
-    reader never has to guess; bytes that are no UTF-8 survive in both forms.
+    A command that has options, one with a line break, or one that looks like our JSON form, is written as JSON so
+    that a reader never has to guess; bytes that are no UTF-8 survive in both forms.
     """
+    if isinstance(command, TimedCommand):
+        text = command.decode("utf-8", "surrogateescape")
+        return b"%d %s\n" % (task_id, json.dumps({"command": text, "time": command.seconds}).encode("ascii"))
     if b"\n" in command or b"\r" in command or command.startswith(_JSON_START):
         text = command.decode("utf-8", "surrogateescape")
         command = json.dumps({"command": text}).encode("ascii")
@@ -224,6 +239,15 @@ def parse_task(line: bytes) -> tuple[int, bytes]:
     if command.startswith(_JSON_START):
         command = json.loads(command)["command"].encode("utf-8", "surrogateescape")
     return int(number), command
+
+
+def task_time(line: bytes) -> float | None:
+    """The seconds that a task's line says it takes; None where it says nothing."""
+    _, _, command = line.rstrip(b"\n").partition(b" ")
+    if b'"time"' not in command or not command.startswith(_JSON_START):
+        return None
+    seconds = json.loads(command).get("time")
+    return float(seconds) if isinstance(seconds, (int, float)) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class Settings:
     logs_dir: str | None = None
     grace: float = 10.0
     lock_dir: str | None = None
+    shared_group: bool = False
     lease: float | None = None
     config: str | None = None
     wait: bool = False

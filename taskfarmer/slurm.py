@@ -192,7 +192,7 @@ class Allocation:
         self.settled, self._question = True, None
         self.end = _number(answer)
         try:
-            durable.replace(self.workdir.job(self._key), sealed({"job": self.number, "end": self.end or 0}))
+            durable.replace(self.workdir.job(self._key), sealed({"job": self.number, "end": self.end or 0}), self.workdir.shared)
         except OSError:
             pass  # then others ask themselves
         return self.end is not None
@@ -209,8 +209,8 @@ class Allocation:
     def _claim(self) -> bool:
         """Whether it is on us to ask: nobody else of this job has said so."""
         try:
-            durable.make_directory(self.workdir.jobs)
-            durable.prepare(self.workdir.job_asked(self._key), b"asked\n")
+            durable.make_directory(self.workdir.jobs, self.workdir.shared)
+            durable.prepare(self.workdir.job_asked(self._key), b"asked\n", self.workdir.shared)
         except FileExistsError:
             return False
         except (OSError, StorageError):

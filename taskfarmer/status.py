@@ -128,7 +128,8 @@ def _newest(workdir: Workdir, ledger: Ledger) -> State:
         if time.monotonic() > end:
             raise Damaged(
                 f"{lost}: missing, so revision {state.revision} is not the newest; restore it from a snapshot of the "
-                "file system, or run the list again: that goes on from there, with what the results have"
+                "file system, or run the list again: that goes on from there, with what the results have. Only "
+                f"{workdir.head} may tell of it: where that is damaged, remove it"
             )
         time.sleep(0.1)
 

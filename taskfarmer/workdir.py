@@ -15,6 +15,8 @@ class Workdir:
 
     path: str
     logs_dir: str | None = None
+    shared: bool = False
+    """Whether its group may work on it, so that what we make there must not depend on our umask."""
 
     @classmethod
     def at(cls, path: str, logs_dir: str | None = None) -> Workdir:

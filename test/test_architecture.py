@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent.parent
 PACKAGE = HERE / "taskfarmer"
 
 FLOORS = {
+    "durations": 0,
     "errors": 0,
     "model": 0,
     "workdir": 1,

@@ -10,7 +10,7 @@ import signal
 import click
 from click.shell_completion import CompletionItem
 
-from taskfarmer.cli.durations import seconds
+from taskfarmer.durations import seconds
 
 MOST_PROCESSES = 4096
 

@@ -14,7 +14,7 @@ def keep(workdir: Workdir, verdict: Verdict, here: str, there: str) -> None:
     if before is not None and (before[0] != "shared" or verdict == "shared"):
         return
     try:
-        durable.replace(workdir.locks, sealed({"locks": verdict, "between": [here, there]}))
+        durable.replace(workdir.locks, sealed({"locks": verdict, "between": [here, there]}), workdir.shared)
     except OSError:
         pass  # it is for people
 

@@ -14,7 +14,7 @@ from taskfarmer import policy, slurm
 from taskfarmer.farmer.speech import lasting
 from taskfarmer.ledger.liveness import Presence
 from taskfarmer.ledger.state import FITS_AGAIN, State
-from taskfarmer.model import Interval
+from taskfarmer.model import Interval, task_time
 from taskfarmer.pool import wire
 from taskfarmer.pool.pool import Pool
 from taskfarmer.pool.processes import STUCK_AFTER
@@ -114,12 +114,26 @@ class Deadline:
         return policy.expected(state.times, state.finished)
 
     def fits(self, now: float, state: State) -> bool:
-        """Whether a task may be begun: after a warning none, since nobody would warn it."""
+        """Whether tasks may be taken; where some say how long they take, each is looked at by itself."""
         if self.end == math.inf:
             return True
-        if self.settings.warn_signal is not None and self.warned:
-            return False
-        return self.room(now) > self.expected(state)
+        return not self._nothing_more and (state.timed or self.room(now) > self.expected(state))
+
+    @property
+    def _nothing_more(self) -> bool:
+        """After a warning nothing is begun, since nobody would warn it."""
+        return self.settings.warn_signal is not None and self.warned
+
+    def time_of(self, line: bytes, state: State) -> float:
+        """Seconds that a task is expected to take, by its line where that says so."""
+        own = task_time(line)
+        return self.expected(state) if own is None else own
+
+    def may_begin(self, now: float, line: bytes, state: State) -> bool:
+        """Whether there is time for a task."""
+        if self.end == math.inf:
+            return True
+        return not self._nothing_more and self.room(now) > self.time_of(line, state)
 
     def anything_fits(self, now: float, state: State) -> bool:
         """Whether there is a task to take that may be begun."""

@@ -11,6 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from taskfarmer import policy
 from taskfarmer.errors import StorageError
@@ -151,8 +152,24 @@ class Exchanges:
         lines = self.reader.lines(segment, interval.start, interval.count)
         if self.max_deaths and interval.deaths > self.max_deaths:
             self._give_up(interval, lines)
+        elif segment.timed:
+            self._take_what_fits(interval, lines)
         else:
             self.pool.add(interval, lines)
+
+    def _take_what_fits(self, interval: Interval, lines: list[bytes]) -> None:
+        """Put each task that there is time for into the queue; the others go back, and what they need is known."""
+        now = time.monotonic()
+        back = Tidings()
+        for place, line in enumerate(lines):
+            one = interval.part(place, 1)
+            if self.deadline.may_begin(now, line, self.ledger.state):
+                self.pool.add(one, [line])
+            else:
+                needs = int(self.deadline.time_of(line, self.ledger.state)) + 1
+                back.returned.append(replace(one, needs=max(one.needs, needs)))
+        if not back.nothing:
+            self.ledger.note(back)
 
     def _give_up(self, interval: Interval, lines: list[bytes]) -> None:
         now = time.time()

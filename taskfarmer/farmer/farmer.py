@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 
 from taskfarmer import durable, policy, slurm
 from taskfarmer.errors import Contended, StorageError, TaskFarmerError
@@ -91,7 +92,7 @@ class Farmer:
     def _place(self, slot: int) -> Place:
         me, workdir = self.identity, self.workdir
         end = self.deadline.epoch_end
-        return Place(slot, me.farmer, me.host, workdir.path, workdir.logs, self.logs_fd, end, self._hidden)
+        return Place(slot, me.farmer, me.host, workdir.path, workdir.logs, self.logs_fd, end, self._hidden, workdir.shared)
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -220,8 +221,9 @@ class Farmer:
     def _dispatch(self, now: float) -> None:
         if self._start_trouble_since is not None and now >= self._hold_until and not durable.has_room(self.logs_fd):
             self._cannot_start(self._start_trouble)
-        if self.pool.queued and not self.deadline.fits(now, self.ledger.state):
-            self._give_back_queued()
+        state = self.ledger.state
+        if self.pool.queued and (state.timed or not self.deadline.fits(now, state)):
+            self._give_back_queued(lambda line: self.deadline.may_begin(now, line, state))
         if self.exchanges.trouble or now < self._hold_until or not self.pool.queued:
             if self.exchanges.exhausted and self.pool.idle:
                 self.pool.rebalance()
@@ -309,8 +311,8 @@ class Farmer:
         self.survivors += self.pool.sweep()
         self._give_back_queued()
 
-    def _give_back_queued(self) -> None:
-        back = Tidings(returned=self.pool.take_back())
+    def _give_back_queued(self, keep: Callable[[bytes], bool] = lambda line: False) -> None:
+        back = Tidings(returned=self.pool.take_back(keep))
         self.returned += sum(one.count for one in back.returned)
         if not back.nothing:
             self.ledger.note(back)

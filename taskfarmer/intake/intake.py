@@ -192,10 +192,11 @@ class Intake:
         try:
             if self.handler is not None and not self.handler.by_line:
                 self._add(writer, first)
-                (source_bytes, sha), open_end = whole_digest(self.path), False
+                (source_bytes, sha), open_end, seconds = whole_digest(self.path), False, 0.0
             else:
                 reader = self._add_lines(writer, last, skip, whole_lines_only)
                 source_bytes, sha, open_end = reader.consumed, reader.sha.hexdigest(), reader.open_end
+                seconds = reader.seconds
             if state is not None and not writer.tasks:
                 writer.discard()
                 return None
@@ -209,7 +210,7 @@ class Intake:
         except BaseException:
             writer.discard()
             raise
-        return Segment(name, first, writer.tasks, 0, source_bytes, sha, open_end)
+        return Segment(name, first, writer.tasks, 0, source_bytes, sha, open_end, writer.timed, seconds)
 
     def _add_lines(
         self, writer: SegmentWriter, last: Segment | None, skip: int | None, whole_lines_only: bool
@@ -217,13 +218,16 @@ class Intake:
         with open_source(self.path) as stream:
             offset = 0 if last is None or skip is not None else last.source_bytes
             sha = digest(stream, offset)
-            reader = SourceReader(stream, self.path, offset=offset, sha=sha, whole_lines_only=whole_lines_only)
+            before = last.time if last is not None and skip is None else 0.0
+            reader = SourceReader(
+                stream, self.path, offset=offset, sha=sha, whole_lines_only=whole_lines_only, seconds=before
+            )
             if self.handler is not None:
                 lines = [task for batch in reader for task in batch]
                 if lines[skip or 0 :]:
                     self._add(writer, writer.first_id)
                 source = b"".join(line + b"\n" for line in lines[skip or 0 :])
-                durable.prepare(self.workdir.segment_source(writer.name), source)
+                durable.prepare(self.workdir.segment_source(writer.name), source, self.workdir.shared)
             else:
                 left = skip or 0
                 for batch in reader:

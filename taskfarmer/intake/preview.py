@@ -54,7 +54,9 @@ def _grown(intake: Intake, state: State, skip: int | None) -> Iterator[tuple[int
     """What the list has more than the farm has taken in."""
     with open_source(intake.path) as stream:
         offset = 0 if skip is not None else state.segments[-1].source_bytes
-        tasks = (task for batch in SourceReader(stream, intake.path, offset=offset) for task in batch)
+        before = 0.0 if skip is not None else state.segments[-1].time
+        reader = SourceReader(stream, intake.path, offset=offset, seconds=before)
+        tasks = (task for batch in reader for task in batch)
         for number, task in enumerate(tasks):
             if number >= (skip or 0):
                 yield state.tasks + number - (skip or 0), task

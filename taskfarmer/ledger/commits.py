@@ -254,7 +254,7 @@ class Commits:
                 closed = epochs.close_journals(self.workdir, state.departed, state.farmers)
                 following = turn(following, fresh, closed)
             prepared = os.path.join(self.workdir.prepared(state.epoch), f"{by}.{seq}.{durable.random_name()}")
-            durable.prepare(prepared, encode(following))
+            durable.prepare(prepared, encode(following), self.workdir.shared)
             linked = self.uncertain = True
             won = self._link(state, following, prepared)
             self.uncertain = won is None
@@ -346,6 +346,8 @@ class Commits:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             fd = os.open(self.workdir.head, flags, durable.FILE_MODE)
             try:
+                if self.workdir.shared:
+                    durable.give(fd, durable.GROUP_WRITES)
                 os.pwrite(fd, text.encode(), 0)
             finally:
                 os.close(fd)

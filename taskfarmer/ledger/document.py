@@ -20,6 +20,7 @@ _SCALARS = (
     "seconds",
     "ended",
 )
+_RARE = ("timed", "time")
 _OTHERS = frozenset(("format", "by", "segments", "farmers", "departed", "times", "longest"))
 
 
@@ -47,7 +48,7 @@ def _times(row: list[int]) -> dict[int, int]:
 
 
 def _segment_document(segment: Segment) -> dict[str, Any]:
-    members = dict(vars(segment))
+    members = {name: value for name, value in vars(segment).items() if value or name not in _RARE}
     return {**members.pop("extra"), **members}
 
 

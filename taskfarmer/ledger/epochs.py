@@ -25,8 +25,8 @@ def after(epoch: str) -> int:
 def make(workdir: Workdir, number: int) -> str:
     """A fresh, empty, durable epoch; its name."""
     name = epoch_name(number, durable.random_name())
-    durable.make_directory(workdir.epoch(name))
-    durable.make_directory(workdir.prepared(name))
+    durable.make_directory(workdir.epoch(name), workdir.shared)
+    durable.make_directory(workdir.prepared(name), workdir.shared)
     return name
 
 

@@ -82,7 +82,7 @@ class Ledger:
         self.farm = farm
         self.me = me
         self.slots = slots
-        self.lock = FarmLock(farm.lock or workdir.lock, private=farm.lock is not None)
+        self.lock = FarmLock(farm.lock or workdir.lock, private=farm.lock is not None, shared=workdir.shared)
         self.commits = Commits(workdir, farm.farm, self.lock, farm.epoch_length)
         self.held: list[Interval] = []
         self.registered = False
@@ -249,7 +249,7 @@ class Ledger:
         try:
             if self._journal is None:
                 self._journals += 1
-                self._journal = durable.Journal(self.workdir.journal(self._journal_name()))
+                self._journal = durable.Journal(self.workdir.journal(self._journal_name()), self.workdir.shared)
             self._journal.append(b"".join(fresh))
         except OSError as error:
             if self._journal is not None:

@@ -107,16 +107,19 @@ class Presence:
         self._running: list[list[Any]] = []
         path = workdir.alive(identity.farmer)
         try:
-            durable.prepare(workdir.identity(identity.farmer), sealed(asdict(identity)))
+            durable.prepare(workdir.identity(identity.farmer), sealed(asdict(identity)), workdir.shared)
             self._fd = durable.fresh(path, os.O_RDWR)
+            if workdir.shared:
+                durable.give(self._fd, durable.GROUP_WRITES)  # others try its lock, for which NFS wants that
             self.locked = locks.hold_alive(self._fd)
             self.beat()
             if ballast:
-                durable.prepare(workdir.ballast(identity.farmer), bytes(BALLAST))
+                durable.prepare(workdir.ballast(identity.farmer), bytes(BALLAST), workdir.shared)
         except OSError as error:
             self.close()
             raise StorageError(
-                f"{error.filename or path}: {error.strerror}; a farmer cannot start here; make room, or restore the folder"
+                f"{error.filename or path}: {error.strerror}; a farmer cannot start here; make room, or restore the "
+                "folder: an empty folder will do"
             ) from error
 
     @property
@@ -140,7 +143,9 @@ class Presence:
         """Add something about our job to what others can read of us."""
         self.identity = replace(self.identity, job={**self.identity.job, name: value})
         try:
-            durable.replace(self.workdir.identity(self.identity.farmer), sealed(asdict(self.identity)))
+            durable.replace(
+                self.workdir.identity(self.identity.farmer), sealed(asdict(self.identity)), self.workdir.shared
+            )
         except OSError:
             pass  # it is for people
 
@@ -150,7 +155,7 @@ class Presence:
 
     def farewell(self) -> None:
         """Say that all our tasks have ended and our journal is complete: anybody may count it."""
-        durable.replace(self.workdir.farewell(self.identity.farmer), b"farewell\n")
+        durable.replace(self.workdir.farewell(self.identity.farmer), b"farewell\n", self.workdir.shared)
 
     def leave(self) -> None:
         """Take the signs of life away; who we were stays."""

@@ -38,6 +38,8 @@ def make_folders(workdir: Workdir) -> None:
 
 def make(workdir: Workdir, farm: Farm, segment: Segment) -> bool:
     """Make the farm, its first revision and its name; False where another farmer made one first."""
+    epoch: str | None = None
+    made = False
     try:
         epoch = epochs.make(workdir, 0)
         first = State(farm.farm, 0, ("import", 0), epoch, 1, (segment,))
@@ -50,9 +52,13 @@ def make(workdir: Workdir, farm: Farm, segment: Segment) -> bool:
         durable.sync_directory(workdir.epoch(epoch))
         made = farmfile.publish(workdir, farm)
     except OSError as error:
-        # nothing is taken back: `farm.json` may have its name although we were told otherwise, and name all this
-        raise StorageError(f"{error.filename or workdir.path}: {error.strerror}; the farm was not made") from error
+        # who slept here may wake up in a farm that another one made, and that swept our epoch away as an old one
+        other = farmfile.load(workdir)
+        if other is None or other.farm == farm.farm:
+            # nothing is taken back: `farm.json` may have its name although we were told otherwise, and name all this
+            raise StorageError(f"{error.filename or workdir.path}: {error.strerror}; the farm was not made") from error
     if not made:
-        epochs.remove(workdir, epoch)
+        if epoch is not None:
+            epochs.remove(workdir, epoch)
         discard(workdir, segment.file)
     return made

@@ -87,13 +87,25 @@ def _first_missing(workdir: Workdir, state: State, found: Mapping[str, tuple[str
     return workdir.journal(missing[0]) if missing else workdir.results
 
 
+def _renamed(workdir: Workdir, name: str) -> str:
+    """Where a journal is since an epoch turned. It may have grown beyond our state before its length was its name."""
+    try:
+        entries = durable.persistent(lambda: os.listdir(workdir.results))
+    except OSError as error:
+        raise FarmGone(f"{workdir.results}: {error.strerror}; the farm's results are gone; {RESTORE}") from error
+    for entry in entries:
+        match = _JOURNAL.fullmatch(entry)
+        if match is not None and match[1] == name:
+            return os.path.join(workdir.results, entry)
+    return workdir.journal(name)
+
+
 def _exactly(workdir: Workdir, name: str, path: str, size: int, end: float) -> bytes:
     while True:
         try:
             data = durable.read_range(path, 0, size)
         except FileNotFoundError:
-            # renamed by an epoch that turned meanwhile
-            path, data = workdir.closed_journal(name, size), b""
+            path, data = _renamed(workdir, name), b""
         except OSError as error:
             why = error.strerror or "no file to read"
             raise StorageError(f"{path}: {why}; results cannot be read; {RESTORE}") from error
@@ -106,12 +118,13 @@ def _exactly(workdir: Workdir, name: str, path: str, size: int, end: float) -> b
 
 def checked_lines(path: str, data: bytes) -> Iterator[list[bytes]]:
     """The words of each line; Damaged where one is not what was written."""
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+    *lines, rest = data.split(b"\n")
+    if rest:
+        raise Damaged(f"{path}: {len(data)} bytes of it count, and that is no end of a line; {RESTORE}")
+    for number, line in enumerate(lines, start=1):
         words = result_words(line)
         if words is None or words[5] not in OUTCOMES:
-            raise Damaged(
-                f"{path}: line {number} is not what was written (wrong checksum); run: taskfarmer check WORKDIR"
-            )
+            raise Damaged(f"{path}: line {number} is not what was written (wrong checksum); {RESTORE}")
         yield words
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from taskfarmer import durable
 from taskfarmer.errors import Damaged, StorageError
 from taskfarmer.ledger.state import Segment
-from taskfarmer.model import parse_task, task_line
+from taskfarmer.model import TimedCommand, parse_task, task_line
 from taskfarmer.workdir import Workdir
 
 BLOCK = 64
@@ -36,11 +36,14 @@ class SegmentWriter:
         self.name = durable.random_name(12)
         self.first_id = first_id
         self.tasks = 0
+        self.timed = False
         path = workdir.segment(self.name)
         try:
             self._file = open(path, "xb", buffering=1 << 20, opener=durable.fresh)  # noqa: SIM115
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror}; the task list cannot be taken in; {_FOLDER}") from error
+        if workdir.shared:
+            durable.give(self._file.fileno(), durable.GROUP_READS)
         self._index = bytearray(_MAGIC)
         self._block: list[bytes] = []
         self._offset = 0
@@ -50,8 +53,9 @@ class SegmentWriter:
         number = self.first_id + self.tasks
         for command in commands:
             # the exceptions to the plain form are for `task_line` to know
-            if b"\r" in command or command[:1] == b"{" or b"\n" in command:
+            if b"\r" in command or command[:1] == b"{" or b"\n" in command or type(command) is not bytes:
                 block.append(task_line(number, command))
+                self.timed = self.timed or isinstance(command, TimedCommand)
             else:
                 block.append(b"%d %s\n" % (number, command))
             number += 1
@@ -75,7 +79,7 @@ class SegmentWriter:
         self._file.flush()
         durable.sync(self._file.fileno())
         self._file.close()
-        durable.prepare(self.workdir.segment_index(self.name), bytes(self._index))
+        durable.prepare(self.workdir.segment_index(self.name), bytes(self._index), self.workdir.shared)
         durable.sync_directory(self.workdir.tasks)
         return self.name
 

@@ -33,7 +33,8 @@ class Segment:
     """Tasks that came in by one import: IDs `first` to `first + tasks - 1`; `next` were given out.
 
     `source_bytes` and `source_sha256` say how much of the task list is in this segment and all before
-    it; `open_end` that the last of these lines had no newline yet.
+    it; `open_end` that the last of these lines had no newline yet. `timed`: some of its tasks say how long they
+    take; `time` is what the list said of that last, in seconds, 0 for nothing.
     """
 
     file: str
@@ -43,6 +44,8 @@ class Segment:
     source_bytes: int = 0
     source_sha256: str = ""
     open_end: bool = False
+    timed: bool = False
+    time: float = 0.0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -81,6 +84,11 @@ class State:
     @property
     def tasks(self) -> int:
         return sum(segment.tasks for segment in self.segments)
+
+    @property
+    def timed(self) -> bool:
+        """Whether some tasks say how long they take."""
+        return any(segment.timed for segment in self.segments)
 
     @property
     def unprocessed(self) -> int:

@@ -31,7 +31,7 @@ def order_stop(workdir: Workdir, farmers: Iterable[str], now: bool) -> None:
     before, at_once = _order(workdir)
     named = sorted({*farmers, *(before if at_once == now else ())})
     try:
-        durable.replace(workdir.stop, sealed({"farmers": named, "now": now}))
+        durable.replace(workdir.stop, sealed({"farmers": named, "now": now}), workdir.shared)
     except OSError as error:
         raise StorageError(f"{workdir.stop}: {error.strerror}; nobody was told to stop") from error
 

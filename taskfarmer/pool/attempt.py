@@ -45,6 +45,8 @@ class Place:
     """When the farmer ends, in epoch seconds; 0 where no end is known."""
     hidden: frozenset[bytes] = frozenset()
     """Variables of the farmer that tasks do not get."""
+    shared: bool = False
+    """Whether the farm is a group's, whose members append to each other's logs."""
 
 
 def runs_programs(runner: Runner) -> bool:
@@ -93,6 +95,8 @@ def open_log(place: Place, task_id: int, attempt: int) -> int:
         flags |= os.O_TRUNC
     try:
         fd = os.open(f"log_{task_id}", flags, durable.FILE_MODE, dir_fd=place.logs_fd)
+        if place.shared:
+            durable.give(fd, durable.GROUP_WRITES)
         if attempt > 1:
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             os.write(fd, f"=== taskfarmer: attempt {attempt} on {place.host}, {now} ===\n".encode())

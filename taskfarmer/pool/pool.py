@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from taskfarmer import signals
-from taskfarmer.model import RETURNED, Interval, parse_task, result_line
+from taskfarmer.model import RETURNED, Interval, joined, parse_task, result_line
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.life import work
@@ -131,12 +131,19 @@ class Pool:
         self.queue.append(Stock(interval, lines))
         self.queued += interval.count
 
-    def take_back(self) -> list[Interval]:
-        """Everything that was not handed out; it is no longer here."""
-        rest = [stock.interval for stock in self.queue]
-        self.queue.clear()
-        self.queued = 0
-        return rest
+    def take_back(self, keep: Callable[[bytes], bool] = lambda line: False) -> list[Interval]:
+        """What was not handed out, but for tasks to keep by their lines; it is no longer here."""
+        kept: deque[Stock] = deque()
+        back: list[Interval] = []
+        for stock in self.queue:
+            while stock.interval.count:
+                part, lines = stock.cut(1)
+                if keep(lines[0]):
+                    kept.append(Stock(part, lines))
+                else:
+                    back.append(part)
+        self.queue, self.queued = kept, len(kept)
+        return list(joined(back))
 
     def next_interval(self) -> Interval | None:
         return self.queue[0].interval if self.queue else None

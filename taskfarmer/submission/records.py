@@ -46,8 +46,8 @@ class Keeping:
         try:
             os.makedirs(os.path.dirname(workdir.path), durable.FOLDER_MODE, exist_ok=True)
             for path in self._made:
-                durable.make_directory(path)
-            durable.prepare(self.script, os.fsencode(text))
+                durable.make_directory(path, workdir.shared)
+            durable.prepare(self.script, os.fsencode(text), workdir.shared)
         except OSError as error:
             self.forget()
             raise UsageError(
@@ -56,7 +56,7 @@ class Keeping:
             ) from error
 
     def note(self, submission: Submission) -> None:
-        durable.replace(self.workdir.submission(self.name), sealed(asdict(submission)))
+        durable.replace(self.workdir.submission(self.name), sealed(asdict(submission)), self.workdir.shared)
 
     def forget(self) -> None:
         durable.forget(self.script)

@@ -2,8 +2,9 @@
 
 Lines end at LF or with the file, and nowhere else; a CR before that belongs to it. Lines that begin with `#` and lines
 of blanks only are no tasks. Blanks (space, tab) around a task are dropped, at its end only where no backslash would
-become its last character. Everything else is kept byte by byte: no encoding is assumed. `#TASKFARMER` begins lines that
-a later version will give a meaning, so they are refused; a NUL means that the file is no text.
+become its last character. Everything else is kept byte by byte: no encoding is assumed. `#TASKFARMER --time 90m` says
+how long each of the tasks below it takes, until another such line; other lines that begin so are refused, since a
+later version may give them a meaning. A NUL means that the file is no text.
 
 A million lines take about a second: the work is done by the block, and a line is looked at by itself only in blocks
 that hold something unusual.
@@ -14,11 +15,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
+from taskfarmer.durations import seconds
 from taskfarmer.errors import TaskListError
+from taskfarmer.model import TimedCommand
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -27,6 +31,7 @@ CHUNK = 4 * 1024 * 1024
 _BLANKS = b" \t"
 _HASH = ord("#")
 _RESERVED = b"#TASKFARMER"
+_RESERVED_LINE = re.compile(rb"#TASKFARMER([ \t].*)?\r?", re.DOTALL)
 
 
 class SourceReader:
@@ -34,9 +39,10 @@ class SourceReader:
 
     After each batch, and at the end: `consumed` is the offset in the file up to which it was read, `sha` the SHA-256 of
     the bytes from `offset` to there (continued from `sha`, where one is given: that object is updated), `lines` the
-    number of lines in them, and `open_end` says that they end in a task whose line has no newline. A last line without
-    newline that is no task, a comment that somebody still writes, is not consumed; with `whole_lines_only` no last line
-    without newline is. `first_line` is the number of the line at `offset`, for messages.
+    number of lines in them, `seconds` how long the next tasks take as the list says (0: it does not), and `open_end`
+    says that they end in a task whose line has no newline. A last line without newline that is no task, a comment
+    that somebody still writes, is not consumed; with `whole_lines_only` no last line without newline is.
+    `first_line` is the number of the line at `offset`, for messages.
     """
 
     def __init__(
@@ -48,11 +54,13 @@ class SourceReader:
         sha: _Hash | None = None,
         first_line: int = 1,
         whole_lines_only: bool = False,
+        seconds: float = 0.0,
     ) -> None:
         self.consumed = offset
         self.sha = hashlib.sha256() if sha is None else sha
         self.lines = 0
         self.open_end = False
+        self.seconds = seconds
         self._stream = stream
         self._path = path
         self._first_line = first_line
@@ -103,9 +111,9 @@ class SourceReader:
             ) from error
 
     def _tasks(self, block: bytes) -> list[bytes]:
-        if _RESERVED in block:
-            self._refuse_reserved(block)
         lines = block.split(b"\n")
+        if _RESERVED in block or self.seconds:
+            return list(self._with_options(lines))
         if b"\r" in block or b"\\ " in block or b"\\\t" in block:
             return [task for line in lines if (task := _task(line))]
         # What _task does where there is neither a CR nor a blank behind a backslash, at a third of its time.
@@ -120,14 +128,29 @@ class SourceReader:
                 "give a text file with a command on each line"
             )
 
-    def _refuse_reserved(self, block: bytes) -> None:
-        for number, line in enumerate(block.split(b"\n"), self._first_line + self.lines):
-            word = line.removesuffix(b"\r")
-            if word == _RESERVED or word.startswith((_RESERVED + b" ", _RESERVED + b"\t")):
-                raise TaskListError(
-                    f"{self._path}: line {number}: #TASKFARMER is reserved for later versions: "
-                    "write the comment differently, or use the version that the list was made for"
-                )
+    def _with_options(self, lines: list[bytes]) -> Iterator[bytes]:
+        for number, line in enumerate(lines, self._first_line + self.lines):
+            if _RESERVED_LINE.fullmatch(line):
+                self.seconds = self._option(line, number)
+            elif task := _task(line):
+                yield TimedCommand.of(task, self.seconds) if self.seconds else task
+
+    def _option(self, line: bytes, number: int) -> float:
+        """The seconds that a line of options says; TaskListError for whatever else stands in it."""
+        words = line.decode("utf-8", "replace").split()[1:]
+        if len(words) == 1 and words[0].startswith("--time="):
+            words = ["--time", words[0].removeprefix("--time=")]
+        if len(words) != 2 or words[0] != "--time":
+            raise TaskListError(
+                f"{self._path}: line {number}: #TASKFARMER is reserved, but for `#TASKFARMER --time TIME`: "
+                "write the comment differently, or use the version that the list was made for"
+            )
+        if words[1].lower() == "none":
+            return 0.0
+        try:
+            return seconds(words[1])
+        except ValueError as error:
+            raise TaskListError(f"{self._path}: line {number}: --time: {error}") from error
 
 
 def open_source(path: str) -> BinaryIO:

@@ -57,7 +57,7 @@ def load(workdir: Workdir) -> Shown | None:
 
 def save(workdir: Workdir, shown: Shown) -> None:
     data = sealed({"format": 1, "results": shown.results, "revision": shown.revision, "sizes": dict(shown.sizes)})
-    write_anew(workdir.views, [data])
+    write_anew(workdir.views, [data], workdir.shared)
 
 
 def sizes(workdir: Workdir, names: Iterable[str]) -> dict[str, int]:
@@ -69,12 +69,14 @@ def sizes(workdir: Workdir, names: Iterable[str]) -> dict[str, int]:
     return found
 
 
-def write_anew(path: str, parts: Iterable[bytes]) -> int:
+def write_anew(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
     """Make a view and rename it into place; its size. Whatever stands there is replaced, a directory too."""
     temporary = durable.beside(path)
     size = 0
     try:
         with durable.naming(path), open(temporary, "xb", buffering=1 << 20, opener=durable.fresh) as file:
+            if shared:
+                durable.give(file.fileno(), durable.GROUP_WRITES)
             for part in parts:
                 size += file.write(part)
         if os.path.isdir(path) and not os.path.islink(path):

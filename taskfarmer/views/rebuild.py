@@ -28,11 +28,13 @@ def rebuild_unlocked(workdir: Workdir, state: State) -> files.Shown:
     reader = SegmentReader(workdir)
     try:
         sizes = {
-            name: files.write_anew(files.path_of(workdir, name), _lines(state, reader, survey.place, place))
+            name: files.write_anew(
+                files.path_of(workdir, name), _lines(state, reader, survey.place, place), workdir.shared
+            )
             for name, place in (("finished", results.IS_FINISHED), ("failed", results.IS_FAILED))
         }
         sizes["toprocess"] = write_toprocess(workdir, state, reader)
-        sizes["timeline.json"] = files.write_anew(workdir.timeline, _timeline(workdir, state, reader))
+        sizes["timeline.json"] = files.write_anew(workdir.timeline, _timeline(workdir, state, reader), workdir.shared)
     finally:
         reader.close()
     shown = files.Shown(state.journaled, state.revision, sizes)
@@ -42,7 +44,7 @@ def rebuild_unlocked(workdir: Workdir, state: State) -> files.Shown:
 
 def write_toprocess(workdir: Workdir, state: State, reader: SegmentReader) -> int:
     """Write the unprocessed tasks in the order of their IDs; the size."""
-    return files.write_anew(workdir.toprocess, _unprocessed(state, reader))
+    return files.write_anew(workdir.toprocess, _unprocessed(state, reader), workdir.shared)
 
 
 def _unprocessed(state: State, reader: SegmentReader) -> Iterator[bytes]:

@@ -29,8 +29,9 @@ def begin(workdir: Workdir, state: State) -> None:
     """The views of a farm that was just made: everything is to be processed."""
     reader = SegmentReader(workdir)
     try:
-        sizes = {name: files.write_anew(files.path_of(workdir, name), ()) for name in ("finished", "failed")}
-        sizes["timeline.json"] = files.write_anew(workdir.timeline, (files.TIMELINE_START, files.TIMELINE_END))
+        shared = workdir.shared
+        sizes = {name: files.write_anew(files.path_of(workdir, name), (), shared) for name in ("finished", "failed")}
+        sizes["timeline.json"] = files.write_anew(workdir.timeline, (files.TIMELINE_START, files.TIMELINE_END), shared)
         sizes["toprocess"] = write_toprocess(workdir, state, reader)
     finally:
         reader.close()

@@ -26,7 +26,7 @@ ClusterName=test
 SlurmctldHost=localhost
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=10
+AuthInfo=socket={folder}/munge.socket,cred_expire=6
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/state

@@ -15,21 +15,14 @@ from halfdone import HalfDone
 
 Halves = tuple[HalfDone, HalfDone]
 
-SHARE = 3
+SHARE = 12
 """One case of so many is looked at by the verbs that only read."""
 FULL = (
     ("farm.json", "gone"),
-    ("farm.json", "of another farm"),
     ("segment", "a bit flipped"),
-    ("index", "half"),
     ("newest revision", "gone"),
-    ("newest revision", "zeroed"),
     ("open journal", "gone"),
-    ("departed journal", "a FIFO"),
-    ("alive file of one elsewhere", "a folder"),
     ("timeline.json", "a FIFO"),
-    ("HEAD", "of another farm"),
-    ("tmp", "gone"),
 )
 """Cases of which all verbs are tried here, `run` and the remedy too."""
 PROCESSES = 4
@@ -42,7 +35,7 @@ def told(done: list[Case]) -> str:
 
 def test_a_damaged_file_is_named_or_without_effect_for_verbs_that_read(halves: Halves, tmp_path: Path) -> None:
     chosen = [case for case in cases.all_cases(halves[0]) if not zlib.crc32(case.name.encode()) % SHARE]
-    assert len(chosen) > 80
+    assert len(chosen) > 20
     done = cases.play(*halves, chosen, tmp_path, PROCESSES, whole=False)
     assert len(done) == len(chosen)
     assert told(done) == ""

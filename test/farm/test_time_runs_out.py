@@ -59,6 +59,42 @@ def test_a_farm_learns_how_long_its_tasks_take(farm: Farm) -> None:
     assert farm.run("--timeout", 1, "-n", 3, "--min-time-left", 0).process.returncode == 0
 
 
+def test_a_task_whose_line_says_how_long_it_takes_is_begun_where_there_is_that_time(farm: Farm) -> None:
+    farm.write("echo a", "#TASKFARMER --time 1h", "echo b", "echo c", "#TASKFARMER --time=2", "echo d")
+    farm.append("#TASKFARMER --time none\necho e\n")
+    short = farm.run("--timeout", 30)
+    assert short.process.returncode == AGAIN, short.said
+    assert farm.places() == ([1, 2], [0, 3, 4], [])
+    assert farm.view("toprocess")[1] == b'{"command": "echo b", "time": 3600.0}'
+    assert "the 2 tasks that are left need more time than that" in short.said
+    farm.append("#TASKFARMER --time 1h\necho f\n")
+    farm.append("echo g\n")
+    assert farm.run("--timeout", 30).process.returncode == AGAIN
+    assert farm.check().unprocessed == {1, 2, 5, 6}
+    assert len(farm.check().lines) == 3, "what cannot end was not begun"
+    assert farm.run("--timeout", "2h").process.returncode == 0
+    assert [farm.log(task).splitlines()[-1] for task in (1, 6)] == ["b", "g"]
+
+
+def test_what_a_line_says_outweighs_what_other_tasks_took(farm: Farm) -> None:
+    farm.write(*["sleep 1"] * 20)
+    assert farm.run("-n", 20).process.returncode == 0
+    farm.append("true\n#TASKFARMER --time 0.1\necho quick\n")
+    late = farm.run("--timeout", 1)
+    assert late.process.returncode == AGAIN, late.said
+    assert farm.check().unprocessed == {20}
+    assert farm.log(21) == "quick\n"
+
+
+@pytest.mark.parametrize("words", ["--time", "--time soon", "--time 1h 2h", "--mem 5"])
+def test_an_option_of_a_list_that_means_nothing_is_refused(farm: Farm, words: str) -> None:
+    farm.write("true", f"#TASKFARMER {words}", "true")
+    farmer = farm.run()
+    assert farmer.process.returncode == 2
+    assert f"{farm.list}: line 2: " in farmer.said
+    assert not farm.workdir.exists()
+
+
 def test_a_task_that_ran_out_of_time_gets_the_longest_time_and_is_then_reported(farm: Farm) -> None:
     farm.write(f"{farm.begun('')} [ $TASKFARMER_ATTEMPT = 3 ] || exec sleep 1000")
     assert farm.run("--timeout", 4).process.returncode == AGAIN

@@ -95,7 +95,7 @@ class System:
         known = names.get(path)
         if known is not None and known[0] > world.now:
             found = known[1]
-            if isinstance(found, Folder) and found.gone or isinstance(found, File) and not found.links:
+            if found is not None and (found.gone if isinstance(found, Folder) else not found.links):
                 del names[path]
                 raise failure(world.chance.choice((errno.ENOENT, errno.ESTALE)), path)
         else:

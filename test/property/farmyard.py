@@ -172,14 +172,21 @@ class Farmyard(World):
         keep = [one for one in self.farmers() if one is not clean and not one.killed]
         self._finish([clean])
         self._finish(keep)
+        self._run_again()
         self.oracle.all_recorded_once()
         self.retry(0, some=False)
         self._finish([one for one in self.processes if isinstance(one, Verb)])
-        self.now += self.weather.stale
-        again = Farmer(self, self._name(), "n1", clean=True)
-        self.processes.append(again)
-        self._finish([again])
+        self._run_again()
         self.oracle.all_recorded_once()
+
+    def _run_again(self) -> None:
+        """What a user does as long as tasks remain: one who looked at old contents may have left too early."""
+        for _ in range(3):
+            self.now += self.weather.stale
+            if any(place not in ("finished", "failed") for place, _, _ in self.oracle.now.places.values()):
+                again = Farmer(self, self._name(), "n1", clean=True)
+                self.processes.append(again)
+                self._finish([again])
 
     def end_damaged(self) -> None:
         """The newest revision is damaged: the clean farmer says so, by its name, and goes no further."""

@@ -48,7 +48,7 @@ class Moment:
 
 
 class Oracle:
-    """One farm, from the moment at which `farm.json` has its name. `announced` are attempts that a farmer said it runs."""
+    """One farm, from the moment at which `farm.json` has its name. `announced`: attempts that a farmer said it runs."""
 
     def __init__(self, server: Server, path: str) -> None:
         self.server, self.path = server, path

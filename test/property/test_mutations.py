@@ -1,4 +1,4 @@
-"""A product with one rule of the design broken is found out, by the machine over transitions or the one over the ledger.
+"""A product with one rule of the design broken is found out, by the machine over transitions or over the ledger.
 
 Each mutation names the first seed that finds it; where the product has changed since, seeds after it are tried too.
 """
@@ -9,9 +9,12 @@ import pytest
 from farmyard import history
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
-from mutations import MUTATIONS, Mutation
+from mutations import Mutation
+from rules import OF_THE_LEDGER
+from rules_of_states import OF_STATES
 from transitions import Histories
 
+MUTATIONS = (*OF_THE_LEDGER, *OF_STATES)
 SEEDS = 600
 
 
@@ -53,6 +56,6 @@ def test_a_broken_rule_is_found(mutation: Mutation) -> None:
         assert found_by_ledger(mutation, mutation.seed, SEEDS) is not None
 
 
-@pytest.mark.parametrize("mutation", [one for one in MUTATIONS if one.machine == "ledger"], ids=lambda one: one.name)
+@pytest.mark.parametrize("mutation", OF_THE_LEDGER, ids=lambda one: one.name)
 def test_nothing_is_found_where_no_rule_is_broken(mutation: Mutation) -> None:
     history(mutation.seed, mutation.weather_of(mutation.seed))

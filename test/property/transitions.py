@@ -24,7 +24,7 @@ Place = tuple[str, int, int]
 
 
 class Histories(RuleBasedStateMachine):
-    """`head` is the newest revision; `seen` what each farmer knows; `place` the oracle: task -> (where, attempt, deaths)."""
+    """`head` is the newest revision; `seen` what each farmer knows; `place` the oracle's: where, attempt, deaths."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ class Histories(RuleBasedStateMachine):
     # --- after each step ------------------------------------------------------------------------------
 
     def compare(self) -> None:
-        """Each task is where the oracle has it, and in no other place; all sums are right; nothing is lost in writing."""
+        """Each task is where the oracle has it, and nowhere else; sums are right; nothing is lost in writing."""
         state = self.head
         found: dict[int, list[Place]] = {task: [] for task in self.place}
         for segment in state.segments:

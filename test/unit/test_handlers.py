@@ -72,7 +72,7 @@ def test_a_line_is_a_task_byte_by_byte(chunk: int, data: bytes, expected: list[b
 @pytest.mark.parametrize("line", [b"#TASKFARMER", b"#TASKFARMER\r", b"#TASKFARMER x", b"#TASKFARMER\tx"])
 @pytest.mark.parametrize("end", [b"", b"\n", b"\nlast\n"])
 def test_a_reserved_line_is_refused(chunk: int, line: bytes, end: bytes) -> None:
-    with pytest.raises(TaskListError, match=r"^list\.txt: line 3: #TASKFARMER is reserved .*: write the comment"):
+    with pytest.raises(TaskListError, match=r"^list\.txt: line 3: #TASKFARMER is reserved.*: write the comment"):
         tasks_of(b"a\n\n" + line + end)
 
 

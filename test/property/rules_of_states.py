@@ -1,0 +1,122 @@
+"""The rules of the pure transitions, each with a product in which it is broken."""
+
+from __future__ import annotations
+
+from mutations import Mutation
+
+STATE = "ledger.state"
+
+OF_STATES = (
+    Mutation(
+        "a claim does not advance",
+        "Claim advances next by a batch and adds it to the farmer's claims",
+        ((f"{STATE}:claim", "next=segment.next + take", "next=segment.next"),),
+        "transitions",
+    ),
+    Mutation(
+        "the list is taken before what came back",
+        "takes from returned first",
+        (
+            (
+                f"{STATE}:claim",
+                "_take_returned(state.returned, want, room)",
+                "_take_returned(state.returned, want - min(want, sum(one.tasks - one.next for one in state.segments)), "
+                "room)",
+            ),
+        ),
+        "transitions",
+    ),
+    Mutation(
+        "what is given back is nowhere",
+        "One commit settles what ended and returns the rest",
+        ((f"{STATE}:settle", "returned=_returned(state.returned, _back(state, what))", "returned=state.returned"),),
+        "transitions",
+    ),
+    Mutation(
+        "what a dead farmer held is nowhere",
+        "Expel: the commit counts ..., returns the rest",
+        ((f"{STATE}:expel", "returned=_returned(state.returned, back)", "returned=state.returned"),),
+        "transitions",
+    ),
+    Mutation(
+        "a task is given out again as the same attempt",
+        "attempt rises whenever a task is given out again",
+        (("model:Interval.again", "attempt=self.attempt + 1", "attempt=self.attempt"),),
+        "transitions",
+    ),
+    Mutation(
+        "all that a dead farmer held died with it",
+        "deaths counts only farmers that died while the task ran",
+        ((f"{STATE}:expel", "ran = [one for claimed in rest for one in _common(claimed, died)]", "ran = list(rest)"),),
+        "transitions",
+    ),
+    Mutation(
+        "a farmer settles what it does not hold",
+        "one commit settles a batch that it holds",
+        ((f"{STATE}:settle", "if counted(claims) + counted(told) != counted(held):", "if False:"),),
+        "transitions",
+    ),
+    Mutation(
+        "an old attempt is settled for the one that is held",
+        "one commit settles a batch that it holds",
+        (
+            ("model:without", "gone.setdefault((one.segment, one.attempt), [])", "gone.setdefault(one.segment, [])"),
+            ("model:without", "gone.get((one.segment, one.attempt), ())", "gone.get(one.segment, ())"),
+        ),
+        "transitions",
+    ),
+    Mutation(
+        "finished tasks are not counted",
+        "the revision carries the sums",
+        ((f"{STATE}:settle", "finished=state.finished + what.finished", "finished=state.finished"),),
+        "transitions",
+    ),
+    Mutation(
+        "a journal that was given up does not count any more",
+        "departed: how much of its result file counts",
+        ((f"{STATE}:settle", "if what.journal != entry.journal and entry.bytes:", "if False:"),),
+        "transitions",
+    ),
+    Mutation(
+        "a farmer leaves with what it holds",
+        "a farmer leaves when it holds nothing",
+        ((f"{STATE}:leave", "if entry.claims:", "if False:"),),
+        "transitions",
+    ),
+    Mutation(
+        "the length of a farmer that left is forgotten",
+        "departed: freezes that length",
+        (
+            (
+                f"{STATE}:leave",
+                "{**state.departed, entry.journal: entry.bytes} if entry.bytes else state.departed",
+                "state.departed",
+            ),
+        ),
+        "transitions",
+    ),
+    Mutation(
+        "a segment is taken in twice",
+        "growth: a list has more tasks at its end",
+        ((f"{STATE}:grow", "if segment.first != state.tasks:", "if False:"),),
+        "transitions",
+    ),
+    Mutation(
+        "retried tasks stay counted",
+        "retry: recorded tasks are unprocessed again",
+        ((f"{STATE}:retry", "failed=state.failed - failed", "failed=state.failed"),),
+        "transitions",
+    ),
+    Mutation(
+        "closed journals are not summed",
+        "closed bytes are what departed has forgotten",
+        (
+            (
+                f"{STATE}:turn",
+                "closed_bytes=state.closed_bytes + sum(closed.values())",
+                "closed_bytes=state.closed_bytes",
+            ),
+        ),
+        "transitions",
+    ),
+)

@@ -1,0 +1,68 @@
+"""Moments that storms came upon, forced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from checker import check
+from farming import Field
+
+from taskfarmer.intake import Intake
+from taskfarmer.ledger import epochs, farmfile
+from taskfarmer.ledger.ledger import Ledger
+from taskfarmer.ledger.results import read_counted
+from taskfarmer.settings import Settings, silent
+from taskfarmer.workdir import Workdir
+
+
+def test_a_journal_that_grew_and_was_closed_since_is_read_as_far_as_it_counts(field: Field) -> None:
+    """By a state that is not the newest any more."""
+    for _ in range(2):
+        with open(field.list, "a") as file:
+            file.write("true\n" * 3)
+        assert field.run("--proc", 1).process.returncode == 0
+    workdir = Workdir.at(str(field.workdir))
+    state = Ledger(workdir, farmfile.demand(workdir), "a verb").look()
+    contents = {name: Path(workdir.journal(name)).read_bytes() for name in state.departed}
+    assert len(contents) == 2
+    reading = read_counted(workdir, state, patience=3.0)
+    first, data = next(reading)
+    assert data == contents.pop(first)
+    # the other one's farmer records one result more and leaves, and an epoch turns
+    (second,) = contents
+    grown = contents[second] + contents[second].splitlines(keepends=True)[0]
+    Path(workdir.journal(second)).write_bytes(grown)
+    Path(workdir.journal(second)).rename(workdir.closed_journal(second, len(grown)))
+    assert [*reading] == [(second, contents[second])]
+
+
+@pytest.mark.parametrize("swept", ["while it is made", "when it is made"])
+def test_a_start_that_slept_while_another_made_the_farm_joins_it(
+    field: Field, monkeypatch: pytest.MonkeyPatch, swept: str
+) -> None:
+    """The others have gone so far that they swept away the first epoch that the sleeper made for a farm of its own."""
+    field.write(["true"] * 3)
+    assert field.run("--proc", 1).process.returncode == 0
+    load, make = farmfile.load, epochs.make
+    looks: list[object] = []
+
+    def blind(workdir: Workdir) -> farmfile.Farm | None:
+        looks.append(workdir)
+        return load(workdir) if len(looks) > 2 else None
+
+    def made_and_swept(workdir: Workdir, number: int) -> str:
+        name = make(workdir, number)
+        epochs.remove(workdir, name)
+        if swept == "while it is made":
+            raise FileNotFoundError(2, "No such file or directory", workdir.prepared(name))
+        return name
+
+    monkeypatch.setattr(farmfile, "load", blind)
+    monkeypatch.setattr(epochs, "make", made_and_swept)
+    monkeypatch.delenv("SCRATCH", raising=False)
+    farm = Intake(Settings(str(field.list)), silent()).open()
+    assert len(looks) > 2
+    assert farm == load(Workdir.at(str(field.workdir)))
+    assert check(field.workdir, views=True).problems == []
+    assert len([*(field.workdir / "tasks").iterdir()]) == 2
