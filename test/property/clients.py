@@ -138,7 +138,13 @@ class System:
     def stat(self, path: str) -> SimpleNamespace:
         self.world.step("look", path)
         found = self._look_up(path)
-        return SimpleNamespace(st_nlink=found.links if isinstance(found, File) else 2)
+        return SimpleNamespace(st_nlink=found.links if isinstance(found, File) else 2, st_mode=0o777)
+
+    def fstat(self, fd: int) -> SimpleNamespace:
+        return SimpleNamespace(st_mode=0o777)
+
+    def chmod(self, path: str, mode: int) -> None:
+        """Everything belongs to everybody here."""
 
     def open_stream(self, path: str, mode: str, buffering: int = -1, opener: object = None) -> Stream:
         """The builtin `open`, for reading."""

@@ -280,7 +280,7 @@ class World:
 
     # --- locks --------------------------------------------------------------------------------------
 
-    def lock(self, path: str, private: bool = False) -> Lock:
+    def lock(self, path: str, **how: object) -> Lock:
         return Lock(self, self.current, path)
 
 
