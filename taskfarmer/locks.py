@@ -155,5 +155,8 @@ def alive_is_free(path: str) -> bool:
     except OSError:
         return False
     finally:
-        os.close(fd)
+        try:
+            os.close(fd)
+        except OSError:
+            pass  # ESTALE: its owner left meanwhile, or was expelled, and GlusterFS opens files as late as it can
     return True

@@ -17,7 +17,7 @@ from typing import Literal
 from taskfarmer import durable, locks
 from taskfarmer.doctor.kept import kept
 from taskfarmer.errors import Damaged, StorageError, TaskFarmerError
-from taskfarmer.ledger import Ledger, State, liveness, results
+from taskfarmer.ledger import Ledger, State, liveness, results, sharing
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import Entry
@@ -76,6 +76,8 @@ class Status:
     list_path: str
     handler: str
     lease: float
+    group: str | None
+    """Whose members may work on the farm; None where it was made without `--shared-group`."""
     locks: str | None
     """Whether locks are shared between nodes, as farmers found: `shared`, `local`, `unsupported`; None: not known."""
     locks_between: list[str]
@@ -103,6 +105,7 @@ def look(workdir: Workdir, ledger: Ledger) -> Status:
         ledger.farm.list_path,
         ledger.farm.handler,
         ledger.farm.lease,
+        sharing.group_of(workdir) if ledger.farm.shared_group else None,
         shared,
         between,
         state.revision,

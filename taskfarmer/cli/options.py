@@ -9,7 +9,7 @@ import click
 
 from taskfarmer.cli.types import Name
 from taskfarmer.errors import NotAFarm
-from taskfarmer.ledger import trust
+from taskfarmer.ledger import sharing, trust
 from taskfarmer.ledger.farmfile import Farm, demand
 from taskfarmer.workdir import Workdir
 
@@ -30,4 +30,7 @@ def open_farm(path: str, change: bool = False) -> tuple[Workdir, Farm]:
     if change:
         trust.refuse_strangers(workdir)
     farm = demand(workdir)
-    return replace(workdir, logs_dir=farm.logs), farm
+    found = replace(workdir, logs_dir=farm.logs, shared=farm.shared_group)
+    if change and farm.shared_group:
+        sharing.refuse_outsiders(found)
+    return found, farm

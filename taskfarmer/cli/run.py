@@ -145,6 +145,11 @@ Durations:
 @click.option("--config", type=Name(), metavar="FILE", help="An INI file with runners and handlers, read first.")
 @click.option("--lock-dir", type=Name(True), metavar="DIR", help="When the farm is made: where its lock is to be.")
 @click.option(
+    "--shared-group",
+    is_flag=True,
+    help="When the farm is made: let all members of the work directory's group work on it, whatever their umask.",
+)
+@click.option(
     "--lease",
     type=Duration(least=1.0),
     metavar="TIME",

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from taskfarmer.errors import TaskListError, UsageError
 from taskfarmer.render import jobs as rendered
 from taskfarmer.settings import Reporter, Settings
 from taskfarmer.submission import GRID_ENGINE, PATIENCE, SCHEDULERS, SLURM, Request, Scheduler, submit
+from taskfarmer.workdir import Workdir
 
 AUTO = 0
 _NOT_HANDED = ("slots", "dry_run", "version")
@@ -191,9 +193,7 @@ def command(
             f"{chosen.submitter}: not in PATH, so nothing can be submitted to {chosen.title} from here; go where jobs "
             "are submitted, load its module, or choose another --scheduler"
         )
-    from taskfarmer.workdir import Workdir
-
-    submission, said = submit(Workdir.at(settings.workdir_path), wanted, chosen, os.environ, patience)
+    submission, said = submit(_place(settings), wanted, chosen, os.environ, patience)
     for line in said.splitlines():
         complain(line)
     put(rendered.submitted(submission, wanted, chosen.title, settings.workdir_path))
@@ -226,6 +226,15 @@ def _program() -> tuple[str, ...]:
     if os.path.isfile(script):
         return (sys.executable, script)
     return (sys.executable, "-m", "taskfarmer", "run")
+
+
+def _place(settings: Settings) -> Workdir:
+    """The work directory, shared as its farm is or is to be."""
+    from taskfarmer.ledger import farmfile
+
+    place = Workdir.at(settings.workdir_path)
+    farm = farmfile.load(place)
+    return replace(place, shared=settings.shared_group if farm is None else farm.shared_group)
 
 
 def _check_list(settings: Settings) -> None:

@@ -92,7 +92,8 @@ class Farmer:
     def _place(self, slot: int) -> Place:
         me, workdir = self.identity, self.workdir
         end = self.deadline.epoch_end
-        return Place(slot, me.farmer, me.host, workdir.path, workdir.logs, self.logs_fd, end, self._hidden, workdir.shared)
+        logs, shared = workdir.logs, workdir.shared
+        return Place(slot, me.farmer, me.host, workdir.path, logs, self.logs_fd, end, self._hidden, shared)
 
     # --- life ----------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -17,6 +18,12 @@ from taskfarmer.workdir import Workdir
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+
+PATIENCE = 5.0
+
+
+class _TooShort(TaskListError):
+    """The list ends before what was taken in does, as a file does whose size is seen as it was a moment ago."""
 
 
 def digest(stream: BinaryIO, size: int) -> _Hash:
@@ -41,11 +48,23 @@ def whole_digest(path: str) -> tuple[int, str]:
         return size, digest(stream, size).hexdigest()
 
 
-def compare(path: str, workdir: Workdir, state: State, farm: Farm) -> int | None:
+def compare(path: str, workdir: Workdir, state: State, farm: Farm, patience: float = PATIENCE) -> int | None:
     """None where the list begins with exactly what was taken in; else how many tasks to pass over.
 
-    TaskListError names the first line whose task is another one.
+    TaskListError names the first line whose task is another one. A list that ends too early is looked at again
+    for `patience` seconds: another node may just have added to it, and this one still see its old size.
     """
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return _compare(path, workdir, state, farm)
+        except _TooShort:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.2)
+
+
+def _compare(path: str, workdir: Workdir, state: State, farm: Farm) -> int | None:
     last = state.segments[-1]
     with open_source(path) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -64,23 +83,26 @@ def _compare_tasks(stream: BinaryIO, path: str, workdir: Workdir, state: State, 
     for taken in _taken(workdir, state, farm):
         now = next(listed, None)
         if now != taken:
-            raise _refusal(path, workdir, farm, count, taken, now)
+            short = now is None or (taken.startswith(now) and next(listed, None) is None)
+            raise _refusal(path, workdir, farm, count, taken, now, _TooShort if short else TaskListError)
         count += 1
     return count
 
 
-def _refusal(path: str, workdir: Workdir, farm: Farm, task: int, taken: bytes, now: bytes | None) -> TaskListError:
+def _refusal(
+    path: str, workdir: Workdir, farm: Farm, task: int, taken: bytes, now: bytes | None, kind: type[TaskListError]
+) -> TaskListError:
     was = _short(taken)
     if now is None:
         what = f"the list ends before task {task}, which was {was}"
     else:
         what = f"line {line_of_task(path, task)} (task {task}) is {_short(now)}, and was {was}"
     if os.path.realpath(path) != os.path.realpath(farm.list_path):
-        return TaskListError(
+        return kind(
             f"{workdir.path}: belongs to another task list, {farm.list_path}: {what}; give {path} a work directory of "
             "its own with -w DIR"
         )
-    return TaskListError(
+    return kind(
         f"{path}: changed since it was taken in: {what}; tasks may only be added at the end: undo the change, or run "
         "the new list in another work directory with -w DIR"
     )

@@ -15,9 +15,9 @@ from dataclasses import replace
 
 from taskfarmer import durable
 from taskfarmer.errors import FarmError, Stopped, TaskListError, UsageError
-from taskfarmer.intake.comparison import compare, compare_whole, digest, whole_digest
+from taskfarmer.intake.comparison import PATIENCE, compare, compare_whole, digest, whole_digest
 from taskfarmer.intake.handler import find_handler
-from taskfarmer.ledger import farmfile, making, trust
+from taskfarmer.ledger import farmfile, making, sharing, trust
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.segments import SegmentWriter, discard
@@ -41,7 +41,7 @@ class Intake:
         self.reporter = reporter
         self.stopped = stopped
         self.path = settings.tasklist
-        self.workdir = Workdir.at(settings.workdir_path, settings.logs_dir)
+        self.workdir = replace(Workdir.at(settings.workdir_path, settings.logs_dir), shared=settings.shared_group)
         self.handler = find_handler(settings, reporter)
         self._seen: tuple[int, int] | None = None
 
@@ -63,7 +63,19 @@ class Intake:
         if farm.logs != logs:
             self.workdir = replace(self.workdir, logs_dir=farm.logs)
             trust.refuse_strangers(self.workdir, self.path)
+        self._share(farm)
         return farm
+
+    def _share(self, farm: Farm) -> None:
+        """Act by what the farm says of its group, whatever was asked for."""
+        if self.workdir.shared and not farm.shared_group:
+            self.reporter.warning(
+                "--shared-group: this farm was made without it, and other users may be unable to join; name another "
+                "work directory with -w DIR for one that is shared"
+            )
+        self.workdir = replace(self.workdir, shared=farm.shared_group)
+        if farm.shared_group:
+            sharing.refuse_outsiders(self.workdir)
 
     def check_readable(self) -> None:
         if self.handler is None or self.handler.by_line:
@@ -96,7 +108,7 @@ class Intake:
         fresh = self._make_folders()
         mark = hashlib.sha256(os.fsencode(os.path.realpath(self.workdir.path))).hexdigest()[:16]
         path = os.path.join(locks, f"import-{mark}.lock") if locks else self.workdir.lock
-        lock = FarmLock(path, private=locks is not None)
+        lock = FarmLock(path, private=locks is not None, shared=self.workdir.shared)
         end = time.monotonic() + IMPORT_PATIENCE
         while True:
             with lock.held(patience=0.5) as got:
@@ -122,6 +134,8 @@ class Intake:
                     f"--lock-dir {asked}: not a directory in which a private folder can be made; name another"
                 )
             return folder
+        if self.workdir.shared:
+            return None  # a private folder would keep the others out
         scratch = os.environ.get("SCRATCH")
         folder = scratch_folder(scratch, os.getuid())
         if scratch and folder is None:
@@ -163,6 +177,7 @@ class Intake:
             epoch_length=settings.epoch_length or EPOCH_LENGTH,
             made=time.time(),
             logs=self.workdir.logs_dir,
+            shared_group=self.workdir.shared,
         )
         segment = self._segment(None, whole_lines_only=False)
         assert segment is not None
@@ -174,10 +189,22 @@ class Intake:
             # results meanwhile, the views do not add up and are made anew at its end
             views.begin(self.workdir, state)
             ledger.commits.hint(state.epoch, state.revision)
+            self._say_who_may_join(locks)
             return farm
         found = self.existing()
         assert found is not None
         return found
+
+    def _say_who_may_join(self, locks: str | None) -> None:
+        if not self.workdir.shared:
+            return
+        group = sharing.group_of(self.workdir)
+        self.reporter.info(f"members of group {group} may join: all that they can write here is run by each of them")
+        if locks is not None:
+            self.reporter.warning(
+                f"--lock-dir: the lock is in {locks}, which is yours alone; others of group {group} work without it, "
+                "which takes time and loses nothing"
+            )
 
     # --- segments ------------------------------------------------------------------------------
 
@@ -254,7 +281,7 @@ class Intake:
         if self.handler is not None and not self.handler.by_line:
             compare_whole(self.path, state, ledger.farm)
             return 0
-        skip = compare(self.path, self.workdir, state, ledger.farm)
+        skip = compare(self.path, self.workdir, state, ledger.farm, 0.0 if running else PATIENCE)
         segment = self._segment(state, running or bool(state.farmers), skip)
         if segment is None:
             return 0

@@ -26,7 +26,7 @@ class Farm:
     """`list_path` is where the task list was when the farm was made; it is known by content, though.
 
     `lock` is None where the lock is `<farm>/lock`, `logs` where logs are in `<farm>/logs`. `lease` is in
-    seconds, `epoch_length` in revisions.
+    seconds, `epoch_length` in revisions. With `shared_group` its group works on the farm.
     """
 
     farm: str
@@ -38,6 +38,7 @@ class Farm:
     epoch_length: int
     made: float
     logs: str | None = None
+    shared_group: bool = False
     format: int = FORMAT
 
 
@@ -61,6 +62,11 @@ def load(workdir: Workdir) -> Farm | None:
         return None
     except NotADirectoryError:
         raise NotAFarm(f"{workdir.path}: not a directory; name another work directory with -w DIR") from None
+    except PermissionError as error:
+        raise NotAFarm(
+            f"{workdir.farm}: {error.strerror}; only its owner, or its group, may work on this farm: use a work "
+            "directory of your own with -w DIR"
+        ) from error
     except OSError as error:
         raise StorageError(f"{workdir.farm}: {error.strerror}; the farm cannot be read; {_RESTORE}") from error
     if document is None:
@@ -110,7 +116,10 @@ def _holds_anything(folder: str) -> bool:
 def publish(workdir: Workdir, farm: Farm) -> bool:
     """Make this the farm of the directory; False where another one was faster."""
     prepared = durable.beside(workdir.farm)
-    durable.prepare(prepared, sealed(asdict(farm)))
+    document = asdict(farm)
+    if not farm.shared_group:
+        del document["shared_group"]
+    durable.prepare(prepared, sealed(document), farm.shared_group)
     answer = durable.publish(prepared, workdir.farm)
     durable.sync_directory(workdir.path)
     found = load(workdir)

@@ -10,7 +10,7 @@ import os
 
 from taskfarmer import durable
 from taskfarmer.errors import StorageError
-from taskfarmer.ledger import epochs, farmfile
+from taskfarmer.ledger import epochs, farmfile, sharing
 from taskfarmer.ledger.commits import encode
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.segments import discard
@@ -29,6 +29,8 @@ def make_folders(workdir: Workdir) -> None:
         except PermissionError:
             pass  # a directory that we may write into and not read
         durable.prove_links(workdir.ledger)
+        if workdir.shared:
+            sharing.share_folders(workdir)
     except OSError as error:
         raise StorageError(
             f"{error.filename or workdir.path}: {error.strerror}; the work directory cannot be made here, "
@@ -45,7 +47,7 @@ def make(workdir: Workdir, farm: Farm, segment: Segment) -> bool:
         first = State(farm.farm, 0, ("import", 0), epoch, 1, (segment,))
         # by link, as all revisions: a start that is killed here leaves no torn one with a name
         prepared = os.path.join(workdir.prepared(epoch), "first")
-        durable.prepare(prepared, encode(first))
+        durable.prepare(prepared, encode(first), workdir.shared)
         answer = durable.publish(prepared, workdir.revision(epoch, 0))
         if answer is not None and not os.path.exists(workdir.revision(epoch, 0)):
             raise answer

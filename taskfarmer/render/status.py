@@ -65,6 +65,8 @@ def _head(status: Status) -> str:
         share = f"  {100 * count / status.tasks:5.1f} %" if status.tasks else ""
         lines.append(f"  {name:<11}{count}{share}")
     lines.append(f"{'farmers':<12} {len(status.farmers)}")
+    if status.group is not None:
+        lines.append(f"{'group':<12} members of {printable(status.group)} may join")
     if status.locks is not None:
         lines.append(f"{'locks':<12} {_LOCKS.get(status.locks, status.locks)} ({' and '.join(status.locks_between)})")
     return "\n".join(lines) + "\n"

@@ -133,8 +133,9 @@ def _farmer(request: Request, cpus: str, more: str = "") -> list[str]:
     options = [*request.options]
     if request.returns and not any(one.startswith("--grace=") for one in options):
         options.append(f"--grace={SHORT_GRACE}")
-    start = f"env {more}--block-signal=USR1 {shlex.join(request.program)} --proc {slots}"
-    return [start, *map(shlex.quote, options), shlex.quote(request.tasklist)]
+    program = " ".join(map(_shell_word, request.program))
+    start = f"env {more}--block-signal=USR1 {program} --proc {slots}"
+    return [start, *map(_shell_word, options), _shell_word(request.tasklist)]
 
 
 def _command(parts: list[str]) -> str:
@@ -145,6 +146,14 @@ def _command(parts: list[str]) -> str:
             lines.append("    ")
         lines[-1] += part if not lines[-1].strip() else f" {part}"
     return " \\\n".join(lines) + "\n"
+
+
+def _shell_word(word: str) -> str:
+    """A word for bash, in the quotes in which it is easier to read."""
+    quoted = shlex.quote(word)
+    if quoted == word or not {"'", "$", "`"} & set(word):
+        return quoted
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", word) + '"'
 
 
 def _sbatch_word(word: str) -> str:

@@ -15,7 +15,7 @@ from halfdone import HalfDone
 
 Halves = tuple[HalfDone, HalfDone]
 
-SHARE = 12
+SHARE = 26
 """One case of so many is looked at by the verbs that only read."""
 FULL = (
     ("farm.json", "gone"),
@@ -35,7 +35,7 @@ def told(done: list[Case]) -> str:
 
 def test_a_damaged_file_is_named_or_without_effect_for_verbs_that_read(halves: Halves, tmp_path: Path) -> None:
     chosen = [case for case in cases.all_cases(halves[0]) if not zlib.crc32(case.name.encode()) % SHARE]
-    assert len(chosen) > 20
+    assert len(chosen) > 8
     done = cases.play(*halves, chosen, tmp_path, PROCESSES, whole=False)
     assert len(done) == len(chosen)
     assert told(done) == ""

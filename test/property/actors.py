@@ -64,7 +64,7 @@ class Actor(Process):
             demand(self.deleted, f"{self.name}: {error}")
             raise Stop from error
         except Expelled as error:
-            demand(self.name in self.world.oracle.expelled, f"{self.name} was not expelled: {error}")
+            demand(self.deleted or self.name in self.world.oracle.expelled, f"{self.name} was not expelled: {error}")
             raise Stop from error
         except Forked as error:
             demand(self.lied_to, f"{self.name}: {error}")

@@ -122,6 +122,8 @@ class Farmyard(World):
 
     def node_crashes(self, node: int) -> None:
         name = NODES[node]
+        if any(one.immortal and not one.done and one.node == name for one in self.processes):
+            return
         self.kill([one for one in self.processes if one.node == name])
         self.server.node_lost(name, self.chance)
         self.caches[name] = Cache()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from daemons import marked
 from farming import eventually
-from house import Done, House
+from house import PROGRAMS, Done, House
 
 MARK = "TASKFARMER_TEST_CLIENT"
 
@@ -31,13 +32,7 @@ class Site:
 
     def verb(self, *words: object) -> Done:
         environ = {"PATH": str(self.bin), MARK: str(self.house.folder)}
-        return self.house.process([*self._python, *map(str, words)], environ=environ)
-
-    @property
-    def _python(self) -> list[str]:
-        import sys
-
-        return [sys.executable, "-m", "taskfarmer"]
+        return self.house.process([*PROGRAMS["taskfarmer"], *map(str, words)], environ=environ)
 
     def kept(self) -> list[Path]:
         return sorted(self.house.workdir.glob("jobs/submitted/*"))
@@ -88,7 +83,7 @@ def test_a_scheduler_that_is_slow_is_given_up_and_the_doubt_is_told(site: Site) 
     assert jobs == []
     assert "whether there is a job is not known" in warning
     site.kept()[0].unlink()
-    assert site.jobs() == ([], [])
+    assert site.verb("jobs", "list.txt_workdir").status == 2
 
 
 def test_a_scheduler_that_is_slow_but_has_named_the_job_is_believed(site: Site) -> None:
@@ -100,6 +95,20 @@ def test_a_scheduler_that_is_slow_but_has_named_the_job_is_believed(site: Site) 
     ((job,), warnings) = site.jobs()
     assert (job["job"], job["state"], job["reason"], job["cluster"]) == ("4711", "PENDING", "Priority", "far")
     assert warnings == []
+
+
+def test_qsub_alone_is_taken_for_grid_engine(site: Site) -> None:
+    site.program("qsub", "echo 12.1-3:1")
+    site.program("qstat", "echo '<job_info><job_list><JB_job_number>12</JB_job_number><state>hqw</state>'")
+    done = site.verb("submit", "list.txt", "--array", "3")
+    assert done.out.startswith("Grid Engine has job 12 of 3 elements\n"), done.stderr
+    ((job,), (warning,)) = site.jobs()
+    assert (job["job"], job["scheduler"], job["state"]) == ("12", "gridengine", "?")
+    assert "qstat" in warning
+    end = "<tasks>2-3:1</tasks></job_list></job_info>"
+    site.program("qstat", f"echo '<job_info><job_list><JB_job_number>12</JB_job_number><state>hqw</state>{end}'")
+    ((job,), warnings) = site.jobs()
+    assert (job["job"], job["state"], warnings) == ("12_[2-3:1]", "PENDING", [])
 
 
 def test_what_a_scheduler_says_besides_is_told(site: Site) -> None:
@@ -158,9 +167,7 @@ def test_the_first_farmer_makes_the_farm_where_only_a_script_is_kept(site: Site)
 
 def test_a_farmer_that_was_started_by_hand_is_shown_without_a_job(site: Site) -> None:
     site.house.write("until [ -e fast ]; do sleep 0.05; done\n")
-    words = [*site._python, "run", "list.txt", "-n", "3"]
-    import subprocess
-
+    words = [*PROGRAMS["taskfarmer"], "run", "list.txt", "-n", "3"]
     farmer = subprocess.Popen(words, cwd=site.house.folder, env=site.house.environ, stderr=subprocess.DEVNULL)
     try:
         eventually((site.house.workdir / "logs" / "log_0").exists, "the task runs")

@@ -1,0 +1,53 @@
+"""What a network file system shows of files that another node changed a moment ago."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from pathlib import Path
+
+import pytest
+from farming import Field
+from glusterfs import Volume
+
+from taskfarmer import locks
+from taskfarmer.errors import TaskListError
+from taskfarmer.intake.comparison import compare
+from taskfarmer.ledger import farmfile
+from taskfarmer.ledger.ledger import Ledger
+from taskfarmer.workdir import Workdir
+
+
+def test_a_list_that_is_seen_as_short_as_it_was_is_looked_at_again(field: Field) -> None:
+    field.write(["true"] * 6)
+    assert field.run("--proc", 1).process.returncode == 0
+    workdir = Workdir.at(str(field.workdir))
+    farm = farmfile.demand(workdir)
+    state = Ledger(workdir, farm, "a verb").look()
+    field.write(["true"] * 3 + ["tr"])
+    with pytest.raises(TaskListError, match="task 3"):
+        compare(str(field.list), workdir, state, farm, patience=0.5)
+    field.write(["true"] * 3)
+    with pytest.raises(TaskListError, match="ends before task 3"):
+        compare(str(field.list), workdir, state, farm, patience=0.5)
+    later = threading.Timer(0.5, field.write, [["true"] * 6])
+    later.start()
+    assert compare(str(field.list), workdir, state, farm, patience=30.0) is None
+    later.join()
+
+
+def test_a_sign_of_life_that_is_removed_while_it_is_looked_at_says_nothing(
+    volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GlusterFS opens files as late as it can, and answers ESTALE to whatever comes first: here flock, and close."""
+    here, there = (place / f"{tmp_path.name}.alive" for place in volume.places)
+    real = fcntl.flock
+
+    def flock(fd: int, how: int) -> None:
+        there.unlink()
+        real(fd, how)
+
+    there.touch()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert locks.alive_is_free(str(here)) is False
+    assert not there.exists()
