@@ -192,7 +192,8 @@ class Allocation:
         self.settled, self._question = True, None
         self.end = _number(answer)
         try:
-            durable.replace(self.workdir.job(self._key), sealed({"job": self.number, "end": self.end or 0}), self.workdir.shared)
+            found = sealed({"job": self.number, "end": self.end or 0})
+            durable.replace(self.workdir.job(self._key), found, self.workdir.shared)
         except OSError:
             pass  # then others ask themselves
         return self.end is not None

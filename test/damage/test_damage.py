@@ -5,7 +5,6 @@ All cases are the campaign; here a share of them, the same ones each time.
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import cases
@@ -15,7 +14,7 @@ from halfdone import HalfDone
 
 Halves = tuple[HalfDone, HalfDone]
 
-SHARE = 26
+SHARE = 31
 """One case of so many is looked at by the verbs that only read."""
 FULL = (
     ("farm.json", "gone"),
@@ -25,7 +24,7 @@ FULL = (
     ("timeline.json", "a FIFO"),
 )
 """Cases of which all verbs are tried here, `run` and the remedy too."""
-PROCESSES = 4
+PROCESSES = 8
 SLICES = 12
 
 
@@ -34,8 +33,7 @@ def told(done: list[Case]) -> str:
 
 
 def test_a_damaged_file_is_named_or_without_effect_for_verbs_that_read(halves: Halves, tmp_path: Path) -> None:
-    chosen = [case for case in cases.all_cases(halves[0]) if not zlib.crc32(case.name.encode()) % SHARE]
-    assert len(chosen) > 8
+    chosen = cases.all_cases(halves[0])[::SHARE]
     done = cases.play(*halves, chosen, tmp_path, PROCESSES, whole=False)
     assert len(done) == len(chosen)
     assert told(done) == ""
