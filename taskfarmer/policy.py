@@ -32,7 +32,7 @@ NEARLY_ALL = 0.95
 @dataclass(frozen=True)
 class Pace:
     """What a farmer knows: `farmers` that live, its own `slots` and `all_slots`, seconds per exclusive
-    `section` and per task (`duration`, None before any has ended), and whether commits get `lost`."""
+    `section` and per task (`duration`, None before enough have ended), and whether commits get `lost`."""
 
     farmers: int
     slots: int
@@ -67,7 +67,7 @@ def jittered(seconds: float, chance: float) -> float:
 def want(pace: Pace, idle: int, queued: int, left: int) -> int:
     """Tasks to take now, so that `slots` have work until the next exchange and others have theirs."""
     if pace.duration is None:
-        return max(0, min(left, pace.slots - queued)) if idle else 0
+        return max(0, min(left, idle - queued))
     until_next = period(pace)
     needed = pace.slots * ((1 + JITTER) * until_next + pace.section) / max(pace.duration, 1e-6)
     # with tasks much longer than the period an exchange is there whenever a slot becomes free

@@ -17,7 +17,6 @@ from taskfarmer.settings import Exit
 
 HERE = Path(__file__).resolve().parent.parent
 PAGES = sorted([*HERE.glob("*.md"), *HERE.glob("docs/**/*.md"), *HERE.glob("examples/**/*.md")])
-SCRIPTS = sorted(HERE.glob("examples/**/*.sh"))
 LISTS = sorted(HERE.glob("examples/*.txt"))
 README = (HERE / "README.md").read_text(encoding="utf-8")
 
@@ -161,22 +160,6 @@ def test_the_runner_of_the_readme_runs_as_it_is_printed(tmp_path: Path) -> None:
     assert done.returncode == Exit.DONE, done.stderr
     level = int((tmp_path / "tasklist.txt_workdir" / "logs" / "log_0").read_text(encoding="ascii"))
     assert level == min(19, 10 + os.nice(0))
-
-
-@pytest.mark.parametrize("path", SCRIPTS, ids=page_name)
-def test_a_job_script_is_bash_and_turns_into_the_farmer(path: Path, tmp_path: Path) -> None:
-    assert run("bash", "-n", str(path)).returncode == 0
-    stand_in = tmp_path / "bin" / "pytaskfarmer.py"
-    stand_in.parent.mkdir()
-    stand_in.write_text(f'#!/bin/sh\nexec {" ".join(PYTASKFARMER)} "$@"\n', encoding="utf-8")
-    stand_in.chmod(0o755)
-    (tmp_path / "list").write_text("echo $PPID >ran\n", encoding="ascii")
-    search = f"{stand_in.parent}:{os.environ['PATH']}"
-    done = run("bash", str(path), "list", cwd=tmp_path, PATH=search, SLURM_CPUS_PER_TASK="2")
-    assert done.returncode == Exit.DONE, done.stderr
-    assert (tmp_path / "ran").exists()
-    text = path.read_text(encoding="utf-8")
-    assert re.search(r"^exec env --block-signal=USR1 pytaskfarmer\.py", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("name", "number"), [("spawn", 20), ("workers", 3), ("import", 1000)])

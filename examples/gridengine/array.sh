@@ -14,15 +14,14 @@
 #     qsub array.sh tasklist.txt
 #
 # Grid Engine tells that the end is near with USR1 (s_rt) or USR2 (qdel, because of -notify), a minute or two before it
-# kills. It tells the whole process group, and USR2 would end the farmer at once: so env makes it deaf to that one, and
-# the script passes it on as USR1.
+# kills. Both make a farmer give back what it runs and end; env keeps for it what comes while Python still starts.
 
 # A shell that Grid Engine starts as a login shell forgets the PATH of the qsub; SGE_O_PATH is that.
 export PATH=$SGE_O_PATH
 
 # The line that matters ends with &. bash runs a trap only when no program runs in the foreground, and $! is the pid of
 # one in the background.
-env --ignore-signal=USR2 --block-signal=USR1 pytaskfarmer.py --proc "${NSLOTS:-4}" "${1:?usage: qsub array.sh TASKLIST}" &
+env --block-signal=USR1,USR2 pytaskfarmer.py --proc "${NSLOTS:-4}" "${1:?usage: qsub array.sh TASKLIST}" &
 farmer=$!
 trap 'kill -USR1 "$farmer"' USR1 USR2
 

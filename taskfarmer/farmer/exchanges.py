@@ -52,7 +52,8 @@ class Exchanges:
 
     def pace(self) -> policy.Pace:
         state = self.ledger.state
-        duration = state.seconds / state.ended if state.ended else None
+        # one quick task says nothing about the others
+        duration = state.seconds / state.ended if state.ended >= self.pool.slots else None
         lost = self.ledger.commits.lost > self._commits_lost
         farmers = max(1, len(state.farmers) + (not self.ledger.registered))
         return policy.Pace(farmers, self.pool.slots, state.slots, self.ledger.commits.exclusive, duration, lost)

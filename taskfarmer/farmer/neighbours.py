@@ -23,6 +23,7 @@ from taskfarmer.settings import Reporter, Settings
 
 WATCHED = 2
 WATCHED_WHEN_IDLE = 64
+SILENT_BEATS = 4
 """Heartbeats that a farmer reads per beat: of its successors in the order of IDs, more where there is time."""
 
 
@@ -89,14 +90,17 @@ class Neighbours:
         self.expel(self.watch.suspects(self.ledger.look().farmers))
 
     def worth_waiting(self, state: State, settings: Settings) -> bool:
-        """Whether others hold tasks that may come to us: with --wait any, else those of a farmer that was killed here.
+        """Whether others hold tasks that may come to us: with --wait any, else those of a farmer that seems dead.
 
-        Its workers end them within the grace time, which is as long as we wait for that.
+        One that was killed here has workers, which end its tasks within the grace time: as long as we wait for that.
+        One of another node is waited for until it beats, or is dead on evidence: at most for the lease.
         """
         holders = [farmer for farmer, entry in state.farmers.items() if entry.claims and farmer != self.identity.farmer]
         unexpelled = self.ledger.unexpelled()
         if settings.wait:
             return any(farmer not in unexpelled for farmer in holders)
+        if self._silent(holders, state):
+            return True
         if not self.killed_here(state):
             self._killed_since = None
             return False
@@ -104,6 +108,27 @@ class Neighbours:
         if self._killed_since is None:
             self._killed_since = now
         return now - self._killed_since < settings.grace + STUCK_AFTER
+
+    def _silent(self, holders: list[str], state: State) -> bool:
+        """Whether a farmer that we are to watch holds tasks, and seems to have been silent for long when we came.
+
+        That is a hint only, by the times of files. Whoever is seen to beat is alive.
+        """
+        return any(
+            farmer in holders and not self.watch.seen_beating(farmer) and self._seems_silent(farmer)
+            for farmer in self.watch.successors(state.farmers, WATCHED)
+        )
+
+    def _seems_silent(self, farmer: str) -> bool:
+        try:
+            theirs = os.stat(self.workdir.alive(farmer)).st_mtime
+        except OSError:
+            return True
+        try:
+            mine = os.stat(self.workdir.alive(self.identity.farmer)).st_mtime
+        except OSError:
+            mine = time.time()  # not there yet
+        return mine - theirs > SILENT_BEATS * self.watch.beat
 
     def killed_here(self, state: State) -> bool:
         """Whether tasks are held by a farmer that was killed on this node, and are not free yet."""

@@ -194,6 +194,7 @@ def running_of(workdir: Workdir, farmer: str) -> list[tuple[int, int]]:
 class _Watched:
     content: bytes
     silent: float = 0.0
+    beats: bool = False
 
 
 class Watch:
@@ -236,7 +237,7 @@ class Watch:
         self._looked[farmer] = now
         seen = self._seen.get(farmer)
         if seen is None or seen.content != content:
-            self._seen[farmer] = _Watched(content)
+            self._seen[farmer] = _Watched(content, beats=seen is not None)
             return 0.0
         if elapsed <= 2 * self.beat + 1.0:
             seen.silent += elapsed
@@ -245,6 +246,11 @@ class Watch:
     def identity(self, farmer: str) -> Identity | None:
         """Who a farmer is, as far as a verdict on it has asked for that."""
         return self._identities.get(farmer)
+
+    def seen_beating(self, farmer: str) -> bool:
+        """Whether a farmer's heartbeat has changed while we looked."""
+        seen = self._seen.get(farmer)
+        return seen is not None and seen.beats
 
     def suspicious(self, farmer: str) -> Identity | None:
         """Who a farmer is whose heartbeat did not change for two beats; None for one that beats, or is not known."""

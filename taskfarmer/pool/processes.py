@@ -85,11 +85,19 @@ def send(pid: int, number: int) -> None:
         pass
 
 
-def terminate(pids: list[int]) -> None:
-    """Ask processes to end, stopped ones too."""
+def ask_to_end(pids: list[int], asked: set[int]) -> None:
+    """Ask those that were not `asked` yet to end, stopped ones too.
+
+    What a process that was asked before has started since is left to it: that may be how it saves its state.
+    """
+    before = frozenset(asked)
     for pid in pids:
-        send(pid, signal.SIGTERM)
-        send(pid, signal.SIGCONT)
+        if pid not in before:
+            asked.add(pid)
+            parent = _stat(pid)[1:2]
+            if not parent or int(parent[0]) not in before:
+                send(pid, signal.SIGTERM)
+                send(pid, signal.SIGCONT)
 
 
 def reap(keep: frozenset[int] = frozenset()) -> None:
@@ -137,8 +145,7 @@ def end_descendants(
             for pid in left:
                 send(pid, signal.SIGKILL)
         else:
-            terminate([pid for pid in left if pid not in asked])
-            asked.update(left)
+            ask_to_end(left, asked)
         sooner = nap(pause)
         if sooner is not None and sooner < grace_until:
             grace_until, give_up = sooner, max(sooner, now) + STUCK_AFTER

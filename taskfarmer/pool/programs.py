@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskfarmer.pool.attempt import NotStarted, Started, Starter
-from taskfarmer.pool.processes import STUCK_AFTER, descendants, reap, send, terminate
+from taskfarmer.pool.processes import STUCK_AFTER, ask_to_end, descendants, reap, send
 from taskfarmer.pool.slot import Slot, Task
 from taskfarmer.pool.worker import DOUBT, Job, Worker, died_of, of_stop_signal
 from taskfarmer.runners.base import CommandRunner
@@ -181,8 +181,7 @@ class ProgramWorker(Worker):
                 return
             tree = descendants(os.getpid())
             if time.monotonic() < self.deadline:
-                terminate([pid for pid in tree if pid not in asked])
-                asked.update(tree)
+                ask_to_end(tree, asked)
                 self.nap(pause)
             elif time.monotonic() < self.deadline + STUCK_AFTER:
                 for pid in tree:

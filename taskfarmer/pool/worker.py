@@ -70,7 +70,7 @@ class Worker:
     def _prepare(self) -> None:
         self.wakeup, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(written, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
             signal.signal(number, self.on_hit)
         signal.signal(signal.SIGTERM, self.on_term)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

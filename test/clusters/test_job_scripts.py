@@ -13,7 +13,7 @@ from fields import EXAMPLES
 
 SCRIPTS = sorted([*EXAMPLES.glob("slurm/*.sh"), *EXAMPLES.glob("gridengine/*.sh")])
 JOBS = [path for path in SCRIPTS if path.name != "checkpoint.sh"]
-FARMER = re.compile(r"^(exec )?env (--ignore-signal=USR2 )?--block-signal=USR1 pytaskfarmer\.py .*?(&)?$", re.MULTILINE)
+FARMER = re.compile(r"^(exec )?env --block-signal=USR1(,USR2)? pytaskfarmer\.py .*?(&)?$", re.MULTILINE)
 
 
 def name(path: Path) -> str:

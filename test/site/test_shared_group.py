@@ -1,0 +1,180 @@
+"""`--shared-group`: members of a group work on one farm, whatever their umasks; nobody else does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from checker import check
+from farming import eventually, mounts, need, tree
+from members import JOINER, MAKER, OUTSIDER, Project
+from users import GROUP
+
+
+def sound(project: Project) -> None:
+    report = check(project.workdir)
+    assert report.problems == []
+    assert project.closed_to_the_group() == set()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_farm_that_one_member_made_is_finished_by_another(project: Project, umask: int) -> None:
+    project.write(f"test $(id -u) = {JOINER}", "umask; : > made", "true")
+    made = project.run(
+        MAKER, "--shared-group", "--epoch-length", 2, "-n", 2, umask=umask, SCRATCH=str(project.folder.parent)
+    )
+    assert made.status == 1, made.said
+    assert made.lines_with(f"members of group {GROUP} may join"), made.said
+    farm = json.loads((project.workdir / "farm.json").read_text())
+    assert (farm["shared_group"], farm["lock"]) == (True, None), "the lock is where all members can take it"
+    assert (project.workdir / "logs" / "log_1").read_text() == f"{umask:04o}\n", "the umask of tasks is the user's"
+    assert (project.folder / "made").stat().st_mode & 0o777 == 0o666 & ~umask
+    sound(project)
+
+    assert f"members of {GROUP} may join" in project.verb(JOINER, "status", project.workdir).out
+    assert project.verb(JOINER, "retry", project.workdir, "--failed").status == 0
+    project.append("umask")
+    joined = project.run(JOINER)
+    assert (joined.status, joined.lines_with("warning")) == (0, []), joined.said
+    assert "attempt 2" in (project.workdir / "logs" / "log_0").read_text(), "the maker's log was appended to"
+    assert (project.workdir / "logs" / "log_3").read_text() == "0077\n"
+    assert project.verb(JOINER, "check", project.workdir).status == 0
+    sound(project)
+
+    (project.workdir / "finished").unlink()
+    assert project.verb(MAKER, "check", project.workdir, "--repair", umask=umask).status == 0
+    project.append("true")
+    again = project.run(MAKER, umask=umask)
+    assert (again.status, again.lines_with("warning")) == (0, []), again.said
+    sound(project)
+    assert check(project.workdir).finished == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_who_is_none_of_the_group_is_told_so_and_changes_nothing(project: Project, umask: int) -> None:
+    project.write("true", "false")
+    assert project.run(MAKER, "--shared-group", umask=umask).status == 1
+    before = {path: path.lstat().st_mtime_ns for path in project.workdir.rglob("*")}
+    project.append("true")
+    for words in (
+        ("run", project.list),
+        ("run", project.list, "--shared-group"),
+        ("retry", project.workdir, "--failed"),
+        ("stop", project.workdir),
+    ):
+        done = project.verb(OUTSIDER, *words, umask=0o022)
+        assert (done.status, len(done.said.splitlines())) == (2, 1), done.said
+        assert "ermission denied" in done.said
+        assert "group" in done.said
+    seen = project.verb(OUTSIDER, "status", project.workdir)
+    if umask == 0o022:
+        assert seen.status == 0, "what others may read is up to the maker's umask"
+    elif not project.options:
+        assert (seen.status, len(seen.said.splitlines())) == (2, 1), seen.said
+    assert {path: path.lstat().st_mtime_ns for path in project.workdir.rglob("*")} == before
+
+
+def test_members_who_make_the_same_farm_at_once_make_one(project: Project) -> None:
+    project.write(*["true"] * 40)
+    farmers = [project.start(uid, "--shared-group", "-n", 2) for uid in (MAKER, JOINER) * 3]
+    ended = [farmer.wait(60) for farmer in farmers]
+    said = "".join(path.read_text() for path in sorted(project.folder.glob("said-*")))
+    assert ended == [0] * 6, said
+    assert len([line for line in said.splitlines() if "may join" in line]) == 1, said
+    assert check(project.workdir).complete
+    sound(project)
+
+
+def test_a_member_takes_over_from_one_who_was_killed_and_stops_one_who_runs(project: Project) -> None:
+    project.write("true", "[ -e go ] || { : > begun; exec sleep 1000; }")
+    first = project.start(MAKER, "--shared-group", "-n", 2)
+    eventually((project.folder / "begun").exists, "the task runs")
+    for pid in reversed(tree(first.pid)):
+        os.kill(pid, signal.SIGKILL)
+    first.wait(20)
+    (project.folder / "begun").unlink()
+    second = project.start(JOINER)
+    eventually((project.folder / "begun").exists, "the other member runs it")
+    assert project.verb(MAKER, "stop", project.workdir).status == 0
+    assert second.wait(60) == 75, (project.folder / "said-1").read_text()
+    (project.folder / "go").touch()
+    assert project.run(MAKER).status == 0
+    assert check(project.workdir).finished == {0, 1}
+    sound(project)
+
+
+def test_a_directory_of_a_group_that_is_not_ones_own_cannot_be_shared(project: Project) -> None:
+    project.workdir.mkdir()
+    os.chown(project.workdir, MAKER, GROUP + 1)
+    done = project.run(MAKER, "--shared-group")
+    assert (done.status, len(done.said.splitlines())) == (2, 1), done.said
+    assert f"{project.workdir}: --shared-group: belongs to group {GROUP + 1}, and you are no member" in done.said
+    assert list(project.workdir.iterdir()) == []
+
+
+@pytest.mark.parametrize("ignored", ["--chmod-ignore", "--chgrp-ignore"])
+def test_a_file_system_that_does_not_keep_modes_is_refused(project: Project, tmp_path: Path, ignored: str) -> None:
+    """As mounts with fixed permissions (CIFS, some FUSE file systems) have it."""
+    need(shutil.which("bindfs"), "bindfs is not installed")
+    seen = project.folder.parent / "seen"
+    fixed = ("-o", "allow_other", ignored, "--force-group=0") if "grp" in ignored else ("-o", "allow_other", ignored)
+    with mounts(project.folder, seen, options=fixed):
+        done = project.verb(MAKER, "run", seen / "list", "--shared-group")
+        assert (done.status, len(done.said.splitlines())) == (2, 1), done.said
+        assert "--shared-group" in done.said
+        assert not (seen / "list_workdir").exists()
+        assert project.verb(MAKER, "run", seen / "list").status == 0, "without the option it may be made"
+
+
+def test_a_farm_that_was_made_without_it_stays_so(project: Project) -> None:
+    assert project.run(MAKER, umask=0o022).status == 0
+    assert "shared_group" not in json.loads((project.workdir / "farm.json").read_text())
+    assert "may join" not in project.verb(MAKER, "status", project.workdir).out
+    modes = {path: path.lstat().st_mode for path in project.workdir.rglob("*")}
+    done = project.run(MAKER, "--shared-group", umask=0o022)
+    assert (done.status, len(done.lines_with("--shared-group: this farm was made without it"))) == (0, 1), done.said
+    assert modes.items() <= {path: path.lstat().st_mode for path in project.workdir.rglob("*")}.items()
+
+
+def test_a_lock_dir_of_ones_own_is_said_to_be_so(project: Project) -> None:
+    locks = project.folder.parent / "locks"
+    locks.mkdir()
+    os.chown(locks, MAKER, MAKER)
+    project.write("true")
+    done = project.run(MAKER, "--shared-group", "--lock-dir", locks)
+    assert (done.status, len(done.lines_with("is yours alone; others of group"))) == (0, 1), done.said
+    project.append("true")
+    assert project.run(JOINER).status == 0
+    sound(project)
+
+
+def test_a_script_that_was_submitted_is_the_groups_too(project: Project, place: Path) -> None:
+    """A stand-in for `sbatch`."""
+    program = place / "sbatch"
+    program.write_text("#!/bin/sh\necho 17\n")
+    program.chmod(0o755)
+    project.write("true")
+    path = f"{place}:{os.environ['PATH']}"
+    done = project.verb(MAKER, "submit", project.list, "--shared-group", PATH=path)
+    assert done.status == 0, done.said
+    assert project.run(MAKER, "--shared-group").status == 0
+    assert project.verb(JOINER, "submit", project.list, PATH=path).status == 2, "there is nothing left"
+    project.append("true")
+    again = project.verb(JOINER, "submit", project.list, PATH=path)
+    assert again.status == 0, again.said
+    assert len(list((project.workdir / "jobs" / "submitted").glob("*.sh"))) == 2
+    assert project.closed_to_the_group() == set()
+
+
+def test_the_group_of_a_process_counts_and_not_only_that_of_its_user(project: Project) -> None:
+    """Who came with `newgrp` has the group as the first one."""
+    assert project.run(MAKER, "--shared-group").status == 0
+    words = project.words(OUTSIDER, "retry", project.workdir, "--failed")
+    words[words.index(f"--regid={OUTSIDER}")] = f"--regid={GROUP}"
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env={**os.environ})
+    assert done.returncode == 0, done.stderr
