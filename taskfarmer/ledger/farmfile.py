@@ -46,9 +46,14 @@ def document_of(workdir: Workdir) -> dict[str, object] | None:
     """What `farm.json` holds, None where it is damaged; one that was just made may look short for a moment."""
     end = time.monotonic() + 2.0
     while True:
-        document = unsealed(durable.read(workdir.farm))
-        if document is not None or time.monotonic() > end:
-            return document
+        try:
+            document = unsealed(durable.read(workdir.farm))
+            if document is not None or time.monotonic() > end:
+                return document
+        except PermissionError:
+            # another member of the group may be about to open a directory that it has just made
+            if not workdir.shared or time.monotonic() > end:
+                raise
         time.sleep(0.1)
 
 

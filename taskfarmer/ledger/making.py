@@ -21,8 +21,11 @@ from taskfarmer.workdir import Workdir
 def make_folders(workdir: Workdir) -> None:
     """The directories of a farm, and the proof that its file system can commit."""
     try:
-        for folder in (workdir.path, *workdir.folders):
+        submitted = [path for path in (workdir.jobs, workdir.submitted) if workdir.shared and os.path.isdir(path)]
+        for folder in (workdir.path, *workdir.folders, *submitted):
             os.makedirs(folder, durable.FOLDER_MODE, exist_ok=True)
+            if workdir.shared:
+                sharing.share_folder(workdir, folder)
         durable.sync_directory(workdir.path)
         try:
             durable.sync_directory(os.path.dirname(workdir.path))
@@ -30,7 +33,7 @@ def make_folders(workdir: Workdir) -> None:
             pass  # a directory that we may write into and not read
         durable.prove_links(workdir.ledger)
         if workdir.shared:
-            sharing.share_folders(workdir)
+            sharing.prove_modes(workdir)
     except OSError as error:
         raise StorageError(
             f"{error.filename or workdir.path}: {error.strerror}; the work directory cannot be made here, "

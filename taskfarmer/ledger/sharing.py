@@ -31,21 +31,14 @@ def group_of(workdir: Workdir) -> str:
         return str(number)
 
 
-def share_folders(workdir: Workdir) -> None:
-    """Open the directories of a farm that is being made to the group, or raise NotAFarm: nobody could join."""
+def share_folder(workdir: Workdir, folder: str) -> None:
+    """Open a directory of a farm that is being made to its group; NotAFarm where that cannot be: nobody could join."""
     number = os.stat(workdir.path).st_gid
     if os.geteuid() and number not in (os.getegid(), *os.getgroups()):
         raise NotAFarm(
             f"{workdir.path}: --shared-group: belongs to group {group_of(workdir)}, and you are no member of it: make "
             "the directory as one of yours (newgrp, chgrp), or name another one with -w DIR"
         )
-    others = [path for path in (workdir.jobs, workdir.submitted) if os.path.isdir(path)]
-    for folder in (workdir.path, *workdir.folders, *others):
-        _share(folder, number)
-    _prove(workdir.ledger, number)
-
-
-def _share(folder: str, number: int) -> None:
     end = time.monotonic() + PATIENCE
     while not _is_open(folder, number):
         try:
@@ -69,9 +62,10 @@ def _is_open(folder: str, number: int) -> bool:
     return found.st_gid == number and found.st_mode & _OPEN == _OPEN
 
 
-def _prove(folder: str, number: int) -> None:
-    """Prove that a file that is made there is one that the group can read."""
-    path = os.path.join(folder, f".probe.{durable.random_name()}")
+def prove_modes(workdir: Workdir) -> None:
+    """Prove that the group can read a file that is made in the farm, or raise NotAFarm."""
+    number = os.stat(workdir.path).st_gid
+    path = os.path.join(workdir.ledger, f".probe.{durable.random_name()}")
     try:
         durable.prepare(path, b"", shared=True)
         found = os.stat(path)

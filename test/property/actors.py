@@ -61,7 +61,9 @@ class Actor(Process):
                 self.world.oracle.nothing_prepared(self.name)
             raise
         except FarmGone as error:
-            demand(self.deleted, f"{self.name}: {error}")
+            # a node may remember that it was not there, where another one was deleted a moment ago
+            recently = self.world.gone and began < self.world.made_anew + self.world.weather.stale
+            demand(self.deleted or recently, f"{self.name}: {error}")
             raise Stop from error
         except Expelled as error:
             demand(self.deleted or self.name in self.world.oracle.expelled, f"{self.name} was not expelled: {error}")
