@@ -79,9 +79,16 @@ _OF_A_TASK = frozenset(
 )
 
 
+_GRID_ENGINE = ("JOB_ID", "JOB_NAME", "SGE_TASK_ID", "SGE_CELL", "QUEUE")
+
+
 def job(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that say which job this is; empty outside of Slurm."""
-    return {name: environ[name] for name in _TOLD if name in environ} if "SLURM_JOB_ID" in environ else {}
+    """The variables that say which job this is, of Slurm or of Grid Engine; empty outside of both."""
+    if "SLURM_JOB_ID" in environ:
+        return {name: environ[name] for name in _TOLD if name in environ}
+    if "SGE_ROOT" in environ and environ.get("JOB_ID", "").isdecimal():
+        return {name: environ[name] for name in _GRID_ENGINE if name in environ}
+    return {}
 
 
 def of_a_step(environ: Mapping[bytes, bytes]) -> frozenset[bytes]:

@@ -160,7 +160,7 @@ def _farmer(workdir: Workdir, me: Identity, name: str, entry: Entry, now: float)
         name,
         them.host if them else None,
         them.pid if them else None,
-        _job(them.job) if them else None,
+        them.job_name if them else None,
         entry.slots,
         counted(parse_intervals(entry.claims)),
         len(liveness.running_of(workdir, name)),
@@ -195,11 +195,6 @@ def _verdict(
     if age is None:
         return "unknown", "no heartbeat"
     return "unknown", f"on another node; heartbeat about {age:.0f} s ago"
-
-
-def _job(variables: Mapping[str, str]) -> str | None:
-    array, task = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array and task else variables.get("SLURM_JOB_ID")
 
 
 # --- failures ----------------------------------------------------------------------------------------

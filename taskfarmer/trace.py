@@ -55,13 +55,15 @@ def time_slice(
     )
 
 
-def named(number: int, name: str, slots: int) -> bytes:
+def named(number: int, name: str, slots: int, labels: str = "") -> bytes:
     """Metadata events (`ph` M) that name a farmer's process and its slots, `,\\n` before each."""
     events = [_name("process_name", number, 0, name)]
+    if labels:
+        events.append(_name("process_labels", number, 0, labels, "labels"))
     events += [_name("thread_name", number, slot, f"slot {slot}") for slot in range(slots)]
     return b"".join(events)
 
 
-def _name(kind: str, pid: int, tid: int, name: str) -> bytes:
-    document = {"name": kind, "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}}
+def _name(kind: str, pid: int, tid: int, text: str, member: str = "name") -> bytes:
+    document = {"name": kind, "ph": "M", "pid": pid, "tid": tid, "args": {member: text}}
     return b",\n" + json.dumps(document).encode("ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,38 @@ from farming import need  # noqa: E402
 from house import Done, House  # noqa: E402
 
 __all__ = ["need"]
+
+LONG = (
+    "clusters",
+    "submit",
+    "crash",
+    "test_interruption_matrix.py",
+    "damage",
+    "storm",
+    "sharing",
+    "property",
+    "faults",
+)
+"""What is begun first, so that nothing long is left for the end."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Tests of farmers wait more than they work."""
+    return max(4, 2 * len(os.sched_getaffinity(0)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file together, and all those that need a cluster: it is started once."""
+    for item in items:
+        parts = item.path.relative_to(TEST).parts
+        group = "clusters" if parts[0] in ("clusters", "submit") else "/".join(parts)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    parts = item.path.relative_to(TEST).parts
+    return next((number for number, name in enumerate(LONG) if name in parts), len(LONG))
 
 
 @pytest.fixture

@@ -341,6 +341,7 @@ class Farmer:
         """Tell the last news and leave; False where patience ends before the disk takes them."""
         begin = time.monotonic()
         while not self.ledger.told_everything or self.ledger.registered:
+            self._give_back_queued()  # an earlier exchange that landed after all may have gained something
             try:
                 self.exchanges.make(0, leave=True, patience=STOPPED_PATIENCE)
             except Contended:

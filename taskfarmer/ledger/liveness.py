@@ -48,6 +48,14 @@ class Identity:
     version: str
     job: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def job_name(self) -> str | None:
+        """The scheduler's number of our job, an element of an array as `123_4`; None for none."""
+        for array, element in (("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), ("JOB_ID", "SGE_TASK_ID")):
+            if self.job.get(array) and self.job.get(element, "undefined") != "undefined":
+                return f"{self.job[array]}_{self.job[element]}"
+        return self.job.get("SLURM_JOB_ID") or self.job.get("JOB_ID")
+
 
 def _text(path: str) -> str:
     try:

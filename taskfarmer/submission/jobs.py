@@ -61,7 +61,7 @@ def jobs_at_work(
     """The jobs that have farmers here or were submitted and are not over; and what could not be found out."""
     submitted = list(submitted)
     gangs = _gangs(workers)
-    numbers = {SLURM.name: {job.partition("_")[0] for job in gangs if job}, GRID_ENGINE.name: set()}
+    numbers = {name: {job.partition("_")[0] for job in gangs.get(name, {})} for name in SCHEDULERS}
     for one in submitted:
         if one.job and one.scheduler in SCHEDULERS:
             numbers[one.scheduler].add(one.job)
@@ -70,9 +70,8 @@ def jobs_at_work(
     for scheduler in SCHEDULERS.values():
         mine = {one.job: one for one in submitted if one.job and one.scheduler == scheduler.name}
         elements = _ask(scheduler, numbers[scheduler.name], submitted, environ, patience, warnings)
-        known = {job: gang for job, gang in gangs.items() if job} if scheduler is SLURM else {}
-        jobs += _of_scheduler(workdir, scheduler, known, mine, elements)
-    jobs += [_job(None, None, Element("", "-"), [one]) for one in gangs.get("", [])]
+        jobs += _of_scheduler(workdir, scheduler, gangs.get(scheduler.name, {}), mine, elements)
+    jobs += [_job(None, None, Element("", "-"), [one]) for one in gangs.get("", {}).get("", [])]
     warnings += [
         f"{workdir.submitted_script(one.name)}: {SCHEDULERS[one.scheduler].submitter} was asked to take it and gave no "
         f"number, so whether there is a job is not known; remove {one.name}.json beside it to forget it"
@@ -82,14 +81,24 @@ def jobs_at_work(
     return jobs, warnings
 
 
-def _gangs(workers: Iterable[Worker]) -> dict[str, list[Worker]]:
-    """The farmers of each Slurm job; the empty name has those of none."""
-    found: dict[str, list[Worker]] = {}
+def _gangs(workers: Iterable[Worker]) -> dict[str, dict[str, list[Worker]]]:
+    """The farmers of each job, by scheduler; those of no job have the empty name."""
+    found: dict[str, dict[str, list[Worker]]] = {}
     for one in workers:
-        array, element = one.variables.get("SLURM_ARRAY_JOB_ID"), one.variables.get("SLURM_ARRAY_TASK_ID")
-        number = f"{array}_{element}" if array and element else one.variables.get("SLURM_JOB_ID", "")
-        found.setdefault(number, []).append(one)
+        scheduler, number = _job_of(one.variables)
+        found.setdefault(scheduler, {}).setdefault(number, []).append(one)
     return found
+
+
+def _job_of(variables: Mapping[str, str]) -> tuple[str, str]:
+    """Scheduler and job of a farmer, an element of an array as `123_4`."""
+    if "SLURM_JOB_ID" in variables:
+        array, element = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
+        return SLURM.name, f"{array}_{element}" if array and element else variables["SLURM_JOB_ID"]
+    if "JOB_ID" in variables:
+        element = variables.get("SGE_TASK_ID", "undefined")
+        return GRID_ENGINE.name, variables["JOB_ID"] + ("" if element == "undefined" else f"_{element}")
+    return "", ""
 
 
 def _ask(

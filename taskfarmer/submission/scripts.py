@@ -44,8 +44,8 @@ fi
 exit "$status"
 """
 _GE_TOLD = """\
-# Grid Engine tells that the end is near with USR1 (s_rt) or USR2 (qdel, because of -notify). It tells the whole process
-# group, and USR2 would end the farmer at once: so env makes it deaf to that one, and the script passes it on as USR1.
+# Grid Engine tells that the end is near with USR1 (s_rt) or USR2 (qdel, because of -notify). Both make a farmer give
+# back what it runs and end; env keeps for it what comes while Python still starts.
 # The farmer is in the background (&), because bash runs a trap only when no program runs in the foreground.
 
 # A shell that Grid Engine starts as a login shell forgets the PATH of the qsub; SGE_O_PATH is that.
@@ -109,7 +109,7 @@ def grid_engine_script(request: Request) -> str:
     lines += [f"{name} {shlex.quote(value)}" for name, value in names.items() if value is not None]
     if request.words:
         lines.append(shlex.join(request.words))
-    farmer = _farmer(request, f'"${{NSLOTS:-{request.slots}}}"', "--ignore-signal=USR2 ")
+    farmer = _farmer(request, f'"${{NSLOTS:-{request.slots}}}"', "USR1,USR2")
     text = _GE_TOLD + _command([*farmer, "&"]) + _PASS_ON.format(signals="USR1 USR2")
     return _head("#$", lines) + _about(request) + text + (_GE_AGAIN if request.requeue else "") + 'exit "$status"\n'
 
@@ -127,14 +127,14 @@ def _about(request: Request) -> str:
     return f"# {who}. Written by `taskfarmer submit`.\n#\n"
 
 
-def _farmer(request: Request, cpus: str, more: str = "") -> list[str]:
+def _farmer(request: Request, cpus: str, signals: str = "USR1") -> list[str]:
     """The parts of the command that starts a farmer: each is kept on one line."""
     slots = "auto" if request.slots is None else str(request.slots) if request.slots_given else cpus
     options = [*request.options]
     if request.returns and not any(one.startswith("--grace=") for one in options):
         options.append(f"--grace={SHORT_GRACE}")
     program = " ".join(map(_shell_word, request.program))
-    start = f"env {more}--block-signal=USR1 {program} --proc {slots}"
+    start = f"env --block-signal={signals} {program} --proc {slots}"
     return [start, *map(_shell_word, options), _shell_word(request.tasklist)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.trace import farmer_number, named
 
@@ -10,6 +12,17 @@ def farmer_events(identity: Identity | None, farmer: str, slots: int) -> bytes:
     """The events that name a farmer and its slots; a farmer whose identity is lost goes by its ID."""
     name = farmer
     if identity is not None:
-        job = identity.job.get("SLURM_JOB_ID")
+        job = identity.job_name
         name = f"{identity.host} pid {identity.pid}" + (f" job {job}" if job else "")
-    return named(farmer_number(farmer), name, slots)
+    return named(farmer_number(farmer), name, slots, _labels(identity) if identity is not None else "")
+
+
+def _labels(identity: Identity) -> str:
+    """More about a farmer's job: its step, how often it was started again, when its allocation ends."""
+    job = identity.job
+    found = [f"step {job['SLURM_STEP_ID']}"] if "SLURM_STEP_ID" in job else []
+    if job.get("SLURM_RESTART_COUNT", "0") != "0":
+        found.append(f"restart {job['SLURM_RESTART_COUNT']}")
+    if job.get("SLURM_JOB_END_TIME", "").isdecimal():
+        found.append(time.strftime("ends %Y-%m-%d %H:%M:%S", time.localtime(int(job["SLURM_JOB_END_TIME"]))))
+    return ", ".join(found)

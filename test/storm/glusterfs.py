@@ -79,6 +79,7 @@ class Volume:
             yield
         finally:
             unmount(point)
+            client.terminate()  # whoever copied our mounts into a namespace of its own would keep it
             try:
                 client.wait(20)
             except subprocess.TimeoutExpired:
