@@ -259,3 +259,17 @@ def test_nothing_of_a_farmer_is_left_in_its_directory_when_it_went(farm: Farm) -
     names = {name.partition(".")[2] for name in os.listdir(farm.workdir / "farmers")}
     assert names <= {"json"}, names
     assert not [name for name in os.listdir(farm.workdir) if name.startswith(".")]
+
+
+def test_what_a_task_starts_to_save_its_state_is_left_to_it(farm: Farm) -> None:
+    """SIGTERM is for what runs when the farmer stops, not for the programs by which a trap saves something."""
+    farm.write(
+        f"[ -e saved ] && exit 0; trap 'sleep 0.7; echo whole > part; sleep 0.7; mv part saved; exit 1' TERM; "
+        f"{farm.begun('while :; do sleep 0.1; done')}"
+    )
+    farmer = farm.start("--grace", 30)
+    farm.wait_for_tasks(0)
+    farmer.signal(signal.SIGUSR1)
+    assert farmer.wait() == AGAIN, farmer.said
+    assert (farm.folder / "saved").read_text() == "whole\n"
+    assert farm.run().wait() == 0

@@ -209,6 +209,33 @@ def held(path: Path) -> Iterator[None]:
         yield
 
 
+def test_what_a_dead_node_holds_is_waited_for_where_nobody_else_does(field: Field, node: str) -> None:
+    """All that is left is held by a farmer of another node, which is dead: to run the list once more is enough."""
+    field.appending(3, f"[ -e {field.folder}/go ] || {LONG}")
+    lost = field.start("-n", 3, "--lease", 8, node=node)
+    eventually(lambda: holds(field, 3), "the tasks run")
+    lost.kill_tree()
+    (field.folder / "go").touch()
+    # long enough that its file shows silence, and far from the lease
+    alive = next((field.workdir / "farmers").glob("*.alive"))
+    eventually(lambda: time.time() - alive.stat().st_mtime > 3, "it is silent for some beats")
+    last = field.run("-n", 3)
+    assert last.process.returncode == 0, last.said
+    assert "no sign of life" in last.said
+    assert all_done(field, 3) == {0: 2, 1: 2, 2: 2}
+
+
+def test_what_living_peers_hold_is_theirs_also_on_another_node(field: Field, node: str) -> None:
+    field.appending(1, f"while [ ! -e {field.folder}/go ]; do sleep 0.1; done")
+    peer = field.start("-n", 1, "--lease", 8, node=node)
+    eventually(lambda: holds(field, 1), "the task runs")
+    second = field.run("-n", 1)
+    assert second.process.returncode == 0, second.said
+    assert not peer.ended
+    (field.folder / "go").touch()
+    assert peer.wait() == 0, peer.said
+
+
 @pytest.mark.timeout(120)
 def test_a_lock_that_somebody_holds_for_ever_makes_everything_slower_and_nothing_else(field: Field) -> None:
     field.appending(1)

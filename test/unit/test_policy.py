@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarmer.policy import Bucket, Pace, batch_size, jittered, period, want
+from taskfarmer.model import time_class
+from taskfarmer.policy import ENOUGH, Bucket, Pace, batch_size, expected, jittered, period, want
 
 ALONE = Pace(1, 64, 64, 0.005, 60.0)
 THOUSAND = Pace(1000, 64, 64_000, 0.014, 60.0)
@@ -98,3 +100,26 @@ def test_a_bucket_gives_three_tokens_at_once_and_then_one_each_period() -> None:
     assert bucket.take(101.9, 0.5) is None
     assert bucket.take(102.0, 0.5) is not None
     assert full.take(10**6, 0.5) == Bucket(2.0, 10**6)
+
+
+def test_too_few_tasks_say_nothing_of_the_others() -> None:
+    assert expected({}, 0) == 0.0
+    assert expected({time_class(100): ENOUGH - 1}, ENOUGH - 1) == 0.0
+
+
+def test_quick_tasks_are_expected_to_take_a_second() -> None:
+    assert expected({}, 1000) == 1.0
+
+
+@given(st.lists(st.floats(0.01, 1e5), min_size=20, max_size=200))
+def test_nearly_all_tasks_end_within_what_is_expected(times: list[float]) -> None:
+    classes = Counter(time_class(one) for one in times if one >= 1)
+    bound = expected(classes, len(times))
+    within = sum(one <= bound for one in times)
+    assert within >= 0.95 * len(times)
+    assert bound <= max(1.0, max(times) * 2**0.25 * 1.000001)
+
+
+def test_what_slots_can_begin_is_all_that_is_taken_while_nothing_is_known() -> None:
+    assert want(dataclasses.replace(ALONE, duration=None), idle=1, queued=0, left=100) == 1
+    assert want(dataclasses.replace(ALONE, duration=None), idle=3, queued=2, left=100) == 1
