@@ -13,6 +13,7 @@ from typing import BinaryIO
 from taskfarmer.check.report import Findings, listed, opened
 from taskfarmer.check.revisions import Snapshot
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, NOWHERE, WORDS, Tasks
+from taskfarmer.ledger.results import renamed
 from taskfarmer.model import result_words
 from taskfarmer.workdir import Workdir
 
@@ -44,7 +45,7 @@ def check_journals(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, findings:
             findings.tell(journal.path, "nothing of it counts; left of a farmer that died", note=True)
             continue
         try:
-            with _open(workdir, journal, journal.size) as file:
+            with _open(workdir, journal) as file:
                 recorded.read(journal.path, file, journal.size)
         except OSError as error:
             findings.tell(journal.path, f"{error.strerror}; {journal.size} bytes of it count")
@@ -80,12 +81,12 @@ def _journals(workdir: Workdir, snapshot: Snapshot) -> Iterator[Counted]:
         yield Counted(workdir.journal(name), name, size)
 
 
-def _open(workdir: Workdir, journal: Counted, size: int) -> BinaryIO:
+def _open(workdir: Workdir, journal: Counted) -> BinaryIO:
     try:
         return opened(journal.path)
     except FileNotFoundError:
         # an epoch turned since it was listed, and its length is in its name now
-        return opened(workdir.closed_journal(journal.name, size))
+        return opened(renamed(workdir, journal.name))
 
 
 class Recorded:

@@ -87,7 +87,7 @@ def _first_missing(workdir: Workdir, state: State, found: Mapping[str, tuple[str
     return workdir.journal(missing[0]) if missing else workdir.results
 
 
-def _renamed(workdir: Workdir, name: str) -> str:
+def renamed(workdir: Workdir, name: str) -> str:
     """Where a journal is since an epoch turned. It may have grown beyond our state before its length was its name."""
     try:
         entries = durable.persistent(lambda: os.listdir(workdir.results))
@@ -105,7 +105,7 @@ def _exactly(workdir: Workdir, name: str, path: str, size: int, end: float) -> b
         try:
             data = durable.read_range(path, 0, size)
         except FileNotFoundError:
-            path, data = _renamed(workdir, name), b""
+            path, data = renamed(workdir, name), b""
         except OSError as error:
             why = error.strerror or "no file to read"
             raise StorageError(f"{path}: {why}; results cannot be read; {RESTORE}") from error
