@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,15 @@ LONG = (
     "faults",
 )
 """What is begun first, so that nothing long is left for the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let what is unmounted here be unmounted in the namespaces of tests, too, as it is where systemd runs.
+
+    A node of a test would keep a small file system of another test alive, which is mounted again meanwhile.
+    """
+    if os.getuid() == 0:
+        subprocess.run(["mount", "--make-rshared", "/"], capture_output=True)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

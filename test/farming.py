@@ -84,7 +84,20 @@ class Farmer:
         words = [sys.executable, "-m", "taskfarmer", "run", *arguments]
         if node:
             inner = f'hostname {node}; "$@"; exit $?'
-            words = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "sh", "-c", inner, "sh", *words]
+            words = [
+                "unshare",
+                "--uts",
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                "--propagation",
+                "slave",
+                "sh",
+                "-c",
+                inner,
+                "sh",
+                *words,
+            ]
         if after is not None:
             words = [sys.executable, "-c", LAUNCH, str(after), *words]
         environment = {name: value for name, value in os.environ.items() if name != "SCRATCH"}

@@ -73,7 +73,7 @@ def test_bash_accepts_the_script(house: House) -> None:
 @pytest.mark.parametrize(
     ("program", "words", "expected"),
     [
-        ("taskfarmer", "taskfarmer st", ["plain,status"]),
+        ("taskfarmer", "taskfarmer st", ["plain,status", "plain,stop"]),
         ("taskfarmer", "taskfarmer check --rep", ["plain,--repair"]),
         ("pytaskfarmer.py", "pytaskfarmer.py list.txt -q --time", ["plain,--timeout"]),
         ("pytaskfarmer.py", "pytaskfarmer.py li", ["file,li"]),

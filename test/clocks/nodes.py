@@ -84,7 +84,7 @@ class Cluster:
         if ahead is not None:
             clock = self.clocks[name] = Clock(self.folder, name, ahead)
             inner += ["env", *(f"{variable}={value}" for variable, value in clock.environment.items())]
-        before = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", *inner]
+        before = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "--propagation", "slave", *inner]
         self.nodes[name] = self.farm.start(*options, before=before, environment=environment)
         return self.nodes[name]
 

@@ -110,7 +110,20 @@ class SlurmCluster:
         self.daemons[name] = Daemon(words, self.folder / f"{name}.out", self.environment)
 
     def start_node(self, name: str) -> None:
-        words = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", INSIDE, "sh"]
+        words = [
+            "unshare",
+            "--uts",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--propagation",
+            "slave",
+            "sh",
+            "-c",
+            INSIDE,
+            "sh",
+        ]
         self._launch(name, [*words, name, str(self.folder / "hosts"), str(self.configuration)])
 
     def kill_node(self, name: str) -> None:

@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,9 @@ def verb(folder: Path, *arguments: str) -> Done:
             for name in ("stdout", "stderr"):
                 setattr(sys, name, open(1 if name == "stdout" else 2, "w", closefd=False))  # noqa: SIM115
             status = main(arguments)
+        except Exception:
+            traceback.print_exc()
+            sys.stderr.flush()
         finally:
             os._exit(status)
     _, answer = os.waitpid(pid, 0)

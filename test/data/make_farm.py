@@ -59,7 +59,10 @@ def command(number: int) -> bytes:
 
 
 def write(field: Field, count: int) -> None:
-    field.list.write_bytes(b"".join(command(number) + b"\n" for number in range(count)))
+    lines = [command(number) + b"\n" for number in range(count)]
+    if count == THIRD:
+        lines.insert(-2, b"#TASKFARMER --time 1h\n")
+    field.list.write_bytes(b"".join(lines))
 
 
 def signs(field: Field) -> set[Path]:
@@ -122,6 +125,7 @@ def live(field: Field) -> None:
     taskfarmer(field, "retry", field.workdir.name, "2", str(KILLED), "20")
     holds[0].touch()
     write(field, THIRD)
+    assert start(field, "--timeout", 6).wait(60) == 75  # some of them run out of time
     killed_while(field, KILLED)
     victims = [start(field, "--wait") for _ in range(3)]
     eventually(lambda: three_at_work(field.workdir), "three farmers at work", 60)
@@ -170,6 +174,11 @@ def every_kind_is_there(workdir: Path, report: Report) -> None:
     places = [entry[1] for entry in report.state["farmers"].values()] + [report.state["returned"]]
     assert any("!" in text for text in places), places
     assert any("@" in text for text in places), places
+    assert any("^" in text for text in places), places
+    assert any("~" in text for text in places), places
+    assert report.state["segments"][2]["timed"]
+    assert report.state["times"]
+    assert report.state["longest"]
     assert len(report.state["segments"]) == 3
     assert report.state["departed"], report.state
     assert report.state["closed_bytes"], report.state

@@ -33,7 +33,20 @@ class Doctor:
         self.node = node
         if node:
             inner = f'hostname {node}; "$@"; exit $?'
-            words = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "sh", "-c", inner, "sh", *words]
+            words = [
+                "unshare",
+                "--uts",
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                "--propagation",
+                "slave",
+                "sh",
+                "-c",
+                inner,
+                "sh",
+                *words,
+            ]
         self.process = subprocess.Popen(
             words,
             env=environment(**variables),
@@ -91,7 +104,9 @@ def examine(directory: Path, *options: object, **variables: str) -> Report:
 def need_nodes() -> None:
     need(os.getuid() == 0, "namespaces of nodes need root")
     need(shutil.which("unshare") and shutil.which("hostname"), "util-linux or hostname is not installed")
-    done = subprocess.run(["unshare", "--uts", "--pid", "--fork", "--mount-proc", "true"], capture_output=True)
+    done = subprocess.run(
+        ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "--propagation", "slave", "true"], capture_output=True
+    )
     need(done.returncode == 0, "no namespaces can be had")
 
 

@@ -25,9 +25,11 @@ def sound(project: Project) -> None:
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_a_farm_that_one_member_made_is_finished_by_another(project: Project, umask: int) -> None:
     project.write(f"test $(id -u) = {JOINER}", "umask; : > made", "true")
-    made = project.run(
-        MAKER, "--shared-group", "--epoch-length", 2, "-n", 2, umask=umask, SCRATCH=str(project.folder.parent)
-    )
+    scratch = project.folder.parent / "scratch"
+    scratch.mkdir()
+    os.chown(scratch, MAKER, MAKER)
+    options = ("--shared-group", "--epoch-length", 2, "-n", 2)
+    made = project.run(MAKER, *options, umask=umask, SCRATCH=str(scratch))
     assert made.status == 1, made.said
     assert made.lines_with(f"members of group {GROUP} may join"), made.said
     farm = json.loads((project.workdir / "farm.json").read_text())
@@ -94,6 +96,7 @@ def test_a_member_takes_over_from_one_who_was_killed_and_stops_one_who_runs(proj
     project.write("true", "[ -e go ] || { : > begun; exec sleep 1000; }")
     first = project.start(MAKER, "--shared-group", "-n", 2, "--lease", 10)
     eventually((project.folder / "begun").exists, "the task runs")
+    eventually(lambda: [*project.workdir.glob("results/*")], "there is a journal that the other one has to sync")
     for pid in reversed(tree(first.pid)):
         os.kill(pid, signal.SIGKILL)
     first.wait(20)
@@ -117,17 +120,20 @@ def test_a_directory_of_a_group_that_is_not_ones_own_cannot_be_shared(project: P
     assert list(project.workdir.iterdir()) == []
 
 
-@pytest.mark.parametrize("ignored", ["--chmod-ignore", "--chgrp-ignore"])
-def test_a_file_system_that_does_not_keep_modes_is_refused(project: Project, tmp_path: Path, ignored: str) -> None:
+@pytest.mark.parametrize("option", ["--chmod-ignore", "--create-for-group=0"])
+def test_a_file_system_that_does_not_keep_modes_and_groups_is_refused(project: Project, option: str) -> None:
     """As mounts with fixed permissions (CIFS, some FUSE file systems) have it."""
     need(shutil.which("bindfs"), "bindfs is not installed")
     seen = project.folder.parent / "seen"
-    fixed = ("-o", "allow_other", ignored, "--force-group=0") if "grp" in ignored else ("-o", "allow_other", ignored)
-    with mounts(project.folder, seen, options=fixed):
+    project.workdir.mkdir()
+    os.chown(project.workdir, MAKER, GROUP)
+    if "group" in option:
+        project.workdir.chmod(0o2775)  # of the group; what is made in it is not
+    with mounts(project.folder, seen, options=("-o", "allow_other", option)):
         done = project.verb(MAKER, "run", seen / "list", "--shared-group")
         assert (done.status, len(done.said.splitlines())) == (2, 1), done.said
-        assert "--shared-group" in done.said
-        assert not (seen / "list_workdir").exists()
+        assert "--shared-group: this file system does not keep the group and the mode" in done.said
+        assert list(project.workdir.iterdir()) == []
         assert project.verb(MAKER, "run", seen / "list").status == 0, "without the option it may be made"
 
 

@@ -35,7 +35,7 @@ ALLOWED = (0, 1, 74, 75, -signal.SIGKILL, 128 + signal.SIGKILL, -signal.SIGUSR1,
 
 
 def nodes_can_be_had() -> bool:
-    words = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "hostname", "somewhere"]
+    words = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "--propagation", "slave", "hostname", "somewhere"]
     return bool(shutil.which("unshare")) and subprocess.run(words, capture_output=True).returncode == 0
 
 

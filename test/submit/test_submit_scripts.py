@@ -110,7 +110,7 @@ def test_a_script_is_bash_with_its_options_at_the_top_and_the_farmer_hears_the_s
     assert lines[0] == "#!/bin/bash"
     assert marks == list(range(1, len(marks) + 1))
     joined = text.replace("\\\n", "")
-    (farmer,) = re.findall(r"^.* --block-signal=USR1 .*$", joined, re.MULTILINE)
+    (farmer,) = re.findall(r"^.* --block-signal=USR1(?:,USR2)? .*$", joined, re.MULTILINE)
     words = words_of(farmer.removesuffix("&"))
     assert words[-1] == str(house.folder / LIST)
     by_step, itself = "srun" in words, words[0] == "exec"

@@ -269,7 +269,7 @@ def test_a_start_that_was_killed_while_it_wrote_leaves_no_revision_that_could_be
     class Killed(BaseException):
         pass
 
-    def torn(path: str, data: bytes) -> None:
+    def torn(path: str, data: bytes, shared: bool = False) -> None:
         with open(path, "wb"):
             raise Killed
 

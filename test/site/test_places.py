@@ -1,0 +1,119 @@
+"""`docs/clusters.md`, where the work directory is: what a purge of old files removes, and farms that are copied."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from checker import check
+from farming import Field, eventually, send, tree
+
+TOP = Path(__file__).parents[2]
+HARMLESS = ("logs/*", "farmers/*", "ledger/HEAD", "ledger/*/[0-2]")
+VIEWS = ("finished", "failed", "toprocess", "timeline.json", "views.json")
+
+
+@pytest.fixture
+def field(tmp_path: Path) -> Iterator[Field]:
+    field = Field(tmp_path)
+    yield field
+    field.close()
+
+
+@pytest.fixture
+def rested(field: Field) -> Field:
+    """A farm of which nobody has used any file for a long time."""
+    field.appending(3, then="[ $PROC_NUMBER != 1 ]")
+    assert field.run().wait() == 1
+    return field
+
+
+def verb(*words: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "taskfarmer", *map(str, words)]
+    variables = {**os.environ, "PYTHONPATH": str(TOP)}
+    return subprocess.run(line, env=variables, capture_output=True, text=True, timeout=120, check=False)
+
+
+def purge(field: Field, *patterns: str) -> list[Path]:
+    found = [path for pattern in patterns for path in field.workdir.glob(pattern) if path.is_file()]
+    assert found
+    for path in found:
+        path.unlink()
+    return found
+
+
+@pytest.mark.parametrize("patterns", [HARMLESS, VIEWS], ids=["what nobody needs", "views"])
+def test_a_farm_goes_on_without_what_can_be_made_anew(rested: Field, patterns: tuple[str, ...]) -> None:
+    purge(rested, *patterns)
+    assert verb("check", rested.workdir).returncode == (1 if patterns == VIEWS else 0)
+    assert verb("check", rested.workdir, "--repair").returncode == 0
+    assert verb("retry", rested.workdir, "--failed").returncode == 0
+    with open(rested.list, "a") as file:
+        file.write("true\n")
+    assert rested.run().wait() == 1
+    report = check(rested.workdir, views=True, retried=True)
+    assert (report.problems, report.finished, report.failed) == ([], {0, 2, 3}, {1})
+
+
+@pytest.mark.parametrize("pattern", ["results/*", "tasks/*", "ledger/*/3", "farm.json"])
+def test_check_names_what_is_missing(rested: Field, pattern: str) -> None:
+    removed = purge(rested, pattern)
+    found = verb("check", rested.workdir)
+    assert found.returncode in (1, 2, 74), found.stdout
+    assert any(path.name in found.stdout + found.stderr for path in removed), found.stdout + found.stderr
+
+
+@pytest.mark.parametrize("pattern", ["results/*", "tasks/*", "farm.json"])
+def test_a_list_is_not_begun_anew_where_a_part_of_its_farm_is_missing(rested: Field, pattern: str) -> None:
+    purge(rested, pattern)
+    assert rested.run().wait() == (74 if pattern == "farm.json" else 1)
+    assert rested.runs() == {0: 1, 1: 1, 2: 1}
+
+
+def test_a_copy_of_a_farm_goes_on_where_the_first_one_was(field: Field, tmp_path: Path) -> None:
+    """Also of one whose farmer was killed: as of a burst buffer at the end of a job."""
+    field.write([": > begun; [ -e go ] || exec sleep 1000", "true", "echo $TASKFARMER_ATTEMPT"])
+    farmer = field.start("-n", 1)
+    eventually((tmp_path / "begun").exists, "the task runs")
+    for pid in reversed(tree(farmer.pid)):
+        send(pid, signal.SIGKILL)
+    farmer.process.wait(20)
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", field.workdir, copy], check=True)
+    field.workdir.rename(tmp_path / "purged")
+    (tmp_path / "go").touch()
+    assert field.run("-w", copy).wait() == 0
+    report = check(copy, views=True)
+    assert (report.problems, report.finished) == ([], {0, 1, 2})
+
+
+def test_the_script_that_copies_a_farm_out_of_a_burst_buffer_brings_the_list_to_its_end(tmp_path: Path) -> None:
+    page = (TOP / "docs" / "clusters.md").read_text(encoding="utf-8")
+    script = page.partition("```bash\n")[2].partition("```")[0]
+    program = tmp_path / "bin" / "pytaskfarmer.py"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {TOP}/pytaskfarmer.py "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "tasklist.txt").write_text("true\n: > begun; [ -e go ] || exec sleep 1000\ntrue\n")
+    buffer = tmp_path / "buffer"
+    variables = {**os.environ, "BUFFER": str(buffer), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    for expected in (75, 0):
+        buffer.mkdir()
+        if (tmp_path / "farm").exists():
+            subprocess.run(["cp", "-a", tmp_path / "farm", buffer], check=True)
+        job = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, env=variables, stderr=subprocess.PIPE)
+        if expected:
+            eventually((tmp_path / "begun").exists, "the task runs")
+            send(job.pid, signal.SIGUSR1)
+        said = job.communicate(timeout=60)[1]
+        assert job.returncode == expected, said
+        report = check(tmp_path / "farm", views=True)
+        assert report.problems == []
+        buffer.rename(tmp_path / f"emptied-{expected}")
+        (tmp_path / "go").touch()
+    assert report.finished == {0, 1, 2}
