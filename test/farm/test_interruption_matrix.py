@@ -71,8 +71,9 @@ def running_with_full_slots(scene: Scene) -> Iterator[None]:
 
 def with_a_queue(scene: Scene) -> Iterator[None]:
     """It holds tasks that no slot has begun."""
-    last = scene.stays + 40
-    scene.farm.write(*[scene.stay()] * scene.stays, *["true"] * 40, scene.stay(), *["true"] * 300)
+    quick = scene.stays + 40  # so many that it knows how long tasks take
+    last = scene.stays + quick
+    scene.farm.write(*[scene.stay()] * scene.stays, *["true"] * quick, scene.stay(), *["true"] * 300)
     scene.start(slots=scene.stays + 1)
     scene.runs(*range(scene.stays), last)
     eventually(lambda: len(scene.farm.check(views=False).held) > scene.stays + 1 or scene.over(), "a queue", 60)

@@ -6,6 +6,7 @@ pid namespace each, so that only silence tells that they are dead.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -200,7 +201,9 @@ class Storm:
     def harm(self, view: str, how: Callable[[Path], None]) -> bool:
         try:
             how(self.field.workdir / view)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESTALE):  # GlusterFS may have it replaced just now
+                raise
             return False
         return True
 
