@@ -125,8 +125,8 @@ def live(field: Field) -> None:
     taskfarmer(field, "retry", field.workdir.name, "2", str(KILLED), "20")
     holds[0].touch()
     write(field, THIRD)
-    assert start(field, "--timeout", 6).wait(60) == 75  # some of them run out of time
     killed_while(field, KILLED)
+    assert start(field, "--timeout", 6).wait(60) == 75  # some of them run out of time
     victims = [start(field, "--wait") for _ in range(3)]
     eventually(lambda: three_at_work(field.workdir), "three farmers at work", 60)
     for victim in victims:
