@@ -142,11 +142,14 @@ class Deadline:
     def say_what_is_left(self, now: float, state: State) -> None:
         """Tell why a farmer ends although there are tasks."""
         expected = self.expected(state)
-        why = f"take about {lasting(expected)}" if expected > self.room(now) else "need more time than that"
-        self.reporter.info(
-            f"{lasting(self.room(now))} left, and the {state.unprocessed} tasks that are left {why}: they are for the "
-            "next job"
-        )
+        one = state.unprocessed == 1
+        which = "the task that is left" if one else f"the {state.unprocessed} tasks that are left"
+        if expected > self.room(now):
+            why = f"take{'s' * one} about {lasting(expected)}"
+        else:
+            why = f"need{'s' * one} more time than that"
+        what = f"{which} {why}: {'it is' if one else 'they are'}"
+        self.reporter.info(f"{lasting(self.room(now))} left, and {what} for the next job")
 
     def say_what_is_too_long(self, overran: list[Interval], state: State) -> None:
         """Tell of tasks that had the longest time that there was, and did not end."""

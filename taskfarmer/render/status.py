@@ -63,7 +63,7 @@ def _head(status: Status) -> str:
     for name in ("finished", "failed", "held", "unprocessed"):
         count = getattr(status, name)
         share = f"  {100 * count / status.tasks:5.1f} %" if status.tasks else ""
-        lines.append(f"  {name:<11}{count}{share}")
+        lines.append(f"  {name:<11} {count}{share}")
     lines.append(f"{'farmers':<12} {len(status.farmers)}")
     if status.group is not None:
         lines.append(f"{'group':<12} members of {printable(status.group)} may join")

@@ -97,7 +97,7 @@ def test_a_task_that_ran_out_of_time_gets_the_longest_time_and_is_then_reported(
     assert newest(farm)["returned"] == "0:0@2^2"
     short = farm.run("--timeout", 2)
     assert short.process.returncode == AGAIN, short.said
-    assert "need more time than that" in short.said
+    assert "the task that is left needs more time than that: it is for the next job" in short.said
     assert farm.attempts(0) == [(1, "returned")]
     again = farm.run("--timeout", 4)
     assert "task 0 did not end in the longest time that any farmer had (3 s)" in again.said
