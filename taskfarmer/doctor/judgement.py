@@ -49,8 +49,6 @@ MOST_PARTNERS = 4
 """Other nodes that one doctor must have met, however many there are: with each it talks alone."""
 _EXCHANGE = 20.0
 """A farmer exchanges with the others every second, or every 20 commits' time where that is longer (policy.py)."""
-_RARE = 20
-"""One reader in so many may find no file for a moment, as FUSE file systems have it under load."""
 _CLOCK_NOTE = 1.0
 """Seconds of difference between clocks from which on it is worth a word."""
 
@@ -158,12 +156,9 @@ def _renames(here: OneNode) -> Check:
     found = f"replaced {seen.replaced} times, read {seen.reads} times"
     if seen.unseen:
         found += f", found at the second look only {seen.unseen} times"
-    if seen.torn or seen.missing * _RARE > seen.reads:
+    if seen.missing or seen.torn:
         means = "readers see files that are missing or torn: put the work directory on another file system"
         return Check(name, "unsafe", f"{found}: {seen.missing} times missing, {seen.torn} times torn", means)
-    if seen.missing:
-        means = "readers find no file for a moment: a view that is read then looks empty; nothing is decided from one"
-        return Check(name, "known", f"{found}: {seen.missing} times missing", means)
     means = "readers see the old file or the new one, never half of one"
     if seen.unseen:
         means += "; some have to look again, as for a stale handle, which costs nothing"

@@ -23,7 +23,8 @@ LONGEST = 1.2
 """Seconds that a probe may take, once the least number of its rounds is done."""
 _LEAST = 3
 _SIZES = (100, 9000)
-_LOOKS = 10
+_LOOKS = 50
+"""A millisecond apart at least: FUSE file systems show no file for a moment, the longer the busier the node is."""
 _YES = "yes"
 
 

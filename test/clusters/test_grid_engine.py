@@ -58,8 +58,8 @@ def deleted(grid: GridEngine, field: ClusterField) -> None:
 def runs_again(grid: GridEngine, field: ClusterField) -> None:
     """The time of s_rt is over: the farmer gives back, and Grid Engine starts the element again."""
     fast = slow(field, 8)
-    job = grid.submit(field.folder, field.variables, "-t", "1", "-l", "s_rt=0:0:3,h_rt=0:1:0", ARRAY, "list")
-    eventually(lambda: sum(field.runs().values()) >= 8, f"the tasks begin again; {field.said()}", 60, 0.1)
+    job = grid.submit(field.folder, field.variables, "-t", "1", "-l", "s_rt=0:0:6,h_rt=0:2:0", ARRAY, "list")
+    eventually(lambda: sum(field.runs().values()) >= 8, f"the tasks begin again; {field.said()}", 120, 0.1)
     fast.touch()
     grid.wait(job)
     report = field.judge(once=False)

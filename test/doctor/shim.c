@@ -47,7 +47,7 @@ int rename(const char *from, const char *to)
     int (*real)(const char *, const char *) = dlsym(RTLD_NEXT, "rename");
     if (is("rename-in-steps")) {
         unlink(to);
-        usleep(100000);
+        usleep(400000);
     }
     return real(from, to);
 }
