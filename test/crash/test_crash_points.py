@@ -45,6 +45,7 @@ READING = re.compile(
 WHATS = ("signal=SIGKILL", "error=ENOSPC", "error=EIO", "error=ESTALE", "error=EDQUOT")
 SHARE = 10
 AT_ONCE = 4
+TRIES = 5
 ANSWERS = {0, 1, 2, 74, 75}
 
 
@@ -111,7 +112,7 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
 def strike(tmp_path: Path, call: str, what: str, number: int) -> bool:
     """Inject at one point, and end the list; whether the farmer got there."""
     folder = tmp_path / f"{call}-{what}-{number}"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     victim = Victim(folder)
     hit = victim.run(
         "strace", "-qq", "-o", str(folder / "hit"), "-e", f"trace={call}", "-e", f"inject={call}:{what}:when={number}"
@@ -144,6 +145,11 @@ def strike_all(tmp_path: Path, found: dict[str, list[int]], kind: str, whats: tu
         struck = list(pool.map(lambda one: strike(tmp_path, *one), chosen))
     for what in whats:
         hits = sum(hit for hit, one in zip(struck, chosen, strict=True) if one[1] == what)
+        for again in range(1, TRIES):
+            # a rare call may not come in every run: a heartbeat that is shorter than the one before, say
+            if not hits:
+                (tmp_path / f"again-{again}").mkdir(exist_ok=True)
+                hits += strike(tmp_path / f"again-{again}", *next(one for one in chosen if one[1] == what))
         tried = sum(one[1] == what for one in chosen)
         print(f"{'/'.join(forms)} {what}: {tried} of {sum(len(found[call]) for call in forms)} points, {hits} struck")
         assert hits, f"{what} was never injected into {kind}"
