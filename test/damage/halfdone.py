@@ -120,7 +120,7 @@ def dress(folder: Path) -> HalfDone:
     newest = Path(report.revision_file)
     prepared = workdir / "ledger" / report.state["epoch"] / "tmp" / f"{elsewhere}.9.0a1b2c3d"
     prepared.write_bytes(newest.read_bytes())
-    # who was killed between a commit and its hint leaves an older one: that the newest is missing could not be seen then
+    # who was killed between a commit and its hint leaves an older one, and nobody sees that the newest is missing
     hint = f"{newest.parent.name} {newest.name}".ljust(63) + "\n"
     (workdir / "ledger" / "HEAD").write_text(hint)
     (workdir / "lock").touch()
