@@ -16,6 +16,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from taskfarmer import signals
 from taskfarmer.model import RETURNED, Interval, joined, parse_task, result_line
@@ -299,8 +300,9 @@ class Pool:
         """A worker is gone: we told it to go, or its tasks are ended and given back, and another takes its place."""
         fd = member.link.fileno()
         self._poll.unregister(member.link)
-        member.link.close()
         del self.members[fd]
+        with suppress(OSError):  # the descriptor is gone, whatever the kernel answers
+            member.link.close()
         self._hungry.difference_update(member.seats)
         for slot in member.seats:
             del self._seats[slot]
