@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from taskfarmer.check.journals import check_journals
 from taskfarmer.check.report import Findings, Report, Unreadable
@@ -17,11 +18,13 @@ def check(workdir: Workdir) -> Report:
     findings = Findings()
     report = Report()
     try:
-        snapshot = newest_revision(workdir, read_farm(workdir, findings), findings)
+        farm, logs = read_farm(workdir, findings)
+        workdir = replace(workdir, logs_dir=logs)
+        snapshot = newest_revision(workdir, farm, findings)
         report.revision, report.farmers = snapshot.number, len(snapshot.claims)
         tasks = read_tasks(workdir, snapshot, findings)
         recorded = check_journals(workdir, snapshot, tasks, findings)
-        _check_farmers(workdir, findings)
+        _check_folders(workdir, findings)
         _count(report, snapshot, tasks, findings)
         check_views(workdir, snapshot, tasks, recorded, findings)
     except Unreadable:
@@ -30,12 +33,13 @@ def check(workdir: Workdir) -> Report:
     return report
 
 
-def _check_farmers(workdir: Workdir, findings: Findings) -> None:
-    """Whether farmers can show that they live. What they show says nothing of any task's place."""
-    try:
-        os.listdir(workdir.farmers)
-    except OSError as error:
-        findings.tell(workdir.farmers, f"{error.strerror}; no farmer can start; an empty folder will do")
+def _check_folders(workdir: Workdir, findings: Findings) -> None:
+    """Whether farmers can show that they live, and have a place for logs. Neither says anything of a task's place."""
+    for folder, note in ((workdir.farmers, False), (workdir.logs, True)):  # logs may be where other nodes find them
+        try:
+            os.scandir(folder).close()
+        except OSError as error:
+            findings.tell(folder, f"{error.strerror}; no farmer can start; an empty folder will do", note=note)
 
 
 def _count(report: Report, snapshot: Snapshot, tasks: Tasks, findings: Findings) -> None:

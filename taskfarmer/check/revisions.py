@@ -41,8 +41,8 @@ class Snapshot:
     failed: int
 
 
-def read_farm(workdir: Workdir, findings: Findings) -> str:
-    """The farm's ID out of `farm.json`."""
+def read_farm(workdir: Workdir, findings: Findings) -> tuple[str, str | None]:
+    """The farm's ID, and where its logs are if they have a folder of their own, out of `farm.json`."""
     path = workdir.farm
     try:
         document = unsealed(read(path))
@@ -55,7 +55,8 @@ def read_farm(workdir: Workdir, findings: Findings) -> str:
     if document is None:
         raise findings.give_up(path, "damaged: not what was written into it (wrong checksum)")
     _refuse_newer(path, document)
-    return str(document.get("farm"))
+    logs = document.get("logs")
+    return str(document.get("farm")), str(logs) if logs else None
 
 
 def _refuse_newer(path: str, document: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -310,3 +311,15 @@ def test_views_that_are_behind_while_a_farmer_is_registered_are_notes(farm: Path
     status, lines = check(house)
     assert status == 0
     assert any(line.startswith("note: ") and "98 tasks are missing" in line for line in lines)
+
+
+@pytest.mark.parametrize(("folder", "status"), [("farmers", 1), ("logs", 0)])
+def test_a_folder_without_which_no_farmer_can_start_is_named(
+    farm: Path, house: House, folder: str, status: int
+) -> None:
+    shutil.rmtree(farm / folder)
+    os.mkfifo(farm / folder)
+    found, lines = check(house)
+    assert found == status
+    said = f"{farm / folder}: Not a directory; no farmer can start; an empty folder will do"
+    assert any(said in line for line in lines)

@@ -100,7 +100,7 @@ class Trial:
         """What the independent checker says; it would wait at a FIFO."""
         fifos = [path for path in (folder / WORKDIR).rglob("*") if path.is_fifo()]
         # it does not look at these
-        fifos = [one for one in fifos if one.name not in ("HEAD", "lock") and one.parent.name not in UNREAD]
+        fifos = [one for one in fifos if one.name not in ("HEAD", "lock", *UNREAD) and one.parent.name not in UNREAD]
         if fifos:
             return Report([f"{fifos[0]} is a FIFO"])
         return check(folder / WORKDIR, views)
@@ -288,7 +288,7 @@ def _any_of(running: dict[int, tuple[int, Path]]) -> tuple[int, int]:
 
 def _play_one(half: HalfDone, other: HalfDone, case: Case, place: Path, whole: bool) -> None:
     try:
-        signal.alarm(3 * verbs.LIMIT)
+        signal.alarm(4 * verbs.LIMIT)
         Trial(half, other, case, place).judge(whole)
         result = {"faults": case.faults, "exact": case.exact, "seconds": case.seconds}
         (place / "case.json").write_text(json.dumps(result))

@@ -125,7 +125,6 @@ NOTHING_TO_REPORT = (
     "views.json",
     "log of a recorded task",
     "log of a task to run",
-    "logs",
     "lock",
 )
 """Kinds of files that say nothing of any task's place: `check` may pass over them."""

@@ -21,7 +21,7 @@ from pathlib import Path
 TOP = Path(__file__).parents[2]
 sys.path.insert(0, str(TOP))
 
-LIMIT = 20
+LIMIT = 60
 """Seconds after which a verb hangs."""
 PATIENCE = 2.0
 _OVERRIDES = (1, 2)
