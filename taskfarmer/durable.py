@@ -101,13 +101,13 @@ def read(path: str) -> bytes:
     return persistent(attempt)
 
 
-def read_range(path: str, start: int, stop: int) -> bytes:
-    """Bytes `start` to `stop` of the file, fewer where it is shorter."""
+def read_range(path: str, start: int, stop: int | None = None) -> bytes:
+    """Bytes `start` to `stop` of the file, or to its end; fewer where it is shorter."""
 
     def attempt() -> bytes:
         with open(path, "rb", opener=_without_waiting) as file:
             file.seek(start)
-            return file.read(stop - start)
+            return file.read(-1 if stop is None else stop - start)
 
     return persistent(attempt)
 
@@ -147,6 +147,17 @@ def sync_file(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def let_go(fd: int) -> None:
+    """Close a file of which nothing more is wanted: what counts of it was synced before.
+
+    Network file systems tell here, if at all, what they could not write.
+    """
+    try:
+        os.close(fd)
+    except OSError:
+        pass
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -304,9 +315,14 @@ class Journal:
         self.size = 0
         self.failed = False
         self._fd = fresh(path, os.O_WRONLY | os.O_APPEND)
-        if shared:
-            give(self._fd, GROUP_READS)
-        sync_directory(os.path.dirname(path))
+        try:
+            if shared:
+                give(self._fd, GROUP_READS)
+            sync_directory(os.path.dirname(path))
+        except OSError:
+            self.close()
+            forget(path)
+            raise
 
     def append(self, data: bytes) -> int:
         """Write and sync `data`; the new size. After an error the journal takes nothing more."""
@@ -322,6 +338,6 @@ class Journal:
         return self.size
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            let_go(fd)

@@ -94,6 +94,7 @@ class FarmLock:
         return stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and not found.st_size
 
     def _try(self) -> bool:
+        self.unusable = False
         try:
             if not self._is_sound():
                 self.unusable = True

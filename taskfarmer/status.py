@@ -146,7 +146,8 @@ def _lost(workdir: Workdir, state: State) -> str | None:
         newer = int(number) > state.revision and epoch_number(epoch) is not None
     except (OSError, ValueError):
         return None
-    return workdir.revision(epoch, int(number)) if newer and os.path.isdir(workdir.epoch(epoch)) else None
+    path = workdir.revision(epoch, int(number))
+    return path if newer and os.path.isdir(workdir.epoch(epoch)) and not os.path.lexists(path) else None
 
 
 # --- farmers -----------------------------------------------------------------------------------------

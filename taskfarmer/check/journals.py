@@ -13,7 +13,6 @@ from typing import BinaryIO
 from taskfarmer.check.report import Findings, listed, opened
 from taskfarmer.check.revisions import Snapshot
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, NOWHERE, WORDS, Tasks
-from taskfarmer.ledger.results import renamed
 from taskfarmer.model import result_words
 from taskfarmer.workdir import Workdir
 
@@ -86,7 +85,11 @@ def _open(workdir: Workdir, journal: Counted) -> BinaryIO:
         return opened(journal.path)
     except FileNotFoundError:
         # an epoch turned since it was listed, and its length is in its name now
-        return opened(renamed(workdir, journal.name))
+        for file in listed(workdir.results):
+            match = _JOURNAL.fullmatch(file)
+            if match is not None and match[1] == journal.name:
+                return opened(os.path.join(workdir.results, file))
+        raise
 
 
 class Recorded:

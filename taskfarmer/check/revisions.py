@@ -160,7 +160,8 @@ def _check_newest(workdir: Workdir, snapshot: Snapshot, there: dict[int, list[st
             findings.tell(folder, f"{error.strerror}; nothing can be committed")
             break
     hinted = _hinted(workdir)
-    if hinted is not None and hinted[1] > max(there):
+    # what is there now was made since the names were read
+    if hinted is not None and hinted[1] > max(there) and not os.path.lexists(workdir.revision(*hinted)):
         text = f"missing, and {workdir.head} names it: the newest revision is lost"
         findings.tell(workdir.revision(*hinted), text)
 

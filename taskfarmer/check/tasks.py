@@ -70,7 +70,8 @@ def _read_segment(workdir: Workdir, span: Span, findings: Findings) -> array[int
             else:
                 _read_blocks(file, path, list(_ENTRY.iter_unpack(body[len(_MAGIC) :])), span, lines, findings)
     except OSError as error:
-        findings.tell(str(error.filename), f"{error.strerror}; {span.tasks} tasks from {span.first} on cannot be read")
+        text = f"{error.strerror}; {span.tasks} tasks from {span.first} on cannot be read"
+        findings.tell(str(error.filename or path), text)
         return lines
     if len(lines) != span.tasks:
         findings.tell(path, f"{len(lines)} tasks could be read where the ledger says {span.tasks}")

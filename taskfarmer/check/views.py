@@ -10,7 +10,7 @@ import zlib
 from typing import Any
 
 from taskfarmer.check.journals import Recorded
-from taskfarmer.check.report import Findings, opened
+from taskfarmer.check.report import Findings, listed, opened
 from taskfarmer.check.revisions import Snapshot
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, RETURNED, WORDS, Tasks
 from taskfarmer.workdir import Workdir
@@ -22,7 +22,7 @@ def check_views(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, recorded: Re
         workdir.failed: (FAILED,),
         workdir.toprocess: (FRESH, RETURNED),
     }
-    behind = bool(snapshot.claims)
+    behind = bool(snapshot.claims) or any(name.endswith(".alive") for name in listed(workdir.farmers))
     for path, wanted in places.items():
         _View(path, wanted, tasks, findings, behind).check()
     _check_timeline(workdir.timeline, recorded, findings, behind)

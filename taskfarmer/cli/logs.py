@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 
 import click
@@ -74,6 +75,9 @@ def _show(workdir: Workdir, state: State, task_id: int, header: bool) -> bool:
         complain(f"task {task_id} has no log ({path}): {why}")
         return False
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            complain(f"task {task_id} has no log ({path}): something else is in its place; move it away")
+            return False
         put_foreign(_blocks(fd, path, f"==> task {task_id}: {path} <==\n" if header else ""))
     finally:
         os.close(fd)

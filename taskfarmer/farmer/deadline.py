@@ -93,7 +93,8 @@ class Deadline:
         end = self.end
         return end + self._clock if end < math.inf else 0.0
 
-    def due(self, now: float) -> float:
+    @property
+    def due(self) -> float:
         """When something of this is to be looked at again."""
         due = self.end if self.warned else self.end - self.settings.warn_time
         if self._allocation is not None and not self._allocation.settled:

@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from taskfarmer import durable, policy, slurm
+from taskfarmer import durable, policy, scheduled
 from taskfarmer.errors import Contended, StorageError, TaskFarmerError
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.farmer.exchanges import Exchanges
@@ -68,7 +68,7 @@ class Farmer:
                 f"{self.workdir.logs}: {error.strerror}; logs cannot be written; an empty folder will do"
             ) from error
         self.deadline = Deadline(settings, reporter, intake.workdir, begin)
-        self._hidden = slurm.of_a_step(os.environb) if settings.clean_env else frozenset()
+        self._hidden = scheduled.of_a_step(os.environb) if settings.clean_env else frozenset()
         wakeup, unfinished = signals.wakeup, settings.unfinished_status
         self.pool = Pool(settings.slots, self._place, runner, settings.grace, wakeup, unfinished)
         self.views = Views(self.workdir, ledger, identity)
@@ -174,7 +174,7 @@ class Farmer:
             self.neighbours.next_beat,
             self.speech.next_progress,
             self.exchanges.due(now, self._taking(now)),
-            self.deadline.due(now),
+            self.deadline.due,
         ]
         if self._hold_until > now:
             due.append(self._hold_until)
@@ -312,7 +312,7 @@ class Farmer:
         self.survivors += self.pool.sweep()
         self._give_back_queued()
 
-    def _give_back_queued(self, keep: Callable[[bytes], bool] = lambda line: False) -> None:
+    def _give_back_queued(self, keep: Callable[[bytes], bool] | None = None) -> None:
         back = Tidings(returned=self.pool.take_back(keep))
         self.returned += sum(one.count for one in back.returned)
         if not back.nothing:
@@ -376,7 +376,7 @@ class Farmer:
         self.pool.sweep()
         self.exchanges.reader.close()
         self.ledger.close()
-        os.close(self.logs_fd)
+        durable.let_go(self.logs_fd)
         self.neighbours.part()
 
     def _ending(self) -> Ending:

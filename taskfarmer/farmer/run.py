@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from taskfarmer import __version__, slurm
+from taskfarmer import __version__, scheduled
 from taskfarmer.farmer.farmer import Farmer
 from taskfarmer.farmer.proofs import say_what_mounts_tell
 from taskfarmer.farmer.runner import find_runner
@@ -28,10 +28,10 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     runner = find_runner(settings, reporter)
     intake = Intake(settings, reporter, lambda: bool(signals.arrived))
     farm = intake.open()
-    identity = introduce(settings.slots, __version__, slurm.job(os.environ))
+    identity = introduce(settings.slots, __version__, scheduled.job(os.environ))
     ledger = Ledger(intake.workdir, farm, identity.farmer, settings.slots)
-    grown = intake.check(ledger)
     intake.watch()
+    grown = intake.check(ledger)
     if grown:
         reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
     reporter.info(opening(settings, ledger.state))

@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from taskfarmer import durable
@@ -26,17 +27,19 @@ class _TooShort(TaskListError):
     """The list ends before what was taken in does, as a file does whose size is seen as it was a moment ago."""
 
 
-def digest(stream: BinaryIO, size: int) -> _Hash:
-    """SHA-256 over the first `size` bytes; the stream stands behind them."""
+def digest(stream: BinaryIO, size: int) -> tuple[_Hash, int]:
+    """SHA-256 over the first `size` bytes, and how many lines end in them; the stream stands behind them."""
     sha = hashlib.sha256()
+    lines = 0
     stream.seek(0)
     while size:
         data = stream.read(min(size, 1 << 20))
         if not data:
             break
         sha.update(data)
+        lines += data.count(b"\n")
         size -= len(data)
-    return sha
+    return sha, lines
 
 
 def whole_digest(path: str) -> tuple[int, str]:
@@ -45,7 +48,21 @@ def whole_digest(path: str) -> tuple[int, str]:
         return 0, ""
     with open(path, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        return size, digest(stream, size).hexdigest()
+        return size, digest(stream, size)[0].hexdigest()
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """TaskListError for an error of the file system that a list is on."""
+    try:
+        yield
+    except OSError as error:
+        raise TaskListError(
+            f"{error.filename or path}: {error.strerror}; the list cannot be compared with its farm: start again when "
+            "the file system works"
+        ) from error
+    except IndexError as error:
+        raise TaskListError(f"{path}: changes while it is read: start again when it is whole") from error
 
 
 def compare(path: str, workdir: Workdir, state: State, farm: Farm, patience: float = PATIENCE) -> int | None:
@@ -57,7 +74,8 @@ def compare(path: str, workdir: Workdir, state: State, farm: Farm, patience: flo
     end = time.monotonic() + patience
     while True:
         try:
-            return _compare(path, workdir, state, farm)
+            with _readable(path):
+                return _compare(path, workdir, state, farm)
         except _TooShort:
             if time.monotonic() >= end:
                 raise
@@ -68,7 +86,7 @@ def _compare(path: str, workdir: Workdir, state: State, farm: Farm) -> int | Non
     last = state.segments[-1]
     with open_source(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        if size >= last.source_bytes and digest(stream, last.source_bytes).hexdigest() == last.source_sha256:
+        if size >= last.source_bytes and digest(stream, last.source_bytes)[0].hexdigest() == last.source_sha256:
             following = stream.read(2)
             if not last.open_end or following[:1] in (b"", b"\n") or following == b"\r\n":
                 return None
@@ -110,7 +128,9 @@ def _refusal(
 
 def compare_whole(path: str, state: State, farm: Farm) -> None:
     """The same for a list that a handler reads in its own way: any change is refused."""
-    if whole_digest(path)[1] != state.segments[-1].source_sha256:
+    with _readable(path):
+        now = whole_digest(path)[1]
+    if now != state.segments[-1].source_sha256:
         raise TaskListError(
             f"{path}: changed since handler '{farm.handler}' made a farm of it; use another work directory with -w DIR"
         )

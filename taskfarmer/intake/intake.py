@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -29,8 +30,10 @@ from taskfarmer.views import views
 from taskfarmer.workdir import Workdir
 
 LEASE = 600.0
+_LOOK_AGAIN = (-1, 0)
 EPOCH_LENGTH = 256
 IMPORT_PATIENCE = 120.0
+LONGEST_IMPORT_PAUSE = 2.0
 
 
 class Intake:
@@ -44,6 +47,7 @@ class Intake:
         self.workdir = replace(Workdir.at(settings.workdir_path, settings.logs_dir), shared=settings.shared_group)
         self.handler = find_handler(settings, reporter)
         self._seen: tuple[int, int] | None = None
+        self._lock_stood = False
 
     # --- a farm to work on ---------------------------------------------------------------------
 
@@ -110,8 +114,9 @@ class Intake:
         path = os.path.join(locks, f"import-{mark}.lock") if locks else self.workdir.lock
         lock = FarmLock(path, private=locks is not None, shared=self.workdir.shared)
         end = time.monotonic() + IMPORT_PATIENCE
+        pause = 0.1
         while True:
-            with lock.held(patience=0.5) as got:
+            with lock.held(patience=0.0) as got:
                 farm = self.existing()
                 if farm is not None:
                     return farm
@@ -123,6 +128,8 @@ class Intake:
                         raise
             if self.stopped():
                 raise Stopped(f"{self.path}: stopped by a signal while another farmer takes the list in; start again")
+            time.sleep(pause * random.uniform(0.7, 1.3))
+            pause = min(LONGEST_IMPORT_PAUSE, pause * 1.5)
 
     def _lock_folder(self) -> str | None:
         """Where the farm's lock is to be; None for the work directory itself."""
@@ -146,6 +153,7 @@ class Intake:
 
     def _make_folders(self) -> list[str]:
         """Make the farm's directories; those that were not there before, the deepest first."""
+        self._lock_stood = os.path.lexists(self.workdir.lock)
         candidates = [self.workdir.path, *self.workdir.folders]
         missing = [path for path in candidates if not os.path.isdir(path)]
         try:
@@ -157,7 +165,8 @@ class Intake:
 
     def _unmake(self, folders: Iterable[str]) -> None:
         """Take away directories that we made, as far as nobody else uses them."""
-        durable.forget(self.workdir.lock)
+        if not self._lock_stood:
+            durable.forget(self.workdir.lock)
         for path in folders:
             try:
                 os.rmdir(path)
@@ -187,7 +196,10 @@ class Intake:
             state = ledger.look()
             # without the farm's lock, which may be the one that we hold: where a farmer that is faster shows its
             # results meanwhile, the views do not add up and are made anew at its end
-            views.begin(self.workdir, state)
+            try:
+                views.begin(self.workdir, state)
+            except OSError as error:
+                self.reporter.warning(f"{error.filename}: {error.strerror}; the views are made later")
             ledger.commits.hint(state.epoch, state.revision)
             self._say_who_may_join(locks)
             return farm
@@ -244,10 +256,15 @@ class Intake:
     ) -> SourceReader:
         with open_source(self.path) as stream:
             offset = 0 if last is None or skip is not None else last.source_bytes
-            sha = digest(stream, offset)
-            before = last.time if last is not None and skip is None else 0.0
+            sha, before = digest(stream, offset)
             reader = SourceReader(
-                stream, self.path, offset=offset, sha=sha, whole_lines_only=whole_lines_only, seconds=before
+                stream,
+                self.path,
+                offset=offset,
+                sha=sha,
+                first_line=before + 1,
+                whole_lines_only=whole_lines_only,
+                seconds=last.time if last is not None and skip is None else 0.0,
             )
             if self.handler is not None:
                 lines = [task for batch in reader for task in batch]
@@ -282,13 +299,22 @@ class Intake:
             compare_whole(self.path, state, ledger.farm)
             return 0
         skip = compare(self.path, self.workdir, state, ledger.farm, 0.0 if running else PATIENCE)
+        if skip is None and self._size() == state.segments[-1].source_bytes:
+            return 0
         segment = self._segment(state, running or bool(state.farmers), skip)
         if segment is None:
             return 0
         if not ledger.grow(segment):
             discard(self.workdir, segment.file)
+            self._seen = _LOOK_AGAIN
             return 0
         return segment.tasks
+
+    def _size(self) -> int | None:
+        try:
+            return os.stat(self.path).st_size
+        except OSError:
+            return None
 
     def _touched(self) -> bool:
         """Whether size or time of the list changed since we looked last."""

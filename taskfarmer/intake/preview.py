@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from taskfarmer.intake.comparison import compare
+from taskfarmer.intake.comparison import compare, digest
 from taskfarmer.intake.intake import Intake
 from taskfarmer.ledger import farmfile, trust
 from taskfarmer.ledger.farmfile import Farm
@@ -55,7 +55,8 @@ def _grown(intake: Intake, state: State, skip: int | None) -> Iterator[tuple[int
     with open_source(intake.path) as stream:
         offset = 0 if skip is not None else state.segments[-1].source_bytes
         before = 0.0 if skip is not None else state.segments[-1].time
-        reader = SourceReader(stream, intake.path, offset=offset, seconds=before)
+        _, lines = digest(stream, offset)
+        reader = SourceReader(stream, intake.path, offset=offset, first_line=lines + 1, seconds=before)
         tasks = (task for batch in reader for task in batch)
         for number, task in enumerate(tasks):
             if number >= (skip or 0):

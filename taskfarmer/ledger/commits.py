@@ -207,7 +207,7 @@ class Commits:
                 start = time.monotonic()
                 state = self.newest()
                 mine = state.farmers.get(by)
-                if mine is not None and mine.seq == seq:
+                if state.by == (by, seq) or (mine is not None and mine.seq == seq):
                     self.uncertain = False
                     self.make_durable(state)
                     return state  # an earlier try won, although its reply was lost
@@ -220,6 +220,8 @@ class Commits:
                 self.exclusive += 0.3 * (time.monotonic() - start - self.exclusive)
             if won is not None:
                 self.commits += 1
+                if won.epoch != state.epoch:
+                    epochs.sweep(self.workdir, won.epoch, self.farm)
                 return won
             self.lost += 1
             attempt += 1
@@ -316,11 +318,9 @@ class Commits:
             time.sleep(0.05)
 
     def _settle_down(self, state: State, won: State) -> None:
-        """After a commit: make its name durable, leave a hint, remove an epoch that nobody needs."""
+        """After a commit: make its name durable, leave a hint."""
         self.make_durable(won)
         self.hint(self._seen[1], won.revision)
-        if won.epoch != state.epoch:
-            epochs.sweep(self.workdir, won.epoch, self.farm)
 
     def make_durable(self, state: State) -> None:
         """Make sure that a state that we have seen, perhaps another one's, is there after a power failure.

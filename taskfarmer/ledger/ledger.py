@@ -241,6 +241,8 @@ class Ledger:
         fresh = self._sent.lines
         if self._journal is not None and self._journal.failed:
             self._journal.close()
+            if not self._journal.size:
+                durable.forget(self._journal.path)  # nothing of it ever counted, and the disk may be full
             self._journal = None
             fresh, self._written = self._written + fresh, []
             self._sent.lines = fresh

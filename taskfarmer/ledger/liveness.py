@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from taskfarmer import durable, locks
+from taskfarmer import durable, locks, scheduled
 from taskfarmer.errors import StorageError
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.workdir import Workdir
@@ -51,10 +51,7 @@ class Identity:
     @property
     def job_name(self) -> str | None:
         """The scheduler's number of our job, an element of an array as `123_4`; None for none."""
-        for array, element in (("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), ("JOB_ID", "SGE_TASK_ID")):
-            if self.job.get(array) and self.job.get(element, "undefined") != "undefined":
-                return f"{self.job[array]}_{self.job[element]}"
-        return self.job.get("SLURM_JOB_ID") or self.job.get("JOB_ID")
+        return scheduled.job_name(self.job)
 
 
 def _text(path: str) -> str:
@@ -124,7 +121,7 @@ class Presence:
             if ballast:
                 durable.prepare(workdir.ballast(identity.farmer), bytes(BALLAST), workdir.shared)
         except OSError as error:
-            self.close()
+            self.leave()
             raise StorageError(
                 f"{error.filename or path}: {error.strerror}; a farmer cannot start here; make room, or restore the "
                 "folder: an empty folder will do"
@@ -174,16 +171,14 @@ class Presence:
     def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            try:
-                os.close(fd)
-            except OSError:
-                pass  # a network file system may tell only here that others took the file away
+            durable.let_go(fd)
 
 
 def identity_of(workdir: Workdir, farmer: str) -> Identity | None:
     try:
-        document = unsealed(durable.read(workdir.identity(farmer)))
-        return Identity(**document) if document else None  # type: ignore[arg-type]
+        document: dict[str, Any] = unsealed(durable.read(workdir.identity(farmer))) or {}
+        # a later version may have more to say
+        return Identity(**{name: document[name] for name in Identity.__dataclass_fields__ if name in document})
     except (OSError, TypeError):
         return None
 
@@ -269,7 +264,7 @@ class Watch:
         """Why a farmer is dead, in words, or None while it may live."""
         if os.path.exists(self.workdir.farewell(farmer)):
             return "it said farewell"
-        if farmer not in self._identities:
+        if self._identities.get(farmer) is None:
             self._identities[farmer] = identity_of(self.workdir, farmer)
         silent = self.silence(farmer)
         them = self._identities[farmer]

@@ -185,9 +185,10 @@ def left_behind(workdir: Workdir, state: State, farmer: str) -> Settlement:
     """
     entry = state.farmers[farmer]
     path = workdir.journal(entry.journal)
+    last = max(0, entry.bytes - 1)  # the last byte that counts must be there
     try:
         durable.sync_file(path)
-        data = durable.read(path)
+        data = durable.read_range(path, last)
     except FileNotFoundError:
         if entry.bytes:
             raise StaleView(f"{path}: cannot be seen, but {entry.bytes} bytes of it count; {RESTORE}") from None
@@ -196,9 +197,11 @@ def left_behind(workdir: Workdir, state: State, farmer: str) -> Settlement:
         if error.errno in _NOT_READABLE:
             raise StaleView(f"{path}: {error.strerror}; a dead farmer's results cannot be read; {RESTORE}") from error
         raise StorageError(f"{path}: {error.strerror}; a dead farmer's results cannot be read") from error
-    if len(data) < entry.bytes:
-        raise StaleView(f"{path}: {len(data)} bytes can be seen where {entry.bytes} count; {RESTORE}")
-    return _unbroken(state, entry.journal, entry.bytes, data, _claimed(state, parse_intervals(entry.claims)))
+    if len(data) < entry.bytes - last:
+        raise StaleView(f"{path}: fewer bytes can be seen than the {entry.bytes} that count; {RESTORE}")
+    return _unbroken(
+        entry.journal, entry.bytes, data[entry.bytes - last :], _claimed(state, parse_intervals(entry.claims))
+    )
 
 
 def _claimed(state: State, claims: Iterable[Interval]) -> dict[tuple[int, int], Interval]:
@@ -211,13 +214,14 @@ def _claimed(state: State, claims: Iterable[Interval]) -> dict[tuple[int, int], 
     return held
 
 
-def _unbroken(state: State, journal: str, start: int, data: bytes, held: dict[tuple[int, int], Interval]) -> Settlement:
+def _unbroken(journal: str, start: int, data: bytes, held: dict[tuple[int, int], Interval]) -> Settlement:
+    """What the first whole lines of `data`, which begin at byte `start` of the journal, tell of what is held."""
     done: list[Interval] = []
     finished = failed = 0
     seconds = 0.0
     times: Counter[int] = Counter()
     size = start
-    for line in data[start:].split(b"\n")[:-1]:
+    for line in data.split(b"\n")[:-1]:
         words = result_words(line)
         if words is None:
             break

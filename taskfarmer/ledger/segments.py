@@ -12,6 +12,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from taskfarmer import durable
@@ -21,8 +22,8 @@ from taskfarmer.model import TimedCommand, parse_task, task_line
 from taskfarmer.workdir import Workdir
 
 BLOCK = 64
+MOST_OPEN = 32
 _REMEDY = "restore it from a snapshot of the file system, or make a new farm (-w) from the task list"
-_FOLDER = "make room, restore the folder from a snapshot of the file system, or name another work directory (-w)"
 _FOLDER = "make room, restore the folder from a snapshot of the file system, or name another work directory (-w)"
 _MAGIC = b"taskfarmer index 1\n"
 _ENTRY = struct.Struct("<QI")
@@ -85,7 +86,8 @@ class SegmentWriter:
 
     def discard(self) -> None:
         """Take back what was written; no revision names it."""
-        self._file.close()
+        with suppress(OSError):  # a full disk refuses what is in the buffer, and that is not wanted any more
+            self._file.close()
         discard(self.workdir, self.name)
 
 
@@ -112,6 +114,8 @@ class SegmentReader:
     def _segment(self, segment: Segment) -> _Open:
         found = self._open.get(segment.file)
         if found is None:
+            if len(self._open) >= MOST_OPEN:
+                durable.let_go(self._open.pop(next(iter(self._open))).fd)
             found = self._open[segment.file] = self._open_segment(segment)
         return found
 
@@ -174,7 +178,7 @@ class SegmentReader:
 
     def close(self) -> None:
         for opened in self._open.values():
-            os.close(opened.fd)
+            durable.let_go(opened.fd)
         self._open.clear()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -81,16 +82,16 @@ class State:
     longest: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def tasks(self) -> int:
         return sum(segment.tasks for segment in self.segments)
 
-    @property
+    @cached_property
     def timed(self) -> bool:
         """Whether some tasks say how long they take."""
         return any(segment.timed for segment in self.segments)
 
-    @property
+    @cached_property
     def unprocessed(self) -> int:
         fresh = sum(segment.tasks - segment.next for segment in self.segments)
         return fresh + counted(parse_intervals(self.returned))
@@ -108,7 +109,7 @@ class State:
             return True
         return any(float(word.partition("^")[2] or 0) <= room for word in self.returned.split())
 
-    @property
+    @cached_property
     def held(self) -> int:
         return sum(counted(parse_intervals(entry.claims)) for entry in self.farmers.values())
 
@@ -118,7 +119,7 @@ class State:
         present = sum(entry.bytes for entry in self.farmers.values())
         return present + sum(self.departed.values()) + self.closed_bytes
 
-    @property
+    @cached_property
     def slots(self) -> int:
         return sum(entry.slots for entry in self.farmers.values())
 

@@ -24,7 +24,6 @@ from taskfarmer.runners.base import NOT_STARTED, CommandRunner, Runner, start_fa
 _NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 # what Python or a farmer may have changed; the rest is as it was given to us
 _DEFAULTS = tuple(number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP))
-_WAIT = signal.SIGCHLD
 
 
 class NotStarted(TaskFarmerError):
@@ -144,7 +143,7 @@ class Starter:
         try:
             return self._start(task_id, attempt, command, log)
         finally:
-            os.close(log)
+            durable.let_go(log)
 
     def _start(self, task_id: int, attempt: int, command: str, log: int) -> Started | int:
         try:

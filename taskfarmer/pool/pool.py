@@ -132,18 +132,19 @@ class Pool:
         self.queue.append(Stock(interval, lines))
         self.queued += interval.count
 
-    def take_back(self, keep: Callable[[bytes], bool] = lambda line: False) -> list[Interval]:
+    def take_back(self, keep: Callable[[bytes], bool] | None = None) -> list[Interval]:
         """What was not handed out, but for tasks to keep by their lines; it is no longer here."""
-        kept: deque[Stock] = deque()
+        queue, self.queue, self.queued = self.queue, deque(), 0
+        if keep is None:
+            return [stock.interval for stock in queue]
         back: list[Interval] = []
-        for stock in self.queue:
+        for stock in queue:
             while stock.interval.count:
                 part, lines = stock.cut(1)
                 if keep(lines[0]):
-                    kept.append(Stock(part, lines))
+                    self.add(part, lines)
                 else:
                     back.append(part)
-        self.queue, self.queued = kept, len(kept)
         return list(joined(back))
 
     def next_interval(self) -> Interval | None:

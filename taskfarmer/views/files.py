@@ -8,6 +8,7 @@ decided from a view, so nothing here is synced.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -64,8 +65,11 @@ def sizes(workdir: Workdir, names: Iterable[str]) -> dict[str, int]:
     """The sizes of the views as they are; -1 for one that is no file."""
     found = {}
     for name in names:
-        path = path_of(workdir, name)
-        found[name] = os.lstat(path).st_size if os.path.isfile(path) and not os.path.islink(path) else -1
+        try:
+            there = os.lstat(path_of(workdir, name))
+            found[name] = there.st_size if stat.S_ISREG(there.st_mode) else -1
+        except OSError:
+            found[name] = -1
     return found
 
 
@@ -82,7 +86,7 @@ def write_anew(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
         if os.path.isdir(path) and not os.path.islink(path):
             os.rename(path, durable.beside(path))
         os.rename(temporary, path)
-    except OSError:
+    except BaseException:  # the parts may be of a damaged file
         durable.forget(temporary)
         raise
     return size

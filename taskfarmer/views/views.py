@@ -114,7 +114,7 @@ class Views:
     def finish(self, state: State) -> None:
         """The farmer ends: make the views exact where nobody else will, or where that is cheap."""
         self.show(patience=10.0)
-        if not self._last_of(state) and state.unprocessed > CHEAP:
+        if not self._last_of(state) and state.unprocessed * len(state.farmers) > CHEAP:
             return
         with self.ledger.lock.held(patience=10.0):
             # others may have left meanwhile, or, where the lock is not shared, written at the same time

@@ -69,7 +69,8 @@ def of_another_farm(path: Path, other: Path, chance: random.Random) -> None:
     if other.is_dir():
         shutil.copytree(other, path)
     else:
-        shutil.copyfile(other, path)
+        # a task that has not begun there has no log
+        shutil.copyfile(other, path) if other.exists() else path.write_bytes(b"of another farm\n")
 
 
 OF_FILES: dict[str, Damage] = {

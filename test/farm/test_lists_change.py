@@ -266,6 +266,24 @@ def test_a_reserved_line_is_refused(farm: Farm, line: str) -> None:
     refused(farm, str(farm.list), "line 2", "reserved")
 
 
+def test_a_reserved_line_among_what_was_appended_is_named_by_its_number(farm: Farm) -> None:
+    farm.write("true", "# a comment", "true")
+    assert farm.run().wait() == 0
+    farm.append("true\n#TASKFARMER x\n")
+    for more in ((), ("--dry-run",)):
+        farmer = farm.run(*more)
+        assert farmer.wait() == USAGE
+        assert f"{farm.list}: line 5: #TASKFARMER is reserved" in farmer.said
+
+
+def test_a_list_that_did_not_grow_leaves_the_tasks_as_they_are(farm: Farm) -> None:
+    farm.write("true", "true")
+    assert farm.run().wait() == 0
+    before = (farm.workdir / "tasks").stat().st_mtime_ns
+    assert farm.run().wait() == 0
+    assert (farm.workdir / "tasks").stat().st_mtime_ns == before
+
+
 def test_a_comment_that_only_resembles_a_reserved_line_is_one(farm: Farm) -> None:
     farm.write("#TASKFARMERS of the world", "# TASKFARMER x", "#taskfarmer", "true")
     assert farm.run().wait() == 0

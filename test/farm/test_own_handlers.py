@@ -128,6 +128,14 @@ def test_a_handler_that_is_no_list_of_lines_makes_tasks_with_several_lines(plugg
     plugged.check()
 
 
+def test_a_file_of_ones_own_that_is_named_as_ours_stays_where_no_farm_is_made(plugged: Farm) -> None:
+    plugged.workdir.mkdir()
+    (plugged.workdir / "lock").write_text("mine\n")
+    plugged.write("true")
+    assert plugged.run("-t", "once").wait() != 0
+    assert (plugged.workdir / "lock").read_text() == "mine\n"
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

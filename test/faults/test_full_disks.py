@@ -180,6 +180,29 @@ def test_a_full_disk_from_the_start_on_makes_no_farm_and_says_so(
 
 
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+def test_a_list_for_which_there_is_no_room_is_refused_and_leaves_nothing(farm: Farm, disk: Path) -> None:
+    farm.list.write_text(f"true {'x' * 1000}\n" * 40_000)
+    farmer = farm.run("-w", disk / "farm")
+    assert farmer.wait() == 2
+    assert re.search(rf"{disk}/farm/tasks\S*: No space left on device; the task list was not taken in", farmer.said)
+    assert os.listdir(disk) == []
+
+
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+def test_a_list_that_grows_beyond_the_room_does_not_end_what_runs(farm: Farm, disk: Path) -> None:
+    farm.write(waiting(farm), "true")
+    farmer = farm.start("-n", 2, "-w", disk / "farm")
+    farm.wait_for_tasks(0)
+    with open(farm.list, "a") as file:
+        file.write(f"true {'x' * 1000}\n" * 40_000)
+    farmer.says("the task list was not taken in")
+    (farm.folder / "go").touch()
+    assert farmer.wait() == 0, farmer.said
+    farm.workdir = disk / "farm"
+    assert farm.check().finished == {0, 1}
+
+
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
 def test_a_file_system_without_room_for_logs_does_not_make_failed_tasks(farm: Farm, disk: Path) -> None:
     farm.write(waiting(farm), *["echo a line"] * 60)
     farmer = farm.start("-n", 2, "--logs-dir", disk / "logs")

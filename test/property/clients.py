@@ -61,7 +61,7 @@ class Stream:
         self.place = place
 
     def read(self, count: int) -> bytes:
-        return self.data[self.place : self.place + count]
+        return self.data[self.place : self.place + count if count >= 0 else None]
 
     def readall(self) -> bytes:
         return self.data

@@ -36,14 +36,14 @@ OF_THE_LEDGER = (
         "Who won is read from the ledger, never from the reply: NFS can lose one",
         (
             (f"{COMMITS}._link", "if found.by == following.by:", "if answer is None:"),
-            (f"{COMMITS}.commit", "if mine is not None and mine.seq == seq:", "if False:"),
+            (f"{COMMITS}.commit", "if state.by == (by, seq) or (mine is not None and mine.seq == seq):", "if False:"),
         ),
         weather=LOSSY,
     ),
     Mutation(
         "an earlier try of the same commit is not recognized",
         "Who won is read from the ledger (by of revision N+1, or of our entry in the newest state)",
-        ((f"{COMMITS}.commit", "if mine is not None and mine.seq == seq:", "if False:"),),
+        ((f"{COMMITS}.commit", "if state.by == (by, seq) or (mine is not None and mine.seq == seq):", "if False:"),),
         weather=LOSSY,
         seed=15,
     ),

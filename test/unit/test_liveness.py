@@ -217,6 +217,15 @@ def test_a_damaged_identity_leaves_only_silence(
     assert "no sign of life" in str(observe(watch, clock, other.farmer, LEASE))
 
 
+def test_an_identity_may_say_more_than_this_version_knows(
+    workdir: Workdir, me: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    other = replace(me, farmer="near-1-00000000", pid=gone_process())
+    appear(other).close()
+    Path(workdir.identity(other.farmer)).write_bytes(sealed({**asdict(other), "mood": "good"}))
+    assert "is gone" in str(Watch(workdir, me, LEASE).verdict(other.farmer))
+
+
 def test_a_beat_says_what_runs_however_many_did_before(
     workdir: Workdir, elsewhere: Identity, appear: Callable[[Identity], Presence]
 ) -> None:

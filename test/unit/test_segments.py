@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from taskfarmer.errors import Damaged, StorageError
-from taskfarmer.ledger.segments import SegmentReader, SegmentWriter
+from taskfarmer.ledger.segments import MOST_OPEN, SegmentReader, SegmentWriter
 from taskfarmer.ledger.state import Segment
 from taskfarmer.model import parse_task
 from taskfarmer.workdir import Workdir
@@ -109,3 +110,15 @@ def test_what_is_discarded_leaves_nothing(workdir: Workdir) -> None:
     writer.add([b"true"] * 100)
     writer.discard()
     assert list(Path(workdir.tasks).iterdir()) == []
+
+
+def test_a_list_that_grew_often_needs_no_more_open_files_than_another(workdir: Workdir) -> None:
+    segments = [written(workdir, [b"echo %d" % number], first=number) for number in range(100)]
+    reader = SegmentReader(workdir)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        for number, segment in enumerate(segments):
+            assert reader.lines(segment, 0, 1) == [b"%d echo %d\n" % (number, number)]
+    assert len(os.listdir("/proc/self/fd")) <= before + MOST_OPEN
+    reader.close()
+    assert len(os.listdir("/proc/self/fd")) == before
