@@ -13,13 +13,16 @@ from types import FrameType
 STOPS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+_HELD = (*STOPS, signal.SIGALRM)
+
+
 def hold() -> None:
-    """Let the signals that stop a farmer wait until somebody can handle them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    """Let the signals that stop a farmer, or a worker that it makes, wait until somebody can handle them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
 
 def release() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
 
 
 class Signals:

@@ -112,15 +112,15 @@ def find_verb(name: str) -> click.Command:
 def main(program: str, args: Sequence[str]) -> int:
     """Run the command `program` with its arguments; the exit status. Prints one line for any error."""
     open_standard_streams()
-    command = find_verb("run") if program == "pytaskfarmer.py" else verbs
     try:
+        command = find_verb("run") if program == "pytaskfarmer.py" else verbs
         status = command.main(list(args), program, completion_variable(program), standalone_mode=False)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         status, line = explain(error)
         if line:
             complain(f"{program}: error: {' '.join(line.split())}")
-        if status == DEFECT and not {"-v", "--verbose"}.isdisjoint(args):
+        if status in (DEFECT, TROUBLE) and not {"-v", "--verbose"}.isdisjoint(args):
             show_traceback()
     leave_stdout()
     return status if isinstance(status, int) else 0
@@ -146,7 +146,8 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, ModuleNotFoundError):
         return 2, f"no module {error.name} in {sys.executable}; install it with pip"
     if isinstance(error, OSError) and error.strerror:
-        return TROUBLE, f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+        where = os.fsdecode(error.filename) if error.filename else "the system"
+        return TROUBLE, f"{where}: {error.strerror}; --verbose shows where it was needed"
     return DEFECT, f"unexpected {type(error).__name__}: {error}; --verbose shows where. Please report it"
 
 

@@ -36,6 +36,7 @@ class Deadline:
         self._clock = time.time() - time.monotonic()
         self._allocation: slurm.Allocation | None = None
         self._end = math.inf
+        self._expected: tuple[State | None, float] = None, 0.0
         if settings.timeout is None:
             self._allocation = slurm.Allocation(workdir, os.environ, begin)
             self._say_end(begin)
@@ -112,7 +113,9 @@ class Deadline:
         """Seconds that a task of this farm takes as far as is known; 0 where nothing is known."""
         if self.settings.min_time_left is not None:
             return self.settings.min_time_left
-        return policy.expected(state.times, state.finished)
+        if state is not self._expected[0]:
+            self._expected = state, policy.expected(state.times, state.finished)
+        return self._expected[1]
 
     def fits(self, now: float, state: State) -> bool:
         """Whether tasks may be taken; where some say how long they take, each is looked at by itself."""
@@ -125,16 +128,13 @@ class Deadline:
         """After a warning nothing is begun, since nobody would warn it."""
         return self.settings.warn_signal is not None and self.warned
 
-    def time_of(self, line: bytes, state: State) -> float:
-        """Seconds that a task is expected to take, by its line where that says so."""
-        own = task_time(line)
-        return self.expected(state) if own is None else own
-
-    def may_begin(self, now: float, line: bytes, state: State) -> bool:
-        """Whether there is time for a task."""
+    def needs(self, now: float, line: bytes, state: State) -> int | None:
+        """None where there is time for a task; else the seconds that it needs, by its line where that says so."""
         if self.end == math.inf:
-            return True
-        return not self._nothing_more and self.room(now) > self.time_of(line, state)
+            return None
+        own = task_time(line)
+        seconds = self.expected(state) if own is None else own
+        return int(seconds) + 1 if self._nothing_more or self.room(now) <= seconds else None
 
     def anything_fits(self, now: float, state: State) -> bool:
         """Whether there is a task to take that may be begun."""

@@ -12,19 +12,23 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import groupby
 
 from taskfarmer import policy
-from taskfarmer.errors import StorageError
+from taskfarmer.errors import Damaged, StorageError
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.segments import SegmentReader
-from taskfarmer.model import LOST, Interval, parse_task, result_line
+from taskfarmer.model import LOST, Interval, counted, parse_task, result_line
 from taskfarmer.pool.pool import Pool
 from taskfarmer.settings import Reporter
 from taskfarmer.trace import farmer_number, time_slice
 from taskfarmer.views.views import Views
 
 LONG_LIST_OF_RETURNED = 4096
+LARGEST_LOOK = 4096
+TRIM_EVERY = 1.0
+"""Seconds between looks whether tasks that say how long they take still fit."""
 
 
 class Exchanges:
@@ -49,6 +53,10 @@ class Exchanges:
         self.lost_here = 0
         self._bucket = policy.Bucket(3.0, time.monotonic())
         self._commits_lost = 0
+        self._passed_over = 0
+        self._next_trim = 0.0
+        self.gained: list[Interval] = []
+        """Tasks that are ours and not in the queue yet."""
 
     def pace(self) -> policy.Pace:
         state = self.ledger.state
@@ -103,7 +111,8 @@ class Exchanges:
         lost = self.ledger.commits.lost
         begin = time.monotonic()
         room = self.deadline.room(begin)
-        wanted = want if self.deadline.fits(begin, self.ledger.state) else 0
+        # where nothing of the last batch fitted, the rest of the list is looked at in larger ones
+        wanted = max(want, self._passed_over) if want and self.deadline.fits(begin, self.ledger.state) else 0
         try:
             gained, told = self.ledger.exchange(wanted, leave, patience, room)
         except StorageError as error:
@@ -114,8 +123,8 @@ class Exchanges:
             self.reporter.info("results can be recorded again")
             self.trouble = None
         self.views.add(told.views, told.size)
-        for interval in gained:
-            self._take(interval)
+        self.gained += gained
+        self._take_gained()
         # what is left although we wanted some needs more time than we have
         self.exhausted = not gained and (not self.ledger.state.left or (want > 0 and room < math.inf))
         now = time.monotonic()
@@ -147,6 +156,34 @@ class Exchanges:
         self.trouble = text
         self.retry_at = now + min(5.0, 0.2 + (now - self.trouble_since) / 2)
 
+    def _take_gained(self) -> None:
+        """Put what was gained into the queue; where it cannot be read, the rest waits until the trouble is over."""
+        try:
+            while self.gained:
+                self._take(self.gained[0])
+                del self.gained[0]
+        except Damaged:
+            raise
+        except StorageError as error:
+            self.in_trouble(str(error))
+
+    def give_up(self) -> list[Interval]:
+        """Everything that was not begun; it is no longer here."""
+        gained, self.gained = self.gained, []
+        return gained + self.pool.take_back()
+
+    def no_longer_fits(self, now: float) -> list[Interval]:
+        """What was not begun, and for which there is no time any more; it is no longer here."""
+        state = self.ledger.state
+        if not self.pool.queued or self.deadline.end == math.inf:
+            return []
+        if not state.timed:
+            return [] if self.deadline.fits(now, state) else self.pool.take_back()
+        if now < self._next_trim:
+            return []
+        self._next_trim = now + TRIM_EVERY
+        return self.pool.take_back(lambda line: self.deadline.needs(now, line, state) is None)
+
     def _take(self, interval: Interval) -> None:
         """Put gained tasks into the queue; those that killed too many farmers are recorded as lost."""
         segment = self.ledger.state.segments[interval.segment]
@@ -161,14 +198,19 @@ class Exchanges:
     def _take_what_fits(self, interval: Interval, lines: list[bytes]) -> None:
         """Put each task that there is time for into the queue; the others go back, and what they need is known."""
         now = time.monotonic()
+        state = self.ledger.state
         back = Tidings()
-        for place, line in enumerate(lines):
-            one = interval.part(place, 1)
-            if self.deadline.may_begin(now, line, self.ledger.state):
-                self.pool.add(one, [line])
+        place = 0
+        for needs, group in groupby(lines, lambda line: self.deadline.needs(now, line, state)):
+            some = list(group)
+            part = interval.part(place, len(some))
+            place += len(some)
+            if needs is None:
+                self.pool.add(part, some)
             else:
-                needs = int(self.deadline.time_of(line, self.ledger.state)) + 1
-                back.returned.append(replace(one, needs=max(one.needs, needs)))
+                back.returned.append(replace(part, needs=max(part.needs, needs)))
+        all_passed_over = counted(back.returned) == interval.count
+        self._passed_over = min(LARGEST_LOOK, 2 * max(self._passed_over, interval.count)) if all_passed_over else 0
         if not back.nothing:
             self.ledger.note(back)
 

@@ -13,17 +13,18 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 
 from taskfarmer import durable, policy, scheduled
 from taskfarmer.errors import Contended, StorageError, TaskFarmerError
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.farmer.exchanges import Exchanges
+from taskfarmer.farmer.hold import Hold
 from taskfarmer.farmer.neighbours import Neighbours
 from taskfarmer.farmer.speech import Speech, progress_of
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.liveness import Identity
+from taskfarmer.model import Interval, counted
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.member import Happened
 from taskfarmer.pool.pool import Pool
@@ -35,7 +36,6 @@ from taskfarmer.views.views import Views
 GROWTH_EVERY = 5.0
 TROUBLE_FOR = 600.0
 """Seconds for which a farmer without running tasks tries to record what it has."""
-START_TROUBLE_FOR = 60.0
 STOPPED_PATIENCE = 10.0
 RISKY_ATTEMPT = 3
 """From this attempt on a start is written down, synced, before it happens: the task may kill its node."""
@@ -67,6 +67,7 @@ class Farmer:
             raise StorageError(
                 f"{self.workdir.logs}: {error.strerror}; logs cannot be written; an empty folder will do"
             ) from error
+        self.hold = Hold(reporter, self.logs_fd)
         self.deadline = Deadline(settings, reporter, intake.workdir, begin)
         self._hidden = scheduled.of_a_step(os.environb) if settings.clean_env else frozenset()
         wakeup, unfinished = signals.wakeup, settings.unfinished_status
@@ -85,9 +86,6 @@ class Farmer:
         self._handled = 0
         self._next_growth = 0.0
         self._next_look = 0.0
-        self._start_trouble = ""
-        self._start_trouble_since: float | None = None
-        self._hold_until = 0.0
 
     def _place(self, slot: int) -> Place:
         me, workdir = self.identity, self.workdir
@@ -121,7 +119,8 @@ class Farmer:
             if self.stopped_by or self.fatal:
                 return
             self.deadline.mind(now, self.pool, self.neighbours.presence)
-            self.neighbours.beat(now, self.pool.running())
+            if now >= self.neighbours.next_beat:
+                self.neighbours.beat(now, self.pool.running())
             if self._done(now):
                 return
             self.exchanges.if_due(now, self._taking(now))
@@ -138,7 +137,7 @@ class Farmer:
         return state.left or self.neighbours.worth_waiting(state, self.settings)
 
     def _taking(self, now: float) -> bool:
-        return now >= self._hold_until and not self.stopped_by and self.deadline.fits(now, self.ledger.state)
+        return now >= self.hold.until and not self.stopped_by and self.deadline.fits(now, self.ledger.state)
 
     def _hear_signals(self, now: float) -> None:
         self.signals.drain()
@@ -176,8 +175,10 @@ class Farmer:
             self.exchanges.due(now, self._taking(now)),
             self.deadline.due,
         ]
-        if self._hold_until > now:
-            due.append(self._hold_until)
+        if self.hold.until > now:
+            due.append(self.hold.until)
+        if self.pool.queued and self.pool.start_after > now:
+            due.append(self.pool.start_after)
         if self.pool.idle and self.exchanges.exhausted and self.pool.outstanding > self.pool.busy:
             due.append(now + 0.1)
         if not self.pool.outstanding and not self.pool.queued and not self.exchanges.trouble:
@@ -197,9 +198,9 @@ class Farmer:
                 self.speech.failures(tidings.lines)
             self.ledger.note(tidings)
             if tidings.finished:
-                self._start_trouble_since = None
+                self.hold.over()
         self.survivors += happened.survivors
-        for text in happened.deaths:
+        for text in happened.warnings:
             self.reporter.warning(text)
         for text in () if ending else happened.troubles:
             self._cannot_start(text)
@@ -211,32 +212,26 @@ class Farmer:
             self.ledger.commits.check_farm()
         except StorageError as error:
             self.exchanges.in_trouble(str(error))
-        if self._start_trouble_since is None:
-            self._start_trouble_since = now
-            self.reporter.warning(f"{text}; no task is started until this is over")
-        self._start_trouble = text
-        self._hold_until = now + min(5.0, 0.5 + (now - self._start_trouble_since) / 4)
-        if now - self._start_trouble_since > START_TROUBLE_FOR and not self.pool.busy and not self.exchanges.trouble:
+        self.hold.renew(now, text)
+        if self.hold.lasts_too_long(now) and not self.pool.busy and not self.exchanges.trouble:
             self._die(text)
 
     def _dispatch(self, now: float) -> None:
-        if self._start_trouble_since is not None and now >= self._hold_until and not durable.has_room(self.logs_fd):
-            self._cannot_start(self._start_trouble)
+        if self.pool.queued and self.pool.idle and self.hold.full(now):
+            self._cannot_start(self.hold.text)
         state = self.ledger.state
-        if self.pool.queued and (state.timed or not self.deadline.fits(now, state)):
-            self._give_back_queued(lambda line: self.deadline.may_begin(now, line, state))
-        if self.exchanges.trouble or now < self._hold_until or not self.pool.queued:
+        self._give_back(self.exchanges.no_longer_fits(now))
+        if self.exchanges.trouble or now < self.hold.until or not self.pool.queued:
             if self.exchanges.exhausted and self.pool.idle:
                 self.pool.rebalance()
             return
-        following = self.pool.next_interval()
-        if following is not None and following.attempt >= RISKY_ATTEMPT and self.pool.idle:
-            first = self.ledger.state.first_id(following)
-            begun = [[-1, first + n, following.attempt] for n in range(min(self.pool.idle, following.count))]
+        following = self.pool.following(self.pool.idle)
+        if any(one.attempt >= RISKY_ATTEMPT for one in following):
+            begun = [[-1, state.first_id(one) + n, one.attempt] for one in following for n in range(one.count)]
             self.neighbours.show([*self.pool.running(), *begun], sync=True)
             self.pool.dispatch(limit=1)
         else:
-            self.pool.dispatch()
+            self.pool.dispatch(below=RISKY_ATTEMPT)
 
     def _grow(self, now: float) -> None:
         """Look whether the list has more tasks, when little is left of it."""
@@ -310,13 +305,12 @@ class Farmer:
                 self.neighbours.next_beat = now + self.neighbours.watch.beat
                 self.neighbours.show(self.pool.running())
         self.survivors += self.pool.sweep()
-        self._give_back_queued()
+        self._give_back(self.exchanges.give_up())
 
-    def _give_back_queued(self, keep: Callable[[bytes], bool] | None = None) -> None:
-        back = Tidings(returned=self.pool.take_back(keep))
-        self.returned += sum(one.count for one in back.returned)
-        if not back.nothing:
-            self.ledger.note(back)
+    def _give_back(self, intervals: list[Interval]) -> None:
+        if intervals:
+            self.returned += counted(intervals)
+            self.ledger.note(Tidings(returned=intervals))
 
     def _part(self) -> None:
         """Record, give back, leave the ledger, make the views exact."""
@@ -335,20 +329,19 @@ class Farmer:
 
     def _may_record(self) -> bool:
         """Whether a fatal error leaves the ledger usable: only where starting tasks was the trouble."""
-        return bool(self._start_trouble) and self.fatal == self._start_trouble
+        return bool(self.hold.text) and self.fatal == self.hold.text
 
     def _leave(self) -> bool:
         """Tell the last news and leave; False where patience ends before the disk takes them."""
         begin = time.monotonic()
         while not self.ledger.told_everything or self.ledger.registered:
-            self._give_back_queued()  # an earlier exchange that landed after all may have gained something
+            # an earlier exchange that landed after all may have gained something
+            self._give_back(self.exchanges.give_up())
             try:
                 self.exchanges.make(0, leave=True, patience=STOPPED_PATIENCE)
             except Contended:
                 # hundreds leave at once: whoever commits next folds us in, our journal is complete
-                self.neighbours.farewell()
-                self.farewell = True
-                return False
+                return self._farewell()
             if not self.exchanges.trouble:
                 continue  # what landed may have been an earlier exchange, that did not leave
             now = time.monotonic()
@@ -359,6 +352,14 @@ class Farmer:
             self.neighbours.show([])  # whoever watches us must not take our patience for our death
             time.sleep(0.5)
         return True
+
+    def _farewell(self) -> bool:
+        try:
+            self.neighbours.farewell()
+            self.farewell = True
+        except OSError as error:
+            self._die(f"{error.filename}: {error.strerror}; others take over when the lease is over")
+        return False
 
     def _patience(self) -> float:
         """Seconds for which the last news are tried to be told on a disk that does not take them."""

@@ -95,7 +95,7 @@ class Neighbours:
         One that was killed here has workers, which end its tasks within the grace time: as long as we wait for that.
         One of another node is waited for until it beats, or is dead on evidence: at most for the lease.
         """
-        holders = [farmer for farmer, entry in state.farmers.items() if entry.claims and farmer != self.identity.farmer]
+        holders = self._holders(state)
         unexpelled = self.ledger.unexpelled()
         if settings.wait:
             return any(farmer not in unexpelled for farmer in holders)
@@ -132,8 +132,10 @@ class Neighbours:
 
     def killed_here(self, state: State) -> bool:
         """Whether tasks are held by a farmer that was killed on this node, and are not free yet."""
-        holders = [farmer for farmer, entry in state.farmers.items() if entry.claims and farmer != self.identity.farmer]
-        return any(self._killed(farmer) for farmer in self.watch.suspects(holders))
+        return any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(state)))
+
+    def _holders(self, state: State) -> list[str]:
+        return [farmer for farmer, entry in state.farmers.items() if entry.claims and farmer != self.identity.farmer]
 
     def _killed(self, farmer: str) -> bool:
         """Whether a farmer's process is gone from this very node; its workers may still be there."""

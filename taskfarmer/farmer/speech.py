@@ -59,9 +59,11 @@ class Speech:
 
     def failures(self, blobs: Iterable[bytes]) -> None:
         """Say which tasks failed and where their logs are; only the first of them, if they are many."""
+        if self._failures > SHOWN_FAILURES:
+            return
         for line in b"".join(blobs).split(b"\n"):
             words = line.split(b" ")
-            if len(words) < 8 or words[5] not in (FAILED, LOST) or self._failures > SHOWN_FAILURES:
+            if len(words) < 8 or words[5] not in (FAILED, LOST):
                 continue
             self._failures += 1
             if self._failures > SHOWN_FAILURES:

@@ -1,1 +1,1 @@
-"""The worker processes: fed in batches through pipes, each running one task at a time."""
+"""The worker processes: fed in batches through sockets, each with up to eight slots that run one task at a time."""

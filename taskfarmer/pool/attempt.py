@@ -92,6 +92,7 @@ def open_log(place: Place, task_id: int, attempt: int) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     if attempt == 1:
         flags |= os.O_TRUNC
+    fd = -1
     try:
         fd = os.open(f"log_{task_id}", flags, durable.FILE_MODE, dir_fd=place.logs_fd)
         if place.shared:
@@ -100,10 +101,20 @@ def open_log(place: Place, task_id: int, attempt: int) -> int:
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             os.write(fd, f"=== taskfarmer: attempt {attempt} on {place.host}, {now} ===\n".encode())
     except OSError as error:
+        if fd >= 0:
+            durable.let_go(fd)
         reason = "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
         path = os.path.join(place.logs, f"log_{task_id}")
         raise NotStarted(f"{path}: {reason}; the log cannot be opened; make room, or move it away") from error
     return fd
+
+
+def note(log: int, line: bytes) -> None:
+    """Write into a task's log what it could not; a full disk does not take it."""
+    try:
+        os.write(log, line)
+    except OSError:
+        pass
 
 
 class Started:
@@ -150,7 +161,7 @@ class Starter:
             argv = self.runner.argv(task_id, command)
             variables = self.environment.of(task_id, attempt, self.runner.environment(task_id))
         except Exception as error:  # a runner of a user may raise anything
-            os.write(log, start_failure(error)[1])
+            note(log, start_failure(error)[1])
             return NOT_STARTED
         try:
             try:
@@ -166,10 +177,10 @@ class Starter:
                     f"task {task_id}: no process could be made ({error.strerror}); it is kept for later"
                 ) from error
             status, line = start_failure(error)
-            os.write(log, line)
+            note(log, line)
             return status
         except ValueError as error:
-            os.write(log, start_failure(error)[1])
+            note(log, start_failure(error)[1])
             return NOT_STARTED
 
     def _run(self, argv: list[str], variables: dict[bytes, bytes], log: int) -> Started:

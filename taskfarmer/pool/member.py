@@ -36,7 +36,7 @@ class Happened:
     tidings: Tidings = field(default_factory=Tidings)
     troubles: list[str] = field(default_factory=list)
     survivors: list[int] = field(default_factory=list)
-    deaths: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -84,6 +84,7 @@ class Member:
 
     def __init__(self, slots: Iterable[int], process: multiprocessing.process.BaseProcess, link: socket.socket) -> None:
         self.process = process
+        self.started = time.monotonic()
         self.link = link
         self.feed = NewsFeed()
         self.out = bytearray()

@@ -27,13 +27,14 @@ class PluginWorker(Worker):
 
     def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
         self.plugin = PluginTask(job.places[0], job.runner)
+        signal.signal(signal.SIGALRM, _end_tree)  # before any signal can come
         super().__init__(job, link, shown)
 
     def on_term(self, number: int, frame: FrameType | None) -> None:
         super().on_term(number, frame)
+        self.plugin.told_to_end = True
         self.plugin.terminate()
         # one that does not heed it waits for its program: that one is ended when the grace time is over
-        signal.signal(signal.SIGALRM, _end_tree)
         signal.setitimer(signal.ITIMER_REAL, max(self.job.grace, 0.001), 0.1)
 
     def run(self) -> None:
@@ -81,6 +82,8 @@ class PluginWorker(Worker):
 
 
 def _end_tree(number: int, frame: FrameType | None) -> None:
+    """The grace time is over, by our own timer or by the farmer's word, which `run` lets nobody hear."""
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     for pid in descendants(os.getpid()):
         send(pid, signal.SIGKILL)
 
@@ -92,6 +95,7 @@ class PluginTask:
         self.environment = Environment(place)
         for name in place.hidden:
             os.environb.pop(name, None)
+        self.told_to_end = False
         self._running = False
         self._log: TextIO | None = None
 
@@ -99,18 +103,24 @@ class PluginTask:
         """The wait status that a process with the returned code would have."""
         fd = open_log(self.place, task_id, attempt)
         os.set_blocking(fd, True)
-        with os.fdopen(fd, "a", encoding="utf-8", errors="surrogateescape") as log:
-            for name, value in self.environment.of(task_id, attempt, {}).items():
-                if name == b"PROC_NUMBER" or name.startswith(b"TASKFARMER_"):
-                    os.environb[name] = value
-            self._running, self._log = True, log
+        log = os.fdopen(fd, "a", encoding="utf-8", errors="surrogateescape")
+        for name, value in self.environment.of(task_id, attempt, {}).items():
+            if name == b"PROC_NUMBER" or name.startswith(b"TASKFARMER_"):
+                os.environb[name] = value
+        self._running, self._log = True, log
+        try:
+            if self.told_to_end:
+                return signal.SIGTERM  # it came while the log was opened
+            return _wait_status(self.runner.run(task_id, command, log), log)
+        except BaseException:  # whatever a user's code raises, SystemExit too, is a failed task
+            _explain(log)
+            return 1 << 8
+        finally:
+            self._running = False
             try:
-                return _wait_status(self.runner.run(task_id, command, log), log)
-            except BaseException:  # whatever a user's code raises, SystemExit too, is a failed task
-                _explain(log)
-                return 1 << 8
-            finally:
-                self._running = False
+                log.close()
+            except (OSError, ValueError):
+                pass  # a full disk does not take what is in its buffer
 
     def terminate(self) -> None:
         """Called from the signal handler: what the user's `terminate` does is theirs."""
@@ -135,7 +145,7 @@ def _wait_status(code: object, log: TextIO) -> int:
         log.write(f"taskfarmer: the runner returned {code!r}, not an exit status; the task counts as failed\n")
         return 1 << 8
     if code < 0:
-        return -code & 0x7F
+        return -code if -code < signal.NSIG else 1 << 8
     return (code & 0xFF) << 8 if code & 0xFF or not code else 1 << 8
 
 

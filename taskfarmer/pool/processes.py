@@ -45,7 +45,7 @@ def children(pid: int) -> list[int]:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found += map(int, file.read().split())
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:  # gone, or another user's where /proc is mounted with hidepid
         if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
             return _children_by_search(pid)
     return found

@@ -159,7 +159,7 @@ class ProgramWorker(Worker):
         for running in self.running.values():
             try:
                 os.killpg(running.started.pid, number)
-            except ProcessLookupError:
+            except (ProcessLookupError, PermissionError):
                 pass
 
     def set_deadline(self, deadline: float) -> None:
@@ -189,6 +189,7 @@ class ProgramWorker(Worker):
                 time.sleep(pause)
             else:
                 # the kernel will not let go of them: the farmer gives the tasks back, and says so
+                self.flush()
                 self.tell_survivors([running.started.pid for running in self.running.values()])
                 os._exit(1)
             pause = min(pause * 2, 0.05)

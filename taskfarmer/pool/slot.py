@@ -12,7 +12,10 @@ from taskfarmer.pool.records import Recorder
 from taskfarmer.trace import farmer_number
 
 SHOWN = struct.Struct("<qid")
-"""What a slot shows to its farmer while a task runs: ID + 1 (0: nothing), attempt, start."""
+"""What a slot shows to its farmer: ID + 1 of the task that runs, its attempt and start.
+
+The ID is negative where that task has ended, and 0 before the first one.
+"""
 
 
 @dataclass
@@ -40,6 +43,7 @@ class Slot:
         self.queue: deque[Batch] = deque()
         self.recorder = Recorder(farmer_number(place.farmer), place.slot)
         self._shown = shown
+        self._ended = 0, 0, 0.0
 
     def following(self) -> Batch | None:
         """The batch that the next task is of; None where there is none."""
@@ -58,17 +62,15 @@ class Slot:
     def undo(self, task: Task) -> None:
         """The task was not begun after all."""
         task.batch.next -= 1
-        self._show_nothing()
+        SHOWN.pack_into(self._shown, 0, *self._ended)
 
     def end(self, task: Task, now: float, status: int, usage: tuple[float, float, int], interrupted: bool) -> bool:
         """Gather what came of a task; True where it is to be given back."""
-        self._show_nothing()
+        self._ended = -task.task_id - 1, task.batch.attempt, 0.0
+        SHOWN.pack_into(self._shown, 0, *self._ended)
         return self.recorder.add(
             task.line, task.task_id, task.batch.attempt, task.command, task.start, now, status, usage, interrupted
         )
-
-    def _show_nothing(self) -> None:
-        SHOWN.pack_into(self._shown, 0, 0, 0, 0.0)
 
     def unstarted(self) -> list[tuple[int, int]]:
         """Batch and number of tasks that were not begun; they are no longer here."""

@@ -1,8 +1,9 @@
 """What a runner is, and the kind of runner that turns a task into a program.
 
-A runner belongs to one worker, which runs one task at a time. A `CommandRunner` need not run anything by itself: the
-workers ask it for `argv` and `environment`, start the program, end its process tree and then call `cleanup`. Its `run`
-does the same in one call, for subclasses that change the command and hand it on with `super().run(...)`.
+A runner of the user's own has a worker for each slot, which runs one task at a time. A `CommandRunner` need not run
+anything by itself: the workers ask it for `argv` and `environment`, start the program, end its process tree and then
+call `cleanup`. Its `run` does the same in one call, for subclasses that change the command and hand it on with
+`super().run(...)`.
 """
 
 from __future__ import annotations

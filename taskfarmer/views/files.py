@@ -96,11 +96,11 @@ def append(path: str, data: bytes) -> None:
     if not data:
         return
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        with durable.naming(path):
+    with durable.naming(path):
+        try:
             durable.write_all(fd, data)
-    finally:
-        os.close(fd)
+        finally:
+            os.close(fd)
 
 
 def extend_timeline(path: str, slices: bytes, size: int) -> None:
@@ -108,12 +108,12 @@ def extend_timeline(path: str, slices: bytes, size: int) -> None:
     if not slices:
         return
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        with durable.naming(path):
+    with durable.naming(path):
+        try:
             os.lseek(fd, size - len(TIMELINE_END), os.SEEK_SET)
             durable.write_all(fd, slices + TIMELINE_END)
-    finally:
-        os.close(fd)
+        finally:
+            os.close(fd)
 
 
 def edited_by_hand(workdir: Workdir) -> list[str]:

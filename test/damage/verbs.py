@@ -49,11 +49,11 @@ class Done:
 def hasten() -> None:
     """Wait a few seconds where else a minute is waited, for file systems that show old contents."""
     from taskfarmer.check import journals
-    from taskfarmer.farmer import farmer
+    from taskfarmer.farmer import farmer, hold
     from taskfarmer.ledger import commits, results
 
     journals.PATIENCE = 1.0
-    farmer.TROUBLE_FOR = farmer.START_TROUBLE_FOR = 3.0
+    farmer.TROUBLE_FOR = hold.START_TROUBLE_FOR = 3.0
     commits.Commits.__init__.__defaults__ = (PATIENCE,)
     for function in (results.survey, results.read_counted):
         function.__defaults__ = (PATIENCE,)

@@ -174,3 +174,14 @@ def test_a_failing_disk_names_the_file_and_stops_nothing_that_runs(farm: Farm, s
     report = farm.check()
     assert report.finished == set(range(12))
     assert {line.attempt for line in report.lines} == {1}
+
+
+def test_tasks_that_cannot_be_read_once_wait_until_they_can(farm: Farm, strace: list[str]) -> None:
+    farm.write(*["sleep 0.3"] * 30)
+    assert farm.run("-n", 4, "--timeout", 1).wait() == 75
+    (segment,) = (path for path in (farm.workdir / "tasks").iterdir() if not path.suffix)
+    inject = ["-P", str(segment), "-e", "trace=pread64", "-e", "inject=pread64:error=EIO:when=2"]
+    farmer = farm.run("-n", 2, before=[*strace, *inject])
+    assert farmer.wait() == 0, farmer.said
+    assert f"{segment}: Input/output error" in farmer.said and "running tasks go on" in farmer.said
+    assert farm.check().finished == set(range(30))

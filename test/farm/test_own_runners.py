@@ -273,3 +273,36 @@ def stand_in(farm: Farm) -> None:
     )
     (folder / "shifter").chmod(0o755)
     farm.environment |= {"PATH": f"{folder}:/usr/bin:/bin"}
+
+
+def test_a_second_sigint_leaves_a_runner_of_the_users_own_no_time(plugged: Farm) -> None:
+    plugged.write(plugged.begun("sleep 1000"))
+    farmer = plugged.start("-n", 1, "-r", "deaf", "--grace", 60)
+    plugged.wait_for_tasks(0)
+    farmer.signal(signal.SIGINT)
+    farmer.says("SIGINT: ")
+    farmer.signal(signal.SIGINT)
+    assert farmer.wait(20) == 75, farmer.said
+    plugged.no_survivors()
+    assert plugged.places() == ([0], [], [])
+
+
+def test_more_slots_than_there_can_be_workers_are_done_without(plugged: Farm) -> None:
+    plugged.write(*["sleep 0.3"] * 60)
+    farmer = plugged.run("-n", 60, "-r", "old", before=["bash", "-c", 'ulimit -n 64; exec "$@"', "bash"])
+    assert farmer.wait() == 0, farmer.said
+    assert "no worker could be started: Too many open files; give fewer with -n, or raise `ulimit`" in farmer.said
+    assert {line.attempt for line in plugged.check().lines} == {1}
+    assert plugged.places() == ([], list(range(60)), [])
+
+
+@pytest.mark.parametrize(("code", "status", "number"), [(-128, 1, 0), (-127, 1, 0), (-9, 0, 9), (256, 1, 0)])
+def test_a_return_code_that_no_process_has_is_a_failure(plugged: Farm, code: int, status: int, number: int) -> None:
+    with open(plugged.folder / "myrunners.py", "a") as file:
+        file.write(f"\n\nclass Odd(NoBase):\n    def run(self, taskid, command, logfh):\n        return {code}\n")
+    with open(plugged.folder / "runners.ini", "a") as file:
+        file.write("\n[odd]\nRunner = myrunners.Odd\n")
+    plugged.write("true")
+    assert plugged.run("-n", 1, "-r", "odd").wait() == 1
+    (end,) = plugged.slices()
+    assert (end["args"]["outcome"], end["args"]["exit_status"], end["args"]["signal"]) == ("failed", status, number)

@@ -72,6 +72,14 @@ def test_a_task_whose_line_says_how_long_it_takes_is_begun_where_there_is_that_t
     assert [farm.log(task).splitlines()[-1] for task in (1, 6)] == ["b", "g"]
 
 
+def test_a_long_list_of_which_nothing_fits_is_looked_through_in_few_exchanges(farm: Farm) -> None:
+    farm.write("#TASKFARMER --time 1h", *["true"] * 3000)
+    farmer = farm.run("-n", 2, "--timeout", 30)
+    assert farmer.process.returncode == AGAIN, farmer.said
+    assert farm.check().unprocessed == set(range(3000))
+    assert len(list((farm.workdir / "ledger").glob("*/[0-9]*"))) < 40
+
+
 def test_what_a_line_says_outweighs_what_other_tasks_took(farm: Farm) -> None:
     farm.write(*["sleep 1"] * 20)
     assert farm.run("-n", 20).process.returncode == 0
@@ -179,6 +187,50 @@ def test_tasks_know_when_their_farmer_ends(farm: Farm) -> None:
     farm.append("echo end $TASKFARMER_DEADLINE\n")
     assert farm.run("--timeout", "none", environment=variables).process.returncode == 0
     assert farm.log(1) == "end\n"
+
+
+@pytest.mark.parametrize(("options", "least", "most"), [((), 60, 70), (("--grace", 100), 100, 130)])
+def test_tasks_end_so_long_before_the_allocation_that_their_grace_time_fits(
+    farm: Farm, options: tuple[object, ...], least: float, most: float
+) -> None:
+    """A minute, or the grace time and what giving back takes, whichever is more."""
+    farm.write("echo $TASKFARMER_DEADLINE")
+    variables = allocation(1000)
+    assert farm.run(*options, environment=variables).process.returncode == 0
+    margin = float(variables["SLURM_JOB_END_TIME"]) - float(farm.log(0))
+    assert least <= margin <= most
+
+
+@pytest.mark.parametrize(
+    ("variables", "label"),
+    [
+        (
+            {
+                "SLURM_JOB_ID": "12",
+                "SLURM_ARRAY_JOB_ID": "10",
+                "SLURM_ARRAY_TASK_ID": "4",
+                "SLURM_STEP_ID": "0",
+                "SLURM_RESTART_COUNT": "2",
+                "SLURMD_NODENAME": "n1",
+                "SLURM_CPUS_ON_NODE": "64",
+                "SLURM_CPUS_PER_TASK": "8",
+            },
+            "step 0, restart 2, cpus 8",
+        ),
+        ({"SGE_ROOT": "/sge", "JOB_ID": "3", "SGE_TASK_ID": "2", "NSLOTS": "4"}, "cpus 4"),
+    ],
+    ids=["Slurm", "Grid Engine"],
+)
+def test_what_a_farmer_knows_of_its_job_is_in_its_file_and_in_the_timeline(
+    farm: Farm, variables: dict[str, str], label: str
+) -> None:
+    farm.write("true")
+    assert farm.run("--timeout", "none", environment=variables).process.returncode == 0
+    (path,) = (farm.workdir / "farmers").glob("*.json")
+    assert json.loads(path.read_bytes())["job"] == {name: variables[name] for name in variables if name != "SGE_ROOT"}
+    named = {event["name"]: event["args"] for event in farm.timeline() if event["ph"] == "M" and event["pid"]}
+    assert named["process_labels"]["labels"] == label
+    assert named["process_name"]["name"].endswith(" job 10_4" if "SLURM_JOB_ID" in variables else " job 3_2")
 
 
 def test_an_allocation_that_is_nearly_over_is_left_alone(farm: Farm) -> None:

@@ -23,8 +23,9 @@ AGAIN = 75
 IMPATIENT = """
 import sys
 import taskfarmer.farmer.farmer as farmer
+import taskfarmer.farmer.hold as hold
 from taskfarmer.start import taskfarmer
-farmer.START_TROUBLE_FOR = farmer.TROUBLE_FOR = 0.5
+hold.START_TROUBLE_FOR = farmer.TROUBLE_FOR = 0.5
 farmer.STOPPED_PATIENCE = 1.0
 sys.argv[0] = "taskfarmer"
 sys.exit(taskfarmer())

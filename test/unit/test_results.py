@@ -88,7 +88,7 @@ def test_a_dead_farmers_journal_that_is_shorter_than_what_counts_is_an_old_view(
     state = states.settle(holding(), ME, states.Settlement(ME, len(line(0)), (Interval(0, 0, 1),), finished=1))
     with pytest.raises(StaleView, match="cannot be seen"):
         results.left_behind(workdir, state, ME)
-    with pytest.raises(StaleView, match="can be seen where"):
+    with pytest.raises(StaleView, match="fewer bytes can be seen than"):
         left(workdir, state, line(0)[:-1])
 
 

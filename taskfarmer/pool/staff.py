@@ -1,0 +1,161 @@
+"""A farmer's workers as processes: started where there is work for them, spoken to, told to end."""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import multiprocessing.connection
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from taskfarmer import signals
+from taskfarmer.pool import wire
+from taskfarmer.pool.attempt import Place, runs_programs
+from taskfarmer.pool.life import work
+from taskfarmer.pool.member import Member, Seat, teams
+from taskfarmer.pool.processes import STUCK_AFTER, send
+from taskfarmer.pool.slot import SHOWN
+from taskfarmer.pool.wire import Order
+from taskfarmer.pool.worker import Job
+from taskfarmer.runners.base import Runner
+
+_STRIDE = 64
+UNRESPONSIVE = 2.0
+_START_PAUSE = 1.0
+_NEXT_TRY = 60.0
+
+
+class Staff:
+    """`start_after` is when the next worker may be started; `trouble` why the last one could not be."""
+
+    def __init__(
+        self,
+        slots: int,
+        place: Callable[[int], Place],
+        runner: Runner,
+        grace: float,
+        wakeup: int,
+        unfinished: int = -1,
+    ) -> None:
+        self.slots = slots
+        self.place = place
+        self.runner = runner
+        self.grace = grace
+        self.unfinished = unfinished
+        self.clock = time.time() - time.monotonic()
+        self.members: dict[int, Member] = {}
+        self.stopping = False
+        self.out_of_time = False
+        self.start_after = 0.0
+        self.trouble: str | None = None
+        self._wakeup = wakeup
+        self._stop_by = 0.0
+        self._seats: dict[int, Seat] = {}
+        self._hungry: set[int] = set()
+        self._teams = deque(teams(slots, runner))
+        self._context = multiprocessing.get_context("fork")
+        self._shared = memoryview(mmap.mmap(-1, _STRIDE * slots))
+        self._poll = select.poll()
+        self._poll.register(wakeup, select.POLLIN)
+
+    def employ(self, wanted: int) -> None:
+        """Start workers, as long as fewer than `wanted` slots have one; a short list needs few."""
+        while self._teams and len(self._seats) < wanted and time.monotonic() >= self.start_after:
+            try:
+                self._start(self._teams[0])
+            except OSError as error:
+                self.start_after = time.monotonic() + (_NEXT_TRY if self.members else _START_PAUSE)
+                self.trouble = f"no worker could be started: {error.strerror}; give fewer with -n, or raise `ulimit`"
+                return
+            self._teams.popleft()
+
+    def _view(self, slot: int) -> memoryview:
+        return self._shared[slot * _STRIDE : (slot + 1) * _STRIDE]
+
+    def _start(self, slots: Sequence[int]) -> None:
+        ours, theirs = socket.socketpair()
+        close = (ours.fileno(), self._wakeup, *(member.link.fileno() for member in self.members.values()))
+        places = tuple(self.place(slot) for slot in slots)
+        job = Job(places, self.runner, self.grace, self.clock, os.getpid(), close, self.unfinished)
+        views = [self._view(slot) for slot in slots]
+        for view in views:
+            SHOWN.pack_into(view, 0, 0, 0, 0.0)
+        process = self._context.Process(target=work, args=(job, theirs, views), name=f"slots {slots[0]}-{slots[-1]}")
+        signals.hold()  # the child must not run our handlers before it has its own
+        try:
+            process.start()
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            signals.release()
+            theirs.close()
+        ours.setblocking(False)
+        member = Member(slots, process, ours)
+        self.members[ours.fileno()] = member
+        self._seats.update(member.seats)
+        self._hungry.update(slots)
+        self._poll.register(ours, select.POLLIN)
+
+    def _replace(self, member: Member) -> None:
+        """Its slots get another worker, after a pause where this one ended at once."""
+        self._teams.appendleft(range(min(member.seats), max(member.seats) + 1))
+        self.start_after = max(self.start_after, member.started + _START_PAUSE)
+
+    def running(self) -> list[list[int]]:
+        """`[slot, task ID, attempt]` of what runs now, as the workers show it."""
+        found = []
+        for slot in range(self.slots):
+            task, attempt, _ = SHOWN.unpack_from(self._shared, slot * _STRIDE)
+            if task > 0:
+                found.append([slot, task - 1, attempt])
+        return found
+
+    def _send(self, member: Member, order: Order) -> None:
+        member.out += order.encode()
+        self._push(member)
+
+    def _push(self, member: Member) -> None:
+        """Send what the pipe takes now. Waiting for a worker that waits for us would be for ever."""
+        try:
+            while member.out:
+                sent = member.link.send(member.out)
+                del member.out[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            member.out.clear()  # it is dead: its end of file tells the rest
+        mask = select.POLLIN | (select.POLLOUT if member.out else 0)
+        self._poll.modify(member.link, mask)
+
+    def tell(self, order: Order) -> None:
+        """Give the same order to all workers."""
+        for member in self.members.values():
+            self._send(member, order)
+
+    def stop(self, grace: float, out_of_time: bool = False) -> None:
+        """End all tasks: each gets SIGTERM, `grace` seconds, SIGKILL. `wait` until `members` is empty."""
+        self.out_of_time = out_of_time
+        by = time.monotonic() + grace + STUCK_AFTER + UNRESPONSIVE
+        self._stop_by = min(by, self._stop_by) if self.stopping else by
+        self.stopping = True
+        for member in list(self.members.values()):
+            self._send(member, Order(wire.STOP, seconds=grace))
+            send(member.pid, signal.SIGTERM)  # a runner of the user's own hears nothing else
+            if not grace and not runs_programs(self.runner):
+                send(member.pid, signal.SIGALRM)
+
+    def quit(self) -> None:
+        """Let idle workers go."""
+        self.stopping = True
+        self._stop_by = time.monotonic() + self.grace + STUCK_AFTER + UNRESPONSIVE
+        for member in list(self.members.values()):
+            self._send(member, Order(wire.QUIT))
+
+    def _pids(self) -> Iterable[int]:
+        return (member.pid for member in self.members.values())
