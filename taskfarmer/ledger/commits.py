@@ -33,6 +33,7 @@ from taskfarmer.workdir import Workdir, epoch_number
 
 PATIENCE = 60.0
 RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
+AGAIN = "start again when the file system works"
 _GONE = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 Change = Callable[[State], State]
 
@@ -134,7 +135,9 @@ class Commits:
             document = farmfile.document_of(self.workdir)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
-                raise StorageError(f"{self.workdir.farm}: {error.strerror}; the farm cannot be read") from error
+                raise StorageError(
+                    f"{self.workdir.farm}: {error.strerror}; the farm cannot be read; {RESTORE}"
+                ) from error
             document = {}
         if document is None or document.get("farm") != self.farm:
             raise FarmGone(
@@ -265,7 +268,12 @@ class Commits:
                 self._drop(fresh)
             if error.errno not in _GONE:
                 where = error.filename or self.workdir.ledger
-                raise StorageError(f"{where}: {error.strerror}; nothing was committed") from error
+                what = (
+                    "it is not known what was committed, and found out next time"
+                    if linked
+                    else f"nothing was committed; {AGAIN}"
+                )
+                raise StorageError(f"{where}: {error.strerror}; {what}") from error
             won = None
             self.check_farm()
         if not isinstance(won, State):
@@ -313,7 +321,7 @@ class Commits:
                 raise answer
             if time.monotonic() > end:
                 self.check_farm()
-                raise StaleView(f"{target}: `link` says that it is there, but it cannot be read")
+                raise StaleView(f"{target}: `link` says that it is there, but it cannot be read; {AGAIN}")
             self.check_farm()
             time.sleep(0.05)
 
@@ -337,7 +345,8 @@ class Commits:
             if error.errno in _GONE:
                 self.check_farm()
                 return
-            raise StorageError(f"{self.workdir.epoch(epoch)}: {error.strerror}; a commit may not last") from error
+            path = self.workdir.epoch(epoch)
+            raise StorageError(f"{path}: {error.strerror}; a commit may not last; make room, or {AGAIN}") from error
 
     def hint(self, epoch: str, number: int) -> None:
         """Leave word where the newest revision is: 64 bytes in place, one operation for each reader."""

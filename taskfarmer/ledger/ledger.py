@@ -158,7 +158,9 @@ class Ledger:
         except FileNotFoundError:
             self.commits.check_farm()
         except OSError as error:
-            raise StorageError(f"{self.workdir.path}: {error.strerror}; the farm may not last") from error
+            raise StorageError(
+                f"{self.workdir.path}: {error.strerror}; the farm may not last; start again when the file system works"
+            ) from error
 
     def _change(self, sent: Tidings, want: int, leave: bool, room: float) -> Callable[[State], State]:
         journal = self._journal_name()

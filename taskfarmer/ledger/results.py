@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from taskfarmer import durable
-from taskfarmer.errors import Damaged, FarmGone, StaleView, StorageError
+from taskfarmer.errors import Damaged, FarmError, FarmGone, StaleView, StorageError
 from taskfarmer.ledger.state import Settlement, State
 from taskfarmer.model import (
     FINISHED,
@@ -66,7 +66,7 @@ def read_counted(workdir: Workdir, state: State, patience: float = 60.0) -> Iter
         try:
             found = durable.persistent(lambda: journals(workdir, state))
         except OSError as error:
-            raise FarmGone(f"{workdir.results}: {error.strerror}; the farm's results are gone; {RESTORE}") from error
+            raise _unreadable(workdir, error) from error
         if sum(size for _, size in found.values()) == state.journaled:
             break
         if time.monotonic() > end:
@@ -78,6 +78,13 @@ def read_counted(workdir: Workdir, state: State, patience: float = 60.0) -> Iter
         time.sleep(0.25)
     for name, (path, size) in found.items():
         yield name, _exactly(workdir, name, path, size, end)
+
+
+def _unreadable(workdir: Workdir, error: OSError) -> FarmError:
+    """The error to raise where the names of the journals cannot be read."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return FarmGone(f"{workdir.results}: {error.strerror}; the farm's results are gone; {RESTORE}")
+    return StorageError(f"{workdir.results}: {error.strerror}; results cannot be read; {RESTORE}")
 
 
 def _first_missing(workdir: Workdir, state: State, found: Mapping[str, tuple[str, int]]) -> str:
@@ -92,7 +99,7 @@ def renamed(workdir: Workdir, name: str) -> str:
     try:
         entries = durable.persistent(lambda: os.listdir(workdir.results))
     except OSError as error:
-        raise FarmGone(f"{workdir.results}: {error.strerror}; the farm's results are gone; {RESTORE}") from error
+        raise _unreadable(workdir, error) from error
     for entry in entries:
         match = _JOURNAL.fullmatch(entry)
         if match is not None and match[1] == name:
@@ -196,7 +203,7 @@ def left_behind(workdir: Workdir, state: State, farmer: str) -> Settlement:
     except OSError as error:
         if error.errno in _NOT_READABLE:
             raise StaleView(f"{path}: {error.strerror}; a dead farmer's results cannot be read; {RESTORE}") from error
-        raise StorageError(f"{path}: {error.strerror}; a dead farmer's results cannot be read") from error
+        raise StorageError(f"{path}: {error.strerror}; a dead farmer's results cannot be read; {RESTORE}") from error
     if len(data) < entry.bytes - last:
         raise StaleView(f"{path}: fewer bytes can be seen than the {entry.bytes} that count; {RESTORE}")
     return _unbroken(

@@ -33,7 +33,9 @@ def order_stop(workdir: Workdir, farmers: Iterable[str], now: bool) -> None:
     try:
         durable.replace(workdir.stop, sealed({"farmers": named, "now": now}), workdir.shared)
     except OSError as error:
-        raise StorageError(f"{workdir.stop}: {error.strerror}; nobody was told to stop") from error
+        raise StorageError(
+            f"{workdir.stop}: {error.strerror}; nobody was told to stop: make room, and say it again"
+        ) from error
 
 
 def told_to_stop(workdir: Workdir, farmer: str) -> str | None:

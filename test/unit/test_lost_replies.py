@@ -88,7 +88,7 @@ def test_results_whose_commit_landed_unseen_are_told_once(workdir: Workdir, monk
         try:
             told += ledger.exchange(1)[1].finished
         except Exception as error:
-            assert "nothing was committed" in str(error)
+            assert "it is not known what was committed" in str(error)
     assert told == 2
     assert Ledger(workdir, FARM, OTHER).look().finished == 2
 
