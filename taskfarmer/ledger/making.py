@@ -62,8 +62,8 @@ def make(workdir: Workdir, farm: Farm, segment: Segment) -> bool:
         if other is None or other.farm == farm.farm:
             # nothing is taken back: `farm.json` may have its name although we were told otherwise, and name all this
             raise StorageError(
-                f"{error.filename or workdir.path}: {error.strerror}; the farm was not made, or may not last; make room, "
-                "or name another work directory with -w DIR"
+                f"{error.filename or workdir.path}: {error.strerror}; the farm was not made, or may not last; make "
+                "room, or name another work directory with -w DIR"
             ) from error
     if not made:
         if epoch is not None:
