@@ -30,6 +30,7 @@ FLOORS = {
     "signals": 1,
     "trace": 1,
     "settings": 1,
+    "scheduled": 1,
     "ledger": 2,
     "tasks": 2,
     "runners": 2,

@@ -115,6 +115,41 @@ def test_every_option_that_a_page_gives_our_commands_is_one(page: Path) -> None:
             assert option in known, f"{page_name(page)}: pytaskfarmer.py{command}"
 
 
+@pytest.fixture(scope="module")
+def helps(verbs: list[str]) -> dict[str, str]:
+    return {verb: help_of(*TASKFARMER, verb) for verb in verbs}
+
+
+def options_of(text: str) -> set[str]:
+    """The options that a help lists, without those of its examples."""
+    lists = re.findall(r"^  (-\S.*?)(?:  |$)", text, re.MULTILINE)
+    return {option for one in lists for option in re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", one)}
+
+
+def unknown_options(text: str, helps: dict[str, str]) -> list[str]:
+    """Calls of `taskfarmer VERB` that have an option which the verb does not list; what is behind -- is not ours."""
+    found = []
+    for verb, words in re.findall(r"(?<![\w-])taskfarmer ([a-z]+)((?: [^\n`|#>]*)?)", text):
+        ours = re.findall(r"(?<= )--?[A-Za-z][\w-]*", f"{words} ".partition(" -- ")[0])
+        if verb in helps and not set(ours) <= options_of(helps[verb]):
+            found.append(f"taskfarmer {verb}{words}")
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_option_that_a_page_gives_a_verb_is_one(page: Path, helps: dict[str, str]) -> None:
+    assert unknown_options(page.read_text(encoding="utf-8").replace("\\\n", ""), helps) == []
+
+
+def test_every_option_in_the_examples_of_a_help_is_one(helps: dict[str, str]) -> None:
+    assert unknown_options("taskfarmer status DIR --nosuch\ntaskfarmer stop DIR --now", helps) == [
+        "taskfarmer status DIR --nosuch"
+    ]
+    examples = {verb: text.partition("Examples:")[2].partition("\n\n")[0] for verb, text in helps.items()}
+    assert sum(f"taskfarmer {verb}" in text for verb, text in examples.items()) > len(helps) / 2
+    assert {verb: unknown_options(text, helps) for verb, text in examples.items()} == {verb: [] for verb in helps}
+
+
 def test_every_option_that_the_readme_names_is_one(verbs: list[str]) -> None:
     known = set(NOT_OURS)
     for command in (PYTASKFARMER, *([*TASKFARMER, verb] for verb in verbs)):

@@ -18,12 +18,13 @@ give_back() {
 
 # The line that matters ends with &. bash runs a trap only when no program runs in the foreground, and $! is the pid of
 # one in the background. --grace is the time that tasks have to save their state (checkpoint.sh), less than the 60 s.
-# --wait: what a node had that died is free after ten minutes only, and this job is to see the end of the list.
+# --wait: this job sees the end of the list. What a dead node had is free after the lease (10 minutes) at the latest.
 env --block-signal=USR1 pytaskfarmer.py --wait --grace 30 --proc "${SLURM_CPUS_PER_TASK:-8}" \
     "${1:?usage: sbatch flex.sh TASKLIST}" &
 farmer=$!
 trap give_back USR1
-again="scontrol requeue $SLURM_JOB_ID"
+job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+again="scontrol requeue $job"
 
 # NERSC's script, where there is one, requeues in our stead until the time in --comment is used up. It reads these.
 ckpt_overhead=60 ckpt_command=give_back
@@ -31,7 +32,7 @@ setup=${VARIABLE_TIME_JOB:-/usr/common/software/variable-time-job/setup.sh}
 # shellcheck source=/dev/null
 if [ -r "$setup" ]; then . "$setup"; requeue_job func_trap USR1; again=true; fi
 
-# wait ends when a signal comes, so it is repeated; the last one has the farmer's exit status. 75: tasks are left. 138: the
+# wait ends when a signal comes, so it is repeated; the last has the exit status of the farmer. 75: tasks left. 138: the
 # signal came before env had blocked it. A task that never fits into the time would be begun for ever: hence the 100.
 while kill -0 "$farmer" 2>/dev/null; do wait "$farmer"; done
 wait "$farmer"; status=$?

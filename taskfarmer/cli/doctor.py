@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 import click
 
-from taskfarmer import __version__
+from taskfarmer import __version__, scheduled
 from taskfarmer.cli.arguments import Verb
-from taskfarmer.cli.options import verbose_option
+from taskfarmer.cli.options import json_option, verbose_option
 from taskfarmer.cli.output import put, terminal_width
 from taskfarmer.cli.types import Duration, Name
 
@@ -56,7 +55,7 @@ Exit status:
     help="How long to wait for other nodes, and then for their answers.",
 )
 @click.option("--lock-dir", type=Name(True), metavar="DIR", help="Where locks are to be. [default: as the farm has it]")
-@click.option("--json", "as_json", is_flag=True, help="As a JSON document, with a schema_version.")
+@json_option
 @verbose_option
 def command(directory: str, nodes: int | None, wait: float, lock_dir: str | None, as_json: bool) -> int:
     """Find out whether farmers can share DIR: hard links, renames, locks, times; and between nodes.
@@ -69,13 +68,7 @@ def command(directory: str, nodes: int | None, wait: float, lock_dir: str | None
     from taskfarmer.render import doctor as rendered
 
     locks = lock_dir or doctor.lock_directory(directory, os.environ.get("SCRATCH"), os.getuid())
-    findings = doctor.examine(directory, locks, __version__, nodes or slurm_nodes(os.environ), wait)
+    findings = doctor.examine(directory, locks, __version__, nodes or scheduled.nodes(os.environ), wait)
     judgement = doctor.judge(findings)
     put(rendered.as_json(findings, judgement) if as_json else rendered.as_text(findings, judgement, terminal_width()))
     return int(judgement.health)
-
-
-def slurm_nodes(environ: Mapping[str, str]) -> int:
-    """The nodes of this Slurm step or job (srun(1), OUTPUT ENVIRONMENT VARIABLES); 1 outside of Slurm."""
-    told = environ.get("SLURM_STEP_NUM_NODES") or environ.get("SLURM_NNODES") or ""
-    return max(1, int(told)) if told.isascii() and told.isdigit() else 1

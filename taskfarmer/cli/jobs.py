@@ -7,7 +7,7 @@ import os
 import click
 
 from taskfarmer.cli.arguments import Verb
-from taskfarmer.cli.options import open_farm, verbose_option, workdir_argument
+from taskfarmer.cli.options import json_option, open_farm, verbose_option, workdir_argument
 from taskfarmer.cli.output import put, terminal_width
 from taskfarmer.cli.types import Duration
 from taskfarmer.cli.voice import complain
@@ -42,7 +42,7 @@ Exit status:
 """,
 )
 @workdir_argument
-@click.option("--json", "as_json", is_flag=True, help="As a JSON document, with a schema_version.")
+@json_option
 @click.option("--patience", type=Duration(positive=True), default=str(PATIENCE), hidden=True)
 @verbose_option
 def command(workdir: str, as_json: bool, patience: float) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from taskfarmer import signals
-from taskfarmer.cli.arguments import BareOption, RunVerb, WordedFlag
+from taskfarmer.cli.arguments import RunVerb, WordedFlag
+from taskfarmer.cli.options import config_option, proc_option
 from taskfarmer.cli.output import put_lines
 from taskfarmer.cli.program import show_version
 from taskfarmer.cli.types import Duration, Name, Processes, SignalName
@@ -57,19 +58,11 @@ Durations:
 
 @click.command(cls=RunVerb, name="run", short_help="Run the commands of a task list.", epilog=_EPILOG)
 @click.argument("tasklist", type=Name(), metavar="TASKLIST")
-@click.option(
-    "-n",
-    "--proc",
-    "-j",
-    "--jobs",
-    "slots",
-    cls=BareOption,
-    bare="auto",
-    type=Processes(),
+@proc_option(
+    Processes(),
+    "Tasks at a time. `auto`, or no number at the end or before an option: the CPUs that may be used.",
     default=8,
     show_default=True,
-    metavar="N",
-    help="Tasks at a time. `auto`, or no number at the end or before an option: the CPUs that may be used.",
 )
 @click.option(
     "--timeout",
@@ -142,7 +135,7 @@ Durations:
     type=click.Choice(["slurm"]),
     help="Hide from tasks by what MPI programs and srun would take them for a part of the farmer's own job step.",
 )
-@click.option("--config", type=Name(), metavar="FILE", help="An INI file with runners and handlers, read first.")
+@config_option
 @click.option("--lock-dir", type=Name(True), metavar="DIR", help="When the farm is made: where its lock is to be.")
 @click.option(
     "--shared-group",

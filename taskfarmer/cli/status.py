@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from taskfarmer.cli.arguments import Verb
-from taskfarmer.cli.options import open_farm, verbose_option, workdir_argument
+from taskfarmer.cli.options import json_option, open_farm, verbose_option, workdir_argument
 from taskfarmer.cli.output import put, terminal_width
 from taskfarmer.cli.voice import complain
 
@@ -33,7 +33,7 @@ Exit status:
 """,
 )
 @workdir_argument
-@click.option("--json", "as_json", is_flag=True, help="As a JSON document, with a schema_version.")
+@json_option
 @verbose_option
 def command(workdir: str, as_json: bool) -> int:
     """Show where a farm stands: its tasks, its farmers and how alive they are, the newest failures."""

@@ -43,6 +43,9 @@ def command(workdir: str, now: bool, wait: bool) -> int:
 
     They are told through the farm itself, not by the scheduler, and look at each of their heartbeats: every
     30 s as a rule. Farmers that are started afterwards work.
+
+    They exit with 75, as on any interruption. A job that starts itself again on that (examples/slurm/flex.sh,
+    Grid Engine's array.sh, `submit --requeue`) has a new farmer soon: cancel it as well, with scancel or qdel.
     """
     found, farm = open_farm(workdir, change=True)
     ledger = Ledger(found, farm, f"stop-{durable.random_name()}")

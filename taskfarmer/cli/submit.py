@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from taskfarmer.cli.arguments import BareOption, Rewriter, Verb
+from taskfarmer.cli.arguments import Rewriter, Verb
+from taskfarmer.cli.options import proc_option
 from taskfarmer.cli.output import put, put_lines
 from taskfarmer.cli.run import command as run
 from taskfarmer.cli.types import Duration, Name, Processes
@@ -118,17 +119,9 @@ Times:
 @click.argument("tasklist", type=Name(), metavar="TASKLIST")
 @click.option("-N", "--nodes", type=click.IntRange(1), default=1, metavar="N", help="Nodes of each job. [default: 1]")
 @click.option("--array", type=click.IntRange(1), metavar="N", help="N jobs of the same kind: a job array.")
-@click.option(
-    "-n",
-    "--proc",
-    "-j",
-    "--jobs",
-    "slots",
-    cls=BareOption,
-    bare="auto",
-    type=Slots(),
-    metavar="N",
-    help="Tasks at a time and node, and CPUs that are asked for. `auto`: whole nodes, and all of their CPUs. "
+@proc_option(
+    Slots(),
+    "Tasks at a time and node, and CPUs that are asked for. `auto`: whole nodes, and all of their CPUs. "
     "[default: the CPUs of the job; 8, where -- does not say how many]",
 )
 @click.option("--time", type=JobTime(positive=True), metavar="TIME", help="The time limit of each job.")

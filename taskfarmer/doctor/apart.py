@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 PATIENCE = 60.0
 """Seconds after which a process that says nothing is taken for stuck in the file system."""
+LAST_BREATH = 1.0
+"""Seconds that a killed process has to be gone; one that the kernel holds in the file system is left behind."""
 _BLOCK = 1 << 16
 _NOD = b"."
 
@@ -27,7 +31,7 @@ class Line:
 
     def wait(self) -> None:
         """Wait for a nod; the end of the other process counts as one, and its result is left to be read."""
-        if self._socket.recv(1, socket.MSG_PEEK) == _NOD:
+        if self._receive(1, socket.MSG_PEEK) == _NOD:
             self._socket.recv(1)
 
     def gone(self) -> bool:
@@ -47,16 +51,25 @@ class Line:
     def rest(self) -> bytes:
         """All that comes until the other side ends."""
         data = b""
-        while block := self._socket.recv(_BLOCK):
+        while block := self._receive(_BLOCK):
             data += block
         return data
+
+    def _receive(self, size: int, flags: int = 0) -> bytes:
+        try:
+            return self._socket.recv(size, flags)
+        except TimeoutError as error:
+            raise OSError(errno.ETIMEDOUT, f"no answer for {PATIENCE:g} s") from error
 
     def close(self) -> None:
         self._socket.close()
 
 
 class Apart(Line):
-    """`action` in a forked process. It gets its end of the line, and returns what JSON can hold."""
+    """`action` in a forked process. It gets its end of the line, and returns what JSON can hold.
+
+    At the end of a `with` block the process is ended, if it has not ended by itself.
+    """
 
     def __init__(self, action: Callable[[Line], Any]) -> None:
         ours, theirs = socket.socketpair()
@@ -69,18 +82,23 @@ class Apart(Line):
 
     def result(self) -> Any:
         """What the function returned; the OSError that it ended with is raised here."""
-        try:
-            document = json.loads(self.rest().lstrip(_NOD) or b"null")
-        finally:
-            self.close()
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
+        document = json.loads(self.rest().lstrip(_NOD) or b"null")
         if document is None:
             raise OSError(None, "a process that tried the file system was killed")
         if "error" in document:
             number, text, name = document["error"]
             raise OSError(number, text, name)
         return document["result"]
+
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        os.kill(self._pid, signal.SIGKILL)
+        end = time.monotonic() + LAST_BREATH
+        while not os.waitpid(self._pid, os.WNOHANG)[0] and time.monotonic() < end:
+            time.sleep(0.01)
 
 
 def _run(action: Callable[[Line], Any], line: Line) -> None:

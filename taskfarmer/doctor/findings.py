@@ -11,6 +11,8 @@ from taskfarmer.doctor.mounts import Mount
 Exclusion = Literal["excludes", "fails", "unsupported"]
 """`fails` where two processes of one node had the lock at once."""
 Agreement = Literal["agreed", "forked", "unknown"]
+MOST_PARTNERS = 4
+"""Other nodes that a doctor must have met, however many there are. With so many it talks on each side of the ring."""
 
 
 @dataclass(frozen=True)

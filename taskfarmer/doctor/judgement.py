@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
-from taskfarmer.doctor.findings import Exclusion, Findings, OneNode, Peer, Place, Times
+from taskfarmer.doctor.findings import MOST_PARTNERS, Exclusion, Findings, OneNode, Peer, Place, Times
 from taskfarmer.doctor.knowledge import known
 from taskfarmer.doctor.lockproof import Verdict
 from taskfarmer.doctor.mounts import Mount
@@ -45,8 +45,6 @@ class Judgement:
     checks: tuple[Check, ...]
 
 
-MOST_PARTNERS = 4
-"""Other nodes that one doctor must have met, however many there are: with each it talks alone."""
 _EXCHANGE = 20.0
 """A farmer exchanges with the others every second, or every 20 commits' time where that is longer (policy.py)."""
 _CLOCK_NOTE = 1.0
@@ -207,7 +205,7 @@ def _met(findings: Findings) -> Check:
     found = f"{len(hosts)} of {findings.expected - 1} within {findings.waited:g} s"
     if hosts:
         found += f": {', '.join(hosts)}"
-    if len(findings.peers) < wanted:
+    if len(hosts) < wanted:
         means = (
             "the others did not come in time (--wait), or this directory is not the same on all nodes: then each "
             "would run the whole list"

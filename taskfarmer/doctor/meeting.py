@@ -13,12 +13,10 @@ from dataclasses import replace
 
 from taskfarmer import durable
 from taskfarmer.doctor.conversation import Conversation, Written
-from taskfarmer.doctor.findings import Peer
+from taskfarmer.doctor.findings import MOST_PARTNERS, Peer
 from taskfarmer.doctor.place import Place
 from taskfarmer.doctor.signs import Locked, Says, read
 
-MOST_PARTNERS = 4
-"""Doctors of other nodes that one talks to in each direction of the ring."""
 INTERVAL = 0.05
 _REMEMBERED = 2000
 

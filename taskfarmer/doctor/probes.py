@@ -10,6 +10,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 from taskfarmer import durable, locks
@@ -33,10 +34,11 @@ _YES = "yes"
 
 def links(folder: str, racers: int = RACERS, names: int = NAMES) -> Links:
     """Let processes race for names as farmers do for revisions, and read who won each."""
-    runners = [Apart(partial(_race, folder, names, number)) for number in range(racers)]
-    for runner in runners:
-        runner.nod()
-    replies: list[list[str]] = [runner.result() for runner in runners]
+    with ExitStack() as started:
+        runners = [started.enter_context(Apart(partial(_race, folder, names, number))) for number in range(racers)]
+        for runner in runners:
+            runner.nod()
+        replies: list[list[str]] = [runner.result() for runner in runners]
     won = [_winner(folder, name) for name in range(names)]
     if all(winner is None for winner in won):
         return Links(names, racers, 0, 0, replies[0][0] if replies[0] else "no reply")
@@ -87,15 +89,15 @@ def renames(folder: str) -> Renames:
     path = os.path.join(folder, "replaced")
     contents = [bytes([65 + place]) * size for place, size in enumerate(_SIZES)]
     durable.replace(path, contents[0])
-    reader = Apart(partial(_read_all_the_time, path, contents))
-    reader.wait()
-    end = time.monotonic() + LONGEST / 4
-    replaced = 0
-    while replaced < _LEAST or (replaced < 200 and time.monotonic() < end):
-        replaced += 1
-        durable.replace(path, contents[replaced % 2])
-    reader.nod()
-    reads, unseen, missing, torn = reader.result()
+    with Apart(partial(_read_all_the_time, path, contents)) as reader:
+        reader.wait()
+        end = time.monotonic() + LONGEST / 4
+        replaced = 0
+        while replaced < _LEAST or (replaced < 200 and time.monotonic() < end):
+            replaced += 1
+            durable.replace(path, contents[replaced % 2])
+        reader.nod()
+        reads, unseen, missing, torn = reader.result()
     return Renames(replaced, reads, unseen, missing, torn)
 
 
@@ -124,11 +126,11 @@ def exclusion(folder: str) -> Exclusion:
     """Whether a `flock` of one process keeps another one of this node out, and lets it in afterwards."""
     path = os.path.join(folder, f"locked-{durable.random_name()}")
     durable.prepare(path, b"")
-    holder = Apart(partial(_hold, path))
-    holder.wait()
-    meanwhile = try_lock(path)
-    holder.nod()
-    held: bool = holder.result()
+    with Apart(partial(_hold, path)) as holder:
+        holder.wait()
+        meanwhile = try_lock(path)
+        holder.nod()
+        held: bool = holder.result()
     if not held or meanwhile == "unsupported":
         return "unsupported"
     return "excludes" if meanwhile == "refused" and try_lock(path) == "granted" else "fails"

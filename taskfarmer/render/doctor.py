@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from typing import Any
 
 from taskfarmer.doctor import Findings, Judgement
-from taskfarmer.render.printable import printable
+from taskfarmer.render.printable import printable, unicode
 from taskfarmer.render.table import table
 
 SCHEMA = 1
@@ -24,16 +23,7 @@ def as_json(findings: Findings, judgement: Judgement) -> str:
         "checks": [asdict(check) for check in judgement.checks],
         **asdict(findings),
     }
-    return json.dumps(_unicode(document), indent=2) + "\n"
-
-
-def _unicode(value: Any) -> Any:
-    """The same value; bytes of file names that are no UTF-8 become `\\xNN`."""
-    if isinstance(value, dict):
-        return {name: _unicode(member) for name, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [_unicode(member) for member in value]
-    return os.fsencode(value).decode("utf-8", "backslashreplace") if isinstance(value, str) else value
+    return json.dumps(unicode(document), indent=2) + "\n"
 
 
 def as_text(findings: Findings, judgement: Judgement, width: int | None = None) -> str:

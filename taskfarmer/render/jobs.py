@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from taskfarmer.render.printable import shell_word
+from taskfarmer.render.printable import moment, shell_word, unicode
 from taskfarmer.render.table import table
 from taskfarmer.submission import Job, Request, Submission
 
@@ -21,18 +20,11 @@ def as_json(workdir: str, jobs: Iterable[Job], warnings: Sequence[str]) -> str:
     """One JSON document. `schema_version` rises when a member changes its meaning; members may be added."""
     document: dict[str, Any] = {
         "schema_version": SCHEMA,
-        "workdir": _text(workdir),
-        "jobs": [{name: _text(value) for name, value in asdict(job).items()} for job in jobs],
-        "warnings": [_text(warning) for warning in warnings],
+        "workdir": workdir,
+        "jobs": [asdict(job) for job in jobs],
+        "warnings": warnings,
     }
-    return json.dumps(document, indent=2) + "\n"
-
-
-def _text(value: Any) -> Any:
-    """Bytes of a path that are no UTF-8 become `\\xNN`: a lone surrogate would be no Unicode."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return value
+    return json.dumps(unicode(document), indent=2) + "\n"
 
 
 def as_text(jobs: Sequence[Job], width: int | None = None) -> str:
@@ -53,7 +45,7 @@ def _row(job: Job) -> list[str]:
         ", ".join(f"{count} {name}" for name, count in farmers.items() if count) or "-",
         str(job.slots) if there else "-",
         str(job.held) if there else "-",
-        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.ends)) if job.ends else "-",
+        moment(job.ends) if job.ends else "-",
     ]
 
 
@@ -65,9 +57,11 @@ def submitted(submission: Submission, request: Request, scheduler: str, workdir:
     near = os.path.relpath(workdir)
     place = near if len(near) < len(workdir) else workdir
     script = os.path.relpath(submission.command[-1]) if near == place else submission.command[-1]
+    cancel = "scancel" if submission.scheduler == "slurm" else "qdel"
+    where = f" -M {submission.cluster}" if submission.cluster else ""
     return f"""\
 {scheduler} has job {submission.job}{about}
 script        {shell_word(script)}
 look at it    taskfarmer jobs {shell_word(place)}
-end it        {"scancel" if submission.scheduler == "slurm" else "qdel"} {submission.job}
+end it        {cancel}{where} {submission.job}
 """

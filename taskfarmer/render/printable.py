@@ -1,10 +1,12 @@
-"""Text that does a terminal no harm, whatever bytes it came from."""
+"""Text that does a terminal no harm and that JSON has, whatever bytes it came from."""
 
 from __future__ import annotations
 
 import codecs
 import re
+import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 _PLAIN_WORD = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -46,6 +48,22 @@ def _escaped(letter: str) -> str:
     if number < 0x100:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def unicode(value: Any) -> Any:
+    """A value as JSON has it. Bytes that are no UTF-8 become `\\xNN`: a lone surrogate would be no Unicode."""
+    if isinstance(value, dict):
+        return {name: unicode(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [unicode(member) for member in value]
+    if isinstance(value, str):
+        value = value.encode("utf-8", "surrogateescape")
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
+def moment(seconds: float) -> str:
+    """A time in epoch seconds, by the clock of this place."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def shell_word(text: str) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from dataclasses import asdict
 from typing import Any
 
-from taskfarmer.render.printable import printable, shell_word
+from taskfarmer.render.printable import moment, printable, shell_word, unicode
 from taskfarmer.render.table import table
 from taskfarmer.status import Failure, FarmerStatus, Status
 
@@ -24,18 +23,7 @@ _LOCKS = {
 def as_json(status: Status) -> str:
     """One JSON document. `schema_version` rises when a member changes its meaning; members may be added."""
     document: dict[str, Any] = {"schema_version": SCHEMA, **asdict(status)}
-    return json.dumps(_plain(document), indent=2) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """Values that JSON has. Bytes that are no UTF-8 become `\\xNN`: a lone surrogate would be no Unicode."""
-    if isinstance(value, dict):
-        return {name: _plain(member) for name, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
-    if isinstance(value, str):
-        value = value.encode("utf-8", "surrogateescape")
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+    return json.dumps(unicode(document), indent=2) + "\n"
 
 
 def as_text(status: Status, width: int | None = None) -> str:
@@ -81,7 +69,7 @@ def _farmer_row(farmer: FarmerStatus) -> list[str]:
         str(farmer.slots),
         str(farmer.held),
         str(farmer.running),
-        _moment(farmer.started) if farmer.started is not None else "?",
+        moment(farmer.started) if farmer.started is not None else "?",
         farmer.verdict,
         farmer.evidence,
     ]
@@ -98,12 +86,8 @@ def _failure_row(failure: Failure) -> list[str]:
     return [
         str(failure.task_id),
         str(failure.attempt),
-        _moment(failure.end),
+        moment(failure.end),
         how(failure),
         printable(failure.command, _COMMAND),
         os.path.relpath(failure.log) if len(os.path.relpath(failure.log)) < len(failure.log) else failure.log,
     ]
-
-
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from taskfarmer import durable
-from taskfarmer.model import unsealed
+from taskfarmer.scheduled import job_name
+from taskfarmer.slurm import told_end
 from taskfarmer.submission.client import Answer, call
 from taskfarmer.submission.records import Submission
 from taskfarmer.submission.schedulers import GRID_ENGINE, SCHEDULERS, SLURM, Element, Scheduler
@@ -15,6 +15,7 @@ from taskfarmer.workdir import Workdir
 UNKNOWN = "?"
 GONE = "GONE"
 """The state of a job that its scheduler does not have any more."""
+_NOWHERE = ("", "")
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,19 @@ def jobs_at_work(
 ) -> tuple[list[Job], list[str]]:
     """The jobs that have farmers here or were submitted and are not over; and what could not be found out."""
     submitted = list(submitted)
-    gangs = _gangs(workers)
-    numbers = {name: {job.partition("_")[0] for job in gangs.get(name, {})} for name in SCHEDULERS}
-    for one in submitted:
-        if one.job and one.scheduler in SCHEDULERS:
-            numbers[one.scheduler].add(one.job)
+    named = [one for one in submitted if one.job and one.scheduler in SCHEDULERS]
+    gangs = _gangs(workers, {one.cluster for one in named})
     jobs: list[Job] = []
     warnings: list[str] = []
-    for scheduler in SCHEDULERS.values():
-        mine = {one.job: one for one in submitted if one.job and one.scheduler == scheduler.name}
-        elements = _ask(scheduler, numbers[scheduler.name], submitted, environ, patience, warnings)
-        jobs += _of_scheduler(workdir, scheduler, gangs.get(scheduler.name, {}), mine, elements)
-    jobs += [_job(None, None, Element("", "-"), [one]) for one in gangs.get("", {}).get("", [])]
+    for place in sorted({*gangs, *((one.scheduler, one.cluster) for one in named)} - {_NOWHERE}):
+        scheduler, cluster = SCHEDULERS[place[0]], place[1]
+        mine = {one.job: one for one in named if (one.scheduler, one.cluster) == place}
+        gang = gangs.get(place, {})
+        numbers = {*mine, *(job.partition("_")[0] for job in gang)}
+        users = {one.user for one in mine.values()}
+        elements = _ask(scheduler, cluster, numbers, users, environ, patience, warnings)
+        jobs += _of_scheduler(workdir, scheduler, gang, mine, elements)
+    jobs += [_job(None, None, Element("", "-"), [one]) for one in gangs.get(_NOWHERE, {}).get("", [])]
     warnings += [
         f"{workdir.submitted_script(one.name)}: {SCHEDULERS[one.scheduler].submitter} was asked to take it and gave no "
         f"number, so whether there is a job is not known; remove {one.name}.json beside it to forget it"
@@ -81,30 +83,27 @@ def jobs_at_work(
     return jobs, warnings
 
 
-def _gangs(workers: Iterable[Worker]) -> dict[str, dict[str, list[Worker]]]:
-    """The farmers of each job, by scheduler; those of no job have the empty name."""
-    found: dict[str, dict[str, list[Worker]]] = {}
+def _gangs(workers: Iterable[Worker], clusters: Container[str]) -> dict[tuple[str, str], dict[str, list[Worker]]]:
+    """The farmers of each job, by scheduler and cluster; those of no job have empty names.
+
+    The cluster is named only where it is one of `clusters`, to which somebody has submitted by name: any other
+    is where we are.
+    """
+    found: dict[tuple[str, str], dict[str, list[Worker]]] = {}
     for one in workers:
-        scheduler, number = _job_of(one.variables)
-        found.setdefault(scheduler, {}).setdefault(number, []).append(one)
+        job = job_name(one.variables) or ""
+        scheduler = SLURM.name if "SLURM_JOB_ID" in one.variables else GRID_ENGINE.name if job else ""
+        cluster = one.variables.get("SLURM_CLUSTER_NAME", "")
+        place = scheduler, cluster if cluster in clusters else ""
+        found.setdefault(place, {}).setdefault(job, []).append(one)
     return found
-
-
-def _job_of(variables: Mapping[str, str]) -> tuple[str, str]:
-    """Scheduler and job of a farmer, an element of an array as `123_4`."""
-    if "SLURM_JOB_ID" in variables:
-        array, element = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
-        return SLURM.name, f"{array}_{element}" if array and element else variables["SLURM_JOB_ID"]
-    if "JOB_ID" in variables:
-        element = variables.get("SGE_TASK_ID", "undefined")
-        return GRID_ENGINE.name, variables["JOB_ID"] + ("" if element == "undefined" else f"_{element}")
-    return "", ""
 
 
 def _ask(
     scheduler: Scheduler,
+    cluster: str,
     numbers: Iterable[str],
-    submitted: Iterable[Submission],
+    users: Iterable[str],
     environ: Mapping[str, str],
     patience: float,
     warnings: list[str],
@@ -113,8 +112,7 @@ def _ask(
     wanted = {number for number in numbers if number.isascii() and number.isdecimal()}
     if not wanted:
         return []
-    users = {one.user for one in submitted if one.scheduler == scheduler.name}
-    words = scheduler.question(wanted, users)
+    words = scheduler.question(wanted, users, cluster)
     try:
         answer = call(words, {**environ, "SLURM_TIME_FORMAT": "%s"}, patience)
     except OSError as error:
@@ -122,7 +120,8 @@ def _ask(
     elements = scheduler.elements(answer)
     if elements is None:
         why = "no answer in time" if answer.status is None else answer.words or f"exit status {answer.status}"
-        warnings.append(f"{scheduler.asker}: {why}; the states of the jobs of {scheduler.title} are not known")
+        where = f"{scheduler.title} on {cluster}" if cluster else scheduler.title
+        warnings.append(f"{scheduler.asker}: {why}; the states of the jobs of {where} are not known")
         return None
     return [one for one in elements if one.number in wanted]
 
@@ -186,14 +185,7 @@ def _end(workdir: Workdir | None, gang: Iterable[Worker]) -> float | None:
     """When the allocation ends, as its farmers have learned it."""
     for one in gang:
         told = one.variables.get("SLURM_JOB_END_TIME", "")
-        if told.isdecimal():
-            return float(told)
-        key = f"{one.variables.get('SLURM_JOB_ID', '')}-{one.variables.get('SLURM_RESTART_COUNT') or 0}"
-        try:
-            document = unsealed(durable.read(workdir.job(key))) if workdir else None
-        except OSError:
-            continue
-        end = document.get("end") if document else None
-        if isinstance(end, int | float) and end > 0:
-            return float(end)
+        end = float(told) if told.isdecimal() else told_end(workdir, one.variables) if workdir else None
+        if end:
+            return end
     return None

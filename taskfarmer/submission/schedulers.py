@@ -46,7 +46,7 @@ class Scheduler:
     script: Callable[[Request], str]
     submission: Callable[[Request, str], list[str]]
     number: Callable[[str], tuple[str, str] | None]
-    question: Callable[[Iterable[str], Iterable[str]], list[str]]
+    question: Callable[[Iterable[str], Iterable[str], str], list[str]]
     elements: Callable[[Answer], list[Element] | None]
 
 
@@ -80,9 +80,10 @@ def _slurm_number(said: str) -> tuple[str, str] | None:
     return (match[1], match[2] or "") if match else None
 
 
-def _squeue(numbers: Iterable[str], users: Iterable[str]) -> list[str]:
+def _squeue(numbers: Iterable[str], users: Iterable[str], cluster: str) -> list[str]:
     form = "%i|%T|%D|%e|%r"
-    return ["squeue", "--noheader", "--states=all", "-j", ",".join(sorted(set(numbers), key=int)), "-o", form]
+    where = ["-M", cluster] if cluster else []
+    return ["squeue", *where, "--noheader", "--states=all", "-j", ",".join(sorted(set(numbers), key=int)), "-o", form]
 
 
 def _slurm_elements(answer: Answer) -> list[Element] | None:
@@ -122,7 +123,7 @@ def _grid_number(said: str) -> tuple[str, str] | None:
     return (match[1], "") if match else None
 
 
-def _qstat(numbers: Iterable[str], users: Iterable[str]) -> list[str]:
+def _qstat(numbers: Iterable[str], users: Iterable[str], cluster: str) -> list[str]:
     return ["qstat", "-xml", *(word for user in sorted(set(users)) for word in ("-u", user))]
 
 
@@ -130,7 +131,8 @@ def _grid_elements(answer: Answer) -> list[Element] | None:
     if answer.status != 0:
         return None
     try:
-        document = ElementTree.fromstring(answer.out)
+        # names of jobs and users may have bytes that are no UTF-8
+        document = ElementTree.fromstring(answer.out.encode("utf-8", "replace"))
     except ElementTree.ParseError:
         return None
     found = []

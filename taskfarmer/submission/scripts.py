@@ -37,9 +37,10 @@ wait "$farmer"; status=$?
 """
 _RETURN = """
 # 75: tasks are left; 138: the signal came before env had blocked it. The job then starts again, but not for ever: a
-# task that never fits into the time would be begun each time.
-if [[ $status = 75 || $status = 138 ]] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 100 ]; then
-    scontrol requeue "{job}"
+# task that never fits into the time would be begun each time. It is to see the end of the list, hence --wait above.
+job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+if [[ $status = 75 || $status = 138 ]] && [ "${SLURM_RESTART_COUNT:-0}" -lt 100 ]; then
+    scontrol requeue "$job"
 fi
 exit "$status"
 """
@@ -85,13 +86,12 @@ def slurm_script(request: Request) -> str:
     if not request.returns:
         text = (_HEARS_THROUGH_SRUN if several else _HEARS_ITSELF).format(notice=request.notice)
         return head + _about(request) + text + _command(["exec", *farmer])
-    job = "$SLURM_JOB_ID" if request.array is None else "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
     if several:
         text = _HEARS_THROUGH_SRUN.format(notice=request.notice) + _command(farmer) + "status=$?\n"
     else:
         text = _HEARS_IN_THE_BACKGROUND.format(notice=request.notice)
         text += _command([*farmer, "&"]) + _PASS_ON.format(signals="USR1")
-    return head + _about(request) + text + _RETURN.format(job=job)
+    return head + _about(request) + text + _RETURN
 
 
 def grid_engine_script(request: Request) -> str:
@@ -133,6 +133,8 @@ def _farmer(request: Request, cpus: str, signals: str = "USR1") -> list[str]:
     options = [*request.options]
     if request.returns and not any(one.startswith("--grace=") for one in options):
         options.append(f"--grace={SHORT_GRACE}")
+    if request.returns and "--wait" not in options:
+        options.insert(0, "--wait")
     program = " ".join(map(_shell_word, request.program))
     start = f"env --block-signal={signals} {program} --proc {slots}"
     return [start, *map(_shell_word, options), _shell_word(request.tasklist)]

@@ -42,7 +42,7 @@ def submit(
             f"submitted nevertheless: look with {scheduler.asker} before you submit again; the script is "
             f"{keeping.script}"
         )
-    if answer.status:
+    if answer.status and number is None:
         keeping.forget()
         raise UsageError(f"{scheduler.title} refuses the job: {answer.words or f'exit status {answer.status}'}")
     if number is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from taskfarmer import scheduled
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.trace import farmer_number, named
 
@@ -18,11 +19,13 @@ def farmer_events(identity: Identity | None, farmer: str, slots: int) -> bytes:
 
 
 def _labels(identity: Identity) -> str:
-    """More about a farmer's job: its step, how often it was started again, when its allocation ends."""
+    """More about a farmer's job: its step, how often it was started again, its CPUs, when its allocation ends."""
     job = identity.job
     found = [f"step {job['SLURM_STEP_ID']}"] if "SLURM_STEP_ID" in job else []
     if job.get("SLURM_RESTART_COUNT", "0") != "0":
         found.append(f"restart {job['SLURM_RESTART_COUNT']}")
+    if cpus := scheduled.cpus(job):
+        found.append(f"cpus {cpus}")
     if job.get("SLURM_JOB_END_TIME", "").isdecimal():
         found.append(time.strftime("ends %Y-%m-%d %H:%M:%S", time.localtime(int(job["SLURM_JOB_END_TIME"]))))
     return ", ".join(found)

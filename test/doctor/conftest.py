@@ -10,9 +10,12 @@ import pytest
 from farming import need
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent / "storm"))
+sys.path += [str(HERE.parent / "storm"), str(HERE.parent / "farm")]
 
 from glusterfs import Volume, glusterfs  # noqa: E402
+from test_stuck_processes import hung  # noqa: E402
+
+__all__ = ["hung"]
 
 
 @pytest.fixture

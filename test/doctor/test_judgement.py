@@ -71,6 +71,13 @@ def test_a_node_that_was_expected_and_not_met_is_unsafe(expected: int, met: int,
     assert judge(replace(TWO, expected=expected, peers=peers)).health is health
 
 
+def test_two_doctors_of_one_node_are_one_node() -> None:
+    """Where three nodes were to take part, and the third was not met."""
+    found = replace(TWO, expected=3, peers=(OTHER, replace(OTHER, doctor="y-b-2")))
+    assert judge(found).health is Health.UNSAFE
+    assert states(found)["other nodes"] == "unsafe"
+
+
 @pytest.mark.parametrize(
     ("change", "health"),
     [

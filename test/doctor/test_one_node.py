@@ -13,7 +13,7 @@ import pytest
 from doctors import FOLDER, TOP, Doctor, environment, examine, left_behind
 from farming import eventually, need
 
-from taskfarmer.cli.doctor import slurm_nodes
+from taskfarmer import scheduled
 from taskfarmer.doctor import lock_directory
 
 
@@ -169,4 +169,4 @@ def test_files_of_an_unknown_doctor_are_removed_when_they_are_old(directory: Pat
     ],
 )
 def test_slurm_says_how_many_nodes_take_part(variables: dict[str, str], nodes: int) -> None:
-    assert slurm_nodes(variables) == nodes
+    assert scheduled.nodes(variables) == nodes

@@ -61,7 +61,14 @@ def test_nothing_changes_such_a_work_directory(farm: User) -> None:
     farm.workdir.chmod(0o777)
     (farm.workdir / "finished").unlink()  # so that there is something to repair
     before = everything(farm.workdir)
-    for words in (("run", farm.list, "--dry-run"), ("retry", farm.workdir, 0), ("check", farm.workdir, "--repair")):
+    for words in (
+        ("run", farm.list, "--dry-run"),
+        ("submit", farm.list),
+        ("submit", farm.list, "--dry-run"),
+        ("retry", farm.workdir, 0),
+        ("stop", farm.workdir),
+        ("check", farm.workdir, "--repair"),
+    ):
         done = farm.verb(*words)
         assert (done.status, len(done.lines_with("everybody can write there"))) == (2, 1), done.said
         assert everything(farm.workdir) == before

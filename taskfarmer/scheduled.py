@@ -1,0 +1,86 @@
+"""What a scheduler tells a job through its environment: which job it is, and what of that its tasks must not see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_SLURM = (
+    "SLURM_CLUSTER_NAME",
+    "SLURM_JOB_ID",
+    "SLURM_JOB_NAME",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_STEP_ID",
+    "SLURM_PROCID",
+    "SLURMD_NODENAME",
+    "SLURM_RESTART_COUNT",
+    "SLURM_JOB_END_TIME",
+    "SLURM_CPUS_ON_NODE",
+    "SLURM_CPUS_PER_TASK",
+)
+_GRID_ENGINE = ("JOB_ID", "JOB_NAME", "SGE_TASK_ID", "SGE_CELL", "QUEUE", "NSLOTS")
+_OF_A_STEP = (
+    "PMI_",
+    "PMI2_",
+    "PMIX_",
+    "PALS_",
+    "OMPI_COMM_WORLD_",
+    "SLURM_STEP_",
+    "SLURM_SRUN_COMM_",
+    "SLURM_CPU_BIND",
+    "SLURM_MPI_TYPE",
+    "SLURM_LAUNCH_NODE_IPADDR",
+    "SLURM_DISTRIBUTION",
+)
+_OF_A_TASK = frozenset(
+    (
+        "SLURM_PROCID",
+        "SLURM_LOCALID",
+        "SLURM_NODEID",
+        "SLURM_GTIDS",
+        "SLURM_TASK_PID",
+        "SLURM_STEPID",
+        "SLURM_NTASKS",
+        "SLURM_NPROCS",
+        "SLURM_UMASK",
+    )
+)
+
+
+def job(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that say which job this is, of Slurm or of Grid Engine; empty outside of both."""
+    if "SLURM_JOB_ID" in environ:
+        return {name: environ[name] for name in _SLURM if name in environ}
+    if "SGE_ROOT" in environ and environ.get("JOB_ID", "").isdecimal():
+        return {name: environ[name] for name in _GRID_ENGINE if name in environ}
+    return {}
+
+
+def job_name(job: Mapping[str, str]) -> str | None:
+    """The scheduler's number of a job, an element of an array as `123_4`; None for none."""
+    for array, element in (("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), ("JOB_ID", "SGE_TASK_ID")):
+        if job.get(array) and job.get(element, "undefined") != "undefined":
+            return f"{job[array]}_{job[element]}"
+    return job.get("SLURM_JOB_ID") or job.get("JOB_ID")
+
+
+def cpus(job: Mapping[str, str]) -> str | None:
+    """How many CPUs a farmer of this job may use, as its scheduler said it."""
+    names = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "NSLOTS")
+    return next((job[name] for name in names if job.get(name)), None)
+
+
+def nodes(environ: Mapping[str, str]) -> int:
+    """The nodes of this Slurm step or job (srun(1), OUTPUT ENVIRONMENT VARIABLES); 1 outside of Slurm."""
+    told = environ.get("SLURM_STEP_NUM_NODES") or environ.get("SLURM_NNODES") or ""
+    return max(1, int(told)) if told.isascii() and told.isdigit() else 1
+
+
+def of_a_step(environ: Mapping[bytes, bytes]) -> frozenset[bytes]:
+    """The variables by which a program takes itself for a rank of the step that its farmer is.
+
+    Those that say which job it is stay: a task that calls `srun` needs them.
+    """
+    prefixes = tuple(prefix.encode() for prefix in _OF_A_STEP)
+    names = {name.encode() for name in _OF_A_TASK}
+    return frozenset(name for name in environ if name in names or name.startswith(prefixes))

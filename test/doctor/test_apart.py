@@ -1,0 +1,71 @@
+"""A file system that does not answer: a doctor says so in words, and leaves no process behind that can be ended."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from farming import children, eventually, lives, send
+
+from taskfarmer import durable
+from taskfarmer.doctor import apart, examine, probes
+from taskfarmer.doctor.apart import Apart, Line
+from taskfarmer.errors import UsageError
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "PATIENCE", 0.3)
+
+
+def sleeps(line: Line) -> None:
+    time.sleep(600)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_process_that_says_nothing_is_an_error_in_words_and_is_ended() -> None:
+    before = set(children(os.getpid()))
+    for ask in (Apart.wait, Apart.result):
+        with pytest.raises(OSError, match="no answer") as caught, Apart(sleeps) as process:
+            ask(process)
+        assert (caught.value.errno, caught.value.strerror) == (errno.ETIMEDOUT, "no answer for 0.3 s")
+    assert set(children(os.getpid())) == before
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_directory_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "_hold", lambda path, line: sleeps(line))
+    with pytest.raises(UsageError) as caught:
+        examine(str(tmp_path), str(tmp_path), "0")
+    assert str(caught.value) == f"{tmp_path}: no answer for 0.3 s; a farm cannot be kept here"
+
+
+def test_no_racer_is_left_where_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails_or_sleeps(path: str, data: bytes) -> None:
+        if path.endswith("-0"):
+            raise OSError(errno.EIO, "Input/output error", path)
+        time.sleep(600)
+
+    before = set(children(os.getpid()))
+    monkeypatch.setattr(durable, "prepare", fails_or_sleeps)
+    with pytest.raises(OSError, match="Input/output error"):
+        probes.links(str(tmp_path))
+    assert set(children(os.getpid())) == before
+
+
+def test_a_process_that_even_sigkill_does_not_end_is_left_behind(hung: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "PATIENCE", 2.0)
+    before = set(children(os.getpid()))
+    with pytest.raises(OSError, match="no answer"), Apart(lambda line: hung.read_text()) as process:
+        process.result()
+    (stuck,) = set(children(os.getpid())) - before
+    assert lives(stuck)
+    # it is ours, and is to be gone before the next test
+    for server in before:
+        send(server, signal.SIGCONT)
+    eventually(lambda: not lives(stuck), "the file system answers")
+    os.waitpid(stuck, 0)
