@@ -1,0 +1,51 @@
+"""What a pool says of the tasks that it has not handed out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from taskfarmer.model import Interval
+from taskfarmer.pool.pool import Pool
+from taskfarmer.runners.shell import BasicRunner
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    """A pool with three stocks, whose second is at its third attempt; nothing was handed out, no process is there."""
+    wakeup, written = os.pipe()
+
+    def nowhere(slot: int) -> None:
+        raise AssertionError("no worker is started")
+
+    pool = Pool(4, nowhere, BasicRunner(), 1.0, wakeup)  # type: ignore[arg-type]
+    for start, count, attempt in ((0, 2, 1), (2, 1, 3), (3, 3, 1)):
+        pool.add(Interval(0, start, count, attempt), [b"%d true\n" % number for number in range(start, start + count)])
+    yield pool
+    os.close(wakeup)
+    os.close(written)
+
+
+def places(intervals: list[Interval]) -> list[int]:
+    return [one.start + place for one in intervals for place in range(one.count)]
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 3, 5, 6, 10])
+def test_what_comes_next_is_told_over_all_stocks(pool: Pool, most: int) -> None:
+    assert places(pool.following(most)) == list(range(min(most, 6)))
+    assert pool.queued == 6
+
+
+def test_everything_that_was_not_handed_out_can_be_taken_back(pool: Pool) -> None:
+    assert places(pool.take_back()) == [0, 1, 2, 3, 4, 5]
+    assert pool.queued == 0 and not pool.following(1)
+
+
+def test_what_is_kept_by_its_line_stays_in_its_order_and_in_one_piece(pool: Pool) -> None:
+    back = pool.take_back(lambda line: int(line.split()[0]) in (1, 3, 4, 5))
+    assert places(back) == [0, 2]
+    assert [one.attempt for one in back] == [1, 3]
+    assert places(pool.following(9)) == [1, 3, 4, 5]
+    assert [stock.interval.count for stock in pool.queue] == [1, 3]
