@@ -25,6 +25,7 @@ LONG = (
     "test_interruption_matrix.py",
     "damage",
     "storm",
+    "nodes",
     "sharing",
     "property",
     "faults",

@@ -39,9 +39,10 @@ class ClusterField(Field):
         self.appending(count, f"sleep {seconds}; {then}")
 
     def make_farm(self) -> None:
-        """Make the farm beforehand, so that a dead node is noticed after a few seconds; no task ends in that."""
-        options = ("--lease", LEASE, "--proc", 1, "--timeout", 1, "--grace", 0)
+        """Make the farm beforehand, so that a dead node is noticed after a few seconds; no task is begun in that."""
+        options = ("--lease", LEASE, "--timeout", 1, "--min-time-left", 60)
         assert self.run(*options).process.returncode == 75
+        assert self.runs() == {}
 
     def processes(self) -> list[int]:
         return marked(f"{MARK}={self.folder}")

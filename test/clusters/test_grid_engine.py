@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from checker import check
-from farming import eventually
+from checker import check, sealed
+from farming import TEST, eventually
 from fields import EXAMPLES, ClusterField
 from grid_engine import GridEngine
 
@@ -30,12 +35,45 @@ def slow(field: ClusterField, count: int) -> Path:
     return fast
 
 
-def test_an_array_of_three_farmers_ends_a_list(grid: GridEngine, field: ClusterField) -> None:
-    field.tasks(60, 0.4)
+def jobs(grid: GridEngine, field: ClusterField) -> list[dict[str, Any]]:
+    """What `taskfarmer jobs` shows."""
+    done = subprocess.run(
+        [sys.executable, "-m", "taskfarmer", "jobs", str(field.workdir), "--json"],
+        env={**os.environ, **grid.environment, "PYTHONPATH": str(TEST.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)["jobs"]
+    return found
+
+
+def array(grid: GridEngine, field: ClusterField) -> None:
+    """Three farmers end a list. Each says which element it is, and the jobs are shown for as long as they work."""
+    fast = slow(field, 60)
     job = grid.submit(field.folder, field.variables, ARRAY, "list")
+    field.wait_for_runs(12)
+    told = [sealed(path) for path in field.workdir.glob("farmers/*.json")]
+    elements = sorted((one["job"]["JOB_ID"], one["job"]["SGE_TASK_ID"]) for one in told)
+    assert elements == [(str(job), str(element)) for element in (1, 2, 3)]
+    shown = jobs(grid, field)
+    assert [(one["job"], one["scheduler"], one["state"]) for one in shown] == [
+        (f"{job}_{element}", "gridengine", "RUNNING") for element in (1, 2, 3)
+    ]
+    for one in shown:
+        assert (one["nodes"], one["slots"]) == (1, 4)
+        assert one["farmers_alive"] == 1
+        assert one["held"] >= 4
+    fast.touch()
     grid.wait(job)
     report = field.judge()
     assert len({line.journal for line in report.lines}) == 3, field.said()
+    assert jobs(grid, field) == []
+
+
+def test_an_array_of_three_farmers_ends_a_list(grid: GridEngine, field: ClusterField) -> None:
+    array(grid, field)
 
 
 def deleted(grid: GridEngine, field: ClusterField) -> None:
@@ -76,7 +114,7 @@ def test_a_job_whose_time_is_over_is_run_again(grid: GridEngine, field: ClusterF
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("time", range(10))
-@pytest.mark.parametrize("what", [deleted, runs_again])
+@pytest.mark.parametrize("what", [array, deleted, runs_again])
 def test_a_list_outlives_all_that_again(what: object, time: int, grid: GridEngine, field: ClusterField) -> None:
     assert callable(what)
     what(grid, field)

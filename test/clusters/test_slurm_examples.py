@@ -115,6 +115,23 @@ def swap(slurm: SlurmCluster, field: ClusterField) -> None:
     assert "swap 150GB" in slurm.tell("scontrol", "write", "batch_script", str(job), "-")
 
 
+def mpi(slurm: SlurmCluster, field: ClusterField) -> None:
+    """Tasks call srun, and see nothing of their farmer's step."""
+    inner = f"echo $SLURM_PROCID/$SLURM_NTASKS/$(hostname) >>{field.folder}/ranks-$PROC_NUMBER"
+    step = f"srun --overlap --nodes=1 --nodelist=$(hostname -s) --ntasks=4 bash -c '{inner}'"
+    look = f"env >>{field.folder}/environment-$PROC_NUMBER"
+    field.tasks(12, then=f"{look}; {step}")
+    job = slurm.submit(field.folder, field.variables, f"{SLURM}/mpi.sh", "list")
+    assert slurm.wait(job) == [("COMPLETED", 0)], field.said()
+    field.judge()
+    for task in range(12):
+        ranks = (field.folder / f"ranks-{task}").read_text().split()
+        assert sorted(rank.split("/")[:2] for rank in ranks) == [[str(n), "4"] for n in range(4)]
+        assert len({rank.split("/")[2] for rank in ranks}) == 1
+        names = {line.partition("=")[0] for line in (field.folder / f"environment-{task}").read_text().splitlines()}
+        assert not [name for name in names if name.startswith("PMI") or name == "SLURM_PROCID"]
+
+
 EXAMPLE_RUNS = {
     "the elements of array.sh share a list": array,
     "array.sh ends with 1 where a task failed": failures,
@@ -155,19 +172,25 @@ def test_the_nodes_are_three(slurm: SlurmCluster) -> None:
 
 def test_tasks_of_mpi_sh_call_srun_and_see_nothing_of_their_farmer_s_step(slurm: SlurmCluster, tmp_path: Path) -> None:
     field = ClusterField(tmp_path)
-    inner = f"echo $SLURM_PROCID/$SLURM_NTASKS/$(hostname) >>{field.folder}/ranks-$PROC_NUMBER"
-    step = f"srun --overlap --nodes=1 --nodelist=$(hostname -s) --ntasks=4 bash -c '{inner}'"
-    look = f"env >>{field.folder}/environment-$PROC_NUMBER"
-    field.tasks(12, then=f"{look}; {step}")
     try:
-        job = slurm.submit(field.folder, field.variables, f"{SLURM}/mpi.sh", "list")
-        assert slurm.wait(job) == [("COMPLETED", 0)], field.said()
-        field.judge()
-        for task in range(12):
-            ranks = (field.folder / f"ranks-{task}").read_text().split()
-            assert sorted(rank.split("/")[:2] for rank in ranks) == [[str(n), "4"] for n in range(4)]
-            assert len({rank.split("/")[2] for rank in ranks}) == 1
-            names = {line.partition("=")[0] for line in (field.folder / f"environment-{task}").read_text().splitlines()}
-            assert not [name for name in names if name.startswith("PMI") or name == "SLURM_PROCID"]
+        mpi(slurm, field)
     finally:
         field.close()
+
+
+# --- campaign ----------------------------------------------------------------------------------
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("time", range(10))
+def test_all_of_them_run_again(time: int, slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    runs = [*EXAMPLE_RUNS.values(), mpi]
+    fields = [ClusterField(tmp_path_factory.mktemp(f"again{time}")) for _ in runs]
+    try:
+        with ThreadPoolExecutor(len(runs)) as pool:
+            futures = [pool.submit(run, slurm, field) for run, field in zip(runs, fields, strict=True)]
+        for future in futures:
+            future.result()
+    finally:
+        for field in fields:
+            field.close()

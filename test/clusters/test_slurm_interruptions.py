@@ -14,63 +14,14 @@ from pathlib import Path
 import pytest
 from checker import Report, check
 from farming import eventually
-from fields import EXAMPLES, ClusterField, chosen
+from fields import ClusterField, chosen
+from slow_jobs import AGAIN, SLURM, Slow
 from slurm_cluster import SlurmCluster
 
-SLURM = EXAMPLES / "slurm"
-TASKS = 48
-AGAIN = 75
 NERSC = """\
 requeue_job() { echo "$1 $2 $max_timelimit $ckpt_overhead" >>theirs; trap "$1" "$2"; }
 func_trap() { $ckpt_command; echo requeued >>theirs; scontrol requeue "$SLURM_JOB_ID"; }
 """
-
-
-class Slow:
-    """A job on a list whose tasks are slow until `hurry`."""
-
-    def __init__(
-        self, slurm: SlurmCluster, field: ClusterField, script: str, *options: str, tasks: int = TASKS
-    ) -> None:
-        self.slurm = slurm
-        self.field = field
-        self.script = f"{SLURM}/{script}"
-        self.fast = field.folder / "fast"
-        begun = f": >{field.folder}/begun-${{SLURM_RESTART_COUNT:-0}}"
-        wait = f"n=0; until [ -e {self.fast} ] || [ $((n += 1)) -gt 200 ]; do sleep 0.1; done"
-        field.tasks(tasks, 0.1, then=f"{begun}; {wait}")
-        self.options = options
-        self.job = 0
-
-    def submit(self, *behind: str) -> None:
-        words = (*self.options, self.script, "list", *behind)
-        self.job = self.slurm.submit(self.field.folder, self.field.variables, *words)
-
-    def hurry(self) -> None:
-        self.fast.touch()
-
-    def begun(self, count: int) -> None:
-        self.field.wait_for_runs(count)
-
-    def elements(self) -> list[tuple[str, int]]:
-        return self.slurm.wait(self.job)
-
-    def go_on(self, *behind: str) -> None:
-        """Submit the same line again until the list is done, as its user does."""
-        self.hurry()
-        for _ in range(4):
-            if not self.field.unfinished():
-                return
-            self.submit(*behind)
-            self.elements()
-
-    def restarts(self) -> int:
-        return max(int(element["Restarts"]) for element in self.slurm.elements(self.job))
-
-    def has_restarted(self, times: int) -> None:
-        """Wait until tasks run in the job's start after so many restarts."""
-        begun = self.field.folder / f"begun-{times}"
-        eventually(begun.exists, f"restart {times} of {self.script}; {self.field.said()}", 120, 0.1)
 
 
 def interrupted(report: Report) -> float:
@@ -118,6 +69,21 @@ def time_limit(slurm: SlurmCluster, field: ClusterField) -> None:
     field.judge(once=False)
 
 
+def known_lengths(slurm: SlurmCluster, field: ClusterField) -> None:
+    """There is time for a third of the list: nothing is begun that cannot end, and the next job does the rest."""
+    slow = Slow(slurm, field, "array.sh", "--array=1", "--cpus-per-task=4", "--time=1", "--signal=B:CONT@1")
+    field.tasks(60, 0.1, then=f"[ -e {slow.fast} ] || sleep 3.5")
+    field.list.write_text("#TASKFARMER --time 5\n" + field.list.read_text())
+    slow.submit("--margin", "35s")
+    assert slow.elements() == [("FAILED", AGAIN)], field.said()
+    report = check(field.workdir, views=True)
+    assert {line.outcome for line in report.lines} == {"finished"}, field.said()
+    assert 4 <= len(report.finished) <= 28, field.said()
+    assert "for the next job" in field.said()
+    slow.go_on("--margin", "35s")
+    assert {line.outcome for line in field.judge().lines} == {"finished"}, "nothing was begun in vain"
+
+
 # --- people ------------------------------------------------------------------------------------
 
 
@@ -148,7 +114,7 @@ def requeued(slurm: SlurmCluster, field: ClusterField) -> None:
 # --- jobs that requeue themselves --------------------------------------------------------------
 
 
-def flex(slurm: SlurmCluster, field: ClusterField, by_the_clock: int = 1, in_all: int = 2) -> None:
+def flex(slurm: SlurmCluster, field: ClusterField, by_the_clock: int = 1, in_all: int = 3) -> None:
     """flex.sh requeues itself until the list is done; the first signals come from the time limit."""
     slow = Slow(
         slurm, field, "flex.sh", "--time-min=2", "--time=2", "--signal=B:USR1@90", "--cpus-per-task=4", tasks=24
@@ -210,6 +176,7 @@ INTERRUPTIONS: dict[str, Callable[[SlurmCluster, ClusterField], None]] = {
     "USR1 to the script": signalled_script,
     "USR1 to the steps": signalled_steps,
     "the time limit": time_limit,
+    "time for a third of it": known_lengths,
     "scancel": cancelled,
     "scontrol requeue": requeued,
     "a job that requeues itself": flex,
@@ -299,10 +266,16 @@ def test_lists_outlive_all_that_again(time: int, slurm: SlurmCluster, tmp_path_f
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(600)
-def test_a_job_requeues_itself_three_times_by_the_clock(slurm: SlurmCluster, tmp_path: Path) -> None:
-    field = ClusterField(tmp_path)
+@pytest.mark.timeout(900)
+def test_ten_jobs_requeue_themselves_three_times_by_the_clock(
+    slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    fields = [ClusterField(tmp_path_factory.mktemp("flex")) for _ in range(10)]
     try:
-        flex(slurm, field, by_the_clock=3, in_all=3)
+        with ThreadPoolExecutor(len(fields)) as pool:
+            futures = [pool.submit(flex, slurm, field, by_the_clock=3, in_all=3) for field in fields]
+        for future in futures:
+            future.result()
     finally:
-        field.close()
+        for field in fields:
+            field.close()

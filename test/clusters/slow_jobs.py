@@ -1,0 +1,64 @@
+"""Jobs that are in the middle of a list for as long as a test wants them to be."""
+
+from __future__ import annotations
+
+from farming import eventually
+from fields import EXAMPLES, ClusterField
+from slurm_cluster import SlurmCluster
+
+SLURM = EXAMPLES / "slurm"
+TASKS = 48
+AGAIN = 75
+
+
+class Slow:
+    """A job on a list whose tasks are slow until `hurry`. What they wait in is a command `within` another one."""
+
+    def __init__(
+        self,
+        slurm: SlurmCluster,
+        field: ClusterField,
+        script: str,
+        *options: str,
+        tasks: int = TASKS,
+        within: str = "{}",
+    ) -> None:
+        self.slurm = slurm
+        self.field = field
+        self.script = f"{SLURM}/{script}"
+        self.fast = field.folder / "fast"
+        begun = f": >{field.folder}/begun-${{SLURM_RESTART_COUNT:-0}}"
+        wait = f"n=0; until [ -e {self.fast} ] || [ $((n += 1)) -gt 200 ]; do sleep 0.1; done"
+        field.tasks(tasks, 0.1, then=f"{begun}; {within.format(wait)}")
+        self.options = options
+        self.job = 0
+
+    def submit(self, *behind: str) -> None:
+        words = (*self.options, self.script, "list", *behind)
+        self.job = self.slurm.submit(self.field.folder, self.field.variables, *words)
+
+    def hurry(self) -> None:
+        self.fast.touch()
+
+    def begun(self, count: int) -> None:
+        self.field.wait_for_runs(count)
+
+    def elements(self) -> list[tuple[str, int]]:
+        return self.slurm.wait(self.job)
+
+    def go_on(self, *behind: str) -> None:
+        """Submit the same line again until the list is done, as its user does."""
+        self.hurry()
+        for _ in range(4):
+            if not self.field.unfinished():
+                return
+            self.submit(*behind)
+            self.elements()
+
+    def restarts(self) -> int:
+        return max(int(element["Restarts"]) for element in self.slurm.elements(self.job))
+
+    def has_restarted(self, times: int) -> None:
+        """Wait until tasks run in the job's start after so many restarts."""
+        begun = self.field.folder / f"begun-{times}"
+        eventually(begun.exists, f"restart {times} of {self.script}; {self.field.said()}", 120, 0.1)

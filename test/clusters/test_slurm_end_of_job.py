@@ -1,0 +1,63 @@
+"""When a job ends, as its farmers find it out: this Slurm has to be asked, and is asked once for each job."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from checker import sealed
+from farming import eventually
+from fields import EXAMPLES, ClusterField
+from slurm_cluster import SlurmCluster
+
+FARMERS = 6
+MARGIN = 60
+
+
+def ends(field: ClusterField) -> list[float]:
+    """When the job ends, as each farmer says that knows it."""
+    jobs = [sealed(path)["job"] for path in field.workdir.glob("farmers/*.json")]
+    return [float(job["SLURM_JOB_END_TIME"]) for job in jobs if "SLURM_JOB_END_TIME" in job]
+
+
+def asked_once(slurm: SlurmCluster, field: ClusterField) -> None:
+    fast, deadlines = field.folder / "fast", field.folder / "deadlines"
+    wait = f"n=0; until [ -e {fast} ] || [ $((n += 1)) -gt 200 ]; do sleep 0.1; done"
+    field.tasks(48, 0.1, then=f"{wait}; echo $PROC_NUMBER ${{TASKFARMER_DEADLINE:-0}} >>{deadlines}")
+    field.stand_in("squeue", f'echo "$*" >>{field.folder}/calls; exec {shutil.which("squeue")} "$@"')
+    words = ("--ntasks-per-node=2", "--cpus-per-task=2", "--time=10", f"{EXAMPLES}/slurm/srun.sh", "list")
+    job = slurm.submit(field.folder, field.variables, *words)
+    eventually(lambda: len(ends(field)) == FARMERS, f"all farmers know the end; {field.said()}", 90, 0.2)
+    end = datetime.fromisoformat(slurm.tell("squeue", "-h", "-o", "%e", "-j", str(job)).strip()).timestamp()
+    assert all(abs(one - end) <= 2 for one in ends(field)), (ends(field), end)
+    assert (field.folder / "calls").read_text().splitlines() == [f"--noheader --states=all -j {job} -o %e"]
+    begun = set(field.runs())
+    fast.touch()
+    assert slurm.wait(job) == [("COMPLETED", 0)], field.said()
+    field.judge()
+    told = dict(map(int, line.split()) for line in deadlines.read_text().splitlines())
+    later = [told[task] for task in told.keys() - begun]
+    assert later
+    assert all(end - 2 * MARGIN < deadline <= end - MARGIN + 2 for deadline in later), (later, end)
+
+
+def test_one_of_the_farmers_of_a_job_asks_slurm_for_its_end_and_all_know_it(
+    slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    field = ClusterField(tmp_path)
+    try:
+        asked_once(slurm, field)
+    finally:
+        field.close()
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("time", range(10))
+def test_slurm_is_asked_once_again_and_again(time: int, slurm: SlurmCluster, tmp_path: Path) -> None:
+    field = ClusterField(tmp_path)
+    try:
+        asked_once(slurm, field)
+    finally:
+        field.close()
