@@ -1,7 +1,7 @@
 #!/bin/bash
 #SBATCH --job-name=container
 #SBATCH --nodes=1 --ntasks=1
-#SBATCH --signal=B:USR1@120
+#SBATCH --signal=B:USR1@60
 # Change (1) the tasks at a time, (2) the time, (3) below: shifter, apptainer or podman-hpc; its image in container.ini
 #SBATCH --cpus-per-task=8
 #SBATCH --time=01:00:00
@@ -15,5 +15,5 @@ runner=${2:-shifter}
 # them in the directory in which it starts, and that is where sbatch was called.
 
 # The line that matters: exec. The script becomes the farmer, and hears the signal that Slurm sends to the script.
-exec env --block-signal=USR1 pytaskfarmer.py --runner "$runner" --proc "${SLURM_CPUS_PER_TASK:-8}" \
-    "${1:?usage: sbatch container.sh TASKLIST [RUNNER]}"
+exec env --block-signal=USR1 pytaskfarmer.py --margin 2m --runner "$runner" \
+    --proc "${SLURM_CPUS_PER_TASK:-8}" "${1:?usage: sbatch container.sh TASKLIST [RUNNER]}"

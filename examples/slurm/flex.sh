@@ -19,8 +19,8 @@ give_back() {
 # The line that matters ends with &. bash runs a trap only when no program runs in the foreground, and $! is the pid of
 # one in the background. --grace is the time that tasks have to save their state (checkpoint.sh), less than the 60 s.
 # --wait: this job sees the end of the list. What a dead node had is free after the lease (10 minutes) at the latest.
-env --block-signal=USR1 pytaskfarmer.py --wait --grace 30 --proc "${SLURM_CPUS_PER_TASK:-8}" \
-    "${1:?usage: sbatch flex.sh TASKLIST}" &
+env --block-signal=USR1 pytaskfarmer.py --wait --grace 30 --margin 2m \
+    --proc "${SLURM_CPUS_PER_TASK:-8}" "${1:?usage: sbatch flex.sh TASKLIST}" &
 farmer=$!
 trap give_back USR1
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}

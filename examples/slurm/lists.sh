@@ -1,7 +1,7 @@
 #!/bin/bash
 #SBATCH --job-name=lists
 #SBATCH --nodes=1 --ntasks=1
-#SBATCH --signal=B:USR1@120
+#SBATCH --signal=B:USR1@60
 # Change (1) the numbers of the lists, (2) the tasks that each element runs at a time, (3) the time:
 #SBATCH --array=0-3
 #SBATCH --cpus-per-task=8
@@ -17,4 +17,4 @@
 printf -v tasklist '%s%03d' "${1:?usage: sbatch lists.sh PREFIX}" "${SLURM_ARRAY_TASK_ID:?submit it with sbatch}"
 
 # The line that matters: exec. The script becomes the farmer, and hears the signal that Slurm sends to the script.
-exec env --block-signal=USR1 pytaskfarmer.py --proc "${SLURM_CPUS_PER_TASK:-8}" "$tasklist"
+exec env --block-signal=USR1 pytaskfarmer.py --margin 2m --proc "${SLURM_CPUS_PER_TASK:-8}" "$tasklist"

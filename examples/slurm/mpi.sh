@@ -1,6 +1,6 @@
 #!/bin/bash
 #SBATCH --job-name=mpi
-#SBATCH --signal=USR1@120
+#SBATCH --signal=USR1@60
 #SBATCH --time=01:00:00
 # Change (1) the number of nodes, (2) the processes that fit on one, (3) how many of them a task has:
 #SBATCH --nodes=3
@@ -16,4 +16,5 @@ ranks=4
 # SLURM_PROCID and PMI_RANK, and an MPI program that inherits them believes it is a process of the farmers' step.
 slots=$((SLURM_NTASKS_PER_NODE / ranks))
 exec srun --overlap --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" --kill-on-bad-exit=0 --wait=0 \
-    env --block-signal=USR1 pytaskfarmer.py --clean-env slurm --proc "$slots" "${1:?usage: sbatch mpi.sh TASKLIST}"
+    env --block-signal=USR1 pytaskfarmer.py --margin 2m --clean-env slurm --proc "$slots" \
+    "${1:?usage: sbatch mpi.sh TASKLIST}"

@@ -1,7 +1,7 @@
 #!/bin/bash
 #SBATCH --job-name=threads
 #SBATCH --nodes=1 --ntasks=1
-#SBATCH --signal=B:USR1@120
+#SBATCH --signal=B:USR1@60
 # Change (1) all CPUs of an element, (2) the time, (3) below, the threads of one task:
 #SBATCH --cpus-per-task=32
 #SBATCH --time=01:00:00
@@ -17,4 +17,5 @@ export OMP_NUM_THREADS=$threads OPENBLAS_NUM_THREADS=$threads MKL_NUM_THREADS=$t
 
 # The line that matters: exec. The script becomes the farmer, and hears the signal that Slurm sends to the script.
 slots=$((${SLURM_CPUS_PER_TASK:-8} / threads))
-exec env --block-signal=USR1 pytaskfarmer.py --proc "$slots" "${1:?usage: sbatch multithread.sh TASKLIST}"
+exec env --block-signal=USR1 pytaskfarmer.py --margin 2m --proc "$slots" \
+    "${1:?usage: sbatch multithread.sh TASKLIST}"

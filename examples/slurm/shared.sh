@@ -1,7 +1,7 @@
 #!/bin/bash
 #SBATCH --job-name=shared
 #SBATCH --nodes=1 --ntasks=1
-#SBATCH --signal=B:USR1@120
+#SBATCH --signal=B:USR1@60
 # Change (1) your part of the node, (2) the memory of one task, (3) the time:
 #SBATCH --cpus-per-task=4
 #SBATCH --mem-per-cpu=2G
@@ -15,4 +15,5 @@
 
 # The line that matters: exec. The script becomes the farmer, and hears the signal that Slurm sends to the script.
 # It says --proc, since `auto` would take the whole node where Slurm does not bind jobs to their CPUs.
-exec env --block-signal=USR1 pytaskfarmer.py --proc "${SLURM_CPUS_PER_TASK:-4}" "${1:?usage: sbatch shared.sh TASKLIST}"
+exec env --block-signal=USR1 pytaskfarmer.py --margin 2m --proc "${SLURM_CPUS_PER_TASK:-4}" \
+    "${1:?usage: sbatch shared.sh TASKLIST}"

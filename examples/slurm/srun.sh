@@ -1,7 +1,7 @@
 #!/bin/bash
 #SBATCH --job-name=farm
 #SBATCH --ntasks-per-node=1
-#SBATCH --signal=USR1@120
+#SBATCH --signal=USR1@60
 # Change (1) the number of nodes, (2) the tasks that each runs at a time, (3) the time:
 #SBATCH --nodes=3
 #SBATCH --cpus-per-task=8
@@ -18,5 +18,5 @@
 # --cpus-per-task of the job (Slurm 22.05), so it is said again. The exit status is the highest of the farmers': 75 if
 # tasks are left. Submit again, and the list goes on.
 exec srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
-    env --block-signal=USR1 pytaskfarmer.py --proc "$SLURM_CPUS_PER_TASK" \
+    env --block-signal=USR1 pytaskfarmer.py --margin 2m --proc "$SLURM_CPUS_PER_TASK" \
     "${1:?usage: sbatch srun.sh TASKLIST [OPTIONS]}" "${@:2}"

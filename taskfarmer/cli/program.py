@@ -146,8 +146,9 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, ModuleNotFoundError):
         return 2, f"no module {error.name} in {sys.executable}; install it with pip"
     if isinstance(error, OSError) and error.strerror:
-        where = os.fsdecode(error.filename) if error.filename else "the system"
-        return TROUBLE, f"{where}: {error.strerror}; --verbose shows where it was needed"
+        if error.filename:
+            return TROUBLE, f"{os.fsdecode(error.filename)}: {error.strerror}"
+        return TROUBLE, f"{error.strerror}; --verbose shows where it was needed"
     return DEFECT, f"unexpected {type(error).__name__}: {error}; --verbose shows where. Please report it"
 
 

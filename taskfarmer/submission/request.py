@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from taskfarmer.errors import UsageError
 
-NOTICE = 120
-"""Seconds before the end at which the farmers are told, as in examples/slurm/array.sh."""
-SHORT_NOTICE = 60
-"""The same where jobs run in gaps, as in examples/slurm/flex.sh."""
+NOTICE = 60
+"""Seconds before the end at which the farmers are told, as in examples/slurm."""
+EARLY = 60
+"""Seconds by which Slurm may tell them earlier (sbatch(1), --signal)."""
 SHORT_GRACE = 30
 MOST_NOTICE = 65535
 """sbatch(1), --signal."""
@@ -50,20 +50,24 @@ class Request:
 
     @property
     def notice(self) -> int:
-        """Seconds before the end at which the scheduler tells the farmers."""
+        """Seconds before the end at which the scheduler tells the farmers: after they have ended by themselves."""
         if self.margin is not None:
-            return min(MOST_NOTICE, max(1, math.ceil(self.margin)))
-        usual = SHORT_NOTICE if self.returns else NOTICE
-        return min(MOST_NOTICE, max(usual, math.ceil(self.grace) + usual // 2))
+            return min(MOST_NOTICE, max(1, math.ceil(self.margin) - EARLY))
+        return min(MOST_NOTICE, max(NOTICE, math.ceil(self.grace) + NOTICE // 2))
+
+    @property
+    def lead(self) -> int:
+        """Seconds before the end at which farmers begin to give back; the signal may come `EARLY` seconds early."""
+        return self.notice + EARLY if self.margin is None else math.ceil(self.margin)
 
     def check(self) -> None:
         """UsageError where the parts of a request exclude each other, whatever the scheduler."""
         if self.time is not None and self.time_min is not None and self.time_min > self.time:
             raise UsageError(f"--time-min {clock(self.time_min)}: is longer than --time {clock(self.time)}")
         for name, value in (("--time", self.time), ("--time-min", self.time_min)):
-            if value is not None and value <= self.notice:
+            if value is not None and value <= self.lead:
                 raise UsageError(
-                    f"{name} {clock(value)}: what runs is given back {self.notice} s before the end, so nothing could "
+                    f"{name} {clock(value)}: what runs is given back {self.lead} s before the end, so nothing could "
                     "run; ask for more time, or give a shorter --margin"
                 )
         for name, text in (("--partition", self.partition), ("--account", self.account), ("-C", self.constraint)):

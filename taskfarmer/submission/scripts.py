@@ -12,20 +12,23 @@ _PLAIN = re.compile(r"[\w@%+=:,./\[\]^-]+", re.ASCII)
 _GE_EARLIER = 120
 
 _HEARS_ITSELF = """\
-# {notice} seconds before the time is over Slurm sends USR1 to this script (B:). `exec` turns the script into the
-# farmer, so the farmer gets it: it ends what runs, gives back what is left, and exits with 75. Submit again, and
-# the list goes on. `env --block-signal` keeps a signal that comes while Python starts until it can be heard.
+# {lead} seconds before the time is over (--margin) the farmer ends what still runs, gives back what is left, and
+# exits with 75. Submit again, and the list goes on. {notice} seconds before, or up to a minute earlier, Slurm sends
+# USR1 to this script (B:), for a farmer that does not know the end: `exec` turns the script into the farmer, so
+# the farmer gets it. `env --block-signal` keeps a signal that comes while Python starts until it can be heard.
 """
 _HEARS_THROUGH_SRUN = """\
-# {notice} seconds before the time is over Slurm sends USR1 to what srun has started: the farmers end what runs, give
-# back what is left, and exit with 75. `env --block-signal` keeps a signal that comes while Python starts until it can
+# {lead} seconds before the time is over (--margin) the farmers end what still runs, give back what is left, and
+# exit with 75. {notice} seconds before, or up to a minute earlier, Slurm sends USR1 to what srun has started, for
+# farmers that do not know the end. `env --block-signal` keeps a signal that comes while Python starts until it can
 # be heard. A farmer that finds nothing left to take must not end the others (--kill-on-bad-exit=0), nor start a
 # clock for them (--wait=0).
 """
 _HEARS_IN_THE_BACKGROUND = """\
-# {notice} seconds before the time is over Slurm sends USR1 to this script (B:), and the script passes it on: the farmer
-# ends what runs, gives back what is left, and exits with 75. The farmer is in the background (&), because bash runs a
-# trap only when no program runs in the foreground.
+# {lead} seconds before the time is over (--margin) the farmer ends what still runs, gives back what is left, and
+# exits with 75. {notice} seconds before, or up to a minute earlier, Slurm sends USR1 to this script (B:), for a farmer
+# that does not know the end, and the script passes it on. The farmer is in the background (&), because bash runs
+# a trap only when no program runs in the foreground.
 """
 _PASS_ON = """\
 farmer=$!
@@ -78,18 +81,19 @@ def slurm_options(request: Request) -> list[list[str]]:
 def slurm_script(request: Request) -> str:
     lines = [*slurm_options(request), list(request.words)]
     head = _head("#SBATCH", [" ".join(map(_sbatch_word, line)) for line in lines if line])
-    farmer = _farmer(request, '"$SLURM_CPUS_PER_TASK"')
+    notice, lead = request.notice, request.lead
+    farmer = _farmer(request, '"$SLURM_CPUS_PER_TASK"', margin=lead if request.margin is None else None)
     several = request.nodes > 1
     if several:
         cpus = "--cpu-bind=none" if request.slots is None else '--cpus-per-task="$SLURM_CPUS_PER_TASK"'
         farmer = ["srun --kill-on-bad-exit=0 --wait=0 " + cpus, *farmer]
     if not request.returns:
-        text = (_HEARS_THROUGH_SRUN if several else _HEARS_ITSELF).format(notice=request.notice)
+        text = (_HEARS_THROUGH_SRUN if several else _HEARS_ITSELF).format(notice=notice, lead=lead)
         return head + _about(request) + text + _command(["exec", *farmer])
     if several:
-        text = _HEARS_THROUGH_SRUN.format(notice=request.notice) + _command(farmer) + "status=$?\n"
+        text = _HEARS_THROUGH_SRUN.format(notice=notice, lead=lead) + _command(farmer) + "status=$?\n"
     else:
-        text = _HEARS_IN_THE_BACKGROUND.format(notice=request.notice)
+        text = _HEARS_IN_THE_BACKGROUND.format(notice=notice, lead=lead)
         text += _command([*farmer, "&"]) + _PASS_ON.format(signals="USR1")
     return head + _about(request) + text + _RETURN
 
@@ -127,12 +131,14 @@ def _about(request: Request) -> str:
     return f"# {who}. Written by `taskfarmer submit`.\n#\n"
 
 
-def _farmer(request: Request, cpus: str, signals: str = "USR1") -> list[str]:
+def _farmer(request: Request, cpus: str, signals: str = "USR1", margin: int | None = None) -> list[str]:
     """The parts of the command that starts a farmer: each is kept on one line."""
     slots = "auto" if request.slots is None else str(request.slots) if request.slots_given else cpus
     options = [*request.options]
     if request.returns and not any(one.startswith("--grace=") for one in options):
         options.append(f"--grace={SHORT_GRACE}")
+    if margin is not None:
+        options.append(f"--margin={margin}")
     if request.returns and "--wait" not in options:
         options.insert(0, "--wait")
     program = " ".join(map(_shell_word, request.program))

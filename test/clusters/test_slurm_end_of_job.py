@@ -13,7 +13,7 @@ from fields import EXAMPLES, ClusterField
 from slurm_cluster import SlurmCluster
 
 FARMERS = 6
-MARGIN = 60
+MARGIN = 120
 
 
 def ends(field: ClusterField) -> list[float]:

@@ -1,4 +1,4 @@
-"""Tasks that are steps themselves, and are signalled with their farmers; jobs that requeue themselves, and no others."""
+"""Tasks that are steps themselves, signalled with their farmers; jobs that requeue themselves, and no others."""
 
 from __future__ import annotations
 
@@ -93,6 +93,6 @@ def test_tasks_that_are_steps_have_not_failed_when_the_signal_comes_by_the_clock
 ) -> None:
     field = ClusterField(tmp_path)
     try:
-        gives_back(mpi(slurm, field, "--time=3"))
+        gives_back(mpi(slurm, field, "--time=3", "--signal=USR1@140"))
     finally:
         field.close()
