@@ -5,9 +5,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import importing, measure, revision, spawn, workers
+from benchmarks import farmers, idle, importing, ledger, measure, memory, revision, scale, spawn, startup, tail, workers
 
-BENCHMARKS = {"spawn": spawn, "workers": workers, "import": importing, "revision": revision}
+BENCHMARKS = {
+    "spawn": spawn,
+    "ledger": ledger,
+    "farmers": farmers,
+    "startup": startup,
+    "memory": memory,
+    "idle": idle,
+    "workers": workers,
+    "import": importing,
+    "revision": revision,
+    "scale": scale,
+    "tail": tail,
+}
 
 
 def main() -> None:
@@ -18,7 +30,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", choices=BENCHMARKS, help="one of the above")
-    parser.add_argument("-N", dest="number", type=int, help="tasks, workers, lines or slots; the default is judged")
+    parser.add_argument("-N", dest="number", type=int, help="how many or how long; the default is judged")
     parser.add_argument("--rounds", metavar="N", type=int, default=measure.ROUNDS, help="turns of each (default: 5)")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument("--dir", metavar="DIR", help="where to make temporary directories (default: $TMPDIR or /tmp)")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
 ROUNDS = 5
+_PREFIX = "taskfarmer-benchmark-"
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,17 @@ def rounds(turns: Mapping[str, Callable[[], float]], count: int = ROUNDS) -> dic
 
 @contextmanager
 def scratch(folder: str | None) -> Iterator[str]:
-    """A fresh directory, in `folder` or where temporary files go, that is removed afterwards."""
-    path = tempfile.mkdtemp(prefix="taskfarmer-benchmark-", dir=folder)
+    """A fresh directory, in `folder` or where temporary files go, that is removed afterwards.
+
+    One within another is removed with that: where many files were deleted within the last minutes, ext4 takes up to a
+    hundred times as long to create one (`recently_deleted` in fs/ext4/ialloc.c), and the next turn would pay for this.
+    """
+    path = tempfile.mkdtemp(prefix=_PREFIX, dir=folder)
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        if folder is None or not os.path.basename(folder).startswith(_PREFIX):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def farmer(*arguments: str) -> list[str]:

@@ -1,90 +1,204 @@
-"""Short tasks: a farmer with two workers against a C loop of posix_spawn in two processes.
+"""Short tasks: a farmer with two workers against a C loop of posix_spawn in two processes, and against its peers.
 
-Both run `/bin/true` and keep a log file for each task; the farmer also records each. Start-up is in the
-first figure; the second leaves out what a list of one task takes, of both. On a machine that is busy with
-other things the last figure, CPU seconds (those of the tasks included), is the one to trust.
+All run `/bin/true`, and then a command with a pipe. Farmer and C loop keep a log file for each task; the
+farmer also records each. Start-up is in all figures that do not say otherwise. On a machine that is busy with
+other things CPU seconds (those of the tasks included) are the figures to trust. From 1,000 tasks on: peers, which
+are fetched once and kept in a cache directory, a tenth of the list (all peers; PyTaskFarmer 0.1.0, which takes a time
+that grows with the square of the list, only there), and ten times the list (nobody else).
 """
 
 from __future__ import annotations
 
 import os
-import resource
-import shutil
 import statistics
-import subprocess
-import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.measure import Figure, farmer, rounds
+from benchmarks import peers
+from benchmarks.measure import Figure, farmer, rounds, scratch
+from benchmarks.peers import Missing, Turn, Work
+from benchmarks.system import Spent, compiled, knows_logs, operated, timed
 
-NUMBER = 5000
+NUMBER = 10_000
 PROCESSES = 2
 PROGRAM = "/bin/true"
-WANTED = 0.6
+PIPE = f"{PROGRAM} | {PROGRAM}"
+LEAST = 1000
+WANTED = {"C loop": 0.85, "HyperQueue": 5.0, "GNU parallel": 7.0}
+WANTED_CPU = 1.25
+WANTED_LONG = 0.95
+WANTED_XARGS = 1.3
+WANTED_OPERATIONS = 1.1
+QUIET_LOGS = ("none", "packed")
+
+
+class Contest:
+    """Who takes part, and what each of them took; a contestant is a name and a number of tasks."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.turns: dict[str, Callable[[], float]] = {}
+        self.sizes: dict[str, int] = {}
+        self.cpu: dict[str, list[float]] = defaultdict(list)
+        self.seconds: Mapping[str, float] = {}
+
+    def enter(self, name: str, turn: Turn, work: Work) -> None:
+        def timed() -> float:
+            with scratch(self.folder) as inside:
+                spent = turn(work, inside)
+            self.cpu[f"{name} {work.size}"].append(spent.cpu)
+            return spent.seconds
+
+        self.turns[f"{name} {work.size}"] = timed
+        self.sizes[f"{name} {work.size}"] = work.size
+
+    def run(self, count: int) -> None:
+        self.seconds = rounds(self.turns, count)
+
+    def rate(self, name: str, size: int) -> float:
+        return size / self.seconds[f"{name} {size}"]
+
+    def running(self, name: str, size: int) -> float:
+        """Tasks per second without what a list of one task takes."""
+        return (size - 1) / (self.seconds[f"{name} {size}"] - self.seconds[f"{name} 1"])
+
+    def milliseconds(self, name: str, size: int) -> float:
+        return statistics.median(self.cpu[f"{name} {size}"]) / size * 1000
 
 
 def run(folder: str, number: int, count: int) -> tuple[str, list[Figure]]:
-    yardstick = _compile(folder)
-    lists = {size: _list(folder, size) for size in (1, number)}
-
-    spent: dict[str, list[float]] = {"ours": [], "theirs": []}
-
-    def ours(size: int) -> float:
-        workdir = os.path.join(folder, "farm")
-        seconds, cpu = _timed(farmer("-q", "-n", str(PROCESSES), "-w", workdir, lists[size]), workdir)
-        if size == number:
-            spent["ours"].append(cpu)
-        return seconds
-
-    def theirs(size: int) -> float:
-        logs = os.path.join(folder, "logs")
-        os.mkdir(logs)
-        seconds, cpu = _timed([yardstick, PROGRAM, str(size), str(PROCESSES), logs], logs)
-        if size == number:
-            spent["theirs"].append(cpu)
-        return seconds
-
-    seconds = rounds(
-        {
-            "ours": lambda: ours(number),
-            "theirs": lambda: theirs(number),
-            "our start": lambda: ours(1),
-            "their start": lambda: theirs(1),
-        },
-        count,
-    )
-    rate, yardrate = number / seconds["ours"], number / seconds["theirs"]
-    running = (number - 1) / (seconds["ours"] - seconds["our start"])
-    yardrunning = (number - 1) / (seconds["theirs"] - seconds["their start"])
-    cpu = {who: statistics.median(values) / number * 1000 for who, values in spent.items()}
-    kept = rate / yardrate >= WANTED if number == NUMBER else None
-    return f"{number} x {PROGRAM}, {PROCESSES} at a time, a log file each; compared with a C loop", [
-        Figure("start-up included", rate, yardrate, "tasks/s", f">= {WANTED}", kept),
-        Figure("without start-up", running, yardrunning, "tasks/s"),
-        Figure("a list of one task", seconds["our start"], seconds["their start"], "s"),
-        Figure("CPU time per task", cpu["ours"], cpu["theirs"], "ms"),
-    ]
+    yardstick = compiled("spawn.c", folder)
+    found, missing = _peers() if number >= LEAST else ({}, [f"peers, which are asked from {LEAST} tasks on"])
+    modes = QUIET_LOGS if knows_logs() else ()
+    if not modes:
+        missing.append("--logs none and packed, which this version does not have")
+    figures: list[Figure] = []
+    for command, words in ((PROGRAM, (PROGRAM,)), (PIPE, ("/bin/bash", "-c", PIPE))):
+        contest = Contest(folder)
+        plain = command == PROGRAM
+        for size in _sizes(number, plain):
+            work = Work(_list(folder, size, command), size, PROCESSES, words)
+            _enter(contest, work, yardstick, modes if plain else (), found if size <= number else {}, number)
+        contest.run(count)
+        figures += _figures(contest, number, plain, modes if plain else (), list(found))
+        if plain and number >= LEAST:
+            figures.append(_operations(folder, number, yardstick))
+    lines = [f"{number} x {PROGRAM}, {PROCESSES} at a time, a log file each; compared with a C loop, and with peers"]
+    return "\n".join([*lines, *(f"left out: {what}" for what in missing)]), figures
 
 
-def _compile(folder: str) -> str:
-    source = str(Path(__file__).with_name("spawn.c"))
-    program = os.path.join(folder, "spawn")
-    subprocess.run(["cc", "-O2", "-o", program, source], check=True)
-    return program
+def _sizes(number: int, plain: bool) -> list[int]:
+    return [1, number // 10, number, 10 * number] if plain and number >= LEAST else [1, number]
 
 
-def _list(folder: str, size: int) -> str:
+def _peers() -> tuple[dict[str, Turn], list[str]]:
+    found: dict[str, Turn] = {"xargs": peers.xargs}
+    missing = []
+    for name, make in (
+        ("GNU parallel", peers.parallel),
+        ("HyperQueue", peers.hyperqueue),
+        ("PyTaskFarmer", peers.pytaskfarmer),
+    ):
+        try:
+            found[name] = make()
+        except Missing as error:
+            missing.append(f"{name}: {error}")
+    return found, missing
+
+
+def _enter(
+    contest: Contest, work: Work, yardstick: str, modes: tuple[str, ...], found: Mapping[str, Turn], number: int
+) -> None:
+    def ours(*options: str) -> Turn:
+        def turn(work: Work, folder: str) -> Spent:
+            workdir = os.path.join(folder, "farm")
+            return timed(farmer("-q", "-n", str(work.processes), *options, "-w", workdir, work.path))
+
+        return turn
+
+    def theirs(with_logs: bool) -> Turn:
+        def turn(work: Work, folder: str) -> Spent:
+            return timed([yardstick, str(work.size), str(work.processes), folder if with_logs else "-", *work.words])
+
+        return turn
+
+    contest.enter("ours", ours(), work)
+    contest.enter("C loop", theirs(True), work)
+    contest.enter("C loop without logs", theirs(False), work)
+    for mode in modes:
+        contest.enter(f"ours, --logs {mode}", ours("--logs", mode), work)
+    if work.size == 1:
+        return
+    for name, turn in found.items():
+        # PyTaskFarmer 0.1.0 splits commands at blanks, so it has no pipes
+        if name != "PyTaskFarmer" or (work.size < number and len(work.words) == 1):
+            contest.enter(name, turn, work)
+
+
+def _figures(contest: Contest, number: int, plain: bool, modes: tuple[str, ...], found: list[str]) -> list[Figure]:
+    judged = plain and number == NUMBER
+    figures = []
+
+    def rate(name: str, size: int, other: str, least: float | None, label: str = "") -> None:
+        ours, theirs = contest.rate(name, size), contest.rate(other, size)
+        wanted = f">= {least}" if least and judged and size == number else ""
+        kept = ours / theirs >= least if wanted and least else None
+        figures.append(Figure(label or f"{size}, {other}", ours, theirs, "tasks/s", wanted, kept))
+
+    for size in _sizes(number, plain)[1:]:
+        rate("ours", size, "C loop", WANTED["C loop"])
+        for name in found:
+            if f"{name} {size}" in contest.sizes:
+                rate("ours", size, name, WANTED.get(name))
+        for mode in modes:
+            quiet, label = f"ours, --logs {mode}", f"{size}, --logs {mode}"
+            rate(quiet, size, "C loop without logs", WANTED["C loop"], f"{label}, C loop")
+            if f"xargs {size}" in contest.sizes:
+                rate(quiet, size, "xargs", WANTED_XARGS, f"{label}, xargs")
+        ours, theirs = contest.milliseconds("ours", size), contest.milliseconds("C loop", size)
+        bar, kept = (f"<= {WANTED_CPU}", ours / theirs <= WANTED_CPU) if judged and size == number else ("", None)
+        figures.append(Figure(f"{size}, CPU time of a task, C loop", ours, theirs, "ms", bar, kept))
+    figures += _start(contest, number, plain, judged)
+    return figures if plain else [_renamed(one) for one in figures]
+
+
+def _start(contest: Contest, number: int, plain: bool, judged: bool) -> list[Figure]:
+    """A list of one task; rates without that; the rate of the longest list against that of the shortest."""
+    figures = [Figure("a list of one task, C loop", contest.seconds["ours 1"], contest.seconds["C loop 1"], "s")]
+    if number < LEAST:
+        return figures
+    running, yard = contest.running("ours", number), contest.running("C loop", number)
+    figures.append(Figure(f"{number} without start-up, C loop", running, yard, "tasks/s"))
+    if plain:
+        long, short = contest.running("ours", 10 * number), contest.running("ours", number // 10)
+        bar, kept = (f">= {WANTED_LONG}", long / short >= WANTED_LONG) if judged else ("", None)
+        figures.append(Figure(f"{10 * number} against {number // 10}, no start-up", long, short, "tasks/s", bar, kept))
+    return figures
+
+
+def _operations(folder: str, number: int, yardstick: str) -> Figure:
+    """File operations per task of farmer and workers, not of the tasks; what a list of one takes is left out."""
+    library = compiled("slow.c", folder, "-shared", "-fPIC")
+    found: dict[tuple[str, int], int] = {}
+    for size in (1, number):
+        path = _list(folder, size, PROGRAM)
+        with scratch(folder) as inside:
+            command = farmer("-q", "-n", str(PROCESSES), "-w", os.path.join(inside, "farm"), path)
+            found["ours", size] = operated(library, command, inside, os.path.basename(PROGRAM))
+        with scratch(folder) as inside:
+            command = [yardstick, str(size), str(PROCESSES), inside, PROGRAM]
+            found["C loop", size] = operated(library, command, inside, os.path.basename(PROGRAM))
+    ours, loop = ((found[who, number] - found[who, 1]) / (number - 1) for who in ("ours", "C loop"))
+    wanted = f"< {WANTED_OPERATIONS:g}"
+    return Figure(f"{number}, file operations, C loop", ours, loop, "1/task", wanted, ours < WANTED_OPERATIONS)
+
+
+def _renamed(one: Figure) -> Figure:
+    return Figure(f"pipe: {one.name}", one.ours, one.theirs, one.unit, one.wanted, one.kept)
+
+
+def _list(folder: str, size: int, command: str) -> str:
     path = os.path.join(folder, f"list-{size}")
-    Path(path).write_text(f"{PROGRAM}\n" * size, encoding="ascii")
+    Path(path).write_text(f"{command}\n" * size, encoding="ascii")
     return path
-
-
-def _timed(command: list[str], leaves: str) -> tuple[float, float]:
-    """Seconds and CPU seconds that `command` takes; what it `leaves` behind is removed before the next turn."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    shutil.rmtree(leaves)
-    return seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime

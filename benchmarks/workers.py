@@ -11,10 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.measure import Figure, farmer, rounds, scratch
+from benchmarks.system import megabytes, name, tree
 
 NUMBER = 256
 SECONDS = 3.0
@@ -80,12 +80,12 @@ def _ours(path: str, workdir: str, number: int) -> tuple[float, float]:
             farmer("-q", "-n", str(number), "--grace", "1", "-w", workdir, path), stdin=subprocess.DEVNULL, stderr=file
         )
     try:
-        while sum(_name(pid) == _TASK for pid in _tree(process.pid)) < number:
+        while sum(name(pid) == _TASK for pid in tree(process.pid)) < number:
             if process.poll() is not None or time.perf_counter() - start > _DEADLINE:
                 raise SystemExit(f"the farmer did not start {number} tasks in {_DEADLINE:g} s: {said.read_text()}")
             time.sleep(0.05)
         seconds = time.perf_counter() - start
-        return seconds, _megabytes(pid for pid in _tree(process.pid) if _name(pid) != _TASK)
+        return seconds, megabytes(pid for pid in tree(process.pid) if name(pid) != _TASK)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
@@ -99,34 +99,4 @@ def _bare(number: int) -> tuple[float, float]:
         assert process.stdout is not None
         process.stdout.readline()
         seconds = time.perf_counter() - start
-        return seconds, _megabytes(_tree(process.pid))
-
-
-def _tree(pid: int) -> list[int]:
-    """A process and everything below it."""
-    found, waiting = [], [pid]
-    while waiting:
-        one = waiting.pop()
-        found.append(one)
-        waiting += map(int, _read(f"/proc/{one}/task/{one}/children").split())
-    return found
-
-
-def _name(pid: int) -> str:
-    return _read(f"/proc/{pid}/comm").strip()
-
-
-def _megabytes(pids: Iterable[int]) -> float:
-    kilobytes = 0
-    for pid in pids:
-        for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
-            if line.startswith("Pss:"):
-                kilobytes += int(line.split()[1])
-    return kilobytes * 1024 / 1e6
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
+        return seconds, megabytes(tree(process.pid))

@@ -64,11 +64,12 @@ def command(directory: str, nodes: int | None, wait: float, lock_dir: str | None
     other through DIR and try each other's locks. What is tried is tried on files of its own, which are
     removed; a farm in DIR is not touched.
     """
-    from taskfarmer import doctor
+    from taskfarmer.doctor.examination import examine, lock_directory
+    from taskfarmer.doctor.judgement import judge
     from taskfarmer.render import doctor as rendered
 
-    locks = lock_dir or doctor.lock_directory(directory, os.environ.get("SCRATCH"), os.getuid())
-    findings = doctor.examine(directory, locks, __version__, nodes or scheduled.nodes(os.environ), wait)
-    judgement = doctor.judge(findings)
+    locks = lock_dir or lock_directory(directory, os.environ.get("SCRATCH"), os.getuid())
+    findings = examine(directory, locks, __version__, nodes or scheduled.nodes(os.environ), wait)
+    judgement = judge(findings)
     put(rendered.as_json(findings, judgement) if as_json else rendered.as_text(findings, judgement, terminal_width()))
     return int(judgement.health)

@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from taskfarmer.doctor import Findings, Judgement
+from taskfarmer.doctor.findings import Findings
+from taskfarmer.doctor.judgement import Judgement
 from taskfarmer.render.printable import printable, unicode
 from taskfarmer.render.table import table
 

@@ -12,8 +12,9 @@ import pytest
 from farming import children, eventually, lives, send
 
 from taskfarmer import durable
-from taskfarmer.doctor import apart, examine, probes
+from taskfarmer.doctor import apart, probes
 from taskfarmer.doctor.apart import Apart, Line
+from taskfarmer.doctor.examination import examine
 from taskfarmer.errors import UsageError
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from taskfarmer.doctor import Findings, Health, Peer, judge
-from taskfarmer.doctor.findings import Links, OneNode, Place, Renames, Times
+from taskfarmer.doctor.findings import Findings, Links, OneNode, Peer, Place, Renames, Times
+from taskfarmer.doctor.judgement import Health, judge
 from taskfarmer.doctor.mounts import Mount
 
 QUICK = Times(20, 0.001, 0.002)

@@ -13,7 +13,8 @@ import pytest
 from doctors import environment
 from farming import eventually, mounts
 
-from taskfarmer.doctor import LockProof, glance, prove_lock
+from taskfarmer.doctor.lockproof import LockProof
+from taskfarmer.doctor.neighbours import glance, prove_lock
 
 NEIGHBOUR = """
 import os, sys, time

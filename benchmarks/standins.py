@@ -1,0 +1,159 @@
+"""What stands in for the parts of a farmer that wait for processes or files, where time is simulated.
+
+`Slots` is its pool, `SimulatedLedger` the ledger's side of a farmer without its commit, `SimulatedExchanges` the real
+cadence, which decides and has the deed done elsewhere.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from benchmarks.events import Diary
+from taskfarmer.farmer import exchanges
+from taskfarmer.ledger.ledger import Ledger, Tidings
+from taskfarmer.ledger.state import Segment, State
+from taskfarmer.model import Interval
+
+
+class Slots:
+    """Stands for `Pool`: a queue, and what runs until when. That a task has ended is known once the farmer listens."""
+
+    batch_size = 1
+
+    def __init__(self, slots: int, lengths: Sequence[float], diary: Diary) -> None:
+        self.slots = slots
+        self.lengths = lengths
+        self.diary = diary
+        self.queued = 0
+        self.queue: deque[Interval] = deque()
+        self.running: list[tuple[float, int]] = []
+        self.ended: list[tuple[float, int]] = []
+
+    @property
+    def busy(self) -> int:
+        return len(self.running)
+
+    outstanding = busy
+
+    @property
+    def idle(self) -> int:
+        return self.slots - len(self.running)
+
+    def lines(self, segment: Segment, start: int, count: int) -> list[bytes]:
+        """Stands for `SegmentReader`: what the commands are does not matter."""
+        return []
+
+    def add(self, interval: Interval, lines: list[bytes]) -> None:
+        self.queue.append(interval)
+        self.queued += interval.count
+
+    def dispatch(self, now: float) -> None:
+        while self.queued and len(self.running) < self.slots:
+            self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        first = self.queue[0]
+        end = now + self.lengths[first.start]
+        heapq.heappush(self.running, (end, first.start))
+        self.diary.task(now, end)
+        self.queued -= 1
+        if first.count == 1:
+            self.queue.popleft()
+        else:
+            self.queue[0] = Interval(first.segment, first.start + 1, first.count - 1)
+
+    def absorb(self, now: float) -> None:
+        while self.running and self.running[0][0] <= now:
+            self.ended.append(heapq.heappop(self.running))
+
+    def advance(self, now: float, limit: float) -> float:
+        """Let time pass from `now` until a slot finds nothing to do, `limit` at the latest; when that is."""
+        while self.running and self.running[0][0] <= limit:
+            at = max(now, self.running[0][0])
+            if not self.queued:
+                return at
+            self.ended.append(heapq.heappop(self.running))
+            self._begin(at)
+        return limit
+
+
+class Journal:
+    """Stands for `durable.Journal`."""
+
+    size = 0
+
+
+class SimulatedLedger(Ledger):
+    """A farmer's side of the ledger, in two halves: what comes before the commit, and what after it."""
+
+    won: State
+    sent: Tidings
+
+    def begin(self, want: int, leave: bool) -> Callable[[State], State]:
+        """`Ledger.exchange` until its commit: the change that is to be committed."""
+        sent, self._open = self._open, Tidings()
+        if self._sent is not None:
+            self._sent.add(sent)
+            sent = self._sent
+        if sent.lines:
+            journal = cast(Journal, self._journal or Journal())
+            journal.size += sum(map(len, sent.lines))
+            self._journal = cast(Any, journal)
+            sent.lines = []
+        self._sent = self.sent = sent
+        self.seq += 1
+        return self._change(sent, want, leave, math.inf)
+
+    def exchange(
+        self, want: int = 0, leave: bool = False, patience: float = math.inf, room: float = math.inf
+    ) -> tuple[list[Interval], Tidings]:
+        """What follows from the commit."""
+        return self._conclude(self.won, self.sent)
+
+    def is_in(self, state: State) -> None:
+        """The farmer has come long ago, and holds what `state` says."""
+        self.seq, self.commits.known = 1, state
+        self._conclude(state, Tidings())
+
+
+class SimulatedExchanges(exchanges.Exchanges):
+    """The cadence. What it decides is noted; the farmer does it, and then has it concluded."""
+
+    asked: int | None = None
+    to_show = False
+    concluding = False
+
+    def make(self, want: int, leave: bool = False, patience: float = math.inf) -> None:
+        if self.concluding:
+            super().make(want, leave, patience)
+        else:
+            self.asked = want
+
+    def _show_views(self) -> None:
+        self.to_show = True
+
+
+class OneAtATime(SimulatedExchanges):
+    """Another cadence: whenever slots have nothing to do a task for each is claimed, and none in store."""
+
+    def wants(self) -> int:
+        return self.pool.idle
+
+    def _out_of_turn(self, now: float, want: int) -> bool:
+        return want > 0 and not self.exhausted
+
+
+class NoDeadline:
+    """Stands for `Deadline`: there is time without end."""
+
+    slowest_exchange = 0.0
+
+    def room(self, now: float) -> float:
+        return math.inf
+
+    def fits(self, now: float, state: State) -> bool:
+        return True
