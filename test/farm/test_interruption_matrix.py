@@ -71,11 +71,12 @@ def running_with_full_slots(scene: Scene) -> Iterator[None]:
 
 def with_a_queue(scene: Scene) -> Iterator[None]:
     """It holds tasks that no slot has begun."""
-    quick = scene.stays + 40  # so many that it knows how long tasks take
-    last = scene.stays + quick
-    scene.farm.write(*[scene.stay()] * scene.stays, *["true"] * quick, scene.stay(), *["true"] * 300)
+    quick = scene.stays + 40  # so many that it knows how long tasks take: long enough to be handed out one by one
+    scene.farm.write(*["sleep 0.2"] * quick)
+    assert scene.farm.run("-n", 64).wait() == 0
+    scene.farm.append("".join(f"{line}\n" for line in [scene.stay()] * (scene.stays + 1) + ["true"] * 300))
     scene.start(slots=scene.stays + 1)
-    scene.runs(*range(scene.stays), last)
+    scene.runs(*range(quick, quick + scene.stays + 1))
     eventually(lambda: len(scene.farm.check(views=False).held) > scene.stays + 1 or scene.over(), "a queue", 60)
     yield
 
