@@ -18,7 +18,7 @@ from typing import TextIO
 from taskfarmer.pool.attempt import Environment, NotStarted, Place, open_log
 from taskfarmer.pool.processes import descendants, end_descendants, reap, send
 from taskfarmer.pool.slot import Slot, Task
-from taskfarmer.pool.worker import DOUBT, Job, Worker, of_stop_signal
+from taskfarmer.pool.worker import DOUBT, Ended, Job, Worker, of_stop_signal
 from taskfarmer.runners.base import Runner
 
 
@@ -59,6 +59,7 @@ class PluginWorker(Worker):
         except NotStarted as error:
             self.not_begun(slot, task, error)
             return
+        ended = time.monotonic()
         self.hear()
         if of_stop_signal(status) and not self.stopping:
             self._wait_for_stop()
@@ -66,7 +67,8 @@ class PluginWorker(Worker):
         if self.stopping:
             end_descendants(self.deadline, nap=self.nap)
         usage = (after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, after.ru_maxrss)
-        self.end(slot, task, status, usage, interrupted=of_stop_signal(status) and self.hit_lately())
+        slot.ended(task)
+        self.tell(Ended(slot, task, status, usage, ended), interrupted=of_stop_signal(status) and self.hit_lately())
         # a task of a runner of one's own is told at once: the next one may take hours, and nobody listens
         self.flush()
 

@@ -5,6 +5,7 @@ One process serves several slots, since a Python process of its own for each wou
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -16,10 +17,14 @@ from typing import Any
 from taskfarmer.pool.attempt import NotStarted, Started, Starter
 from taskfarmer.pool.processes import STUCK_AFTER, ask_to_end, descendants, reap, send
 from taskfarmer.pool.slot import Slot, Task
-from taskfarmer.pool.worker import DOUBT, Job, Worker, died_of, of_stop_signal
+from taskfarmer.pool.worker import DOUBT, Ended, Job, Worker, died_of, of_stop_signal
 from taskfarmer.runners.base import CommandRunner
 
 FLUSH_AFTER = 0.02
+DOUBT_OF_FAILURES = 5.0
+"""Seconds for which a failure in a job of Slurm is doubted."""
+BELIEF = 60.0
+"""Seconds for which failures are believed after one was doubted without cause: many of them must not cost much."""
 _NO_PIDFD_PAUSE = 0.01
 
 
@@ -30,16 +35,6 @@ class Running:
     started: Started
 
 
-@dataclass(frozen=True)
-class Doubtful:
-    """A task that has ended; where it died of a stop signal, `until` when it is not called failed."""
-
-    running: Running
-    status: int
-    usage: tuple[float, float, int]
-    until: float
-
-
 class ProgramWorker(Worker):
     def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
         super().__init__(job, link, shown)
@@ -47,7 +42,10 @@ class ProgramWorker(Worker):
         self.starters = {place.slot: Starter(place, job.runner) for place in job.places}
         self.running: dict[int, Running] = {}  # by slot
         self._watched: dict[int, Running] = {}  # by the descriptor that tells the end
-        self._doubtful: dict[int, Doubtful] = {}  # by slot
+        self._doubtful: dict[int, Ended] = {}  # by slot
+        self._refused = "SLURM_JOB_ID" in os.environ
+        """Whether tasks may fail of the end of our job before anybody tells us: Slurm then refuses their steps."""
+        self._believed = -math.inf
         self._warned = 0
 
     def run(self) -> None:
@@ -87,8 +85,7 @@ class ProgramWorker(Worker):
     def _start(self, slot: Slot, task: Task) -> None:
         started = self.starters[slot.place.slot].start(task.task_id, task.batch.attempt, os.fsdecode(task.command))
         if isinstance(started, int):
-            self._cleanup(task)
-            self.end(slot, task, started << 8, (0.0, 0.0, 0))
+            self._over(slot, task, started << 8, (0.0, 0.0, 0))
             return
         running = self.running[slot.place.slot] = Running(slot, task, started)
         if started.fd >= 0:
@@ -101,9 +98,8 @@ class ProgramWorker(Worker):
 
     def _wait(self) -> None:
         """Wait until a task ends or an order comes; tell what was gathered when nothing happens for a while."""
-        timeout = FLUSH_AFTER if self.pending else None
-        if self._doubtful:
-            timeout = self._clear_doubts()
+        sure = self._clear_doubts() if self._doubtful else None
+        timeout = FLUSH_AFTER if self.pending and (sure is None or sure > FLUSH_AFTER) else sure
         if len(self._watched) < len(self.running):
             timeout = _NO_PIDFD_PAUSE
             for running in list(self.running.values()):
@@ -131,24 +127,38 @@ class ProgramWorker(Worker):
             return
         status, usage = how
         del self.running[running.slot.place.slot]
-        self._cleanup(running.task)
-        ended = Doubtful(running, status, (usage.ru_utime, usage.ru_stime, usage.ru_maxrss), time.monotonic() + DOUBT)
-        if of_stop_signal(status) and not self.stopping:
-            self._doubtful[running.slot.place.slot] = ended
-        else:
-            self._tell(ended, self._of_warning(status))
+        self._over(running.slot, running.task, status, (usage.ru_utime, usage.ru_stime, usage.ru_maxrss))
 
-    def _tell(self, ended: Doubtful, interrupted: bool) -> None:
-        self.end(ended.running.slot, ended.running.task, ended.status, ended.usage, interrupted)
+    def _over(self, slot: Slot, task: Task, status: int, usage: tuple[float, float, int]) -> None:
+        """Tell what came of a task; where it may have ended because we are to stop, not before that is known."""
+        self._cleanup(task)
+        slot.ended(task)
+        now = time.monotonic()
+        doubt = 0.0 if self.stopping else self._doubt(status, now)
+        ended = Ended(slot, task, status, usage, now, now + doubt)
+        if doubt:
+            self._doubtful[slot.place.slot] = ended
+        else:
+            self.tell(ended, self._of_warning(status))
+
+    def _doubt(self, status: int, now: float) -> float:
+        """Seconds for which a task that ended so is not yet called failed, and its slot begins nothing."""
+        if of_stop_signal(status):
+            return DOUBT
+        if not status or self.is_unfinished(status) or not self._refused or now - self._believed < BELIEF:
+            return 0.0
+        return DOUBT_OF_FAILURES
 
     def _clear_doubts(self) -> float:
-        """Tell of those that died of a stop signal when it is known whether we stop; seconds until it is known."""
+        """Tell of those that may have ended because we are to stop, when that is known; seconds until it is known."""
         now = time.monotonic()
         for slot, ended in list(self._doubtful.items()):
             hit = self.stopping or self.hit_lately() or self._of_warning(ended.status)
             if hit or now >= ended.until:
                 del self._doubtful[slot]
-                self._tell(ended, hit)
+                self.tell(ended, hit)
+                if not hit:
+                    self._believed = now
         return min((ended.until - now for ended in self._doubtful.values()), default=0.0)
 
     def _of_warning(self, status: int) -> bool:

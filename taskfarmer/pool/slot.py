@@ -64,12 +64,15 @@ class Slot:
         task.batch.next -= 1
         SHOWN.pack_into(self._shown, 0, *self._ended)
 
-    def end(self, task: Task, now: float, status: int, usage: tuple[float, float, int], interrupted: bool) -> bool:
-        """Gather what came of a task; True where it is to be given back."""
+    def ended(self, task: Task) -> None:
+        """Show that a task runs no more; what came of it may be told later."""
         self._ended = -task.task_id - 1, task.batch.attempt, 0.0
         SHOWN.pack_into(self._shown, 0, *self._ended)
+
+    def record(self, task: Task, end: float, status: int, usage: tuple[float, float, int], interrupted: bool) -> bool:
+        """Gather what came of a task; True where it is to be given back."""
         return self.recorder.add(
-            task.line, task.task_id, task.batch.attempt, task.command, task.start, now, status, usage, interrupted
+            task.line, task.task_id, task.batch.attempt, task.command, task.start, end, status, usage, interrupted
         )
 
     def unstarted(self) -> list[tuple[int, int]]:

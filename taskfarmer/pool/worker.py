@@ -46,6 +46,18 @@ class Job:
     """The exit status of a task that is to be run again; none where it is negative."""
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A task that has ended, `at` on the monotonic clock, with its wait status; told `until` then at the latest."""
+
+    slot: Slot
+    task: Task
+    status: int
+    usage: tuple[float, float, int]
+    at: float
+    until: float = 0.0
+
+
 _STOPS = frozenset(int(number) for number in STOPS)
 
 
@@ -162,15 +174,9 @@ class Worker:
     # --- tasks ---------------------------------------------------------------------------------
 
     def begin(self, slot: Slot) -> Task | None:
-        """The next task of a slot, shown as running; what was gathered for another batch is told first."""
+        """The next task of a slot, shown as running."""
         batch = slot.following()
-        if batch is None:
-            return None
-        if batch.number != slot.recorder.number:
-            if slot.recorder.count:
-                self.send(slot.recorder.news(wire.RESULTS, 0))
-            slot.recorder.start_batch(batch.number)
-        return slot.begin(batch, time.monotonic() + self.job.clock)
+        return None if batch is None else slot.begin(batch, time.monotonic() + self.job.clock)
 
     def not_begun(self, slot: Slot, task: Task, error: NotStarted) -> None:
         """A task could not be begun for no reason of its own: tell, and hand back everything."""
@@ -179,21 +185,31 @@ class Worker:
         self.send(News(wire.TROUBLE, results=str(error).encode("utf-8", "replace")).encode())
         self.hand_back()
 
-    def end(
-        self, slot: Slot, task: Task, status: int, usage: tuple[float, float, int], interrupted: bool = False
-    ) -> None:
-        """Gather what came of a task, and tell it if it was a while ago that we told anything."""
+    def tell(self, ended: Ended, interrupted: bool = False) -> None:
+        """Gather what came of a task, and tell it if it was a while ago that we told anything.
+
+        The tasks of a slot are told in their order; what was gathered of another batch is told first.
+        """
+        slot, task, status = ended.slot, ended.task, ended.status
+        if task.batch.number != slot.recorder.number:
+            if slot.recorder.count:
+                self.send(slot.recorder.news(wire.RESULTS, 0))
+            slot.recorder.start_batch(task.batch.number)
         now = time.monotonic()
         self.pending += 1
-        unfinished = status == self.job.unfinished << 8
+        unfinished = self.is_unfinished(status)
         interrupted = interrupted or unfinished or self.stopping
-        if slot.end(task, now + self.job.clock, status, usage, interrupted):
+        if slot.record(task, ended.at + self.job.clock, status, ended.usage, interrupted):
             kind = wire.UNFINISHED if unfinished else wire.INTERRUPTED
             self.send(slot.recorder.news(kind, slot.recorder.number))
         elif status and not self._has_room(slot, now):
             self._no_room(slot)
         elif now - self.flushed > FLUSH_EVERY:
             self.flush()
+
+    def is_unfinished(self, status: int) -> bool:
+        """Whether a task says by its exit status that it is to be run again."""
+        return status == self.job.unfinished << 8
 
     def _has_room(self, slot: Slot, now: float) -> bool:
         """Whether the disk of the logs takes more; now and then by a write, so that tasks that fail cost little."""
