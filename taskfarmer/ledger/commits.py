@@ -38,6 +38,13 @@ _GONE = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 Change = Callable[[State], State]
 
 
+def _remedy(error: OSError) -> str:
+    """What to do about a directory of the ledger that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room"
+    return RESTORE if error.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR) else AGAIN
+
+
 def encode(state: State) -> bytes:
     return sealed(to_document(state))
 
@@ -269,11 +276,9 @@ class Commits:
             if error.errno not in _GONE:
                 where = error.filename or self.workdir.ledger
                 what = (
-                    "it is not known what was committed, and found out next time"
-                    if linked
-                    else f"nothing was committed; {AGAIN}"
+                    "it is not known what was committed, and found out next time" if linked else "nothing was committed"
                 )
-                raise StorageError(f"{where}: {error.strerror}; {what}") from error
+                raise StorageError(f"{where}: {error.strerror}; {what}; {_remedy(error)}") from error
             won = None
             self.check_farm()
         if not isinstance(won, State):
@@ -346,7 +351,7 @@ class Commits:
                 self.check_farm()
                 return
             path = self.workdir.epoch(epoch)
-            raise StorageError(f"{path}: {error.strerror}; a commit may not last; make room, or {AGAIN}") from error
+            raise StorageError(f"{path}: {error.strerror}; a commit may not last; {_remedy(error)}") from error
 
     def hint(self, epoch: str, number: int) -> None:
         """Leave word where the newest revision is: 64 bytes in place, one operation for each reader."""
