@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,11 @@ class ClusterField(Field):
         eventually(lambda: not self.processes(), f"no process is left: {self.left()}", 20)
 
     def left(self) -> list[bytes]:
-        return [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.processes()]
+        found = []
+        for pid in self.processes():
+            with suppress(OSError):  # it has ended meanwhile
+                found.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+        return found
 
     def judge(self, once: bool = True, views: bool = True) -> Report:
         """All tasks are finished, recorded once; where nobody was killed or interrupted they ran once, too."""

@@ -28,7 +28,7 @@ class Slow:
         self.script = f"{SLURM}/{script}"
         self.fast = field.folder / "fast"
         begun = f": >{field.folder}/begun-${{SLURM_RESTART_COUNT:-0}}"
-        wait = f"n=0; until [ -e {self.fast} ] || [ $((n += 1)) -gt 200 ]; do sleep 0.1; done"
+        wait = f"n=0; until [ -e {self.fast} ] || [ $((n += 1)) -gt 600 ]; do sleep 0.1; done"
         field.tasks(tasks, 0.1, then=f"{begun}; {within.format(wait)}")
         self.options = options
         self.job = 0
