@@ -155,7 +155,7 @@ class Deadline:
     def say_what_is_too_long(self, overran: list[Interval], state: State) -> None:
         """Tell of tasks that had the longest time that there was, and did not end."""
         for one in overran:
-            if one.needs >= int(state.longest * FITS_AGAIN):
+            if one.needs >= int(state.longest * FITS_AGAIN) > 0:
                 first = state.first_id(one)
                 tasks = f"task {first}" if one.count == 1 else f"tasks {first} to {first + one.count - 1}"
                 self.reporter.warning(

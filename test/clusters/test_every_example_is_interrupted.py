@@ -113,7 +113,10 @@ def signalled(slow: Interrupted) -> None:
 
 
 def out_of_time(slow: Interrupted) -> None:
-    """Without a warning."""
+    """Without a warning, and when all farmers have learned of another end."""
+    farmers = slow.field.workdir / "farmers"
+    know = lambda: slow.field.said().count("the allocation ends") >= len(list(farmers.glob("*.json")))  # noqa: E731
+    eventually(know, "the farmers know when their job ends", 60)
     for element in slow.slurm.elements(slow.job):
         slow.slurm.tell("scontrol", "update", f"JobId={element['JobId']}", "EndTime=now+1seconds")
     assert {state for state, _ in slow.elements()} == {"TIMEOUT"}, slow.field.said()
