@@ -205,6 +205,7 @@ def test_results_that_were_not_committed_when_the_farmer_was_killed_are_run_agai
         farm.check(views=False)
     last = farm.start("-n", 2, "--grace", 1)
     farm.wait_for_tasks(400)
+    eventually(lambda: farm.check(views=False).finished == set(range(400)), "the others are recorded", 60)
     last.signal(signal.SIGUSR1)
     assert last.wait() == 75
     report = farm.check()
