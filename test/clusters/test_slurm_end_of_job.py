@@ -1,7 +1,8 @@
-"""When a job ends, as its farmers find it out: this Slurm has to be asked, and is asked once for each job."""
+"""When a job ends, as farmers find it out: this Slurm has to be asked, once for each job, and about others' jobs."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 from checker import sealed
 from farming import eventually
 from fields import EXAMPLES, ClusterField
+from slow_jobs import AGAIN, Slow
 from slurm_cluster import SlurmCluster
 
 FARMERS = 6
+LEASE = 300
 MARGIN = 120
 
 
@@ -50,6 +53,28 @@ def test_one_of_the_farmers_of_a_job_asks_slurm_for_its_end_and_all_know_it(
     try:
         asked_once(slurm, field)
     finally:
+        field.close()
+
+
+def test_slurm_says_that_the_job_of_a_dead_node_is_over(slurm: SlurmCluster, tmp_path: Path) -> None:
+    """Long before the lease, which nobody waits for: the job array's other element takes what the node had."""
+    field = ClusterField(tmp_path)
+    try:
+        where = ("--exclude=n1", "--exclusive", "--cpus-per-task=4", "--no-requeue")
+        slow = Slow(slurm, field, "array.sh", "--array=1-2", *where)
+        assert field.run("--lease", LEASE, "--timeout", 1, "--min-time-left", 60).process.returncode == AGAIN
+        slow.submit("--wait")
+        slow.begun(8)
+        slurm.kill_node("n3")
+        slurm.wait_for_node("n3", "down")
+        slow.hurry()
+        eventually(lambda: "NODE_FAIL" in field.said(), f"Slurm says so; {field.said()}", 120, 0.2)
+        assert re.search(rf"Slurm says that its job {slow.job}_[12] is NODE_FAIL", field.said())
+        assert ("COMPLETED", 0) in slow.elements(), field.said()
+        field.judge(once=False)
+    finally:
+        slurm.start_node("n3")
+        slurm.wait_for_node("n3", "idle")
         field.close()
 
 
