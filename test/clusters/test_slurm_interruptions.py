@@ -40,7 +40,7 @@ def signalled_script(slurm: SlurmCluster, field: ClusterField) -> None:
     field.nothing_runs()
     returned = [line for line in check(field.workdir, views=True).lines if line.outcome == "returned"]
     assert len(returned) == 12, field.said()
-    slow.go_on()
+    slow.go_on("--margin", "1s")
     field.judge(once=False)
 
 
@@ -51,7 +51,7 @@ def signalled_steps(slurm: SlurmCluster, field: ClusterField) -> None:
     assert slow.elements() == [("FAILED", AGAIN)], field.said()
     field.nothing_runs()
     assert check(field.workdir, views=True).failed == set(), field.said()
-    slow.go_on()
+    slow.go_on("--margin", "1s")
     field.judge(once=False)
 
 

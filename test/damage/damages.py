@@ -150,7 +150,7 @@ def files(half: HalfDone) -> dict[str, str]:
         "HEAD": "ledger/HEAD",
         "prepared revision": str(prepared.relative_to(half.workdir)),
         "open journal": f"results/{half.here}",
-        "departed journal": f"results/{next(iter(state['departed']))}",
+        "departed journal": f"results/{next(iter(state['departed']), closed)}",
         "closed journal": f"results/{closed}",
         "identity of one that left": f"farmers/{left}",
         "identity of one that was here": f"farmers/{half.here}.json",
