@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from checker import check
-from farming import Field, eventually, send, tree
+from farming import Field, eventually, send
 
 TOP = Path(__file__).parents[2]
 HARMLESS = ("logs/*", "farmers/*", "ledger/HEAD", "ledger/*/[0-2]")
@@ -80,8 +80,7 @@ def test_a_copy_of_a_farm_goes_on_where_the_first_one_was(field: Field, tmp_path
     field.write([": > begun; [ -e go ] || exec sleep 1000", "true", "echo $TASKFARMER_ATTEMPT"])
     farmer = field.start("-n", 1)
     eventually((tmp_path / "begun").exists, "the task runs")
-    for pid in reversed(tree(farmer.pid)):
-        send(pid, signal.SIGKILL)
+    farmer.kill_tree()
     farmer.process.wait(20)
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-a", field.workdir, copy], check=True)
