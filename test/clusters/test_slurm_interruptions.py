@@ -40,7 +40,8 @@ def signalled_script(slurm: SlurmCluster, field: ClusterField) -> None:
     field.nothing_runs()
     returned = [line for line in check(field.workdir, views=True).lines if line.outcome == "returned"]
     assert len(returned) == 12, field.said()
-    slow.go_on("--margin", "1s")
+    slow.options = ("--array=1-3", "--cpus-per-task=4")  # with the time that the example has
+    slow.go_on()
     field.judge(once=False)
 
 
@@ -51,7 +52,8 @@ def signalled_steps(slurm: SlurmCluster, field: ClusterField) -> None:
     assert slow.elements() == [("FAILED", AGAIN)], field.said()
     field.nothing_runs()
     assert check(field.workdir, views=True).failed == set(), field.said()
-    slow.go_on("--margin", "1s")
+    slow.options = ("--cpus-per-task=4",)
+    slow.go_on()
     field.judge(once=False)
 
 
