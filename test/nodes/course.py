@@ -68,8 +68,7 @@ class Course:
         happenings = [lambda: self.lose_power(node0), lambda: self.sleep(node1), lambda: self.requeue(node2)]
         self.random.shuffle(happenings)
         for number, happen in enumerate(happenings):
-            # in the first half of the list, so that there is something to take for whoever comes then
-            self.reach((number + self.random.random()) / (2 * len(happenings)))
+            self.reach((number + self.random.random()) / (len(happenings) + 1))
             happen()
         self.wake(node1)
         self.gone(node0)

@@ -73,6 +73,7 @@ def at_once(views: Views, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         }
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("kind", LOCKS)
 def test_three_nodes_lose_nothing_record_nothing_twice_and_find_out_about_locks(
     kind: str, at_once: dict[str, Future[None]]
