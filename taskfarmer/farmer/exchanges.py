@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from taskfarmer import policy
-from taskfarmer.errors import Damaged, StorageError
+from taskfarmer.errors import StorageError
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.segments import SegmentReader
@@ -162,9 +162,7 @@ class Exchanges:
             while self.gained:
                 self._take(self.gained[0])
                 del self.gained[0]
-        except Damaged:
-            raise
-        except StorageError as error:
+        except StorageError as error:  # what is damaged stays so: that is no trouble, but the end
             self.in_trouble(str(error))
 
     def give_up(self) -> list[Interval]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing
-import multiprocessing.connection
+import multiprocessing.connection  # `join` would import it at the end, when Python may have been upgraded
 import os
 import select
 import signal

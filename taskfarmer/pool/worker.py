@@ -46,7 +46,7 @@ class Job:
     """The exit status of a task that is to be run again; none where it is negative."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Ended:
     """A task that has ended, `at` on the monotonic clock, with its wait status; told `until` then at the latest."""
 
