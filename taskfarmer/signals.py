@@ -13,7 +13,7 @@ from types import FrameType
 STOPS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-_HELD = (*STOPS, signal.SIGALRM)
+_HELD = (*STOPS, signal.SIGQUIT)
 
 
 def hold() -> None:

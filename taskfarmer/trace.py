@@ -7,8 +7,11 @@ overlap. Times are microseconds. https://docs.google.com/document/d/1CvAClvFfyA5
 from __future__ import annotations
 
 import json
+import re
 
 _NAME = 256
+_NOT_PLAIN = re.compile(rb"[^ !#-\[\]-~]").search
+"""What JSON would write in another way: quotes, backslashes, control characters, and all that is not ASCII."""
 
 
 def farmer_number(farmer: str) -> int:
@@ -32,13 +35,11 @@ def time_slice(
     peak: int,
 ) -> bytes:
     """One complete event (`ph` X) for an attempt, `,\\n` before it. `start` and `end` are epoch seconds."""
-    text = command.decode("utf-8", "replace")
-    name = json.dumps(text if len(text) <= _NAME else text[:_NAME] + "…")
     return (
         b',\n{"name":%s,"cat":"task","ph":"X","ts":%d,"dur":%d,"pid":%d,"tid":%d,"args":{"id":%d,"attempt":%d,'
         b'"outcome":"%s","exit_status":%d,"signal":%d,"user_s":%.6f,"system_s":%.6f,"peak_kb":%d}}'
         % (
-            name.encode(),
+            _quoted(command),
             start * 1e6,
             max(0.0, end - start) * 1e6,
             farmer,
@@ -53,6 +54,13 @@ def time_slice(
             peak,
         )
     )
+
+
+def _quoted(command: bytes) -> bytes:
+    if len(command) <= _NAME and not _NOT_PLAIN(command):
+        return b'"%s"' % command
+    text = command.decode("utf-8", "replace")
+    return json.dumps(text if len(text) <= _NAME else text[:_NAME] + "…").encode("ascii")
 
 
 def named(number: int, name: str, slots: int, labels: str = "") -> bytes:

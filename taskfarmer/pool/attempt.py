@@ -71,13 +71,19 @@ class Environment:
         else:
             self.variables.pop(b"TASKFARMER_DEADLINE", None)
 
-    def of(self, task_id: int, attempt: int, more: dict[str, str]) -> dict[bytes, bytes]:
+    def numbers(self, task_id: int, attempt: int) -> dict[bytes, bytes]:
+        """Those variables that change from task to task."""
         number = b"%d" % task_id
+        return {
+            b"PROC_NUMBER": number,
+            b"TASKFARMER_TASK_ID": number,
+            b"TASKFARMER_ATTEMPT": b"%d" % attempt,
+            b"TASKFARMER_LOG": self._log_prefix + number,
+        }
+
+    def of(self, task_id: int, attempt: int, more: dict[str, str]) -> dict[bytes, bytes]:
         variables = self.variables
-        variables[b"PROC_NUMBER"] = number
-        variables[b"TASKFARMER_TASK_ID"] = number
-        variables[b"TASKFARMER_ATTEMPT"] = b"%d" % attempt
-        variables[b"TASKFARMER_LOG"] = self._log_prefix + number
+        variables.update(self.numbers(task_id, attempt))
         if more:
             return {**variables, **{os.fsencode(name): os.fsencode(value) for name, value in more.items()}}
         return variables

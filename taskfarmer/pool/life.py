@@ -15,6 +15,7 @@ from taskfarmer.pool.worker import Job, Worker
 
 def work(job: Job, link: socket.socket, shown: list[memoryview]) -> None:
     gc.freeze()
+    gc.set_threshold(100_000)  # lists of what has ended are no garbage, and grow until they are told
     for fd in job.close:
         try:
             os.close(fd)

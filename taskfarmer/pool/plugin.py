@@ -6,28 +6,46 @@ task's variables in `os.environ`, and `terminate()` out of the signal handler wh
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import signal
 import socket
 import time
 import traceback
+from collections.abc import Mapping
 from types import FrameType
 from typing import TextIO
 
 from taskfarmer.pool.attempt import Environment, NotStarted, Place, open_log
+from taskfarmer.pool.begun import Task
 from taskfarmer.pool.processes import descendants, end_descendants, reap, send
-from taskfarmer.pool.slot import Slot, Task
-from taskfarmer.pool.worker import DOUBT, Ended, Job, Worker, of_stop_signal
+from taskfarmer.pool.slot import Slot
+from taskfarmer.pool.worker import DOUBT, FLUSH_EVERY, Job, Worker, of_stop_signal
 from taskfarmer.runners.base import Runner
+
+HEAR_EVERY = 0.005
+NOW = signal.SIGQUIT
+"""What ends a task at once: the farmer's word that the grace time is over, which nobody hears while `run` works."""
 
 
 class PluginWorker(Worker):
-    """Serves one slot, since `run` does not return before the task has ended."""
+    """Serves one slot, since `run` does not return before the task has ended.
+
+    A task that follows quick ones may take hours, in which nobody listens: so what was gathered is told by a timer,
+    in the middle of `run`. It rings once after quick tasks. Where a runner has taken SIGALRM for itself there is none,
+    and each task is told when it has ended.
+    """
 
     def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
         self.plugin = PluginTask(job.places[0], job.runner)
-        signal.signal(signal.SIGALRM, _end_tree)  # before any signal can come
+        self.usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.heard = 0.0
+        self._rings = 0.0
+        self._kill_after = math.inf
+        # before any signal can come
+        signal.signal(NOW, _end_tree)
+        signal.signal(signal.SIGALRM, self.on_alarm)
         super().__init__(job, link, shown)
 
     def on_term(self, number: int, frame: FrameType | None) -> None:
@@ -35,7 +53,16 @@ class PluginWorker(Worker):
         self.plugin.told_to_end = True
         self.plugin.terminate()
         # one that does not heed it waits for its program: that one is ended when the grace time is over
+        self._kill_after = time.monotonic() + self.job.grace
         signal.setitimer(signal.ITIMER_REAL, max(self.job.grace, 0.001), 0.1)
+
+    def on_alarm(self, number: int, frame: FrameType | None) -> None:
+        if time.monotonic() >= self._kill_after:
+            _end_tree(number, frame)
+        elif self.plugin.running:
+            self.flush()
+        elif self.pending:  # what we interrupted may be busy with what is gathered
+            signal.setitimer(signal.ITIMER_REAL, HEAR_EVERY)
 
     def run(self) -> None:
         (slot,) = self.slots.values()
@@ -48,29 +75,40 @@ class PluginWorker(Worker):
             else:
                 self.flush()
                 reap()
+                self.usage = resource.getrusage(resource.RUSAGE_CHILDREN)
                 self.poll.poll()
                 self.hear()
         self.end_all()
 
     def _task(self, slot: Slot, task: Task) -> None:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         try:
             status = self.plugin.run(task.task_id, task.batch.attempt, os.fsdecode(task.command))
         except NotStarted as error:
             self.not_begun(slot, task, error)
             return
         ended = time.monotonic()
-        self.hear()
-        if of_stop_signal(status) and not self.stopping:
+        if self.terminated or ended - self.heard > HEAR_EVERY:
+            self.heard = ended
+            self.hear()
+        if status and of_stop_signal(status) and not self.stopping:
             self._wait_for_stop()
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        before, self.usage = self.usage, resource.getrusage(resource.RUSAGE_CHILDREN)
+        after = self.usage
         if self.stopping:
             end_descendants(self.deadline, nap=self.nap)
         usage = (after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, after.ru_maxrss)
         slot.ended(task)
-        self.tell(Ended(slot, task, status, usage, ended), interrupted=of_stop_signal(status) and self.hit_lately())
-        # a task of a runner of one's own is told at once: the next one may take hours, and nobody listens
-        self.flush()
+        self.tell(slot, task, status, usage, ended, status != 0 and of_stop_signal(status) and self.hit_lately())
+        if self.pending and ended > self._rings:
+            self._ring_later(ended)
+
+    def _ring_later(self, now: float) -> None:
+        """See to it that what was gathered is told soon, also where the next task takes long."""
+        if self.terminated or self.stopping or signal.getsignal(signal.SIGALRM) != self.on_alarm:
+            self.flush()
+        else:
+            self._rings = now + FLUSH_EVERY
+            signal.setitimer(signal.ITIMER_REAL, FLUSH_EVERY)
 
     def _wait_for_stop(self) -> None:
         """A task died of a signal that may have been for all of the job step: see whether we are told to stop."""
@@ -80,11 +118,11 @@ class PluginWorker(Worker):
             self.hear()
 
     def set_deadline(self, deadline: float) -> None:
-        self.plugin.environment.set_deadline(deadline)
+        self.plugin.set_deadline(deadline)
 
 
 def _end_tree(number: int, frame: FrameType | None) -> None:
-    """The grace time is over, by our own timer or by the farmer's word, which `run` lets nobody hear."""
+    """The grace time is over, by our own timer or by the farmer's word."""
     signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     for pid in descendants(os.getpid()):
         send(pid, signal.SIGKILL)
@@ -98,18 +136,19 @@ class PluginTask:
         for name in place.hidden:
             os.environb.pop(name, None)
         self.told_to_end = False
-        self._running = False
+        self.running = False
         self._log: TextIO | None = None
+        self._variables = dict(os.environb)
+        self._set(self.environment.variables)
 
     def run(self, task_id: int, attempt: int, command: str) -> int:
         """The wait status that a process with the returned code would have."""
         fd = open_log(self.place, task_id, attempt)
         os.set_blocking(fd, True)
         log = os.fdopen(fd, "a", encoding="utf-8", errors="surrogateescape")
-        for name, value in self.environment.of(task_id, attempt, {}).items():
-            if name == b"PROC_NUMBER" or name.startswith(b"TASKFARMER_"):
-                os.environb[name] = value
-        self._running, self._log = True, log
+        self._set(self.environment.numbers(task_id, attempt))
+        self._log = log
+        self.running = True
         try:
             if self.told_to_end:
                 return signal.SIGTERM  # it came while the log was opened
@@ -118,15 +157,28 @@ class PluginTask:
             _explain(log)
             return 1 << 8
         finally:
-            self._running = False
+            self.running = False
             try:
                 log.close()
             except (OSError, ValueError):
                 pass  # a full disk does not take what is in its buffer
 
+    def set_deadline(self, deadline: float) -> None:
+        """Tell the tasks to come when the farmer ends, in epoch seconds; 0 for never."""
+        self.environment.set_deadline(deadline)
+        for variables in (os.environb, self._variables):
+            variables.pop(b"TASKFARMER_DEADLINE", None)
+        self._set(self.environment.variables)
+
+    def _set(self, variables: Mapping[bytes, bytes]) -> None:
+        """Set variables of this process, those that are not as we set them last."""
+        for name, value in variables.items():
+            if self._variables.get(name) != value:
+                os.environb[name] = self._variables[name] = value
+
     def terminate(self) -> None:
         """Called from the signal handler: what the user's `terminate` does is theirs."""
-        if self._running:
+        if self.running:
             try:
                 self.runner.terminate()
             except Exception:

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskfarmer.pool.attempt import NotStarted, Started, Starter
+from taskfarmer.pool.begun import Task
 from taskfarmer.pool.processes import STUCK_AFTER, ask_to_end, descendants, reap, send
-from taskfarmer.pool.slot import Slot, Task
-from taskfarmer.pool.worker import DOUBT, Ended, Job, Worker, died_of, of_stop_signal
+from taskfarmer.pool.records import Usage
+from taskfarmer.pool.slot import Slot
+from taskfarmer.pool.worker import DOUBT, Job, Worker, died_of, of_stop_signal
 from taskfarmer.runners.base import CommandRunner
 
 FLUSH_AFTER = 0.02
@@ -28,21 +30,35 @@ BELIEF = 60.0
 _NO_PIDFD_PAUSE = 0.01
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Running:
     slot: Slot
     task: Task
     started: Started
 
 
+@dataclass(slots=True)
+class Ended:
+    """A task that has ended, `at` on the monotonic clock, with its wait status; told `until` then at the latest."""
+
+    slot: Slot
+    task: Task
+    status: int
+    usage: Usage
+    at: float
+    until: float
+
+
 class ProgramWorker(Worker):
     def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
         super().__init__(job, link, shown)
         assert isinstance(job.runner, CommandRunner)
+        self.runner = job.runner
         self.starters = {place.slot: Starter(place, job.runner) for place in job.places}
         self.running: dict[int, Running] = {}  # by slot
         self._watched: dict[int, Running] = {}  # by the descriptor that tells the end
         self._doubtful: dict[int, Ended] = {}  # by slot
+        self._free = dict.fromkeys(self.slots)  # those that run nothing; what ended in them is told
         self._refused = "SLURM_JOB_ID" in os.environ
         """Whether tasks may fail of the end of our job before anybody tells us: Slurm then refuses their steps."""
         self._believed = -math.inf
@@ -68,33 +84,30 @@ class ProgramWorker(Worker):
 
     def _begin_tasks(self) -> None:
         """Give each slot that has none its next task."""
-        for number, slot in self.slots.items():
-            while self._may_begin(number):
+        if self.hit_lately():
+            return
+        for number in list(self._free):
+            slot = self.slots[number]
+            while number in self._free and not self.stopping:
                 task = self.begin(slot)
                 if task is None:
                     break
                 try:
-                    self._start(slot, task)
+                    self._start(number, slot, task)
                 except NotStarted as error:
                     self.not_begun(slot, task, error)
                     return
 
-    def _may_begin(self, slot: int) -> bool:
-        return not (slot in self.running or slot in self._doubtful or self.stopping or self.hit_lately())
-
-    def _start(self, slot: Slot, task: Task) -> None:
-        started = self.starters[slot.place.slot].start(task.task_id, task.batch.attempt, os.fsdecode(task.command))
+    def _start(self, number: int, slot: Slot, task: Task) -> None:
+        started = self.starters[number].start(task.task_id, task.batch.attempt, os.fsdecode(task.command))
         if isinstance(started, int):
             self._over(slot, task, started << 8, (0.0, 0.0, 0))
             return
-        running = self.running[slot.place.slot] = Running(slot, task, started)
+        running = self.running[number] = Running(slot, task, started)
+        del self._free[number]
         if started.fd >= 0:
             self._watched[started.fd] = running
             self.poll.register(started.fd, select.POLLIN)
-
-    def _cleanup(self, task: Task) -> None:
-        assert isinstance(self.job.runner, CommandRunner)
-        self.job.runner.cleanup(task.task_id)
 
     def _wait(self) -> None:
         """Wait until a task ends or an order comes; tell what was gathered when nothing happens for a while."""
@@ -110,12 +123,15 @@ class ProgramWorker(Worker):
         ready = self.poll.poll(timeout if timeout is None else timeout * 1000)
         if not ready:
             self.flush()
+        spoken_to = False
         for fd, _ in ready:
             watched = self._watched.get(fd)
-            if watched is not None:
+            if watched is None:
+                spoken_to = True
+            else:
                 self._unwatch(fd)
                 self._ended(watched, watched.started.ended(wait=True))
-        if any(fd == self.wakeup or fd == self.link.fileno() for fd, _ in ready):
+        if spoken_to:
             self.hear()
 
     def _unwatch(self, fd: int) -> None:
@@ -126,37 +142,41 @@ class ProgramWorker(Worker):
         if how is None:
             return
         status, usage = how
-        del self.running[running.slot.place.slot]
+        number = running.slot.place.slot
+        del self.running[number]
+        self._free[number] = None
         self._over(running.slot, running.task, status, (usage.ru_utime, usage.ru_stime, usage.ru_maxrss))
 
-    def _over(self, slot: Slot, task: Task, status: int, usage: tuple[float, float, int]) -> None:
+    def _over(self, slot: Slot, task: Task, status: int, usage: Usage) -> None:
         """Tell what came of a task; where it may have ended because we are to stop, not before that is known."""
-        self._cleanup(task)
+        self.runner.cleanup(task.task_id)
         slot.ended(task)
         now = time.monotonic()
-        doubt = 0.0 if self.stopping else self._doubt(status, now)
-        ended = Ended(slot, task, status, usage, now, now + doubt)
+        doubt = self._doubt(status, now) if status and not self.stopping else 0.0
         if doubt:
-            self._doubtful[slot.place.slot] = ended
+            number = slot.place.slot
+            self._doubtful[number] = Ended(slot, task, status, usage, now, now + doubt)
+            del self._free[number]
         else:
-            self.tell(ended, self._of_warning(status))
+            self.tell(slot, task, status, usage, now, status != 0 and self._of_warning(status))
 
     def _doubt(self, status: int, now: float) -> float:
         """Seconds for which a task that ended so is not yet called failed, and its slot begins nothing."""
         if of_stop_signal(status):
             return DOUBT
-        if not status or self.is_unfinished(status) or not self._refused or now - self._believed < BELIEF:
+        if self.is_unfinished(status) or not self._refused or now - self._believed < BELIEF:
             return 0.0
         return DOUBT_OF_FAILURES
 
     def _clear_doubts(self) -> float:
         """Tell of those that may have ended because we are to stop, when that is known; seconds until it is known."""
         now = time.monotonic()
-        for slot, ended in list(self._doubtful.items()):
+        for number, ended in list(self._doubtful.items()):
             hit = self.stopping or self.hit_lately() or self._of_warning(ended.status)
             if hit or now >= ended.until:
-                del self._doubtful[slot]
-                self.tell(ended, hit)
+                del self._doubtful[number]
+                self._free[number] = None
+                self.tell(ended.slot, ended.task, ended.status, ended.usage, ended.at, hit)
                 if not hit:
                     self._believed = now
         return min((ended.until - now for ended in self._doubtful.values()), default=0.0)

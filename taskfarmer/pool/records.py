@@ -1,120 +1,96 @@
-"""What a worker writes about an attempt: the line for the journal, and those for the views."""
+"""What a worker writes about attempts: the lines for the journal, and those for the views.
+
+An attempt that has ended is kept as it is; the lines are written when they are told, many at once. The processor has
+nothing of us in its caches when a task has just ended, so that each line of code there costs several times as much.
+"""
 
 from __future__ import annotations
 
 import os
-import zlib
 from dataclasses import dataclass
-from typing import Any
 
-from taskfarmer.model import FAILED, FINISHED, RETURNED, time_class
+from taskfarmer.model import FAILED, FINISHED, RETURNED, result_line, time_class
+from taskfarmer.pool.begun import Task
 from taskfarmer.pool.wire import News
 from taskfarmer.trace import time_slice
+
+Usage = tuple[float, float, int]
+"""User and system CPU seconds, and peak memory in kilobytes."""
 
 
 @dataclass
 class Recorder:
-    """Gathers what is to be sent to the farmer about the tasks of one batch."""
+    """Gathers what is to be sent to the farmer about the tasks of one batch of a slot."""
 
     farmer: int
     slot: int
 
     def __post_init__(self) -> None:
-        self._begin(0)
+        self.start_batch(0)
 
-    def _begin(self, number: int) -> None:
+    def start_batch(self, number: int) -> None:
         self.number = number
-        self.count = self.finished = self.failed = 0
-        self.seconds = 0.0
-        self._results: list[bytes] = []
-        self._finished: list[bytes] = []
-        self._failed: list[bytes] = []
-        self._slices: list[bytes] = []
-        self._times = bytearray()
+        self.attempts: list[tuple[Task, float, int, Usage, bytes]] = []
 
-    def add(
-        self,
-        line: bytes,
-        task_id: int,
-        attempt: int,
-        command: bytes,
-        start: float,
-        end: float,
-        wait_status: int,
-        usage: Any,
-        interrupted: bool,
-    ) -> bool:
-        """Record how an attempt ended; True where the task is to be given back.
+    def add(self, task: Task, end: float, wait_status: int, usage: Usage, interrupted: bool) -> bool:
+        """Note how an attempt ended, `end` in epoch seconds; True where the task is to be given back.
 
         A task that ends well although it was asked to end is finished.
         """
-        status, number = (0, os.WTERMSIG(wait_status)) if os.WIFSIGNALED(wait_status) else (wait_status >> 8, 0)
         outcome = FINISHED if not wait_status else RETURNED if interrupted else FAILED
-        user, system, peak = usage
-        body = b"%d %d %d %.6f %.6f %s %d %d %.6f %.6f %d files" % (
-            task_id,
-            attempt,
-            self.slot,
-            start,
-            end,
-            outcome,
-            status,
-            number,
-            user,
-            system,
-            peak,
-        )
-        self._results.append(b"%s %08x\n" % (body, zlib.crc32(body)))
-        self._slices.append(
-            time_slice(
-                self.farmer,
-                self.slot,
-                task_id,
-                attempt,
-                command,
-                start,
-                end,
-                outcome,
-                status,
-                number,
-                user,
-                system,
-                peak,
-            )
-        )
-        self._count(outcome, line, end - start)
+        self.attempts.append((task, end, wait_status, usage, outcome))
         return outcome is RETURNED
 
-    def _count(self, outcome: bytes, line: bytes, seconds: float) -> None:
-        self.count += 1
-        self.seconds += seconds
-        if outcome is FINISHED:
-            self.finished += 1
-            self._finished.append(line)
-            if seconds >= 1:
-                self._times.append(time_class(seconds))
-        elif outcome is FAILED:
-            self.failed += 1
-            self._failed.append(line)
-
-    def news(self, kind: bytes, next_number: int) -> bytes:
-        """Everything gathered as one frame; empty from here on."""
-        frame = News(
+    def news(self, kind: bytes) -> bytes:
+        """Everything gathered as one frame. Nothing is gathered from here on, of the same batch."""
+        number, attempts = self.number, self.attempts
+        self.start_batch(number)
+        results: list[bytes] = []
+        slices: list[bytes] = []
+        finished: list[bytes] = []
+        failed: list[bytes] = []
+        times = bytearray()
+        total = 0.0
+        for task, end, wait_status, usage, outcome in attempts:
+            result, event = self._lines(task, end, wait_status, usage, outcome)
+            results.append(result)
+            slices.append(event)
+            seconds = end - task.start
+            total += seconds
+            if outcome is FINISHED:
+                finished.append(task.line)
+                if seconds >= 1:
+                    times.append(time_class(seconds))
+            elif outcome is FAILED:
+                failed.append(task.line)
+        return News(
             kind,
             self.slot,
-            self.number,
-            self.count,
-            self.finished,
-            self.failed,
-            self.seconds,
-            b"".join(self._results),
-            b"".join(self._finished),
-            b"".join(self._failed),
-            b"".join(self._slices),
-            bytes(self._times),
+            number,
+            len(attempts),
+            len(finished),
+            len(failed),
+            total,
+            b"".join(results),
+            _lines_of(finished),
+            _lines_of(failed),
+            b"".join(slices),
+            bytes(times),
         ).encode()
-        self._begin(next_number)
-        return frame
 
-    def start_batch(self, number: int) -> None:
-        self._begin(number)
+    def _lines(self, task: Task, end: float, wait_status: int, usage: Usage, outcome: bytes) -> tuple[bytes, bytes]:
+        """The result line of an attempt, and its event in the timeline."""
+        status = number = 0
+        if wait_status:
+            status, number = (0, os.WTERMSIG(wait_status)) if os.WIFSIGNALED(wait_status) else (wait_status >> 8, 0)
+        task_id, attempt, slot = task.task_id, task.batch.attempt, self.slot
+        start = task.start
+        how = (outcome, status, number, *usage)
+        return (
+            result_line(task_id, attempt, slot, start, end, *how),
+            time_slice(self.farmer, slot, task_id, attempt, task.command, start, end, *how),
+        )
+
+
+def _lines_of(tasks: list[bytes]) -> bytes:
+    return b"\n".join(tasks) + b"\n" if tasks else b""

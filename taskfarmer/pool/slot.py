@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from dataclasses import dataclass
 
 from taskfarmer.model import parse_task
 from taskfarmer.pool.attempt import Place
+from taskfarmer.pool.begun import Batch, Task
 from taskfarmer.pool.records import Recorder
 from taskfarmer.trace import farmer_number
 
@@ -16,25 +16,6 @@ SHOWN = struct.Struct("<qid")
 
 The ID is negative where that task has ended, and 0 before the first one.
 """
-
-
-@dataclass
-class Batch:
-    number: int
-    attempt: int
-    lines: list[bytes]
-    next: int = 0
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task that was begun. `start` is in epoch seconds."""
-
-    batch: Batch
-    line: bytes
-    task_id: int
-    command: bytes
-    start: float
 
 
 class Slot:
@@ -57,7 +38,7 @@ class Slot:
         batch.next += 1
         task_id, command = parse_task(line)
         SHOWN.pack_into(self._shown, 0, task_id + 1, batch.attempt, now)
-        return Task(batch, line + b"\n", task_id, command, now)
+        return Task(batch, line, task_id, command, now)
 
     def undo(self, task: Task) -> None:
         """The task was not begun after all."""
@@ -68,12 +49,6 @@ class Slot:
         """Show that a task runs no more; what came of it may be told later."""
         self._ended = -task.task_id - 1, task.batch.attempt, 0.0
         SHOWN.pack_into(self._shown, 0, *self._ended)
-
-    def record(self, task: Task, end: float, status: int, usage: tuple[float, float, int], interrupted: bool) -> bool:
-        """Gather what came of a task; True where it is to be given back."""
-        return self.recorder.add(
-            task.line, task.task_id, task.batch.attempt, task.command, task.start, end, status, usage, interrupted
-        )
 
     def unstarted(self) -> list[tuple[int, int]]:
         """Batch and number of tasks that were not begun; they are no longer here."""

@@ -18,6 +18,7 @@ from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import Place, runs_programs
 from taskfarmer.pool.life import work
 from taskfarmer.pool.member import Member, Seat, teams
+from taskfarmer.pool.plugin import NOW
 from taskfarmer.pool.processes import STUCK_AFTER, send
 from taskfarmer.pool.slot import SHOWN
 from taskfarmer.pool.wire import Order
@@ -148,7 +149,7 @@ class Staff:
             self._send(member, Order(wire.STOP, seconds=grace))
             send(member.pid, signal.SIGTERM)  # a runner of the user's own hears nothing else
             if not grace and not runs_programs(self.runner):
-                send(member.pid, signal.SIGALRM)
+                send(member.pid, NOW)
 
     def quit(self) -> None:
         """Let idle workers go."""

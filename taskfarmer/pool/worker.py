@@ -20,8 +20,10 @@ from types import FrameType
 from taskfarmer import durable
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import NotStarted, Place
+from taskfarmer.pool.begun import Batch, Task
 from taskfarmer.pool.processes import end_descendants
-from taskfarmer.pool.slot import Batch, Slot, Task
+from taskfarmer.pool.records import Usage
+from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.wire import News, Orders
 from taskfarmer.runners.base import Runner
 from taskfarmer.signals import STOPS
@@ -30,6 +32,8 @@ FLUSH_EVERY = 0.1
 DOUBT = 1.0
 """Seconds for which a task that died of a stop signal is not yet called failed: it may have hit all of us."""
 PROBE_EVERY = 1.0
+MOST_UNSENT = 8 << 20
+"""Bytes that a worker keeps while its farmer is busy; with more it waits for it."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,6 @@ class Job:
     close: tuple[int, ...]
     unfinished: int = -1
     """The exit status of a task that is to be run again; none where it is negative."""
-
-
-@dataclass(slots=True)
-class Ended:
-    """A task that has ended, `at` on the monotonic clock, with its wait status; told `until` then at the latest."""
-
-    slot: Slot
-    task: Task
-    status: int
-    usage: tuple[float, float, int]
-    at: float
-    until: float = 0.0
 
 
 _STOPS = frozenset(int(number) for number in STOPS)
@@ -77,6 +69,8 @@ class Worker:
         self.flushed = 0.0
         self.probed = 0.0
         self.pending = 0
+        self._unsent = bytearray()
+        self._linked = True
         self._prepare()
 
     def _prepare(self) -> None:
@@ -99,7 +93,7 @@ class Worker:
 
     def hit_lately(self) -> bool:
         """Whether a stop signal for a whole job step came to us, too: what dies of it is not to blame."""
-        return time.monotonic() - self.hit < 2 * DOUBT
+        return self.hit > 0 and time.monotonic() - self.hit < 2 * DOUBT
 
     def run(self) -> None:
         """Work until there is nothing more to do, or no one to do it for."""
@@ -108,10 +102,25 @@ class Worker:
     # --- orders --------------------------------------------------------------------------------
 
     def send(self, frame: bytes) -> None:
+        """Tell the farmer, or keep for later what it does not take now: it may be writing to a slow disk."""
+        self._unsent += frame
+        self.push()
+
+    def push(self, wait: bool = False) -> None:
+        """Send what was kept, as much as the farmer takes now; all of it where we `wait`."""
         try:
-            self.link.sendall(frame)
+            while self._unsent:
+                patient = wait or len(self._unsent) > MOST_UNSENT
+                with memoryview(self._unsent) as unsent:
+                    sent = self.link.send(unsent[: 1 << 20], 0 if patient else socket.MSG_DONTWAIT)
+                del self._unsent[:sent]
+        except BlockingIOError:
+            pass
         except OSError:
+            self._unsent.clear()
             self.stop(self.job.grace)  # the farmer is gone
+        if self._linked:
+            self.poll.modify(self.link, select.POLLIN | (select.POLLOUT if self._unsent else 0))
 
     def stop(self, grace: float) -> None:
         deadline = time.monotonic() + grace
@@ -124,6 +133,8 @@ class Worker:
         if self.terminated:
             self.terminated = False
             self.stop(self.job.grace)
+        if self._unsent:
+            self.push()
         try:
             os.read(self.wakeup, 512)
         except BlockingIOError:
@@ -136,10 +147,9 @@ class Worker:
             data = b""
         if not data:
             self.stop(self.job.grace)
-            try:
+            if self._linked:  # else its end was heard before; a signal woke us this time
+                self._linked = False
                 self.poll.unregister(self.link)
-            except KeyError:
-                pass  # its end was heard before; a signal woke us this time
             return
         for order in self.orders.feed(data):
             if order.kind == wire.TASKS:
@@ -185,27 +195,33 @@ class Worker:
         self.send(News(wire.TROUBLE, results=str(error).encode("utf-8", "replace")).encode())
         self.hand_back()
 
-    def tell(self, ended: Ended, interrupted: bool = False) -> None:
-        """Gather what came of a task, and tell it if it was a while ago that we told anything.
+    def tell(self, slot: Slot, task: Task, status: int, usage: Usage, at: float, interrupted: bool = False) -> None:
+        """Gather what came of a task that ended `at` on the monotonic clock; tell it if we told nothing for a while.
 
         The tasks of a slot are told in their order; what was gathered of another batch is told first.
         """
-        slot, task, status = ended.slot, ended.task, ended.status
-        if task.batch.number != slot.recorder.number:
-            if slot.recorder.count:
-                self.send(slot.recorder.news(wire.RESULTS, 0))
-            slot.recorder.start_batch(task.batch.number)
-        now = time.monotonic()
+        recorder = slot.recorder
+        if task.batch.number != recorder.number:
+            if recorder.attempts:
+                self.send(recorder.news(wire.RESULTS))
+            recorder.start_batch(task.batch.number)
         self.pending += 1
-        unfinished = self.is_unfinished(status)
-        interrupted = interrupted or unfinished or self.stopping
-        if slot.record(task, ended.at + self.job.clock, status, ended.usage, interrupted):
-            kind = wire.UNFINISHED if unfinished else wire.INTERRUPTED
-            self.send(slot.recorder.news(kind, slot.recorder.number))
-        elif status and not self._has_room(slot, now):
-            self._no_room(slot)
-        elif now - self.flushed > FLUSH_EVERY:
+        end = at + self.job.clock
+        if not status:
+            recorder.add(task, end, status, usage, False)
+        else:
+            self._tell_of_failure(slot, task, status, usage, end, interrupted)
+        if at - self.flushed > FLUSH_EVERY:
             self.flush()
+
+    def _tell_of_failure(
+        self, slot: Slot, task: Task, status: int, usage: Usage, end: float, interrupted: bool
+    ) -> None:
+        unfinished = self.is_unfinished(status)
+        if slot.recorder.add(task, end, status, usage, interrupted or unfinished or self.stopping):
+            self.send(slot.recorder.news(wire.UNFINISHED if unfinished else wire.INTERRUPTED))
+        elif not self._has_room(slot, time.monotonic()):
+            self._no_room(slot)
 
     def is_unfinished(self, status: int) -> bool:
         """Whether a task says by its exit status that it is to be run again."""
@@ -230,8 +246,8 @@ class Worker:
         if self.pending:
             self.pending = 0
             for slot in self.slots.values():
-                if slot.recorder.count:
-                    self.send(slot.recorder.news(wire.RESULTS, slot.recorder.number))
+                if slot.recorder.attempts:
+                    self.send(slot.recorder.news(wire.RESULTS))
 
     def end_all(self) -> None:
         """Tell the last news, and end what is left below us."""
@@ -239,11 +255,13 @@ class Worker:
         self.hand_back()
         deadline = self.deadline if self.stopping else time.monotonic() + self.job.grace
         survivors = end_descendants(deadline, nap=self.nap)
-        if survivors:
-            self.tell_survivors(survivors)
+        self.tell_survivors(survivors)
 
     def tell_survivors(self, pids: list[int]) -> None:
-        self.send(News(wire.SURVIVOR, results=" ".join(map(str, pids)).encode()).encode())
+        """Tell which processes would not end, the last word of a worker."""
+        if pids:
+            self.send(News(wire.SURVIVOR, results=" ".join(map(str, pids)).encode()).encode())
+        self.push(wait=True)
 
     def nap(self, seconds: float) -> float | None:
         """Sleep, but hear a second, shorter STOP: when the grace time is over, or None where no end was set."""
