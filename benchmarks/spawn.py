@@ -70,7 +70,7 @@ class Contest:
 def run(folder: str, number: int, count: int) -> tuple[str, list[Figure]]:
     yardstick = compiled("spawn.c", folder)
     found, missing = _peers() if number >= LEAST else ({}, [f"peers, which are asked from {LEAST} tasks on"])
-    modes = QUIET_LOGS if knows_logs() else ()
+    modes = tuple(mode for mode in QUIET_LOGS if knows_logs(mode))
     if not modes:
         missing.append("--logs none and packed, which this version does not have")
     figures: list[Figure] = []

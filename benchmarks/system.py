@@ -181,10 +181,10 @@ def operations(found: Counter[str]) -> int:
 # --- farmers -------------------------------------------------------------------------------------
 
 
-def knows_logs() -> bool:
-    """Whether this version has `--logs`: without it, each task has a log file."""
+def knows_logs(mode: str = "none") -> bool:
+    """Whether this version has `--logs` with this mode: without it, each task has a log file."""
     said = subprocess.run(farmer("--help"), check=True, stdout=subprocess.PIPE, text=True).stdout
-    return re.search(r"--logs\b(?!-)", said) is not None
+    return re.search(rf"--logs \[[^]]*\b{mode}\b", said) is not None
 
 
 def watched(report: str, *arguments: str) -> list[str]:

@@ -44,6 +44,8 @@ class Settings:
     runner: str = "default"
     handler: str = "default"
     logs_dir: str | None = None
+    logs: str = "files"
+    """What becomes of the output of tasks: `files`, `packed`, `failed` or `none`."""
     grace: float = 10.0
     lock_dir: str | None = None
     shared_group: bool = False

@@ -45,6 +45,7 @@ class Line(NamedTuple):
     start: float
     end: float
     outcome: str
+    log: str
 
 
 @dataclass
@@ -236,7 +237,8 @@ def read_journal(path: Path, name: str, size: int, report: Report) -> None:
             report.problems.append(f"{path}: line {number}: outcome {outcome}")
         if task not in report.tasks:
             report.problems.append(f"{path}: line {number}: there is no task {task}")
-        report.lines.append(Line(name, task, attempt, slot, float(words[3]), float(words[4]), outcome))
+        times = float(words[3]), float(words[4])
+        report.lines.append(Line(name, task, attempt, slot, *times, outcome, words[11].decode()))
 
 
 def place_tasks(state: dict[str, Any], report: Report, retried: bool) -> None:

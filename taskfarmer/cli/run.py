@@ -110,6 +110,13 @@ Durations:
     metavar="HANDLER",
     help="What makes tasks of the list; see `taskfarmer handlers`.",
 )
+@click.option(
+    "--logs",
+    type=click.Choice(["files", "none"]),
+    default="files",
+    show_default=True,
+    help="What becomes of tasks' output: a file each, or nothing is kept. Each farmer may have its own.",
+)
 @click.option("--logs-dir", "--logDir", type=Name(True), metavar="DIR", help="Where logs go. [default: WORKDIR/logs]")
 @click.option(
     "--grace",

@@ -90,8 +90,8 @@ class Farmer:
     def _place(self, slot: int) -> Place:
         me, workdir = self.identity, self.workdir
         end = self.deadline.epoch_end
-        logs, shared = workdir.logs, workdir.shared
-        return Place(slot, me.farmer, me.host, workdir.path, logs, self.logs_fd, end, self._hidden, shared)
+        logs, shared, mode = workdir.logs, workdir.shared, self.settings.logs
+        return Place(slot, me.farmer, me.host, workdir.path, logs, self.logs_fd, end, self._hidden, shared, mode)
 
     # --- life ----------------------------------------------------------------------------------
 

@@ -15,11 +15,14 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskfarmer import durable
 from taskfarmer.errors import TaskFarmerError
 from taskfarmer.runners.base import NOT_STARTED, CommandRunner, Runner, start_failure
+
+if TYPE_CHECKING:
+    from taskfarmer.pool.logs import Logs
 
 _NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 # what Python or a farmer may have changed; the rest is as it was given to us
@@ -46,6 +49,8 @@ class Place:
     """Variables of the farmer that tasks do not get."""
     shared: bool = False
     """Whether the farm is a group's, whose members append to each other's logs."""
+    log_mode: str = "files"
+    """What becomes of the output of tasks: a word of `--logs`."""
 
 
 def runs_programs(runner: Runner) -> bool:
@@ -56,9 +61,9 @@ def runs_programs(runner: Runner) -> bool:
 class Environment:
     """The variables of a task: the farmer's own, and ours, changed in place from task to task."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, logs: Logs) -> None:
         self.variables = {name: value for name, value in os.environb.items() if name not in place.hidden}
-        self._log_prefix = os.fsencode(os.path.join(place.logs, "log_"))
+        self._logs = logs
         fixed = {"SLOT": str(place.slot), "WORKDIR": place.workdir, "FARMER": place.farmer}
         for name, value in fixed.items():
             self.variables[b"TASKFARMER_" + name.encode()] = os.fsencode(value)
@@ -78,7 +83,7 @@ class Environment:
             b"PROC_NUMBER": number,
             b"TASKFARMER_TASK_ID": number,
             b"TASKFARMER_ATTEMPT": b"%d" % attempt,
-            b"TASKFARMER_LOG": self._log_prefix + number,
+            b"TASKFARMER_LOG": self._logs.path(number),
         }
 
     def of(self, task_id: int, attempt: int, more: dict[str, str]) -> dict[bytes, bytes]:
@@ -147,20 +152,21 @@ class Started:
 class Starter:
     """Starts the programs that a CommandRunner names."""
 
-    def __init__(self, place: Place, runner: CommandRunner) -> None:
+    def __init__(self, place: Place, runner: CommandRunner, logs: Logs) -> None:
         self.place = place
         self.runner = runner
-        self.environment = Environment(place)
+        self.logs = logs
+        self.environment = Environment(place, logs)
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._spawn: Callable[..., int] = _spawn_in_session
 
     def start(self, task_id: int, attempt: int, command: str) -> Started | int:
         """The running task, or the exit status of one that could not be started."""
-        log = open_log(self.place, task_id, attempt)
+        log = self.logs.open(task_id, attempt)
         try:
             return self._start(task_id, attempt, command, log)
         finally:
-            durable.let_go(log)
+            self.logs.begun(log)
 
     def _start(self, task_id: int, attempt: int, command: str, log: int) -> Started | int:
         try:

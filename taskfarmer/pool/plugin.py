@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import TextIO
 
-from taskfarmer.pool.attempt import Environment, NotStarted, Place, open_log
+from taskfarmer.pool.attempt import Environment, NotStarted, Place
 from taskfarmer.pool.begun import Task
+from taskfarmer.pool.logs import logs_of
 from taskfarmer.pool.processes import descendants, end_descendants, reap, send
 from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.worker import DOUBT, FLUSH_EVERY, Job, Worker, of_stop_signal
@@ -132,7 +133,8 @@ class PluginTask:
     def __init__(self, place: Place, runner: Runner) -> None:
         self.place = place
         self.runner = runner
-        self.environment = Environment(place)
+        self.logs = logs_of(place)
+        self.environment = Environment(place, self.logs)
         for name in place.hidden:
             os.environb.pop(name, None)
         self.told_to_end = False
@@ -143,9 +145,7 @@ class PluginTask:
 
     def run(self, task_id: int, attempt: int, command: str) -> int:
         """The wait status that a process with the returned code would have."""
-        fd = open_log(self.place, task_id, attempt)
-        os.set_blocking(fd, True)
-        log = os.fdopen(fd, "a", encoding="utf-8", errors="surrogateescape")
+        log = self.logs.text(self.logs.open(task_id, attempt))
         self._set(self.environment.numbers(task_id, attempt))
         self._log = log
         self.running = True
@@ -158,10 +158,7 @@ class PluginTask:
             return 1 << 8
         finally:
             self.running = False
-            try:
-                log.close()
-            except (OSError, ValueError):
-                pass  # a full disk does not take what is in its buffer
+            self.logs.end_text(log)
 
     def set_deadline(self, deadline: float) -> None:
         """Tell the tasks to come when the farmer ends, in epoch seconds; 0 for never."""

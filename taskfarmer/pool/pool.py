@@ -272,8 +272,11 @@ class Pool(Staff):
         self, slot: int, task_id: int, attempt: int, command: bytes, start: float, happened: Happened
     ) -> None:
         end = time.monotonic() + self.clock
-        happened.tidings.lines.append(result_line(task_id, attempt, slot, start, end, RETURNED, signal=SIGKILLED))
-        number = farmer_number(self.place(slot).farmer)
+        place = self.place(slot)
+        log = place.log_mode.encode()
+        line = result_line(task_id, attempt, slot, start, end, RETURNED, signal=SIGKILLED, log=log)
+        happened.tidings.lines.append(line)
+        number = farmer_number(place.farmer)
         event = time_slice(number, slot, task_id, attempt, command, start, end, RETURNED, 0, SIGKILLED, 0.0, 0.0, 0)
         happened.tidings.views.append((b"", b"", event))
 

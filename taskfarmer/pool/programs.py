@@ -16,6 +16,7 @@ from typing import Any
 
 from taskfarmer.pool.attempt import NotStarted, Started, Starter
 from taskfarmer.pool.begun import Task
+from taskfarmer.pool.logs import logs_of
 from taskfarmer.pool.processes import STUCK_AFTER, ask_to_end, descendants, reap, send
 from taskfarmer.pool.records import Usage
 from taskfarmer.pool.slot import Slot
@@ -54,7 +55,7 @@ class ProgramWorker(Worker):
         super().__init__(job, link, shown)
         assert isinstance(job.runner, CommandRunner)
         self.runner = job.runner
-        self.starters = {place.slot: Starter(place, job.runner) for place in job.places}
+        self.starters = {place.slot: Starter(place, job.runner, logs_of(place)) for place in job.places}
         self.running: dict[int, Running] = {}  # by slot
         self._watched: dict[int, Running] = {}  # by the descriptor that tells the end
         self._doubtful: dict[int, Ended] = {}  # by slot

@@ -24,6 +24,8 @@ class Recorder:
 
     farmer: int
     slot: int
+    log: bytes
+    """Where the output of tasks is: the 12th word of a result line."""
 
     def __post_init__(self) -> None:
         self.start_batch(0)
@@ -87,7 +89,7 @@ class Recorder:
         start = task.start
         how = (outcome, status, number, *usage)
         return (
-            result_line(task_id, attempt, slot, start, end, *how),
+            result_line(task_id, attempt, slot, start, end, *how, self.log),
             time_slice(self.farmer, slot, task_id, attempt, task.command, start, end, *how),
         )
 

@@ -22,7 +22,7 @@ class Slot:
     def __init__(self, place: Place, shown: memoryview) -> None:
         self.place = place
         self.queue: deque[Batch] = deque()
-        self.recorder = Recorder(farmer_number(place.farmer), place.slot)
+        self.recorder = Recorder(farmer_number(place.farmer), place.slot, place.log_mode.encode())
         self._shown = shown
         self._ended = 0, 0, 0.0
 

@@ -1,0 +1,108 @@
+"""Where the output of a slot's tasks goes: a class for each mode of `--logs`, all with one interface.
+
+`open` gives the descriptor that a task gets for its output and errors, `begun` says that it has it, `ended` that the
+task has ended. A slot runs one task at a time, so each object knows the one that it is about.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TextIO
+
+from taskfarmer import durable
+from taskfarmer.pool.attempt import Place, open_log
+
+
+class Logs:
+    """What all modes have in common. A runner of the user's own writes through a text file of its own."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def path(self, task_id: bytes) -> bytes:
+        """TASKFARMER_LOG of a task: where its output is while it runs."""
+        raise NotImplementedError
+
+    def open(self, task_id: int, attempt: int) -> int:
+        """A descriptor for a task's output; NotStarted where there can be none."""
+        raise NotImplementedError
+
+    def begun(self, fd: int) -> None:
+        """The task has its descriptor, or could not be started."""
+
+    def text(self, fd: int) -> TextIO:
+        """A text file on the descriptor, for a runner of the user's own; `end_text` ends the use of both."""
+        raise NotImplementedError
+
+    def end_text(self, text: TextIO) -> None:
+        raise NotImplementedError
+
+    def ended(self, task_id: int, attempt: int, status: int, group: int = 0) -> None:
+        """A task has ended with this wait status. `group` is its process group, 0 for none."""
+
+
+class FileLogs(Logs):
+    """`files`: a file for each task, `log_<ID>`."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._prefix = os.fsencode(os.path.join(place.logs, "log_"))
+
+    def path(self, task_id: bytes) -> bytes:
+        return self._prefix + task_id
+
+    def open(self, task_id: int, attempt: int) -> int:
+        return open_log(self.place, task_id, attempt)
+
+    def begun(self, fd: int) -> None:
+        durable.let_go(fd)
+
+    def text(self, fd: int) -> TextIO:
+        os.set_blocking(fd, True)
+        return text_file(fd)
+
+    def end_text(self, text: TextIO) -> None:
+        close(text)
+
+
+class NoLogs(Logs):
+    """`none`: what tasks write is lost, and no file is touched for any of them."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        self._text: TextIO | None = None
+
+    def path(self, task_id: bytes) -> bytes:
+        return os.fsencode(os.devnull)
+
+    def open(self, task_id: int, attempt: int) -> int:
+        return self._null
+
+    def text(self, fd: int) -> TextIO:
+        """The same file for all tasks, but for a runner that closes it."""
+        if self._text is None or self._text.closed:
+            self._text = text_file(os.dup(fd))
+        return self._text
+
+    def end_text(self, text: TextIO) -> None:
+        pass
+
+
+MODES: dict[str, type[Logs]] = {"files": FileLogs, "none": NoLogs}
+
+
+def logs_of(place: Place) -> Logs:
+    return MODES[place.log_mode](place)
+
+
+def text_file(fd: int) -> TextIO:
+    """What PyTaskFarmer calls `logfh`: a text file that takes any text, on a descriptor that it then owns."""
+    return os.fdopen(fd, "a", encoding="utf-8", errors="surrogateescape")
+
+
+def close(text: TextIO) -> None:
+    try:
+        text.close()
+    except (OSError, ValueError):
+        pass  # a full disk does not take what is in its buffer
