@@ -24,7 +24,9 @@ JITTER = 0.15
 WAITING = 2.0
 OPERATIONS_OF_A_LOOK = 6.0
 FIRST_BATCHES = 0.05
-LARGEST_BATCH = 64
+LARGEST_BATCH = 4096
+LARGEST_RESERVE = 250_000
+"""Tasks to have until the next exchange, at most: more than a node runs in a second, and some 20 MB."""
 ENOUGH = 20
 NEARLY_ALL = 0.95
 
@@ -72,6 +74,7 @@ def want(pace: Pace, idle: int, queued: int, left: int) -> int:
     needed = pace.slots * ((1 + JITTER) * until_next + pace.section) / max(pace.duration, 1e-6)
     # with tasks much longer than the period an exchange is there whenever a slot becomes free
     reserve = 0 if pace.duration > 4 * until_next else math.ceil(needed + 2 * math.sqrt(needed))
+    reserve = min(reserve, LARGEST_RESERVE)
     wanted = idle + reserve - queued
     if pace.farmers > 1:
         fair = math.ceil(left * pace.slots / (2 * max(pace.all_slots, pace.slots)))

@@ -13,7 +13,6 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,12 @@ if TYPE_CHECKING:
 _NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 # what Python or a farmer may have changed; the rest is as it was given to us
 _DEFAULTS = tuple(number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP))
+
+
+_APPENDING = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+_ANEW = _APPENDING | os.O_TRUNC
+_IN_SESSION: dict[str, Any] = {"setsid": True, "setsigmask": (), "setsigdef": _DEFAULTS}
+_IN_GROUP: dict[str, Any] = {"setpgroup": 0, "setsigmask": (), "setsigdef": _DEFAULTS}
 
 
 class NotStarted(TaskFarmerError):
@@ -100,12 +105,9 @@ def open_log(place: Place, task_id: int, attempt: int) -> int:
     O_NONBLOCK keeps a FIFO that somebody put there from stopping us; on a file it means nothing. A symbolic link
     could lead to any file of ours, and is not followed.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-    if attempt == 1:
-        flags |= os.O_TRUNC
     fd = -1
     try:
-        fd = os.open(f"log_{task_id}", flags, durable.FILE_MODE, dir_fd=place.logs_fd)
+        fd = os.open(f"log_{task_id}", _ANEW if attempt == 1 else _APPENDING, durable.FILE_MODE, dir_fd=place.logs_fd)
         if place.shared:
             durable.give(fd, durable.GROUP_WRITES)
         if attempt > 1:
@@ -158,42 +160,46 @@ class Starter:
         self.logs = logs
         self.environment = Environment(place, logs)
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._spawn: Callable[..., int] = _spawn_in_session
+        self._how = _IN_SESSION
 
     def start(self, task_id: int, attempt: int, command: str) -> Started | int:
         """The running task, or the exit status of one that could not be started."""
         log = self.logs.open(task_id, attempt)
         try:
-            return self._start(task_id, attempt, command, log)
-        finally:
-            self.logs.begun(log)
-
-    def _start(self, task_id: int, attempt: int, command: str, log: int) -> Started | int:
-        try:
             argv = self.runner.argv(task_id, command)
             variables = self.environment.of(task_id, attempt, self.runner.environment(task_id))
         except Exception as error:  # a runner of a user may raise anything
             note(log, start_failure(error)[1])
+            self.logs.begun(log)
             return NOT_STARTED
         try:
-            try:
-                return self._run(argv, variables, log)
-            except OSError as error:
-                other = None if error.errno in _NO_ROOM else self.runner.otherwise(task_id, command, error)
-                if other is None:
-                    raise
-                return self._run(other, variables, log)
-        except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise NotStarted(
-                    f"task {task_id}: no process could be made ({error.strerror}); it is kept for later"
-                ) from error
-            status, line = start_failure(error)
-            note(log, line)
-            return status
-        except ValueError as error:
+            return self._run(argv, variables, log)
+        except (OSError, ValueError) as error:
+            return self._not_run(task_id, command, variables, log, error)
+        finally:
+            self.logs.begun(log)
+
+    def _not_run(
+        self, task_id: int, command: str, variables: dict[bytes, bytes], log: int, error: OSError | ValueError
+    ) -> Started | int:
+        """What a task comes to whose program could not be started: another one, or a failure."""
+        try:
+            if isinstance(error, OSError) and error.errno not in _NO_ROOM:
+                other = self.runner.otherwise(task_id, command, error)
+                if other is not None:
+                    return self._run(other, variables, log)
+        except (OSError, ValueError) as another:
+            error = another
+        if isinstance(error, ValueError):
             note(log, start_failure(error)[1])
             return NOT_STARTED
+        if error.errno in _NO_ROOM:
+            raise NotStarted(
+                f"task {task_id}: no process could be made ({error.strerror}); it is kept for later"
+            ) from error
+        status, line = start_failure(error)
+        note(log, line)
+        return status
 
     def _run(self, argv: list[str], variables: dict[bytes, bytes], log: int) -> Started:
         files = (
@@ -201,15 +207,8 @@ class Starter:
             (os.POSIX_SPAWN_DUP2, log, 1),
             (os.POSIX_SPAWN_DUP2, log, 2),
         )
-        return Started(self._spawn(argv, variables, files))
-
-
-def _spawn_in_session(argv: list[str], variables: dict[bytes, bytes], files: Any) -> int:
-    try:
-        return os.posix_spawnp(
-            argv[0], argv, variables, file_actions=files, setsid=True, setsigmask=(), setsigdef=_DEFAULTS
-        )
-    except NotImplementedError:  # glibc before 2.26
-        return os.posix_spawnp(
-            argv[0], argv, variables, file_actions=files, setpgroup=0, setsigmask=(), setsigdef=_DEFAULTS
-        )
+        try:
+            return Started(os.posix_spawnp(argv[0], argv, variables, file_actions=files, **self._how))
+        except NotImplementedError:  # glibc before 2.26
+            self._how = _IN_GROUP
+            return Started(os.posix_spawnp(argv[0], argv, variables, file_actions=files, **self._how))

@@ -70,11 +70,12 @@ class NoLogs(Logs):
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        self._path = os.fsencode(os.devnull)
+        self._null = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         self._text: TextIO | None = None
 
     def path(self, task_id: bytes) -> bytes:
-        return os.fsencode(os.devnull)
+        return self._path
 
     def open(self, task_id: int, attempt: int) -> int:
         return self._null

@@ -80,6 +80,7 @@ class PluginWorker(Worker):
                 self.poll.poll()
                 self.hear()
         self.end_all()
+        signal.setitimer(signal.ITIMER_REAL, 0)  # Python takes the handlers away before it ends
 
     def _task(self, slot: Slot, task: Task) -> None:
         try:

@@ -44,6 +44,8 @@ class Pool(Staff):
         super().__init__(slots, place, runner, grace, wakeup, unfinished)
         self.queue: deque[Stock] = deque()
         self.queued = 0
+        self.outstanding = 0  # tasks that are with workers
+        self.busy = 0  # slots that have some of them
         self.batch_size = 1
         self._next_batch = 0
         self._forced = False
@@ -51,18 +53,9 @@ class Pool(Staff):
         adopt_orphans()
 
     @property
-    def outstanding(self) -> int:
-        """Tasks that are with workers."""
-        return sum(seat.outstanding for seat in self._seats.values())
-
-    @property
     def idle(self) -> int:
         """Slots without a task, whether their workers were started yet or not."""
         return self.slots - self.busy
-
-    @property
-    def busy(self) -> int:
-        return sum(seat.outstanding > 0 for seat in self._seats.values())
 
     # --- tasks ---------------------------------------------------------------------------------
 
@@ -124,9 +117,16 @@ class Pool(Staff):
         seat.batches.append(Batch(self._next_batch, interval, lines))
         if not seat.outstanding:
             seat.moved = time.monotonic()
-        seat.outstanding += interval.count
+        self._has(seat, interval.count)
         body = b"".join(lines)
         self._send(seat.member, Order(wire.TASKS, seat.slot, self._next_batch, interval.attempt, 0.0, body))
+
+    def _has(self, seat: Seat, more: int) -> None:
+        """A seat has so many tasks more, or fewer."""
+        before = seat.outstanding
+        seat.outstanding += more
+        self.outstanding += more
+        self.busy += (seat.outstanding > 0) - (before > 0)
 
     def rebalance(self, patience: float = 0.2) -> None:
         """Ask workers that sit on tasks behind a long one to give them back."""
@@ -207,7 +207,7 @@ class Pool(Staff):
 
     def _progress(self, seat: Seat, batch: Batch, count: int) -> None:
         batch.done += count
-        seat.outstanding -= count
+        self._has(seat, -count)
         seat.moved = time.monotonic()
         seat.asked = False
         if not batch.left:
@@ -222,7 +222,7 @@ class Pool(Staff):
         self.queue.appendleft(Stock(back, batch.lines[keep:]))
         self.queued += back.count
         batch.interval, batch.lines = batch.interval.part(0, keep), batch.lines[:keep]
-        seat.outstanding -= news.count
+        self._has(seat, -news.count)
         self._progress(seat, batch, 0)
 
     # --- ends ----------------------------------------------------------------------------------
@@ -235,7 +235,8 @@ class Pool(Staff):
         with suppress(OSError):  # the descriptor is gone, whatever the kernel answers
             member.link.close()
         self._hungry.difference_update(member.seats)
-        for slot in member.seats:
+        for slot, seat in member.seats.items():
+            self._has(seat, -seat.outstanding)
             del self._seats[slot]
         member.process.join(UNRESPONSIVE)
         if member.process.exitcode is None:

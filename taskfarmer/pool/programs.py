@@ -126,18 +126,14 @@ class ProgramWorker(Worker):
             self.flush()
         spoken_to = False
         for fd, _ in ready:
-            watched = self._watched.get(fd)
-            if watched is None:
+            if fd not in self._watched:
                 spoken_to = True
-            else:
-                self._unwatch(fd)
-                self._ended(watched, watched.started.ended(wait=True))
+                continue
+            running = self._watched.pop(fd)
+            self.poll.unregister(fd)
+            self._ended(running, running.started.ended(wait=True))
         if spoken_to:
             self.hear()
-
-    def _unwatch(self, fd: int) -> None:
-        del self._watched[fd]
-        self.poll.unregister(fd)
 
     def _ended(self, running: Running, how: tuple[int, Any] | None) -> None:
         if how is None:
@@ -201,8 +197,9 @@ class ProgramWorker(Worker):
         """End what runs: SIGTERM to everything below us, the grace time, SIGKILL."""
         self._clear_doubts()
         self.hand_back()
-        for fd in list(self._watched):
-            self._unwatch(fd)
+        for fd in self._watched:
+            self.poll.unregister(fd)
+        self._watched.clear()
         asked: set[int] = set()
         pause = 0.002
         while True:

@@ -20,7 +20,10 @@ from taskfarmer.views.rebuild import rebuild_unlocked, write_toprocess
 from taskfarmer.workdir import Workdir
 
 EVERY = 5.0
+SOON = 0.5
 MOST_KEPT = 64 << 20
+MUCH = 4 << 20
+"""Bytes of lines and slices that are shown as soon as they are committed: they would take memory."""
 CHEAP = 100_000
 EXACT_TRIES = 5
 
@@ -70,6 +73,8 @@ class Views:
     @property
     def due_at(self) -> float:
         """When there will be something to show, on the monotonic clock; never where there is nothing."""
+        if self._kept > MUCH:
+            return self._last + SOON
         return self._last + EVERY if self._results else math.inf
 
     def due(self, now: float) -> bool:
