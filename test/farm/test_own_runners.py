@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from farming import eventually
 from farms import Farm
 
 # PyTaskFarmer's own signature and manners: Popen in `run`, kill in `terminate`
@@ -306,3 +307,41 @@ def test_a_return_code_that_no_process_has_is_a_failure(plugged: Farm, code: int
     assert plugged.run("-n", 1, "-r", "odd").wait() == 1
     (end,) = plugged.slices()
     assert (end["args"]["outcome"], end["args"]["exit_status"], end["args"]["signal"]) == ("failed", status, number)
+
+
+def test_what_quick_tasks_came_to_is_told_while_a_long_one_runs(plugged: Farm) -> None:
+    with open(plugged.folder / "myrunners.py", "a", encoding="ascii") as file:
+        file.write(
+            "\n\nclass Quick(NoBase):\n    def run(self, taskid, command, logfh):\n"
+            "        return 0 if command == 'quick' else super().run(taskid, command, logfh)\n"
+        )
+    with open(plugged.folder / "runners.ini", "a", encoding="ascii") as file:
+        file.write("\n[quick]\nRunner = myrunners.Quick\n")
+    release = plugged.folder / "release"
+    plugged.write(*["quick"] * 3000, plugged.begun(f"until [ -e {release} ]; do sleep 0.05; done"), "quick")
+    farmer = plugged.start("-n", 1, "-r", "quick")
+    plugged.wait_for_tasks(3000)
+    eventually(lambda: len(plugged.view("finished")) == 3000, "all quick tasks are shown as finished")
+    assert not farmer.ended
+    release.touch()
+    assert farmer.wait() == 0, farmer.said
+    assert plugged.check().lines[-1].task == 3001
+
+
+def test_a_runner_may_have_a_timer_of_its_own(plugged: Farm) -> None:
+    with open(plugged.folder / "myrunners.py", "a", encoding="ascii") as file:
+        file.write(
+            "\n\nimport signal\nimport time\n\n\nclass Timed(NoBase):\n    rang = 0\n\n"
+            "    def ring(self, *args):\n        self.rang += 1\n\n"
+            "    def run(self, taskid, command, logfh):\n        signal.signal(signal.SIGALRM, self.ring)\n"
+            "        self.rang = 0\n        signal.setitimer(signal.ITIMER_REAL, 0.25 if command == 'ring' else 0)\n"
+            "        end = time.monotonic() + float(0.5 if command == 'ring' else 0.002)\n"
+            "        while time.monotonic() < end:\n            time.sleep(0.001)\n"
+            "        return self.rang != (command == 'ring')\n"
+        )
+    with open(plugged.folder / "runners.ini", "a", encoding="ascii") as file:
+        file.write("\n[timed]\nRunner = myrunners.Timed\n")
+    plugged.write(*["quick"] * 200, "ring", *["quick"] * 50, "ring")
+    farmer = plugged.run("-n", 1, "-r", "timed")
+    assert farmer.wait() == 0, farmer.said
+    assert plugged.places() == ([], list(range(252)), [])
