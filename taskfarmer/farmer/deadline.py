@@ -22,6 +22,8 @@ from taskfarmer.settings import Reporter, Settings
 from taskfarmer.workdir import Workdir
 
 MARGIN = 60.0
+ANSWER_WITHIN = 3.0
+"""Seconds for which a farmer begins nothing until it knows when its allocation ends, where that matters."""
 EXCHANGES_TO_LEAVE = 3
 
 
@@ -32,6 +34,7 @@ class Deadline:
         self.settings = settings
         self.reporter = reporter
         self.slowest_exchange = 0.0
+        self._begin = begin
         self.warned = settings.warn_signal is None
         self._clock = time.time() - time.monotonic()
         self._allocation: slurm.Allocation | None = None
@@ -55,6 +58,12 @@ class Deadline:
             assert self.settings.warn_signal is not None
             pool.tell(wire.Order(wire.WARN, number=self.settings.warn_signal))
             self.reporter.info(f"{lasting(self.room(now))} left: the running tasks are warned (--warn-signal)")
+
+    def awaited(self, now: float, state: State) -> float:
+        """When to begin tasks although the end is not known yet, by how long they take; 0 where that is at once."""
+        asked = self._allocation is not None and not self._allocation.settled
+        by = self._begin + ANSWER_WITHIN
+        return by if asked and now < by and (state.timed or self.expected(state)) else 0.0
 
     def _say_end(self, now: float) -> None:
         if self._allocation is None or self._allocation.end is None:

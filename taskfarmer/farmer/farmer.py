@@ -82,8 +82,7 @@ class Farmer:
         self.fatal: str | None = None
         self.survivors: list[int] = []
         self._grace = settings.grace
-        self._interrupts = 0
-        self._handled = 0
+        self._interrupts = self._handled = 0
         self._next_growth = 0.0
         self._next_look = 0.0
 
@@ -113,6 +112,7 @@ class Farmer:
         if self.stopped_by or not self._anything_to_do():
             return
         self.neighbours.appear(time.monotonic())
+        self._await_end()
         while True:
             now = time.monotonic()
             self._hear_signals(now)
@@ -127,6 +127,15 @@ class Farmer:
             self._dispatch(now)
             self._absorb(self.pool.wait(self._pause(time.monotonic())))
             self.speech.progress(time.monotonic(), self.ledger.state, self.pool)
+
+    def _await_end(self) -> None:
+        """Give Slurm a moment to tell when the allocation ends: what cannot end before that is not to be begun."""
+        while until := self.deadline.awaited(now := time.monotonic(), self.ledger.state):
+            self._hear_signals(now)
+            if self.stopped_by:
+                return
+            self.deadline.mind(now, self.pool, self.neighbours.presence)
+            self._absorb(self.pool.wait(max(0.0, min(until, self.deadline.due) - now)))
 
     def _anything_to_do(self) -> bool:
         """Whether there is anything to take now, dead peers' tasks included; no worker is started otherwise."""
@@ -317,8 +326,8 @@ class Farmer:
         if self.survivors:
             pids = " ".join(map(str, self.survivors))
             self.reporter.warning(f"processes that even SIGKILL does not end were left behind: {pids}")
-        if self.fatal and not self._may_record():
-            return
+        if self.fatal and self.fatal != self.hold.text:
+            return  # only where starting tasks was the trouble can the ledger still be used
         try:
             if self._leave():
                 self.views.finish(self.ledger.look())
@@ -326,10 +335,6 @@ class Farmer:
             self.reporter.warning(f"{error.filename}: {error.strerror}; the views are not exact, the ledger is")
         except TaskFarmerError as error:
             self._die(str(error))
-
-    def _may_record(self) -> bool:
-        """Whether a fatal error leaves the ledger usable: only where starting tasks was the trouble."""
-        return bool(self.hold.text) and self.fatal == self.hold.text
 
     def _leave(self) -> bool:
         """Tell the last news and leave; False where patience ends before the disk takes them."""

@@ -289,6 +289,16 @@ def test_a_slurm_that_does_not_answer_is_done_without(farm: Farm) -> None:
     assert len(asked(farm)) == 1
 
 
+def test_what_cannot_end_is_not_begun_while_slurm_is_asked_for_the_end(farm: Farm) -> None:
+    farm.write(*["sleep 2"] * 20)
+    assert farm.run("-n", 20).process.returncode == 0
+    farm.append("true\n" * 3)
+    variables = {**stand_in(farm, f"sleep 0.7; echo {int(time.time() + 62)}"), "SLURM_JOB_ID": "9"}
+    farmer = farm.run(environment=variables)
+    assert farmer.process.returncode == AGAIN, farmer.said
+    assert len(farm.check().lines) == 20, "nothing was begun that may not end"
+
+
 def test_a_requeued_job_asks_anew(farm: Farm) -> None:
     end = int(time.time() + 1000)
     variables = {**stand_in(farm, f"echo {end}"), "SLURM_JOB_ID": "123"}
