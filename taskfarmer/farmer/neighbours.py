@@ -131,8 +131,13 @@ class Neighbours:
         return mine - theirs > SILENT_BEATS * self.watch.beat
 
     def killed_here(self, state: State) -> bool:
-        """Whether tasks are held by a farmer that was killed on this node, and are not free yet."""
-        return any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(state)))
+        """Whether tasks are held by a farmer that was killed on this node, and are not free yet.
+
+        One that left by itself is gone from this node, too, and since then from the ledger.
+        """
+        if not any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(state))):
+            return False
+        return any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(self.ledger.look())))
 
     def _holders(self, state: State) -> list[str]:
         return [farmer for farmer, entry in state.farmers.items() if entry.claims and farmer != self.identity.farmer]

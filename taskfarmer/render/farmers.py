@@ -60,6 +60,11 @@ def _rest(ending: Ending, status: int) -> list[str]:
         if status != Exit.AGAIN:
             meaning += ", for --exit-zero"
         lines.append(f"{ending.farm.unprocessed} {many} unprocessed: run the same command again ({meaning})")
+    elif ending.trouble is None and ending.again:
+        lines.append(
+            "tasks are held by a farmer that is gone, and are soon unprocessed: run the same command again "
+            f"(exit status {status})"
+        )
     return lines
 
 

@@ -1,0 +1,66 @@
+"""A farmer's judgement of the others, as far as no process is needed for it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from taskfarmer import durable
+from taskfarmer.farmer.neighbours import Neighbours
+from taskfarmer.ledger.liveness import Identity, introduce
+from taskfarmer.ledger.state import Entry, State
+from taskfarmer.model import sealed
+from taskfarmer.settings import silent
+from taskfarmer.workdir import Workdir
+
+
+class Ledger:
+    """A ledger that shows one state after the other."""
+
+    registered = True
+
+    def __init__(self, workdir: Workdir, *states: State) -> None:
+        self.workdir = workdir
+        self.farm = SimpleNamespace(lease=600.0)
+        self.states: Iterator[State] = iter(states)
+
+    def look(self) -> State:
+        return next(self.states)
+
+    def unexpelled(self) -> dict[str, str]:
+        return {}
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Workdir:
+    (tmp_path / "farmers").mkdir()
+    return Workdir.at(str(tmp_path))
+
+
+@pytest.fixture
+def gone(workdir: Workdir) -> Identity:
+    """A farmer of this node whose process is gone."""
+    child = subprocess.Popen(["true"])
+    child.wait()
+    me = introduce(1, "0", {})
+    them = replace(me, farmer=f"{me.farmer.split('-')[0]}-{child.pid}-00000000", pid=child.pid, pid_start="1")
+    durable.prepare(workdir.identity(them.farmer), sealed(asdict(them)))
+    return them
+
+
+def neighbours(workdir: Workdir, *states: State) -> Neighbours:
+    return Neighbours(silent(), cast(Any, Ledger(workdir, *states)), introduce(1, "0", {}), cast(Any, None))
+
+
+def test_who_left_by_himself_since_we_looked_was_not_killed(workdir: Workdir, gone: Identity) -> None:
+    """Else the last farmers of a node now and then say that tasks are left, where there are none."""
+    after = State("f", 2, (gone.farmer, 2), "e", 1)
+    before = replace(after, farmers={gone.farmer: Entry(1, "0:0+1", gone.farmer, 0, 1)})
+    assert neighbours(workdir, before).killed_here(before)
+    assert not neighbours(workdir, after).killed_here(before)
