@@ -68,7 +68,6 @@ LINE = 105
 """Bytes of a result."""
 CODING = 20e-9
 """Seconds to write or to read a byte of a revision (and to compute it), as measured with a thousand farmers."""
-LOCK_PATIENCE = inspect.signature(locks.FarmLock.held).parameters["patience"].default
 SHOW_PATIENCE = inspect.signature(views.Views.show).parameters["patience"].default
 FINISH_PATIENCE = 10.0
 NOWHERE = Workdir("/nowhere")
@@ -150,7 +149,7 @@ class Simulated:
     def life(self) -> Process:
         """Work until nothing is left to take, and go."""
         yield self.world.ask("starts", START + SETTLE_IN) + 3 * self.ground.coding
-        self._next_beat = self.world.now + beat_of(LEASE)
+        self._next_beat = self.world.now + beat_of(LEASE, len(self.ledger.state.farmers))
         while True:
             if self.world.now >= self._next_beat:
                 yield from self._beat()
@@ -224,10 +223,10 @@ class Simulated:
                 yield from self._exchange(want)
 
     def _beat(self) -> Process:
-        self._next_beat = self.world.now + beat_of(LEASE)
+        farmers = len(self.ledger.state.farmers)
+        self._next_beat = self.world.now + beat_of(LEASE, farmers)
         idle = self.exchanges.exhausted
-        count = neighbours.WATCHED_WHEN_IDLE if idle else neighbours.WATCHED
-        count = min(count, max(0, len(self.ledger.state.farmers) - 1))
+        count = min(neighbours.watched(farmers, idle), max(0, farmers - 1))
         self._met[idle] += 1
         look = LOOK + PROOF * (self._met[idle] <= PROOF_BEATS) + (self._met[idle] == 1)
         yield self.world.ask("beats", BEAT + look * count)
@@ -265,7 +264,7 @@ class Simulated:
         attempt = 0
         end = world.now + patience
         while True:
-            got = yield from self._lock(LOCK_PATIENCE)
+            got = yield from self._lock(min(locks.PATIENCE, max(0.0, end - world.now)))
             start = world.now
             yield world.ask("exchanges", READ) + ground.coding
             state = ground.newest
@@ -283,7 +282,8 @@ class Simulated:
             attempt += 1
             if world.now > end:
                 raise Contended(f"{attempt} commits of others came first")
-            yield world.chance.uniform(0, min(0.01 * 2 ** min(attempt, 8), 1.0))
+            pause = commits.pause(attempt, len(state.farmers))
+            yield world.chance.uniform(0, min(pause, max(0.0, end - world.now)))
 
     def _try(self, state: State, wanted: State) -> Generator[float, None, State | None]:
         ground, world, by = self.ground, self.world, (self.name, self.ledger.seq)
@@ -316,7 +316,8 @@ class Simulated:
         pause = locks.FIRST_PAUSE
         yield world.ask("locks", TRY)
         while not (got := self._try_lock()) and world.now - start < patience:
-            yield pause * world.chance.uniform(0.7, 1.3)
+            left = patience - (world.now - start)
+            yield max(0.0, min(left, pause * world.chance.uniform(0.7, 1.3)))
             pause = min(pause * 1.5, locks.LONGEST_PAUSE)
             yield world.ask("locks", TRY)
         self._in_vain = 0 if got else self._in_vain + 1
@@ -339,7 +340,9 @@ class Simulated:
         begin = self.world.now
         while not self.ledger.told_everything or self.ledger.registered:
             try:
-                yield from self._exchange(0, True, farmer.STOPPED_PATIENCE)
+                yield from self._exchange(
+                    0, True, farmer.LEAVING_PATIENCE if waited is not None else farmer.STOPPED_PATIENCE
+                )
             except Contended:
                 yield self.world.ask("farewells", FAREWELL)
                 break

@@ -20,6 +20,7 @@ from filelock import Timeout, UnixFileLock
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 LEAST_PATIENCE = 0.2
+PATIENCE = 5.0
 
 
 def scratch_folder(scratch: str | None, uid: int) -> str | None:
@@ -109,7 +110,7 @@ class FarmLock:
         return True
 
     @contextmanager
-    def held(self, patience: float = 5.0) -> Iterator[bool]:
+    def held(self, patience: float = PATIENCE) -> Iterator[bool]:
         """Hold the lock, or not, inside the block; yields whether it is held. `patience` is in seconds.
 
         It is halved with each time in a row that it was not enough, so that a lock that is stuck costs little.
@@ -119,7 +120,8 @@ class FarmLock:
         pause = FIRST_PAUSE
         got = self._try()
         while not got and not self.unusable and time.monotonic() - start < patience:
-            time.sleep(pause * random.uniform(0.7, 1.3))
+            left = patience - (time.monotonic() - start)
+            time.sleep(max(0.0, min(left, pause * random.uniform(0.7, 1.3))))
             pause = min(pause * 1.5, LONGEST_PAUSE)
             got = self._try()
         self._in_vain = 0 if got else self._in_vain + 1

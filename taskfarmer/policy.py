@@ -3,7 +3,7 @@
 The ledger is one file that all farmers replace in turn, so what an exchange costs the others sets how
 often it may happen; how long tasks take sets how many must be held until the next one. Numbers are
 from the model in docs/architecture.md: `SHARE` of the time may be spent in exclusive sections,
-`OPERATIONS` file operations per second by the whole farm.
+`OPERATIONS` file operations per second by the whole farm for exchanges, `OPERATIONS_OF_SHOWS` for views.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from taskfarmer.model import class_end
 SHORTEST = 1.0
 LONGEST = 300.0
 SHARE = 0.5
-SHARE_WHEN_LOST = 0.15
-OPERATIONS = 400.0
-PER_EXCHANGE = 14.0
+SHARE_WHEN_LOST = 0.1
+OPERATIONS = 240.0
+PER_EXCHANGE = 16.0
 JITTER = 0.15
 WAITING = 2.0
 OPERATIONS_OF_A_LOOK = 6.0
+PER_SHOW = 13.0
+OPERATIONS_OF_SHOWS = 42.0
 FIRST_BATCHES = 0.05
 LARGEST_BATCH = 4096
 LARGEST_RESERVE = 250_000
@@ -59,6 +61,11 @@ def period(pace: Pace) -> float:
 def waiting(pace: Pace) -> float:
     """Seconds between two looks of a farmer that only waits for others."""
     return max(period(pace), WAITING, pace.farmers * OPERATIONS_OF_A_LOOK / OPERATIONS)
+
+
+def shows(farmers: int, least: float) -> float:
+    """Seconds between two updates of the views by one of so many farmers, `least` where they are few."""
+    return max(least, farmers * PER_SHOW / OPERATIONS_OF_SHOWS)
 
 
 def jittered(seconds: float, chance: float) -> float:

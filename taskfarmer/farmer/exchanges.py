@@ -23,7 +23,7 @@ from taskfarmer.model import LOST, Interval, counted, parse_task, result_line
 from taskfarmer.pool.pool import Pool
 from taskfarmer.settings import Reporter
 from taskfarmer.trace import farmer_number, time_slice
-from taskfarmer.views.views import Views
+from taskfarmer.views.views import EVERY, Views
 
 LONG_LIST_OF_RETURNED = 4096
 LARGEST_LOOK = 4096
@@ -131,6 +131,7 @@ class Exchanges:
         self.deadline.slowest_exchange = max(self.deadline.slowest_exchange, now - begin)
         self.next = now + policy.jittered(policy.period(self.pace()), random.random())
         self.pool.batch_size = policy.batch_size(self.pace().duration)
+        self.views.every = policy.shows(len(self.ledger.state.farmers), EVERY)
         if self.views.due(now):
             self._show_views()
 

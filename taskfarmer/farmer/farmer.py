@@ -37,6 +37,8 @@ GROWTH_EVERY = 5.0
 TROUBLE_FOR = 600.0
 """Seconds for which a farmer without running tasks tries to record what it has."""
 STOPPED_PATIENCE = 10.0
+LEAVING_PATIENCE = 3.0
+"""Seconds for which a farmer that is stopped tries to leave by a commit; where hundreds are, a note will do."""
 RISKY_ATTEMPT = 3
 """From this attempt on a start is written down, synced, before it happens: the task may kill its node."""
 
@@ -139,10 +141,8 @@ class Farmer:
 
     def _anything_to_do(self) -> bool:
         """Whether there is anything to take now, dead peers' tasks included; no worker is started otherwise."""
+        self.neighbours.look_around()
         state = self.ledger.look()
-        if not state.left:
-            self.neighbours.look_around()
-            state = self.ledger.look()
         return state.left or self.neighbours.worth_waiting(state, self.settings)
 
     def _taking(self, now: float) -> bool:
@@ -343,7 +343,7 @@ class Farmer:
             # an earlier exchange that landed after all may have gained something
             self._give_back(self.exchanges.give_up())
             try:
-                self.exchanges.make(0, leave=True, patience=STOPPED_PATIENCE)
+                self.exchanges.make(0, leave=True, patience=LEAVING_PATIENCE if self.stopped_by else STOPPED_PATIENCE)
             except Contended:
                 # hundreds leave at once: whoever commits next folds us in, our journal is complete
                 return self._farewell()

@@ -10,12 +10,12 @@ import os
 import time
 from collections.abc import Iterable
 
-from taskfarmer import slurm
+from taskfarmer import durable, slurm
 from taskfarmer.errors import StorageError
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.proofs import LockProofs
 from taskfarmer.ledger.ledger import Ledger
-from taskfarmer.ledger.liveness import Identity, Presence, Watch, identity_of, process_start
+from taskfarmer.ledger.liveness import Identity, Presence, Watch, beat_of, every_of, identity_of, process_start
 from taskfarmer.ledger.state import State
 from taskfarmer.ledger.stops import told_to_stop
 from taskfarmer.pool.processes import STUCK_AFTER
@@ -23,8 +23,15 @@ from taskfarmer.settings import Reporter, Settings
 
 WATCHED = 2
 WATCHED_WHEN_IDLE = 64
-SILENT_BEATS = 4
 """Heartbeats that a farmer reads per beat: of its successors in the order of IDs, more where there is time."""
+WATCHED_BY_ALL = 4096
+"""Heartbeats that all read together, at most, where all are idle: with more than 64 farmers each reads fewer."""
+SILENT_BEATS = 4
+
+
+def watched(farmers: int, idle: bool) -> int:
+    """How many of so many farmers one looks at."""
+    return max(WATCHED, min(WATCHED_WHEN_IDLE, WATCHED_BY_ALL // max(1, farmers))) if idle else WATCHED
 
 
 class Neighbours:
@@ -55,7 +62,11 @@ class Neighbours:
         if now < self.next_beat:
             return
         gap, self._last_beat = now - self._last_beat, now
-        self.next_beat = now + self.watch.beat
+        farmers = self.ledger.state.farmers
+        beat = beat_of(self.ledger.farm.lease, len(farmers))
+        self.next_beat = now + beat
+        assert self.presence is not None
+        self.presence.every = beat
         self.show(running)
         # our alive file goes when the farm is deleted (and perhaps made anew), and when we are expelled
         if gap > self.ledger.farm.lease / 2 or not os.path.exists(self.workdir.alive(self.identity.farmer)):
@@ -67,8 +78,10 @@ class Neighbours:
                 return
             if self.ledger.registered and self.identity.farmer not in state.farmers:
                 self.exchanges.make(0)  # raises Expelled, in words
-        count = WATCHED_WHEN_IDLE if self.exchanges.exhausted else WATCHED
-        self.expel(self.watch.successors(self.ledger.state.farmers, count))
+        farmers = self.ledger.state.farmers
+        self.expel(self.watch.sample(farmers, watched(len(farmers), self.exchanges.exhausted)))
+        # whether we are punctual is judged at the next look by the beat that leads to it
+        self.watch.beat = beat
 
     def show(self, running: list[list[int]], sync: bool = False) -> None:
         """Write a heartbeat, `sync` where it must be on the disk before something happens; see if we are to stop."""
@@ -128,7 +141,14 @@ class Neighbours:
             mine = os.stat(self.workdir.alive(self.identity.farmer)).st_mtime
         except OSError:
             mine = time.time()  # not there yet
-        return mine - theirs > SILENT_BEATS * self.watch.beat
+        return mine - theirs > SILENT_BEATS * max(self.watch.beat, self._beat_of(farmer))
+
+    def _beat_of(self, farmer: str) -> float:
+        """Seconds between two heartbeats of a farmer, as far as it says so."""
+        try:
+            return every_of(durable.read(self.workdir.alive(farmer)))
+        except OSError:
+            return 0.0
 
     def killed_here(self, state: State) -> bool:
         """Whether tasks are held by a farmer that was killed on this node, and are not free yet.

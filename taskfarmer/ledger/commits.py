@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from taskfarmer import durable
+from taskfarmer import durable, locks
 from taskfarmer.errors import Contended, Damaged, FarmGone, Forked, NotAFarm, StaleView, StorageError
 from taskfarmer.ledger import epochs, farmfile
 from taskfarmer.ledger.document import FORMAT, from_document, to_document
@@ -32,6 +32,9 @@ from taskfarmer.model import sealed, unsealed
 from taskfarmer.workdir import Workdir, epoch_number
 
 PATIENCE = 60.0
+FIRST_PAUSE = 0.02
+LEAST_ROOM = 1.0
+ROOM = 8.0
 RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
 AGAIN = "start again when the file system works"
 _GONE = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
@@ -207,13 +210,13 @@ class Commits:
 
         `change` gets the newest state and returns the next, or the same object for "nothing to do". It is
         called again after each lost commit, so it must have no effect but its result. Contended where that
-        takes longer than `patience` seconds.
+        takes longer than `patience` seconds, waiting for the lock included; it is tried once at least.
         """
         attempt = 0
         end = time.monotonic() + patience
         stuck: tuple[int, float] | None = None
         while True:
-            with self.lock.held():
+            with self.lock.held(min(locks.PATIENCE, max(0.0, end - time.monotonic()))):
                 start = time.monotonic()
                 state = self.newest()
                 mine = state.farmers.get(by)
@@ -238,7 +241,16 @@ class Commits:
             stuck = self._stuck(state, stuck)
             if time.monotonic() > end:
                 raise Contended(f"{self.workdir.ledger}: {attempt} commits of others came first")
-            time.sleep(random.uniform(0, min(0.01 * 2 ** min(attempt, 8), 1.0)))
+            pause = self.pause(attempt, len(state.farmers))
+            time.sleep(random.uniform(0, min(pause, max(0.0, end - time.monotonic()))))
+
+    def pause(self, attempt: int, farmers: int) -> float:
+        """Seconds within which to try again after so many lost commits.
+
+        It grows fast until all that may be trying, too, have room: where locks are not shared and many start at
+        once, what is tried too soon is lost again.
+        """
+        return float(min(FIRST_PAUSE * 4 ** min(attempt, 8), max(LEAST_ROOM, ROOM * farmers * self.exclusive)))
 
     def _stuck(self, state: State, since: tuple[int, float] | None) -> tuple[int, float]:
         """Since when commits after this revision are lost; StaleView where that is too long: nobody wins them."""

@@ -10,8 +10,10 @@ observer's own beats were punctual, so that a file system that hangs for everybo
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -28,9 +30,21 @@ SHORTEST_BEAT = 0.2
 BALLAST = 64 * 1024
 
 
-def beat_of(lease: float) -> float:
-    """Seconds between heartbeats where a farmer is taken for dead after `lease` seconds of silence."""
-    return min(LONGEST_BEAT, max(SHORTEST_BEAT, lease / 20))
+OPERATIONS = 7.0
+"""File operations of a beat: our own, and a look at two neighbours."""
+OPERATIONS_OF_BEATS = 100.0
+"""File operations per second for the beats of the whole farm, as far as the lease allows."""
+BEATS_OF_A_LEASE = 8.0
+
+
+def beat_of(lease: float, farmers: int = 1) -> float:
+    """Seconds between heartbeats where a farmer is taken for dead after `lease` seconds of silence.
+
+    Those of many `farmers` beat less often each, but eight times in a lease in any case: so whoever is seen to be
+    silent for a lease has missed many beats, also where two looks at it are late.
+    """
+    least = min(LONGEST_BEAT, max(SHORTEST_BEAT, lease / 20))
+    return max(least, min(lease / BEATS_OF_A_LEASE, farmers * OPERATIONS / OPERATIONS_OF_BEATS))
 
 
 @dataclass(frozen=True)
@@ -101,12 +115,13 @@ def introduce(slots: int, version: str, job: dict[str, str]) -> Identity:
 
 
 class Presence:
-    """Our own signs of life."""
+    """Our own signs of life. `every` is how many seconds there are between two of them, 0 where that is not known."""
 
     def __init__(self, workdir: Workdir, identity: Identity, ballast: bool = True) -> None:
         self.workdir = workdir
         self.identity = identity
         self.beats = 0
+        self.every = 0.0
         self._size = 0
         self._fd = -1
         self._running: list[list[Any]] = []
@@ -136,7 +151,7 @@ class Presence:
         if running is not None:
             self._running = list(running)
         self.beats += 1
-        data = sealed({"beat": self.beats, "held": self.locked, "running": self._running})
+        data = sealed({"beat": self.beats, "every": self.every, "held": self.locked, "running": self._running})
         os.pwrite(self._fd, data, 0)
         if len(data) < self._size:
             os.ftruncate(self._fd, len(data))
@@ -193,9 +208,16 @@ def running_of(workdir: Workdir, farmer: str) -> list[tuple[int, int]]:
     return [(int(slot[1]), int(slot[2])) for slot in slots] if isinstance(slots, list) else []
 
 
+def every_of(content: bytes) -> float:
+    """The seconds between two beats that a heartbeat speaks of; 0 where it does not, or where it is torn."""
+    every = (unsealed(content) or {}).get("every", 0.0)
+    return float(every) if isinstance(every, int | float) and 0 < every < math.inf else 0.0
+
+
 @dataclass
 class _Watched:
     content: bytes
+    every: float
     silent: float = 0.0
     beats: bool = False
 
@@ -217,6 +239,19 @@ class Watch:
         others = sorted(farmer for farmer in farmers if farmer != self.me.farmer)
         after = [farmer for farmer in others if farmer > self.me.farmer]
         return (after + others)[: min(count, len(others))]
+
+    def sample(self, farmers: Iterable[str], count: int) -> list[str]:
+        """Our two successors and others from all over the ring: `count` in all, mostly the same as the last time.
+
+        Each farmer has another sample, so that where many of one job are dead, next to each other in the ring, they
+        are seen by all others together, and not one after the other by the one before them.
+        """
+        if count <= 2:
+            return self.successors(farmers, count)
+        near = self.successors(farmers)
+        far = [farmer for farmer in farmers if farmer not in (*near, self.me.farmer)]
+        far.sort(key=lambda farmer: zlib.crc32(f"{farmer} {self.me.farmer} {farmer}".encode()))
+        return [*near, *far][:count]
 
     def suspects(self, farmers: Iterable[str]) -> list[str]:
         """Those whose death can be seen at once: on our own node, or with a farewell. One directory is listed."""
@@ -240,7 +275,8 @@ class Watch:
         self._looked[farmer] = now
         seen = self._seen.get(farmer)
         if seen is None or seen.content != content:
-            self._seen[farmer] = _Watched(content, beats=seen is not None)
+            every = every_of(content) or (seen.every if seen is not None else 0.0)
+            self._seen[farmer] = _Watched(content, every, beats=seen is not None)
             return 0.0
         if elapsed <= 2 * self.beat + 1.0:
             seen.silent += elapsed
@@ -258,7 +294,12 @@ class Watch:
     def suspicious(self, farmer: str) -> Identity | None:
         """Who a farmer is whose heartbeat did not change for two beats; None for one that beats, or is not known."""
         seen = self._seen.get(farmer)
-        return self._identities.get(farmer) if seen is not None and seen.silent >= 2 * self.beat else None
+        missed = seen is not None and seen.silent >= 2 * self._beat_of(seen)
+        return self._identities.get(farmer) if missed else None
+
+    def _beat_of(self, seen: _Watched) -> float:
+        """Seconds between two beats of theirs, which may know of more farmers, or of fewer, than we do."""
+        return max(self.beat, min(seen.every, self.lease / BEATS_OF_A_LEASE))
 
     def verdict(self, farmer: str) -> str | None:
         """Why a farmer is dead, in words, or None while it may live."""
@@ -275,7 +316,7 @@ class Watch:
             and them.host == self.me.host
             and them.boot != self.me.boot
             and them.boot
-            and silent >= 2 * self.beat
+            and silent >= 2 * self._beat_of(self._seen[farmer])
         ):
             return f"{them.host} was started anew since"
         if silent >= self.lease:

@@ -20,7 +20,7 @@ from taskfarmer.views.rebuild import rebuild_unlocked, write_toprocess
 from taskfarmer.workdir import Workdir
 
 EVERY = 5.0
-SOON = 0.5
+SOON = 0.1
 MOST_KEPT = 64 << 20
 MUCH = 4 << 20
 """Bytes of lines and slices that are shown as soon as they are committed: they would take memory."""
@@ -42,7 +42,7 @@ def begin(workdir: Workdir, state: State) -> None:
 
 
 class Views:
-    """What one farmer has to show. `pending` holds what is committed and not shown yet."""
+    """What one farmer has to show: what is committed and not shown yet. `every` are the seconds between updates."""
 
     def __init__(self, workdir: Workdir, ledger: Ledger, identity: Identity) -> None:
         self.workdir = workdir
@@ -53,6 +53,7 @@ class Views:
         self._results = 0
         self._named = False
         self._last = time.monotonic()
+        self.every = EVERY
 
     def add(self, told: Iterable[tuple[bytes, bytes, bytes]], results: int) -> None:
         """Remember what to show of results (`results` bytes of the journal) that are committed."""
@@ -74,8 +75,8 @@ class Views:
     def due_at(self) -> float:
         """When there will be something to show, on the monotonic clock; never where there is nothing."""
         if self._kept > MUCH:
-            return self._last + SOON
-        return self._last + EVERY if self._results else math.inf
+            return self._last + SOON * self.every
+        return self._last + self.every if self._results else math.inf
 
     def due(self, now: float) -> bool:
         return now >= self.due_at
