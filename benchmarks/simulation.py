@@ -232,7 +232,7 @@ class Simulated:
         yield self.world.ask("beats", BEAT + look * count)
 
     def _show(self, patience: float) -> Process:
-        self.views._last = self.world.now
+        self.views._put_off()
         if not self.views._results:
             return
         got = yield from self._lock(patience)
@@ -370,6 +370,7 @@ def driving(world: World) -> ExitStack:
         (exchanges, "time", world),
         (exchanges, "random", world.chance),
         (views, "time", world),
+        (views, "random", world.chance),
     ):
         stack.enter_context(patch.object(module, name, stand_in))
     return stack

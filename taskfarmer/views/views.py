@@ -7,6 +7,7 @@ disagree with `views.json`; then nobody appends any more, and the farmer that en
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Iterable
 
@@ -42,7 +43,7 @@ def begin(workdir: Workdir, state: State) -> None:
 
 
 class Views:
-    """What one farmer has to show: what is committed and not shown yet. `every` are the seconds between updates."""
+    """What one farmer has to show: what is committed and not shown yet. `every` are the mean seconds between updates."""
 
     def __init__(self, workdir: Workdir, ledger: Ledger, identity: Identity) -> None:
         self.workdir = workdir
@@ -54,6 +55,7 @@ class Views:
         self._named = False
         self._last = time.monotonic()
         self.every = EVERY
+        self._spread = random.uniform(0.5, 1.5)
 
     def add(self, told: Iterable[tuple[bytes, bytes, bytes]], results: int) -> None:
         """Remember what to show of results (`results` bytes of the journal) that are committed."""
@@ -73,23 +75,31 @@ class Views:
 
     @property
     def due_at(self) -> float:
-        """When there will be something to show, on the monotonic clock; never where there is nothing."""
-        if self._kept > MUCH:
-            return self._last + SOON * self.every
-        return self._last + self.every if self._results else math.inf
+        """When there will be something to show, on the monotonic clock; never where there is nothing.
+
+        Many farmers that have started at once are not to ask for the lock at once, again and again.
+        """
+        if not self._results:
+            return math.inf
+        wait = self.every * self._spread if self.every > EVERY else EVERY
+        return self._last + (SOON * wait if self._kept > MUCH else wait)
 
     def due(self, now: float) -> bool:
         return now >= self.due_at
 
     def show(self, patience: float = 0.2) -> None:
         """Bring the views up to date with our own results, if the lock can be had and they are sound."""
-        self._last = time.monotonic()
+        self._put_off()
         if not self._results:
             return
         with self.ledger.lock.held(patience) as got:
             self.ledger.commits.check_farm()  # a farm that was made anew has views of its own
             if got or self.ledger.lock.unusable:
                 self._append()
+
+    def _put_off(self) -> None:
+        self._last = time.monotonic()
+        self._spread = random.uniform(0.5, 1.5)
 
     def _append(self) -> None:
         shown = files.load(self.workdir)

@@ -159,9 +159,9 @@ def test_the_world_lets_things_happen_in_order():
 
 
 def test_time_is_everybodys_own_again_afterwards():
-    before = exchanges.time, exchanges.random, views.time
+    before = exchanges.time, exchanges.random, views.time, views.random
     farm(farmers=1, each=2)
-    assert (exchanges.time, exchanges.random, views.time) == before
+    assert (exchanges.time, exchanges.random, views.time, views.random) == before
 
 
 def test_who_is_stopped_leaves_or_says_farewell_and_no_task_is_lost():
@@ -197,3 +197,38 @@ def test_starts_are_timed_until_the_last_farmer_has_work():
     few, many = (scale.starts(farmers, judged=True)[0] for farmers in (5, 50))
     assert few.kept and many.kept
     assert few.ours < many.ours < few.theirs
+
+
+def test_a_farm_of_many_asks_little_of_the_file_system_and_its_slots_are_busy():
+    """Simulated seconds are exact, so that what is judged with a thousand farmers can be seen with 200."""
+    times = lengths(200 * 16 * 6, 60, 0.5)
+    ground = simulate(Ground(World(0.001), times, 16, 1.0), 200)
+    asked = sum(count for kind, count in ground.until_empty.items() if kind not in ("commits", "lost"))
+    assert asked / ground.empty_at <= 500
+    assert ground.until_empty["views"] > 0
+    assert ground.diary.busy(ground.empty_at, 200 * 16) >= 0.97
+
+
+def test_farmers_of_one_start_do_not_all_want_to_show_at_once():
+    """They did, and so hardly any of them had the lock."""
+    times = lengths(150 * 4 * 8, 20, 0.5)
+    world = World(0.001)
+    ground = Ground(world, times, 4, 1.0)
+    shown = Counter()
+    show = Simulated._show
+
+    def counting(self, patience):
+        before = bool(self.views._results)
+        yield from show(self, patience)
+        shown[before, not self.views._results] += 1
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Simulated, "_show", counting)
+        simulate(ground, 150)
+    assert shown[True, True] > 9 * shown[True, False]
+
+
+def test_hundreds_that_are_stopped_have_said_their_last_word_within_seconds():
+    last, left = scale.stops(600, judged=True)
+    assert last.kept
+    assert 0 < left.ours < 600

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,65 @@ def gone_process() -> int:
 
 def test_a_beat_is_a_twentieth_of_the_lease_within_bounds() -> None:
     assert [liveness.beat_of(lease) for lease in (0.1, 3, 60, 600, 86400)] == [0.2, 0.2, 3.0, 30.0, 30.0]
+
+
+def test_those_of_many_farmers_beat_less_often_but_eight_times_in_a_lease() -> None:
+    assert [liveness.beat_of(600, farmers) for farmers in (1, 16, 400, 1000, 10**5)] == [30, 30, 30, 70, 75]
+    assert [liveness.beat_of(60, farmers) for farmers in (1, 10, 1000)] == [3, 3, 7.5]
+    assert liveness.beat_of(1, 10**5) == 0.2
+
+
+def test_two_beats_are_missed_by_the_beat_of_the_one_that_is_silent(
+    workdir: Workdir, clock: Clock, me: Identity, appear: Callable[[Identity], Presence]
+) -> None:
+    """It may know of more farmers than we do, and beat less often."""
+    other = replace(me, farmer="near-1-00000000", boot="before")
+    presence = appear(other)
+    presence.every = 2 * BEAT
+    presence.beat()
+    watch = Watch(workdir, me, LEASE)
+    assert observe(watch, clock, other.farmer, 3 * BEAT) is None
+    assert "started anew" in str(observe(watch, clock, other.farmer, 2 * BEAT))
+    assert clock.now == 1000.0 + 4 * BEAT
+
+
+@pytest.mark.parametrize("every", [1e9, -1, "soon", None, float("inf")])
+def test_whatever_a_heartbeat_says_of_itself_silence_for_the_lease_is_death(
+    workdir: Workdir,
+    clock: Clock,
+    elsewhere: Identity,
+    me: Identity,
+    appear: Callable[[Identity], Presence],
+    every: Any,
+) -> None:
+    presence = appear(elsewhere)
+    presence.every = every
+    presence.beat()
+    watch = Watch(workdir, me, LEASE)
+    assert observe(watch, clock, elsewhere.farmer, LEASE - BEAT) is None
+    assert watch.suspicious(elsewhere.farmer) is None or watch.identity(elsewhere.farmer) is not None
+    clock.now += BEAT
+    assert "no sign of life" in str(watch.verdict(elsewhere.farmer))
+
+
+def test_many_idle_farmers_see_all_the_others_together(workdir: Workdir, me: Identity) -> None:
+    """A job of five hundred that was killed: its farmers stand next to each other in the ring."""
+    names = [f"nid{number:06d}-4711-{number * 2654435761 % 2**32:08x}" for number in range(1000)]
+    seen = set()
+    for name in names[500:]:
+        mine = Watch(workdir, replace(me, farmer=name), LEASE).sample(names, 6)
+        assert len(mine) == len(set(mine)) == 6
+        assert name not in mine
+        assert mine[:2] == Watch(workdir, replace(me, farmer=name), LEASE).successors(names)
+        seen |= {*mine}
+    assert len(seen.intersection(names[:500])) > 400
+
+
+def test_a_sample_stays_as_it_is_when_others_come_and_go(workdir: Workdir, me: Identity) -> None:
+    names = [f"nid{number:06d}-4711-{number * 2654435761 % 2**32:08x}" for number in range(100)]
+    watch = Watch(workdir, me, LEASE)
+    before = {*watch.sample(names, 10)}
+    assert len(before & {*watch.sample([*names[:50], *names[51:], "zzz-1-00000000"], 10)}) >= 8
 
 
 def test_a_farmer_whose_process_is_gone_is_dead_at_once(

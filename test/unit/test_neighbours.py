@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from taskfarmer import durable
-from taskfarmer.farmer.neighbours import Neighbours
+from taskfarmer.farmer.neighbours import Neighbours, watched
 from taskfarmer.ledger.liveness import Identity, introduce
 from taskfarmer.ledger.state import Entry, State
 from taskfarmer.model import sealed
@@ -64,3 +64,8 @@ def test_who_left_by_himself_since_we_looked_was_not_killed(workdir: Workdir, go
     before = replace(after, farmers={gone.farmer: Entry(1, "0:0+1", gone.farmer, 0, 1)})
     assert neighbours(workdir, before).killed_here(before)
     assert not neighbours(workdir, after).killed_here(before)
+
+
+def test_all_together_read_no_more_heartbeats_than_some_thousand() -> None:
+    assert [watched(farmers, idle=False) for farmers in (1, 64, 10_000)] == [2, 2, 2]
+    assert [watched(farmers, idle=True) for farmers in (0, 1, 64, 128, 1000, 10_000)] == [64, 64, 64, 32, 4, 2]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskfarmer.model import time_class
-from taskfarmer.policy import ENOUGH, Bucket, Pace, batch_size, expected, jittered, period, want
+from taskfarmer.policy import ENOUGH, Bucket, Pace, batch_size, expected, jittered, period, shows, want
 
 ALONE = Pace(1, 64, 64, 0.005, 60.0)
 THOUSAND = Pace(1000, 64, 64_000, 0.014, 60.0)
@@ -40,6 +40,18 @@ def test_a_thousand_farmers_leave_the_ledger_idle_half_of_the_time() -> None:
 def test_lost_commits_make_everybody_slower() -> None:
     lost = dataclasses.replace(THOUSAND, lost=True)
     assert period(lost) == pytest.approx(1000 * 0.014 / 0.1)
+
+
+@pytest.mark.parametrize("farmers", [1, 2, 16])
+def test_a_farm_of_few_is_as_lively_as_one_farmer(farmers: int) -> None:
+    assert period(Pace(farmers, 8, 8 * farmers, 0.005, 1.0)) <= 1.1
+    assert shows(farmers, 5.0) == 5.0
+
+
+@given(st.integers(17, 100_000))
+def test_views_of_many_farmers_are_shown_by_each_less_often(farmers: int) -> None:
+    assert farmers * 13 / shows(farmers, 5.0) <= 42.001
+    assert shows(2 * farmers, 5.0) == pytest.approx(2 * shows(farmers, 5.0))
 
 
 def test_no_farmer_waits_longer_than_five_minutes() -> None:
