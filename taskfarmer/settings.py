@@ -46,6 +46,8 @@ class Settings:
     logs_dir: str | None = None
     logs: str = "files"
     """What becomes of the output of tasks: `files`, `packed`, `failed` or `none`."""
+    log_limit: int = 0
+    """Bytes that are kept of what a task writes; 0 for all."""
     grace: float = 10.0
     lock_dir: str | None = None
     shared_group: bool = False

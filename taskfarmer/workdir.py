@@ -145,6 +145,28 @@ class Workdir:
         return os.path.join(self.logs, f"log_{task_id}")
 
     @property
+    def running(self) -> str:
+        """Scratch files of tasks that run, with `--logs packed` and `failed`."""
+        return os.path.join(self.logs, "running")
+
+    def scratch(self, farmer: str, slot: int, count: int) -> str:
+        return os.path.join(self.running, f"{farmer}-{slot}" + (f".{count}" if count > 1 else ""))
+
+    @property
+    def packed(self) -> str:
+        return os.path.join(self.logs, "packed")
+
+    def pack(self, farmer: str) -> str:
+        return os.path.join(self.packed, farmer)
+
+    def pack_index(self, farmer: str) -> str:
+        return os.path.join(self.packed, farmer + ".index")
+
+    def set_aside(self, farmer: str, task_id: int, attempt: int) -> str:
+        """Where the output of an attempt is that stayed a file of its own."""
+        return os.path.join(self.packed, f"{farmer}.{task_id}.{attempt}")
+
+    @property
     def folders(self) -> tuple[str, ...]:
         """The directories that a farm has from its beginning, in the order in which they are made."""
         return (self.tasks, self.ledger, self.results, self.farmers, self.logs)

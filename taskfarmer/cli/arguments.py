@@ -25,6 +25,10 @@ _WORDS = {
 }
 
 
+OLD_SHORT = {"--log": "--logs-dir"}
+"""What PyTaskFarmer took for its --logDir, and what would be ambiguous now."""
+
+
 class BareOption(click.Option):
     """An option that stands for `bare` where it has no value."""
 
@@ -84,6 +88,8 @@ class Rewriter:
     def _full_name(self, name: str) -> str:
         if name in self._options:
             return name
+        if OLD_SHORT.get(name) in self._options:
+            return OLD_SHORT[name]
         fitting = [full for full, one in self._options.items() if full.startswith(name) and not one.hidden]
         if fitting and len({id(self._options[full]) for full in fitting}) > 1 and not self._lenient:
             raise click.UsageError(f"{name} may be {' or '.join(sorted(fitting))}: write the name in full")

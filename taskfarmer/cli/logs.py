@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
+import re
 from collections.abc import Iterator
+from itertools import chain
 
 import click
 
+from taskfarmer import logs
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.ids import parse_ids
 from taskfarmer.cli.options import open_farm, verbose_option, workdir_argument
-from taskfarmer.cli.output import BLOCK, put_foreign
+from taskfarmer.cli.output import put_foreign, put_lines
 from taskfarmer.cli.voice import complain
 from taskfarmer.ledger import Ledger, State, results
 from taskfarmer.model import parse_intervals
 from taskfarmer.workdir import Workdir
+
+_RECORDED = "it is recorded, but its log is gone, or it never had one"
+LONGEST_LINE = 1 << 20
 
 
 @click.command(
@@ -28,34 +32,47 @@ Examples:
   taskfarmer logs list.txt_workdir 17
   taskfarmer logs list.txt_workdir 3 10-12
   taskfarmer logs list.txt_workdir --failed | less
+  taskfarmer logs list.txt_workdir --grep 'rror|OOM'
 
 \b
 Exit status:
-  0   every log was printed
-  1   a task has no log; stderr says why
+  0   every log was printed, or a line was found
+  1   a task has no log; stderr says why. With --grep: no line matches
   2   wrong usage, or no such task
 """,
 )
 @workdir_argument
 @click.argument("ids", nargs=-1, metavar="[ID|FIRST-LAST]...")
 @click.option("--failed", is_flag=True, help="The logs of all tasks that failed.")
+@click.option("--grep", metavar="PATTERN", help="Print lines that match (a regular expression of Python) as `ID:line`.")
 @verbose_option
-def command(workdir: str, ids: tuple[str, ...], failed: bool) -> int:
+def command(workdir: str, ids: tuple[str, ...], failed: bool, grep: str | None) -> int:
     """Print the logs of tasks: what they wrote to standard output and standard error.
+
+    They are found whichever `--logs` their farmers had, also while tasks run and where a farmer was killed. --grep
+    looks through those of the tasks that are named, or of all.
 
     A pipe or a file gets the bytes as they are. On a terminal control characters are escaped: `| less -R` shows colors.
     """
-    if bool(ids) == failed:
-        raise click.UsageError("give task IDs, or --failed" + ("; not both" if failed else ""))
+    if bool(ids) == failed and not (grep is not None and not ids):
+        raise click.UsageError("give task IDs, or --failed" + ("; not both" if failed else ", or --grep PATTERN"))
+    pattern = None if grep is None else _compiled(grep)
     found, farm = open_farm(workdir)
     state = Ledger(found, farm, "logs").look()
-    wanted = failed_tasks(found, state) if failed else parse_ids(ids, state.tasks)
+    wanted = failed_tasks(found, state) if failed else parse_ids(ids, state.tasks) if ids else None
+    if pattern is not None:
+        return 0 if _search(found, state, pattern, wanted) else 1
+    assert wanted is not None
     if not wanted:
         complain("no task of this farm failed")
-    missing = 0
-    for task_id in wanted:
-        missing += not _show(found, state, task_id, header=len(wanted) > 1)
-    return 1 if missing else 0
+    return 1 if _show(found, state, wanted) else 0
+
+
+def _compiled(pattern: str) -> re.Pattern[bytes]:
+    try:
+        return re.compile(os.fsencode(pattern))
+    except re.error as error:
+        raise click.UsageError(f"--grep {pattern!r} is no regular expression: {error}") from error
 
 
 def failed_tasks(workdir: Workdir, state: State) -> list[int]:
@@ -66,38 +83,105 @@ def failed_tasks(workdir: Workdir, state: State) -> list[int]:
     return [task_id for task_id, where in enumerate(place) if where == results.IS_FAILED]
 
 
-def _show(workdir: Workdir, state: State, task_id: int, header: bool) -> bool:
-    path = workdir.log(task_id)
+def _show(found: Workdir, state: State, wanted: list[int]) -> int:
+    """Print the logs of tasks; how many have none."""
+    shelf = logs.Shelf(found)
+    there = shelf.find(set(wanted))
+    absent = {task_id for task_id, some in there.items() if not some}
+    recorded = logs.kept_as(found, state, absent) if absent else {}
+    for doubt in shelf.doubts:
+        complain(doubt)
+    missing = 0
+    for task_id in wanted:
+        some = there[task_id]
+        if not some and not _silent(found, state, task_id, recorded, len(wanted) > 1):
+            missing += 1
+        for one in some:
+            missing += not _put(one, header=len(wanted) > 1, attempts=len(some) > 1 or one.attempt > 1)
+    return missing
+
+
+def _put(one: logs.Log, header: bool, attempts: bool) -> bool:
+    title = f"==> task {one.task_id}: {one.path} <==\n" if header else ""
+    if attempts and one.attempt:
+        title += f"=== taskfarmer: attempt {one.attempt}, {one.farmer} ===\n"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        put_foreign(_blocks(one, title))
     except OSError as error:
-        why = whereabouts(state, task_id) if error.errno == errno.ENOENT else error.strerror
-        complain(f"task {task_id} has no log ({path}): {why}")
+        if error.filename == "stdout":
+            raise
+        complain(f"task {one.task_id} has no log ({one.path}): {error.strerror}")
         return False
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            complain(f"task {task_id} has no log ({path}): something else is in its place; move it away")
-            return False
-        put_foreign(_blocks(fd, path, f"==> task {task_id}: {path} <==\n" if header else ""))
-    finally:
-        os.close(fd)
     return True
 
 
-def _blocks(fd: int, path: str, header: str) -> Iterator[bytes]:
+def _blocks(one: logs.Log, header: str) -> Iterator[bytes]:
     """The bytes of a log; with a header before it, it ends with a line feed."""
     last = b"\n"
+    blocks = one.blocks()
+    first = next(blocks, b"")
     if header:
         yield header.encode("utf-8", "surrogateescape")
-    try:
-        while data := os.read(fd, BLOCK):
-            yield data
-            last = data[-1:]
-        if header and last != b"\n":
-            yield b"\n"
-    except OSError as error:
-        error.filename = path
-        raise
+    for data in chain((first,), blocks):
+        yield data
+        last = data[-1:] or last
+    if header and last != b"\n":
+        yield b"\n"
+
+
+def _silent(
+    found: Workdir, state: State, task_id: int, recorded: dict[int, tuple[int, str, bool]], header: bool
+) -> bool:
+    """Whether a task without a log wrote nothing, as with `--logs packed` there is none then; else say why."""
+    why = whereabouts(state, task_id)
+    if why == _RECORDED and task_id in recorded:
+        _, mode, well = recorded[task_id]
+        if mode == "packed":
+            if header:
+                put_foreign([f"==> task {task_id}: nothing was written <==\n".encode()])
+            return True
+        if mode == "none":
+            why = "it is recorded, and its farmer ran with --logs none"
+        elif mode == "failed":
+            what = "only those of tasks that fail are kept" if well else "it wrote nothing"
+            why = f"it is recorded, and its farmer ran with --logs failed: {what}"
+    complain(f"task {task_id} has no log ({found.log(task_id)}): {why}")
+    return False
+
+
+def _search(found: Workdir, state: State, pattern: re.Pattern[bytes], wanted: list[int] | None) -> int:
+    """Print the lines that match with the task's ID before each; how many they were."""
+    shelf = logs.Shelf(found)
+    count = 0
+
+    def matches() -> Iterator[bytes]:
+        nonlocal count
+        for one in shelf.all(state.tasks) if wanted is None else chain(*shelf.find(set(wanted)).values()):
+            try:
+                for line in _lines(one.blocks()):
+                    if pattern.search(line):
+                        count += 1
+                        yield b"%d:%s\n" % (one.task_id, line)
+            except OSError as error:
+                complain(f"task {one.task_id}: {one.path}: {error.strerror}")
+
+    put_lines(matches())
+    for doubt in shelf.doubts:
+        complain(doubt)
+    return count
+
+
+def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines without their ends; one that does not end is cut into pieces."""
+    rest = b""
+    for data in blocks:
+        *whole, rest = (rest + data).split(b"\n")
+        yield from whole
+        if len(rest) > LONGEST_LINE:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
 
 
 def whereabouts(state: State, task_id: int) -> str:
@@ -111,7 +195,7 @@ def whereabouts(state: State, task_id: int) -> str:
     segment = state.segments[number]
     if task_id - segment.first >= segment.next or _among(state, state.returned, task_id):
         return "it is unprocessed"
-    return "it is recorded, but its log is gone, or it never had one"
+    return _RECORDED
 
 
 def _among(state: State, intervals: str, task_id: int) -> bool:

@@ -15,7 +15,7 @@ from taskfarmer.cli.arguments import RunVerb, WordedFlag
 from taskfarmer.cli.options import config_option, proc_option
 from taskfarmer.cli.output import put_lines
 from taskfarmer.cli.program import show_version
-from taskfarmer.cli.types import Duration, Name, Processes, SignalName
+from taskfarmer.cli.types import Duration, Name, Processes, SignalName, Size
 from taskfarmer.cli.voice import Voice, complain
 from taskfarmer.model import task_line
 from taskfarmer.render import closing
@@ -112,10 +112,18 @@ Durations:
 )
 @click.option(
     "--logs",
-    type=click.Choice(["files", "none"]),
+    type=click.Choice(["files", "packed", "failed", "none"]),
     default="files",
     show_default=True,
-    help="What becomes of tasks' output: a file each, or nothing is kept. Each farmer may have its own.",
+    help="What becomes of tasks' output: a file each; one file for this farmer (see `taskfarmer logs`); a file for "
+    "each that fails; nothing is kept.",
+)
+@click.option(
+    "--log-limit",
+    type=Size(),
+    default="0",
+    metavar="SIZE",
+    help="Keep no more of what a task writes: its head and its tail (64k, 10M, 1G). [default: all]",
 )
 @click.option("--logs-dir", "--logDir", type=Name(True), metavar="DIR", help="Where logs go. [default: WORKDIR/logs]")
 @click.option(

@@ -13,6 +13,8 @@ from click.shell_completion import CompletionItem
 from taskfarmer.durations import seconds
 
 MOST_PROCESSES = 4096
+LEAST_SIZE = 1024
+"""Of a log: below that the line that says what was cut would be much of it."""
 
 
 def usable_cpus() -> int:
@@ -84,6 +86,22 @@ class Processes(click.ParamType):  # type: ignore[type-arg]  # generic since cli
         if not 1 <= int(text) <= MOST_PROCESSES:
             self.fail(f"must be 1 to {MOST_PROCESSES}, not {int(text)}", param, ctx)
         return int(text)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """Bytes out of a number with a suffix, of 1024 as Slurm and GNU tools have them; `kB` is 1000. 0 for no limit."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d{1,15})(?:([kmgt])(i?b)?|b)?", str(value).strip(), re.ASCII | re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is no size; write 64k, 10M, 1G or a number of bytes", param, ctx)
+        base = 1000 if (match[3] or "").lower() == "b" else 1024
+        size = int(match[1]) * int(base ** (1 + "kmgt".index(match[2].lower())) if match[2] else 1)
+        if 0 < size < LEAST_SIZE:
+            self.fail(f"must be at least {LEAST_SIZE // 1024}k", param, ctx)
+        return size
 
 
 class Name(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only

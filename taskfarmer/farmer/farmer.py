@@ -91,8 +91,9 @@ class Farmer:
     def _place(self, slot: int) -> Place:
         me, workdir = self.identity, self.workdir
         end = self.deadline.epoch_end
-        logs, shared, mode = workdir.logs, workdir.shared, self.settings.logs
-        return Place(slot, me.farmer, me.host, workdir.path, logs, self.logs_fd, end, self._hidden, shared, mode)
+        logs, shared, hidden = workdir.logs, workdir.shared, self._hidden
+        mode, limit = self.settings.logs, self.settings.log_limit
+        return Place(slot, me.farmer, me.host, workdir.path, logs, self.logs_fd, end, hidden, shared, mode, limit)
 
     # --- life ----------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from taskfarmer import __version__, scheduled
 from taskfarmer.farmer.farmer import Farmer
 from taskfarmer.farmer.proofs import say_what_mounts_tell
 from taskfarmer.farmer.runner import find_runner
-from taskfarmer.farmer.speech import opening
+from taskfarmer.farmer.speech import of_inodes, opening
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.liveness import introduce
@@ -35,6 +35,9 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     if grown:
         reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
     reporter.info(opening(settings, ledger.state))
+    inodes = of_inodes(settings, ledger.state, intake.workdir)
+    if inodes is not None:
+        reporter.info(inodes)
     say_what_mounts_tell(reporter, intake.workdir.path, os.path.dirname(ledger.lock.path))
     for warning in (*ledger.lock.doubts(), *edited_by_hand(intake.workdir)):
         reporter.warning(warning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable
 
@@ -23,6 +24,19 @@ def lasting(seconds: float) -> str:
     if whole < 7200:
         return f"{whole // 60} min"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+MANY_LOGS = 100_000
+
+
+def of_inodes(settings: Settings, state: State, workdir: Workdir) -> str | None:
+    """What a log file for each task of a long list means, or None where that is not much."""
+    if settings.logs != "files" or state.tasks <= MANY_LOGS or not state.left:
+        return None
+    return (
+        f"{state.tasks} tasks make as many log files, an inode each, in {workdir.logs}; --logs packed keeps all in one "
+        "file of each farmer, --logs failed those of failed tasks only, --logs none nothing"
+    )
 
 
 def opening(settings: Settings, state: State) -> str:
@@ -63,11 +77,17 @@ class Speech:
             return
         for line in b"".join(blobs).split(b"\n"):
             words = line.split(b" ")
-            if len(words) < 8 or words[5] not in (FAILED, LOST):
+            if len(words) < 12 or words[5] not in (FAILED, LOST):
                 continue
             self._failures += 1
             if self._failures > SHOWN_FAILURES:
                 self.reporter.info("more tasks failed; they are in the file `failed`")
                 return
             how = f"signal {int(words[7])}" if words[7] != b"0" else f"exit status {int(words[6])}"
-            self.reporter.info(f"task {int(words[0])} failed ({how}): {self.workdir.log(int(words[0]))}")
+            self.reporter.info(f"task {int(words[0])} failed ({how}){self._where(int(words[0]), words[11])}")
+
+    def _where(self, task_id: int, mode: bytes) -> str:
+        """Where the output of a task that failed is, in words."""
+        if mode == b"packed":
+            return f"; see: taskfarmer logs {shlex.quote(self.workdir.path)} {task_id}"
+        return "" if mode == b"none" else f": {self.workdir.log(task_id)}"

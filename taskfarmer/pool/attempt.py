@@ -56,6 +56,8 @@ class Place:
     """Whether the farm is a group's, whose members append to each other's logs."""
     log_mode: str = "files"
     """What becomes of the output of tasks: a word of `--logs`."""
+    log_limit: int = 0
+    """Bytes that are kept of what a task writes; 0 for all."""
 
 
 def runs_programs(runner: Runner) -> bool:

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from taskfarmer import durable
 from taskfarmer.pool.attempt import Place, open_log
+from taskfarmer.pool.limits import punch, shorten
 
 
 class Logs:
@@ -40,22 +41,61 @@ class Logs:
     def ended(self, task_id: int, attempt: int, status: int, group: int = 0) -> None:
         """A task has ended with this wait status. `group` is its process group, 0 for none."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to say of the task that runs, which is done by `flush` a moment later."""
+        return False
+
+    def flush(self, now: float) -> None:
+        """Say what there is to say, `now` on the monotonic clock."""
+
+    def look(self) -> None:
+        """Hold what a running task writes to the limit."""
+
+    def close(self) -> None:
+        """No more tasks come."""
+
 
 class FileLogs(Logs):
     """`files`: a file for each task, `log_<ID>`."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
+        self._open = -1  # with a limit, while the task runs
+        self._start = 0
         self._prefix = os.fsencode(os.path.join(place.logs, "log_"))
 
     def path(self, task_id: bytes) -> bytes:
         return self._prefix + task_id
 
     def open(self, task_id: int, attempt: int) -> int:
-        return open_log(self.place, task_id, attempt)
+        fd = open_log(self.place, task_id, attempt)
+        if self.place.log_limit:
+            self._open, self._start = os.dup(fd), os.fstat(fd).st_size
+        return fd
 
     def begun(self, fd: int) -> None:
         durable.let_go(fd)
+
+    def look(self) -> None:
+        if self._open >= 0 and os.fstat(self._open).st_size - self._start > self.place.log_limit:
+            punch(self._open, self._start, self.place.log_limit)
+
+    def ended(self, task_id: int, attempt: int, status: int, group: int = 0) -> None:
+        if self._open < 0:
+            return
+        try:
+            if os.fstat(self._open).st_size - self._start > self.place.log_limit:
+                flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+                fd = os.open(f"log_{task_id}", flags, dir_fd=self.place.logs_fd)
+                try:
+                    shorten(fd, self._start, self.place.log_limit)
+                finally:
+                    os.close(fd)
+        except OSError:
+            pass  # it stays longer than it should be
+        durable.let_go(self._open)
+        self._open = -1
 
     def text(self, fd: int) -> TextIO:
         os.set_blocking(fd, True)
@@ -88,13 +128,6 @@ class NoLogs(Logs):
 
     def end_text(self, text: TextIO) -> None:
         pass
-
-
-MODES: dict[str, type[Logs]] = {"files": FileLogs, "none": NoLogs}
-
-
-def logs_of(place: Place) -> Logs:
-    return MODES[place.log_mode](place)
 
 
 def text_file(fd: int) -> TextIO:

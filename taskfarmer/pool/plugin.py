@@ -19,7 +19,7 @@ from typing import TextIO
 
 from taskfarmer.pool.attempt import Environment, NotStarted, Place
 from taskfarmer.pool.begun import Task
-from taskfarmer.pool.logs import logs_of
+from taskfarmer.pool.output import Output
 from taskfarmer.pool.processes import descendants, end_descendants, reap, send
 from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.worker import DOUBT, FLUSH_EVERY, Job, Worker, of_stop_signal
@@ -81,6 +81,11 @@ class PluginWorker(Worker):
                 self.hear()
         self.end_all()
         signal.setitimer(signal.ITIMER_REAL, 0)  # Python takes the handlers away before it ends
+        self.plugin.output.close()
+
+    def flush(self) -> None:
+        super().flush()
+        self.plugin.output.flush()
 
     def _task(self, slot: Slot, task: Task) -> None:
         try:
@@ -134,7 +139,8 @@ class PluginTask:
     def __init__(self, place: Place, runner: Runner) -> None:
         self.place = place
         self.runner = runner
-        self.logs = logs_of(place)
+        self.output = Output([place])
+        self.logs = self.output.slots[place.slot]
         self.environment = Environment(place, self.logs)
         for name in place.hidden:
             os.environb.pop(name, None)
@@ -146,6 +152,11 @@ class PluginTask:
 
     def run(self, task_id: int, attempt: int, command: str) -> int:
         """The wait status that a process with the returned code would have."""
+        status = self._run(task_id, attempt, command)
+        self.logs.ended(task_id, attempt, status)
+        return status
+
+    def _run(self, task_id: int, attempt: int, command: str) -> int:
         log = self.logs.text(self.logs.open(task_id, attempt))
         self._set(self.environment.numbers(task_id, attempt))
         self._log = log

@@ -16,7 +16,7 @@ from typing import Any
 
 from taskfarmer.pool.attempt import NotStarted, Started, Starter
 from taskfarmer.pool.begun import Task
-from taskfarmer.pool.logs import logs_of
+from taskfarmer.pool.output import Output
 from taskfarmer.pool.processes import STUCK_AFTER, ask_to_end, descendants, reap, send
 from taskfarmer.pool.records import Usage
 from taskfarmer.pool.slot import Slot
@@ -55,7 +55,9 @@ class ProgramWorker(Worker):
         super().__init__(job, link, shown)
         assert isinstance(job.runner, CommandRunner)
         self.runner = job.runner
-        self.starters = {place.slot: Starter(place, job.runner, logs_of(place)) for place in job.places}
+        self.output = Output(job.places)
+        logs = self.output.slots
+        self.starters = {place.slot: Starter(place, job.runner, logs[place.slot]) for place in job.places}
         self.running: dict[int, Running] = {}  # by slot
         self._watched: dict[int, Running] = {}  # by the descriptor that tells the end
         self._doubtful: dict[int, Ended] = {}  # by slot
@@ -82,6 +84,11 @@ class ProgramWorker(Worker):
                 self.hear()
         self._end_running()
         self.end_all()
+        self.output.close()
+
+    def flush(self) -> None:
+        super().flush()
+        self.output.flush()
 
     def _begin_tasks(self) -> None:
         """Give each slot that has none its next task."""
@@ -102,7 +109,7 @@ class ProgramWorker(Worker):
     def _start(self, number: int, slot: Slot, task: Task) -> None:
         started = self.starters[number].start(task.task_id, task.batch.attempt, os.fsdecode(task.command))
         if isinstance(started, int):
-            self._over(slot, task, started << 8, (0.0, 0.0, 0))
+            self._over(slot, task, started << 8, (0.0, 0.0, 0), 0)
             return
         running = self.running[number] = Running(slot, task, started)
         del self._free[number]
@@ -113,7 +120,8 @@ class ProgramWorker(Worker):
     def _wait(self) -> None:
         """Wait until a task ends or an order comes; tell what was gathered when nothing happens for a while."""
         sure = self._clear_doubts() if self._doubtful else None
-        timeout = FLUSH_AFTER if self.pending and (sure is None or sure > FLUSH_AFTER) else sure
+        patience = FLUSH_AFTER if self.pending else self.output.patience()
+        timeout = sure if patience is None or (sure is not None and sure <= patience) else patience
         if len(self._watched) < len(self.running):
             timeout = _NO_PIDFD_PAUSE
             for running in list(self.running.values()):
@@ -142,10 +150,12 @@ class ProgramWorker(Worker):
         number = running.slot.place.slot
         del self.running[number]
         self._free[number] = None
-        self._over(running.slot, running.task, status, (usage.ru_utime, usage.ru_stime, usage.ru_maxrss))
+        spent = usage.ru_utime, usage.ru_stime, usage.ru_maxrss
+        self._over(running.slot, running.task, status, spent, running.started.pid)
 
-    def _over(self, slot: Slot, task: Task, status: int, usage: Usage) -> None:
+    def _over(self, slot: Slot, task: Task, status: int, usage: Usage, group: int) -> None:
         """Tell what came of a task; where it may have ended because we are to stop, not before that is known."""
+        self.output.slots[slot.place.slot].ended(task.task_id, task.batch.attempt, status, group)
         self.runner.cleanup(task.task_id)
         slot.ended(task)
         now = time.monotonic()

@@ -1,0 +1,208 @@
+"""`packed` and `failed`: a slot's tasks write into a scratch file, and what is to be kept is taken from there.
+
+A task has only the scratch file of its slot, so it cannot hurt what others wrote, whatever it does to its output.
+Nothing is done for a task that writes nothing. A scratch file that something of an ended task still has open is not
+used again. What a crash leaves: the scratch files of what ran, each with a line in the farmer's index that says of
+which task it is, if that ran longer than a moment; and files of tasks for which there was no room elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TextIO
+
+from taskfarmer import durable
+from taskfarmer.parts import Runs, runs_line
+from taskfarmer.pool.attempt import NotStarted, Place, open_log
+from taskfarmer.pool.limits import punch, shorten
+from taskfarmer.pool.logs import Logs, close, text_file
+from taskfarmer.pool.packs import Folder, Pack
+
+MOMENT = 0.02
+"""Seconds after which the index is told of a task that runs."""
+LARGE = 1 << 26
+"""Bytes of output from which on a file is kept as it is: to copy it would keep the worker's other slots waiting."""
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_BLOCK = 1 << 20
+
+
+class ScratchLogs(Logs):
+    """The scratch file of a slot. What becomes of what is in it is for subclasses."""
+
+    def __init__(self, place: Place, pack: Pack, running: Folder) -> None:
+        super().__init__(place)
+        self.pack = pack
+        self._running = running
+        self._fd = -1
+        self._name = ""
+        self._path = b""
+        self._count = 0
+        self._text: TextIO | None = None
+        self._task: tuple[int, int] | None = None
+        self._begun = 0.0
+        self._said = False
+
+    def path(self, task_id: bytes) -> bytes:
+        return self._path
+
+    def open(self, task_id: int, attempt: int) -> int:
+        if self._fd < 0:
+            self._fresh()
+        self._task = task_id, attempt
+        self._begun = time.monotonic()
+        return self._fd
+
+    def _fresh(self) -> None:
+        workdir = self.pack.workdir
+        while True:
+            self._count += 1
+            path = workdir.scratch(self.place.farmer, self.place.slot, self._count)
+            try:
+                self._fd = self._running.open(os.path.basename(path), _FLAGS)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise NotStarted(f"{path}: {error.strerror}; logs cannot be kept; make room") from error
+            self._name, self._path = os.path.basename(path), os.fsencode(path)
+            return
+
+    def text(self, fd: int) -> TextIO:
+        if self._text is None:
+            self._text = text_file(os.dup(fd))
+        return self._text
+
+    def end_text(self, text: TextIO) -> None:
+        """Write what is in its buffer. One that takes no more, or was closed, is not used again."""
+        try:
+            text.flush()
+        except (OSError, ValueError):
+            close(text)
+            self._text = None
+
+    @property
+    def waits(self) -> bool:
+        return self._task is not None and not self._said
+
+    def flush(self, now: float) -> None:
+        if self._task is not None and not self._said and now - self._begun >= MOMENT:
+            self._said = True
+            self.pack.say(runs_line(Runs(*self._task, self._name)))
+
+    def look(self) -> None:
+        if self._task is not None and os.fstat(self._fd).st_size > self.place.log_limit:
+            punch(self._fd, 0, self.place.log_limit)
+
+    def ended(self, task_id: int, attempt: int, status: int, group: int = 0) -> None:
+        if self._task is None:
+            return
+        self._task = None
+        size = os.fstat(self._fd).st_size
+        lingers = _lives(group)
+        if size or lingers:
+            try:
+                self._keep(size, task_id, attempt, status, lingers)
+            except OSError:  # a full disk, say: nothing is lost that is in the scratch file
+                self._set_aside(task_id, attempt)
+        elif self._said:
+            self.pack.nothing(task_id, attempt, status)
+        if self._said:
+            self._said = False
+            self.pack.flush()  # before another task writes into the file that the index says is this one's
+
+    def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> None:
+        raise NotImplementedError
+
+    def _shorten(self) -> None:
+        """Bring the scratch file to its limit."""
+        if self.place.log_limit:
+            fd = self._running.open(self._name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                shorten(fd, 0, self.place.log_limit)
+            finally:
+                os.close(fd)
+
+    def _set_aside(self, task_id: int, attempt: int) -> None:
+        """Keep the scratch file as it is, under a name that says whose it was."""
+        name = os.path.basename(self.pack.workdir.set_aside(self.place.farmer, task_id, attempt))
+        try:
+            os.rename(self._name, name, src_dir_fd=self._running.fd, dst_dir_fd=self.pack.folder.fd)
+        except OSError:
+            pass
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._text is not None:
+            close(self._text)
+            self._text = None
+        durable.let_go(self._fd)
+        self._fd = -1
+
+    def _remove(self) -> None:
+        try:
+            os.unlink(self._name, dir_fd=self._running.fd)
+        except OSError:
+            pass
+        self._let_go()
+
+    def close(self) -> None:
+        if self._fd >= 0 and self._task is None:
+            self._remove()
+
+
+class PackedLogs(ScratchLogs):
+    """`packed`: everything goes to one file of the farmer."""
+
+    def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> None:
+        if lingers or min(size, self.place.log_limit or size) > LARGE:
+            if not lingers:
+                self._shorten()
+            self._set_aside(task_id, attempt)
+            return
+        self.pack.add(self._fd, size, task_id, attempt, status)
+        os.ftruncate(self._fd, 0)
+
+
+class FailedLogs(ScratchLogs):
+    """`failed`: what did not end well gets a file as with `files`; the rest is forgotten."""
+
+    def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> None:
+        if self._said:
+            self.pack.nothing(task_id, attempt, status)
+        if status and size:
+            self._shorten()
+            if attempt == 1:
+                os.rename(self._name, f"log_{task_id}", src_dir_fd=self._running.fd, dst_dir_fd=self.place.logs_fd)
+                self._let_go()
+                return
+            self._copy(task_id, attempt)
+        if lingers:
+            self._remove()
+        else:
+            os.ftruncate(self._fd, 0)
+
+    def _copy(self, task_id: int, attempt: int) -> None:
+        try:
+            log = open_log(self.place, task_id, attempt)
+        except NotStarted as error:
+            raise OSError from error
+        try:
+            place = 0
+            while data := os.pread(self._fd, _BLOCK, place):
+                durable.write_all(log, data)
+                place += len(data)
+        finally:
+            durable.let_go(log)
+
+
+def _lives(group: int) -> bool:
+    """Whether anything is left of a task that has ended: a process of its group."""
+    if not group:
+        return False
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

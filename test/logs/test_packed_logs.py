@@ -1,0 +1,264 @@
+"""`--logs packed` and `failed`: what tasks wrote is found, byte for byte, whatever became of them or their farmer."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from disks import DISKS, full
+from farming import eventually, tree
+from farms import Farm, Farmer
+from operations import operations
+from pieces import check_index
+
+RUNNER = """
+import subprocess
+
+class Talks:
+    def run(self, taskid, command, logfh):
+        logfh.write(f'runner {taskid}\\n')
+        if command == 'close':
+            logfh.close()
+            return 1
+        logfh.flush()
+        return subprocess.call(command, shell=True, stdout=logfh, stderr=logfh)
+"""
+BIG = f"{sys.executable} -c \"import sys; [sys.stdout.write(f'{{i}} of $PROC_NUMBER\\\\n') for i in range(300000)]\""
+
+
+def big(task: int) -> bytes:
+    return b"".join(b"%d of %d\n" % (i, task) for i in range(300000))
+
+
+def logs(farm: Farm, *arguments: object) -> subprocess.CompletedProcess[bytes]:
+    words = [sys.executable, "-m", "taskfarmer", "logs", str(farm.workdir), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+
+
+def output(farm: Farm, task: int) -> bytes:
+    done = logs(farm, task)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def packed(farm: Farm) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (farm.workdir / "logs" / "packed").iterdir()}
+
+
+def kill(farmer: Farmer) -> None:
+    """End a farmer, its workers and their tasks, so fast that none can react."""
+    pids = tree(farmer.pid)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
+    farmer.wait()
+
+
+def test_each_task_finds_its_own_and_people_can_read_all(farm: Farm) -> None:
+    farm.write(
+        "echo hello", "true", "printf 'no end'", "echo bad >&2; exit 3", "no-such-command", "printenv TASKFARMER_LOG"
+    )
+    assert farm.run("-n", 1, "--logs", "packed").wait() == 1
+    assert [output(farm, task) for task in range(4)] == [b"hello\n", b"", b"no end", b"bad\n"]
+    assert b"not found" in output(farm, 4) or b"No such file" in output(farm, 4)
+    assert output(farm, 5).startswith(f"{farm.workdir}/logs/running/".encode())
+    assert os.listdir(farm.workdir / "logs" / "running") == []
+    found = packed(farm)
+    assert len(found) == 2
+    (text,) = (data for name, data in found.items() if not name.endswith(".index"))
+    assert re.search(rb"^=== taskfarmer: task 2, attempt 1, exit 0, 6 bytes, .* ===\nno end\n=== ", text, re.MULTILINE)
+    check_index(farm.workdir / "logs")
+    assert {line.log for line in farm.check().lines} == {"packed"}
+
+
+def test_a_task_that_truncates_its_output_does_not_hurt_its_neighbours(farm: Farm) -> None:
+    lines = ("echo x > /dev/stderr; echo {} >> /dev/stdout", "echo lost; : > /dev/stdout; echo {}", "echo {}")
+    farm.write(*[lines[task % 3].format(f"mark-{task}") for task in range(60)])
+    assert farm.run("-n", 2, "--logs", "packed").wait() == 0
+    for task in range(60):
+        assert (farm.workdir / "logs" / f"log_{task}").exists() is False
+    found = logs(farm, "--grep", "^mark-")
+    assert sorted(found.stdout.split()) == sorted(b"%d:mark-%d" % (task, task) for task in range(60))
+    check_index(farm.workdir / "logs")
+
+
+def test_large_outputs_of_two_workers_at_once_are_found_byte_for_byte(farm: Farm) -> None:
+    farm.write(*[BIG] * 6)
+    assert farm.run("-n", 2, "--logs", "packed").wait() == 0
+    for task in range(6):
+        assert output(farm, task) == big(task)
+    check_index(farm.workdir / "logs")
+
+
+def test_the_output_of_killed_farmers_is_found(farm: Farm) -> None:
+    farm.write(*["echo short $PROC_NUMBER"] * 40, farm.begun("echo running; sleep 1000"), farm.begun("sleep 1000"))
+    farmer = farm.start("-n", 2, "--logs", "packed")
+    farm.wait_for_tasks(40, 41)
+    index = farm.workdir / "logs" / "packed" / "none"
+
+    def told() -> bool:
+        return any(b"runs 40 " in data for name, data in packed(farm).items() if name.endswith(".index"))
+
+    eventually(told, f"{index} tells what runs")
+    assert output(farm, 40) == b"running\n"  # it runs
+    kill(farmer)
+    assert output(farm, 40) == b"running\n"
+    for task in (0, 1, 20, 38, 39):
+        assert output(farm, task) == b"short %d\n" % task
+    # without any index all that was written is found
+    for path in (farm.workdir / "logs" / "packed").glob("*.index"):
+        path.unlink()
+    for task in (0, 17, 39):
+        assert output(farm, task) == b"short %d\n" % task
+
+
+def test_a_damaged_index_is_told_and_made_up_for(farm: Farm) -> None:
+    farm.write(*[f"echo {'x' * 300} $PROC_NUMBER"] * 30)
+    assert farm.run("-n", 2, "--logs", "packed").wait() == 0
+    (path,) = (farm.workdir / "logs" / "packed").glob("*.index")
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b"part", b"pbrt")
+    lines[7] = lines[7][:-12]  # torn, and the next one follows it
+    path.write_bytes(b"".join(lines)[:-5])
+    for task in (0, 2, 3, 4, 6, 7, 8, 29):
+        done = logs(farm, task)
+        assert done.stdout == f"{'x' * 300} {task}\n".encode(), task
+        assert b"2 lines are damaged" in done.stderr
+
+
+def test_attempts_follow_each_other_under_a_line_that_says_so(farm: Farm) -> None:
+    farm.write("echo try $TASKFARMER_ATTEMPT; exit 1")
+    modes = ("packed", "files", "packed")
+    for number, mode in enumerate(modes):
+        if number:
+            words = [sys.executable, "-m", "taskfarmer", "retry", str(farm.workdir), "0"]
+            subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+        assert farm.run("--logs", mode).wait() == 1
+    text = output(farm, 0)
+    assert re.findall(rb"^try \d|attempt \d", text, re.MULTILINE) == [
+        *(b"attempt 1", b"try 1"),
+        *(b"attempt 2", b"try 2"),
+        *(b"attempt 3", b"try 3"),
+    ]
+
+
+def test_only_logs_of_failed_tasks_are_kept(farm: Farm) -> None:
+    farm.write("echo good", "echo bad; exit 1", "exit 2", "true", farm.begun("echo stays; sleep 1000"))
+    farmer = farm.start("-n", 2, "--logs", "failed")
+    farm.wait_for_tasks(4)
+    eventually(lambda: farm.workdir.joinpath("logs", "log_1").exists(), "the failed task has a log")
+    farmer.signal(signal.SIGUSR1)
+    assert farmer.wait() == 75
+    assert sorted(path.name for path in (farm.workdir / "logs").iterdir() if path.is_file()) == ["log_1", "log_4"]
+    assert farm.log(1) == "bad\n"
+    assert farm.log(4).startswith("stays\n")  # given back
+    said = logs(farm, 0, 2).stderr
+    assert b"only those of tasks that fail are kept" in said
+    assert b"it wrote nothing" in said
+
+
+def test_a_later_attempt_is_appended_where_only_failed_ones_are_kept(farm: Farm) -> None:
+    farm.write("echo try $TASKFARMER_ATTEMPT; exit 1")
+    assert farm.run("--logs", "failed").wait() == 1
+    words = [sys.executable, "-m", "taskfarmer", "retry", str(farm.workdir), "0"]
+    subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    assert farm.run("--logs", "failed").wait() == 1
+    assert re.fullmatch(r"try 1\n=== taskfarmer: attempt 2 on .* ===\ntry 2\n", farm.log(0))
+
+
+@pytest.mark.parametrize("mode", ["packed", "failed", "files"])
+def test_a_runner_of_the_users_own_has_its_logs_in_every_mode(farm: Farm, mode: str) -> None:
+    (farm.folder / "myrunners.py").write_text(RUNNER)
+    (farm.folder / "runners.ini").write_text("[talks]\nRunner = myrunners.Talks\n")
+    farm.write("echo one", "close", "echo three; exit 3", "echo four")
+    assert farm.run("-n", 1, "-r", "talks", "--logs", mode).wait() == 1
+    found = [logs(farm, task).stdout for task in range(4)]
+    good = [b"", b""] if mode == "failed" else [b"runner 0\none\n", b"runner 3\nfour\n"]
+    assert [found[0], found[3]] == good
+    assert found[1:3] == [b"runner 1\n", b"runner 2\nthree\n"]
+
+
+def test_what_outlives_its_task_writes_into_nobody_elses_log(farm: Farm) -> None:
+    go = farm.folder / "go"
+    farm.write(
+        f"(while ! [ -e {go} ]; do sleep 0.02; done; echo late; : > {go}.seen) & echo early",
+        "echo second",
+        f"touch {go}; while ! [ -e {go}.seen ]; do sleep 0.02; done",
+    )
+    assert farm.run("-n", 1, "--logs", "packed").wait() == 0
+    assert output(farm, 0) == b"early\nlate\n"
+    assert output(farm, 1) == b"second\n"
+
+
+@pytest.mark.parametrize("mode", ["files", "packed", "failed"])
+def test_head_and_tail_are_kept_within_the_limit(farm: Farm, mode: str) -> None:
+    farm.write("echo begins; head -c 500000 /dev/zero; echo ends; exit 1", "echo little; exit 1")
+    assert farm.run("-n", 1, "--logs", mode, "--log-limit", "64k").wait() == 1
+    text = output(farm, 0)
+    assert 65536 <= len(text) <= 65536 + 100
+    assert text.startswith(b"begins\n") and text.endswith(b"ends\n")
+    (cut,) = re.findall(rb"^=== taskfarmer: (\d+) bytes were cut out here", text, re.MULTILINE)
+    assert int(cut) == 500000 + len("begins\nends\n") - 65536
+    assert output(farm, 1) == b"little\n"
+
+
+def test_lines_are_searched_in_all_modes(farm: Farm) -> None:
+    farm.write("echo alpha; echo beta", "echo gamma")
+    assert farm.run("--logs", "packed").wait() == 0
+    farm.append("echo alphabet\n")
+    assert farm.run("--logs", "files").wait() == 0
+    done = logs(farm, "--grep", "^al.h")
+    assert done.returncode == 0
+    assert sorted(done.stdout.splitlines()) == [b"0:alpha", b"2:alphabet"]
+    assert logs(farm, "--grep", "^al.h", 2).stdout == b"2:alphabet\n"
+    assert logs(farm, "--grep", "delta").returncode == 1
+    assert logs(farm, "--grep", "(").returncode == 2
+
+
+def test_that_nothing_was_kept_is_told(farm: Farm) -> None:
+    farm.write("echo gone")
+    assert farm.run("--logs", "none").wait() == 0
+    done = logs(farm, 0)
+    assert done.returncode == 1
+    assert b"its farmer ran with --logs none" in done.stderr
+
+
+@pytest.mark.parametrize("mode", ["packed", "failed"])
+def test_no_file_is_touched_for_a_task_that_writes_nothing(farm: Farm, counting: str, mode: str) -> None:
+    assert operations(farm, counting, "/bin/true", "--logs", mode) < 0.1
+
+
+def test_a_full_disk_loses_no_result_and_no_output(farm: Farm, tmp_path: Path) -> None:
+    """What the packed file cannot take stays in the scratch file: that is on the disk already."""
+    with DISKS["tmpfs"](tmp_path) as disk:
+        farm.workdir = disk / "farm"
+        wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
+        farm.write(*[farm.begun(f"head -c 100000 /dev/zero; {wait}")] * 2, *["echo more"] * 20)
+        farmer = farm.start("-n", 2, "--logs", "packed", "-w", farm.workdir)
+        farm.wait_for_tasks(0, 1)
+        eventually(
+            lambda: sum(path.stat().st_size for path in (farm.workdir / "logs" / "running").iterdir()) == 200000, ""
+        )
+        with full(disk):
+            (farm.folder / "go").touch()
+            eventually(lambda: len(list((farm.workdir / "logs" / "running").iterdir())) < 2, "the tasks end")
+        assert farmer.wait() == 0, farmer.said
+        assert farm.check().finished == set(range(22))
+        for task in (0, 1):
+            assert output(farm, task) == bytes(100000)
+        assert output(farm, 21) == b"more\n"
+
+
+def test_a_long_list_says_once_how_many_inodes_its_logs_take(farm: Farm) -> None:
+    farm.list.write_text("true\n" * 100_001)
+    farmer = farm.start("-n", 1)
+    farmer.says("100001 tasks make as many log files")
+    farmer.signal(signal.SIGUSR1)
+    farmer.wait()
+    assert farmer.said.count("--logs packed") == 1
