@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.logs import FileLogs, Logs, NoLogs
@@ -40,7 +41,8 @@ class Output:
         if self._limited and now - self._looked >= LOOK_EVERY:
             self._looked = now
             for logs in self.slots.values():
-                logs.look()
+                with suppress(OSError):  # it is looked at again
+                    logs.look()
 
     def close(self) -> None:
         self.flush()

@@ -19,6 +19,7 @@ from typing import TextIO
 
 from taskfarmer.pool.attempt import Environment, NotStarted, Place
 from taskfarmer.pool.begun import Task
+from taskfarmer.pool.logs import ANY
 from taskfarmer.pool.output import Output
 from taskfarmer.pool.processes import descendants, end_descendants, reap, send
 from taskfarmer.pool.slot import Slot
@@ -153,7 +154,7 @@ class PluginTask:
     def run(self, task_id: int, attempt: int, command: str) -> int:
         """The wait status that a process with the returned code would have."""
         status = self._run(task_id, attempt, command)
-        self.logs.ended(task_id, attempt, status)
+        self.logs.ended(task_id, attempt, status, ANY)
         return status
 
     def _run(self, task_id: int, attempt: int, command: str) -> int:

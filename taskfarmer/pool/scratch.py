@@ -16,7 +16,7 @@ from taskfarmer import durable
 from taskfarmer.parts import Runs, runs_line
 from taskfarmer.pool.attempt import NotStarted, Place, open_log
 from taskfarmer.pool.limits import punch, shorten
-from taskfarmer.pool.logs import Logs, close, text_file
+from taskfarmer.pool.logs import ANY, Logs, close, text_file
 from taskfarmer.pool.packs import Folder, Pack
 
 MOMENT = 0.02
@@ -97,7 +97,10 @@ class ScratchLogs(Logs):
         if self._task is None:
             return
         self._task = None
-        size = os.fstat(self._fd).st_size
+        try:
+            size = os.fstat(self._fd).st_size
+        except OSError:  # a network file system has lost it
+            size = 1
         lingers = _lives(group)
         if size or lingers:
             try:
@@ -196,12 +199,14 @@ class FailedLogs(ScratchLogs):
 
 
 def _lives(group: int) -> bool:
-    """Whether anything is left of a task that has ended: a process of its group."""
+    """Whether anything is left of a task that has ended: a process of its group, or any living child of ours."""
     if not group:
         return False
     try:
+        if group == ANY:
+            return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         os.killpg(group, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, ChildProcessError):
         return False
     except PermissionError:
         pass

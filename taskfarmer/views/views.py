@@ -43,7 +43,7 @@ def begin(workdir: Workdir, state: State) -> None:
 
 
 class Views:
-    """What one farmer has to show: what is committed and not shown yet. `every` are seconds between updates, on average."""
+    """What one farmer has to show: what is committed and not shown yet. `every` is the mean time between updates."""
 
     def __init__(self, workdir: Workdir, ledger: Ledger, identity: Identity) -> None:
         self.workdir = workdir

@@ -48,7 +48,12 @@ def output(farm: Farm, task: int) -> bytes:
 
 
 def packed(farm: Farm) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (farm.workdir / "logs" / "packed").iterdir()}
+    return {path.name: path.read_bytes() for path in (farm.workdir / "logs" / "packed").glob("*")}
+
+
+def plugged(farm: Farm) -> None:
+    (farm.folder / "myrunners.py").write_text(RUNNER)
+    (farm.folder / "runners.ini").write_text("[talks]\nRunner = myrunners.Talks\n")
 
 
 def kill(farmer: Farmer) -> None:
@@ -174,8 +179,7 @@ def test_a_later_attempt_is_appended_where_only_failed_ones_are_kept(farm: Farm)
 
 @pytest.mark.parametrize("mode", ["packed", "failed", "files"])
 def test_a_runner_of_the_users_own_has_its_logs_in_every_mode(farm: Farm, mode: str) -> None:
-    (farm.folder / "myrunners.py").write_text(RUNNER)
-    (farm.folder / "runners.ini").write_text("[talks]\nRunner = myrunners.Talks\n")
+    plugged(farm)
     farm.write("echo one", "close", "echo three; exit 3", "echo four")
     assert farm.run("-n", 1, "-r", "talks", "--logs", mode).wait() == 1
     found = [logs(farm, task).stdout for task in range(4)]
@@ -184,16 +188,70 @@ def test_a_runner_of_the_users_own_has_its_logs_in_every_mode(farm: Farm, mode: 
     assert found[1:3] == [b"runner 1\n", b"runner 2\nthree\n"]
 
 
-def test_what_outlives_its_task_writes_into_nobody_elses_log(farm: Farm) -> None:
+@pytest.mark.parametrize("runner", ["default", "talks"])
+def test_what_outlives_its_task_writes_into_nobody_elses_log(farm: Farm, runner: str) -> None:
+    plugged(farm)
     go = farm.folder / "go"
     farm.write(
         f"(while ! [ -e {go} ]; do sleep 0.02; done; echo late; : > {go}.seen) & echo early",
         "echo second",
         f"touch {go}; while ! [ -e {go}.seen ]; do sleep 0.02; done",
     )
-    assert farm.run("-n", 1, "--logs", "packed").wait() == 0
-    assert output(farm, 0) == b"early\nlate\n"
-    assert output(farm, 1) == b"second\n"
+    assert farm.run("-n", 1, "--logs", "packed", "-r", runner).wait() == 0
+    assert output(farm, 0).endswith(b"early\nlate\n")
+    assert output(farm, 1).endswith(b"second\n")
+    assert b"late" not in output(farm, 2)
+
+
+def test_the_output_of_a_task_whose_worker_was_killed_is_found(farm: Farm) -> None:
+    farm.write("echo $TASKFARMER_ATTEMPT here; " + farm.begun("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"))
+    farmer = farm.start("-n", 1, "--logs", "packed")
+    farm.wait_for_tasks(0)
+    eventually(lambda: any(b"runs 0 1 " in data for data in packed(farm).values()), "the index tells what runs")
+    os.kill(farmer.workers()[0], signal.SIGKILL)
+    assert farmer.wait() == 0, farmer.said
+    assert re.findall(rb"^\d here", output(farm, 0), re.MULTILINE) == [b"1 here", b"2 here"]
+
+
+@pytest.mark.parametrize("mode", ["files", "packed"])
+def test_a_running_task_with_a_limit_does_not_keep_the_disk(farm: Farm, mode: str) -> None:
+    """The middle of its file is given back while it runs; head and tail are there in the end."""
+    wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
+    farm.write(farm.begun(f"echo begins; head -c 20000000 /dev/zero; {wait}; echo ends"))
+    farmer = farm.start("-n", 1, "--logs", mode, "--log-limit", "64k")
+    farm.wait_for_tasks(0)
+    folder = farm.workdir / "logs" / ("running" if mode == "packed" else "")
+
+    def sizes() -> list[tuple[int, int]]:
+        found = [path.stat() for path in folder.iterdir() if path.is_file()]
+        return [(one.st_size, one.st_blocks * 512) for one in found]
+
+    eventually(lambda: sizes() and sizes()[0][0] > 20000000, "it has written")
+    eventually(lambda: sizes()[0][1] < 200_000, "its blocks are given back")
+    (farm.folder / "go").touch()
+    assert farmer.wait() == 0, farmer.said
+    text = output(farm, 0)
+    assert text.startswith(b"begins\n") and text.endswith(b"ends\n") and len(text) < 66000
+
+
+def test_check_finds_nothing_wrong_with_packed_logs(farm: Farm) -> None:
+    farm.write("echo one", "exit 1")
+    assert farm.run("--logs", "packed").wait() == 1
+    words = [sys.executable, "-m", "taskfarmer", "check", str(farm.workdir)]
+    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_group_that_shares_a_farm_reads_packed_logs(farm: Farm) -> None:
+    farm.write("echo one")
+    farmer = farm.run("--logs", "packed", "--shared-group", before=["sh", "-c", 'umask 077; exec "$@"', "sh"])
+    assert farmer.wait() == 0, farmer.said
+    logs = farm.workdir / "logs"
+    assert {path.name: oct(path.stat().st_mode & 0o2070) for path in (logs / "packed", logs / "running")} == {
+        "packed": "0o2070",
+        "running": "0o2070",
+    }
+    assert all(path.stat().st_mode & 0o060 == 0o060 for path in (logs / "packed").iterdir())
 
 
 @pytest.mark.parametrize("mode", ["files", "packed", "failed"])
