@@ -36,7 +36,7 @@ from benchmarks.events import Diary, Process, World
 from benchmarks.standins import NoDeadline, SimulatedExchanges, SimulatedLedger, Slots
 from taskfarmer import locks, policy
 from taskfarmer.errors import Contended
-from taskfarmer.farmer import exchanges, farmer, neighbours
+from taskfarmer.farmer import exchanges, farmer, growth, neighbours
 from taskfarmer.intake.intake import EPOCH_LENGTH, LEASE
 from taskfarmer.ledger.commits import encode
 from taskfarmer.ledger.epochs import CLOSED_AT_ONCE, after
@@ -192,7 +192,7 @@ class Simulated:
         """Whether there is nothing left to run, to record or to take."""
         cadence, pool, world = self.exchanges, self.pool, self.world
         if cadence.exhausted and world.now >= self._next_growth:
-            self._next_growth = world.now + farmer.GROWTH_EVERY
+            self._next_growth = world.now + growth.EVERY
             yield world.ask("others", 1)
         if pool.outstanding or pool.queued:
             return False

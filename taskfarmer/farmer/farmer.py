@@ -18,6 +18,7 @@ from taskfarmer import durable, policy, scheduled
 from taskfarmer.errors import Contended, StorageError, TaskFarmerError
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.farmer.exchanges import Exchanges
+from taskfarmer.farmer.growth import Growth
 from taskfarmer.farmer.hold import Hold
 from taskfarmer.farmer.neighbours import Neighbours
 from taskfarmer.farmer.speech import Speech, progress_of
@@ -33,7 +34,6 @@ from taskfarmer.settings import Ending, Reporter, Settings
 from taskfarmer.signals import Signals
 from taskfarmer.views.views import Views
 
-GROWTH_EVERY = 5.0
 TROUBLE_FOR = 600.0
 """Seconds for which a farmer without running tasks tries to record what it has."""
 STOPPED_PATIENCE = 10.0
@@ -77,6 +77,7 @@ class Farmer:
         self.views = Views(self.workdir, ledger, identity)
         self.exchanges = Exchanges(reporter, ledger, self.pool, self.views, self.deadline, settings.max_deaths)
         self.neighbours = Neighbours(reporter, ledger, identity, self.exchanges)
+        self.growth = Growth(reporter, intake, ledger, self.exchanges, settings.tasklist)
         self.speech = Speech(reporter, self.workdir)
         self.finished = self.failed = self.returned = 0
         self.farewell = self.again = False
@@ -85,7 +86,6 @@ class Farmer:
         self.survivors: list[int] = []
         self._grace = settings.grace
         self._interrupts = self._handled = 0
-        self._next_growth = 0.0
         self._next_look = 0.0
 
     def _place(self, slot: int) -> Place:
@@ -243,27 +243,11 @@ class Farmer:
         else:
             self.pool.dispatch(below=RISKY_ATTEMPT)
 
-    def _grow(self, now: float) -> None:
-        """Look whether the list has more tasks, when little is left of it."""
-        if now < self._next_growth:
-            return
-        self._next_growth = now + GROWTH_EVERY
-        try:
-            grown = self.intake.check(self.ledger, running=True)
-        except StorageError as error:
-            self.exchanges.in_trouble(str(error))
-        except TaskFarmerError as error:
-            self.reporter.warning(f"{error}; what was taken in before is run")
-        else:
-            if grown:
-                self.exchanges.again()
-                self.reporter.info(f"{self.settings.tasklist} has {grown} more tasks at its end; they were taken in")
-
     def _done(self, now: float) -> bool:
         """Whether there is nothing left to run, to record or (with --wait) to wait for."""
         exchanges = self.exchanges
         if exchanges.exhausted:
-            self._grow(now)
+            self.growth.look(now)
         if self.pool.outstanding or (self.pool.queued and not exchanges.trouble):
             return False
         if exchanges.trouble:
@@ -277,8 +261,7 @@ class Farmer:
         if now < self._next_look:
             return False
         self._next_look = now + policy.jittered(policy.waiting(exchanges.pace()), random.random())
-        self._next_growth = 0.0
-        self._grow(now)
+        self.growth.look(now, at_once=True)
         self.neighbours.look_around()
         state = self.ledger.look()
         if self.deadline.anything_fits(now, state):
