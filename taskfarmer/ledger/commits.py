@@ -34,6 +34,7 @@ from taskfarmer.workdir import Workdir, epoch_number
 PATIENCE = 60.0
 FIRST_PAUSE = 0.02
 LEAST_ROOM = 1.0
+MOST_ROOM = 5.0
 ROOM = 8.0
 RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
 AGAIN = "start again when the file system works"
@@ -248,9 +249,10 @@ class Commits:
         """Seconds within which to try again after so many lost commits.
 
         It grows fast until all that may be trying, too, have room: where locks are not shared and many start at
-        once, what is tried too soon is lost again.
+        once, what is tried too soon is lost again. A farmer that waits here hears no signals.
         """
-        return float(min(FIRST_PAUSE * 4 ** min(attempt, 8), max(LEAST_ROOM, ROOM * farmers * self.exclusive)))
+        room = min(MOST_ROOM, max(LEAST_ROOM, ROOM * farmers * self.exclusive))
+        return float(min(FIRST_PAUSE * 4 ** min(attempt, 8), room))
 
     def _stuck(self, state: State, since: tuple[int, float] | None) -> tuple[int, float]:
         """Since when commits after this revision are lost; StaleView where that is too long: nobody wins them."""
