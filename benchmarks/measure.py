@@ -64,8 +64,11 @@ def scratch(folder: str | None) -> Iterator[str]:
 
 
 def farmer(*arguments: str) -> list[str]:
-    """The command that runs a farmer out of this very checkout or installation."""
-    start = f"import sys; sys.path.insert(0, {str(HERE)!r}); from taskfarmer.start import pytaskfarmer; pytaskfarmer()"
+    """The command that runs a farmer out of this very checkout or installation.
+
+    In front of the path stands one directory, as for `python pytaskfarmer.py` and for the bare Pythons beside it.
+    """
+    start = f"import sys; sys.path[0] = {str(HERE)!r}; from taskfarmer.start import pytaskfarmer; pytaskfarmer()"
     return [sys.executable, "-c", start, *arguments]
 
 
