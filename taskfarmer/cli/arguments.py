@@ -55,7 +55,9 @@ class Rewriter:
         self._flags: dict[str, bool] = {}
 
     def rewrite(self, args: Sequence[str]) -> list[str]:
-        """The same arguments with every value joined to the full name of its option.
+        """The same arguments with full names of options, and every value joined to that of its own.
+
+        click would look a short name up among the full ones first, and for that import what proposes similar names.
 
         UsageError for a name that is cut too short, unless `lenient`; what is unknown is left as it is,
         for click to refuse.
@@ -103,11 +105,11 @@ class Rewriter:
         elif not (option.is_flag or option.count):
             self._valued(option, name, tail.removeprefix("=") if tail else None)
         elif not tail:
-            self._flag(option, name, None)
+            self._flag(option, _long_name(option), None)
         elif isinstance(option, WordedFlag) and tail.removeprefix("=").lower() in _WORDS:
             self._flag(option, name, tail.removeprefix("="))
         else:
-            self._flag(option, name, None, alone=True)
+            self._flag(option, _long_name(option), None, alone=True)
             self._rest.appendleft("-" + tail)
 
     def _flag(self, option: click.Option, name: str, value: str | None, alone: bool = False) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -55,4 +54,8 @@ def _gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 def terminal_width() -> int | None:
     """The width of the terminal that stdout is, None where it is none."""
-    return shutil.get_terminal_size().columns if os.isatty(1) else None
+    if not os.isatty(1):
+        return None
+    import shutil  # a run has no use for it
+
+    return shutil.get_terminal_size().columns

@@ -6,11 +6,14 @@ import math
 import os
 import re
 import signal
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from taskfarmer.durations import seconds
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 MOST_PROCESSES = 4096
 LEAST_SIZE = 1024
@@ -118,4 +121,6 @@ class Name(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         return [CompletionItem(incomplete, type="dir" if self.only_folders else "file")]

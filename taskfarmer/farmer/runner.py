@@ -13,6 +13,8 @@ def find_runner(settings: Settings, reporter: Reporter) -> Runner:
     """The runner that the user asked for; for the default one no configuration is read."""
     if settings.runner == "default":
         return BasicRunner()
+    import subprocess  # noqa: F401  # for runners that start programs by themselves; once tasks run it is too late
+
     from taskfarmer.config import Configuration
 
     found = Configuration.search(settings.config, beside=os.path.dirname(os.path.abspath(settings.tasklist)))

@@ -7,7 +7,6 @@ write is trusted (`trust.py`); who cannot is told so before anything is begun.
 
 from __future__ import annotations
 
-import grp
 import os
 import stat
 import time
@@ -24,6 +23,8 @@ _OPEN = stat.S_ISGID | stat.S_IRWXG
 
 def group_of(workdir: Workdir) -> str:
     """The name of the work directory's group, or its number where it has none."""
+    import grp  # only farms of groups have a use for it
+
     number = os.stat(workdir.path).st_gid
     try:
         return grp.getgrgid(number).gr_name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing.process
 import socket
 import time
 from collections import deque
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from taskfarmer.ledger.ledger import Tidings
 from taskfarmer.model import Interval
 from taskfarmer.pool.attempt import runs_programs
+from taskfarmer.pool.child import Child
 from taskfarmer.pool.wire import NewsFeed
 from taskfarmer.runners.base import Runner
 
@@ -82,7 +82,7 @@ class Seat:
 class Member:
     """One worker as its farmer knows it: a process, the pipe to it, and its slots."""
 
-    def __init__(self, slots: Iterable[int], process: multiprocessing.process.BaseProcess, link: socket.socket) -> None:
+    def __init__(self, slots: Iterable[int], process: Child, link: socket.socket) -> None:
         self.process = process
         self.started = time.monotonic()
         self.link = link
@@ -92,4 +92,4 @@ class Member:
 
     @property
     def pid(self) -> int:
-        return self.process.pid or 0
+        return self.process.pid

@@ -251,8 +251,6 @@ class Pool(Staff):
             self._stuck_on(end_descendants(time.monotonic(), others, stuck=self._stuck), happened)
             for seat in member.seats.values():
                 self._recover(seat, happened)
-        if not held:
-            member.process.close()
         if not self.stopping:
             slots = ", ".join(map(str, member.seats))
             happened.warnings.append(f"the worker of slot {slots} was killed; another one takes its place")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import multiprocessing
-import multiprocessing.connection  # `join` would import it at the end, when Python may have been upgraded
 import os
 import select
 import signal
@@ -16,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from taskfarmer import signals
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import Place, runs_programs
+from taskfarmer.pool.child import Child
 from taskfarmer.pool.life import work
 from taskfarmer.pool.member import Member, Seat, teams
 from taskfarmer.pool.plugin import NOW
@@ -29,6 +28,8 @@ _STRIDE = 64
 UNRESPONSIVE = 2.0
 _START_PAUSE = 1.0
 _NEXT_TRY = 60.0
+_SPARE = 8
+"""Descriptors that a farmer keeps for the lock, the ledger and the views, however many workers it could have."""
 
 
 class Staff:
@@ -59,7 +60,6 @@ class Staff:
         self._seats: dict[int, Seat] = {}
         self._hungry: set[int] = set()
         self._teams = deque(teams(slots, runner))
-        self._context = multiprocessing.get_context("fork")
         self._shared = memoryview(mmap.mmap(-1, _STRIDE * slots))
         self._poll = select.poll()
         self._poll.register(wakeup, select.POLLIN)
@@ -79,6 +79,7 @@ class Staff:
         return self._shared[slot * _STRIDE : (slot + 1) * _STRIDE]
 
     def _start(self, slots: Sequence[int]) -> None:
+        _spare(self._wakeup)
         ours, theirs = socket.socketpair()
         close = (ours.fileno(), self._wakeup, *(member.link.fileno() for member in self.members.values()))
         places = tuple(self.place(slot) for slot in slots)
@@ -86,10 +87,9 @@ class Staff:
         views = [self._view(slot) for slot in slots]
         for view in views:
             SHOWN.pack_into(view, 0, 0, 0, 0.0)
-        process = self._context.Process(target=work, args=(job, theirs, views), name=f"slots {slots[0]}-{slots[-1]}")
         signals.hold()  # the child must not run our handlers before it has its own
         try:
-            process.start()
+            process = Child(lambda: work(job, theirs, views))
         except OSError:
             ours.close()
             raise
@@ -160,3 +160,13 @@ class Staff:
 
     def _pids(self) -> Iterable[int]:
         return (member.pid for member in self.members.values())
+
+
+def _spare(fd: int) -> None:
+    """OSError where another worker would take the descriptors that are to stay free."""
+    taken: list[int] = []
+    try:
+        taken += (os.dup(fd) for _ in range(_SPARE))
+    finally:
+        for one in taken:
+            os.close(one)

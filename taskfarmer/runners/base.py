@@ -11,8 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import subprocess
 
 # Exit statuses of a POSIX shell for a command that it could not start (POSIX.1-2017, XCU 2.8.2).
 NOT_FOUND = 127
@@ -106,6 +108,8 @@ def start_failure(error: Exception) -> tuple[int, bytes]:
 
 def _spawn(argv: list[str], variables: dict[str, str], logfh: IO[Any]) -> subprocess.Popen[Any]:
     # All signals wait while the child is made: our handlers must not run in it, before it has become the program.
+    import subprocess  # a farmer whose runner has a use for it has imported it before its first task (farmer/runner.py)
+
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         return subprocess.Popen(

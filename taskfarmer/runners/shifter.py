@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from functools import cached_property, lru_cache
 
 from taskfarmer.runners.base import CommandRunner
@@ -140,6 +139,8 @@ def _is_complete(text: str) -> bool:
     """Ask bash, as only it knows: `bash -n` reads a text and runs nothing of it."""
     if _closed(text) != text:
         return False
+    import subprocess
+
     answer = subprocess.run([shell(), "-n", "-c", text], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     # A here-document without its end is a warning, with status 0.
     return answer.returncode == 0 and not answer.stderr
