@@ -37,6 +37,8 @@ _STALE = (errno.ESTALE, errno.EINTR)
 _NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PROBE = 4096
+_FIRST_BLOCK, _BLOCK = 1 << 16, 1 << 20
+"""Bytes that are asked for at once: most files are shorter than the first."""
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -56,9 +58,38 @@ def persistent(action: Callable[[], T], tries: int = 5) -> T:
     raise AssertionError("unreachable")
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a FIFO that somebody put in its place is empty, and keeps nobody waiting."""
-    return os.open(path, flags | os.O_NONBLOCK)
+@contextmanager
+def _reading(path: str) -> Iterator[int]:
+    """A descriptor of a file. A FIFO that somebody put in its place is empty, and keeps nobody waiting.
+
+    Python's file objects ask for the status of what they open, twice where all of it is read: on a file system that
+    many nodes share that is more than the reading.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        with naming(path):
+            yield fd
+    finally:
+        os.close(fd)
+
+
+def _rest(fd: int) -> bytes:
+    """What follows in an open file, to its end."""
+    parts: list[bytes] = []
+    try:
+        while part := os.read(fd, _BLOCK if parts else _FIRST_BLOCK):
+            parts.append(part)
+    except BlockingIOError:
+        pass  # a FIFO that somebody has open
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _some(fd: int, size: int) -> bytes:
+    """The next bytes of an open file; fewer where it ends."""
+    data = os.read(fd, size)
+    while len(data) < size and (part := os.read(fd, size - len(data))):
+        data += part
+    return data
 
 
 def has_room(fd: int, by_writing: bool = True) -> bool:
@@ -95,8 +126,8 @@ def read(path: str) -> bytes:
     """The whole file. Opened anew, since NFS looks at the server only then (close-to-open)."""
 
     def attempt() -> bytes:
-        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-            return file.readall() or b""
+        with _reading(path) as fd:
+            return _rest(fd)
 
     return persistent(attempt)
 
@@ -105,9 +136,9 @@ def read_range(path: str, start: int, stop: int | None = None) -> bytes:
     """Bytes `start` to `stop` of the file, or to its end; fewer where it is shorter."""
 
     def attempt() -> bytes:
-        with open(path, "rb", opener=_without_waiting) as file:
-            file.seek(start)
-            return file.read(-1 if stop is None else stop - start)
+        with _reading(path) as fd:
+            os.lseek(fd, start, os.SEEK_SET)
+            return _rest(fd) if stop is None else _some(fd, stop - start)
 
     return persistent(attempt)
 
