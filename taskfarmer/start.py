@@ -24,6 +24,9 @@ def taskfarmer() -> None:
 
 
 def _start(program: str) -> None:
+    from taskfarmer import loader
+
+    loader.install()
     try:
         from taskfarmer.cli import main
     except ModuleNotFoundError as error:

@@ -29,6 +29,7 @@ FLOORS = {
     "durable": 1,
     "locks": 1,
     "signals": 1,
+    "loader": 1,
     "trace": 1,
     "settings": 1,
     "scheduled": 1,
