@@ -310,7 +310,7 @@ def prove_links(folder: str) -> None:
     """
     first, second, third = (os.path.join(folder, f".probe.{random_name()}") for _ in range(3))
     try:
-        prepare(first, b"first\n")
+        _write_new(first, b"first\n")
         answer = _linked(first, second)
         if answer is not None and answer.errno in _NO_LINKS:
             raise NotAFarm(
@@ -321,12 +321,22 @@ def prove_links(folder: str) -> None:
             if answer is not None:
                 raise answer
             raise NotAFarm(f"{folder}: `link` makes no second name here; put the work directory elsewhere with -w DIR")
-        prepare(third, b"third\n")
+        _write_new(third, b"third\n")
         if _linked(third, second) is None or read(second) != b"first\n":
             raise NotAFarm(f"{folder}: `link` replaces files here; put the work directory elsewhere with -w DIR")
     finally:
         for path in (first, second, third):
             forget(path)
+
+
+def _write_new(path: str, data: bytes) -> None:
+    """A new file that need not last."""
+    fd = fresh(path, os.O_WRONLY)
+    try:
+        with naming(path):
+            write_all(fd, data)
+    finally:
+        os.close(fd)
 
 
 def _linked(path: str, target: str) -> OSError | None:

@@ -6,6 +6,8 @@ import os
 import re
 from dataclasses import dataclass
 
+from taskfarmer import durable
+
 _TABLE = "/proc/self/mountinfo"
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
@@ -58,8 +60,7 @@ def holding(path: str, mounts: list[Mount]) -> Mount | None:
 def mount_of(path: str) -> Mount | None:
     """The mount of a path, None where the kernel does not tell (no /proc, another system than Linux)."""
     try:
-        with open(_TABLE, "rb") as file:
-            table = file.read()
+        table = durable.read(_TABLE)
     except OSError:
         return None
     return holding(os.path.realpath(path), parse(table))

@@ -20,7 +20,8 @@ from taskfarmer.model import unsealed
 def glance(directory: str, locks: str) -> list[Check]:
     """What can be said of work directory and lock directory without writing anything: type, options, place."""
     directory, locks = os.path.abspath(directory), os.path.abspath(locks)
-    return judge_places(Place(directory, mount_of(directory)), Place(locks, mount_of(locks)))
+    mount = mount_of(directory)
+    return judge_places(Place(directory, mount), Place(locks, mount if locks == directory else mount_of(locks)))
 
 
 def prove_lock(proof: LockProof, alive: str, now: float) -> Verdict:

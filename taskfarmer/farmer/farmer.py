@@ -143,7 +143,7 @@ class Farmer:
     def _anything_to_do(self) -> bool:
         """Whether there is anything to take now, dead peers' tasks included; no worker is started otherwise."""
         self.neighbours.look_around()
-        state = self.ledger.look()
+        state = self.ledger.state
         return state.left or self.neighbours.worth_waiting(state, self.settings)
 
     def _taking(self, now: float) -> bool:
@@ -263,7 +263,7 @@ class Farmer:
         self._next_look = now + policy.jittered(policy.waiting(exchanges.pace()), random.random())
         self.growth.look(now, at_once=True)
         self.neighbours.look_around()
-        state = self.ledger.look()
+        state = self.ledger.state
         if self.deadline.anything_fits(now, state):
             exchanges.again()
             return False
@@ -314,7 +314,7 @@ class Farmer:
             return  # only where starting tasks was the trouble can the ledger still be used
         try:
             if self._leave():
-                self.views.finish(self.ledger.look())
+                self.views.finish(self.ledger.state)
         except OSError as error:
             self.reporter.warning(f"{error.filename}: {error.strerror}; the views are not exact, the ledger is")
         except TaskFarmerError as error:

@@ -30,15 +30,18 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     farm = intake.open()
     identity = introduce(settings.slots, __version__, scheduled.job(os.environ))
     ledger = Ledger(intake.workdir, farm, identity.farmer, settings.slots)
-    intake.watch()
-    grown = intake.check(ledger)
-    if grown:
-        reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
+    if intake.made is not None:
+        ledger.commits.known = intake.made  # as the list is, and the views: nothing to compare
+    else:
+        intake.watch()
+        if grown := intake.check(ledger):
+            reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
     reporter.info(opening(settings, ledger.state))
     inodes = of_inodes(settings, ledger.state, intake.workdir)
     if inodes is not None:
         reporter.info(inodes)
     say_what_mounts_tell(reporter, intake.workdir.path, os.path.dirname(ledger.lock.path))
-    for warning in (*ledger.lock.doubts(), *edited_by_hand(intake.workdir)):
+    edited = edited_by_hand(intake.workdir) if intake.made is None else []
+    for warning in (*ledger.lock.doubts(), *edited):
         reporter.warning(warning)
     return Farmer(settings, reporter, signals, runner, intake, ledger, identity, begin).run()

@@ -46,6 +46,8 @@ class Intake:
         self.path = settings.tasklist
         self.workdir = replace(Workdir.at(settings.workdir_path, settings.logs_dir), shared=settings.shared_group)
         self.handler = find_handler(settings, reporter)
+        self.made: State | None = None
+        """The first state of the farm, where it was us who made it of the list as it is."""
         self._seen: tuple[int, int] | None = None
         self._lock_stood = False
 
@@ -154,14 +156,13 @@ class Intake:
     def _make_folders(self) -> list[str]:
         """Make the farm's directories; those that were not there before, the deepest first."""
         self._lock_stood = os.path.lexists(self.workdir.lock)
-        candidates = [self.workdir.path, *self.workdir.folders]
-        missing = [path for path in candidates if not os.path.isdir(path)]
+        made: list[str] = []
         try:
-            making.make_folders(self.workdir)
+            making.make_folders(self.workdir, made)
         except FarmError as error:
-            self._unmake(missing[::-1])
+            self._unmake(made[::-1])
             raise UsageError(str(error)) from error
-        return missing[::-1]
+        return made[::-1]
 
     def _unmake(self, folders: Iterable[str]) -> None:
         """Take away directories that we made, as far as nobody else uses them."""
@@ -188,19 +189,18 @@ class Intake:
             logs=self.workdir.logs_dir,
             shared_group=self.workdir.shared,
         )
+        self.watch()  # what comes to the list while it is taken in is seen later, when little is left of it
         segment = self._segment(None, whole_lines_only=False)
         assert segment is not None
-        made = making.make(self.workdir, farm, segment)
-        if made:
-            ledger = Ledger(self.workdir, farm, "import")
-            state = ledger.look()
+        state = self.made = making.make(self.workdir, farm, segment)
+        if state is not None:
             # without the farm's lock, which may be the one that we hold: where a farmer that is faster shows its
             # results meanwhile, the views do not add up and are made anew at its end
             try:
                 views.begin(self.workdir, state)
             except OSError as error:
                 self.reporter.warning(f"{error.filename}: {error.strerror}; the views are made later")
-            ledger.commits.hint(state.epoch, state.revision)
+            Ledger(self.workdir, farm, "import").commits.hint(state.epoch, state.revision)
             self._say_who_may_join(locks)
             return farm
         found = self.existing()

@@ -272,8 +272,9 @@ class Commits:
         fresh: str | None = None
         linked = False
         try:
-            if state.revision < state.epoch_from:
-                # the last name in another directory, which our own sync of this one does not bring to the disk
+            if 0 < state.revision < state.epoch_from:
+                # the last name in another directory, which our own sync of this one does not bring to the disk; the
+                # very first one is in this
                 self.make_durable(state)
             if following.revision - state.epoch_from + 1 >= self.epoch_length:
                 fresh = epochs.make(self.workdir, epochs.after(state.epoch))

@@ -97,6 +97,8 @@ def refuse_foreign(workdir: Workdir) -> None:
     """Refuse a directory that holds files of PyTaskFarmer 0.1.0, which we would write over; or a farm of ours whose
     `farm.json` is lost, since what an interrupted start leaves has neither views nor results.
     """
+    if not os.path.lexists(workdir.path):
+        return
     if os.path.lexists(workdir.views) or _holds_anything(workdir.results):
         if os.path.lexists(workdir.farm):
             return

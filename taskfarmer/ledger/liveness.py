@@ -70,8 +70,7 @@ class Identity:
 
 def _text(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return file.read(4096).decode("ascii", "replace").strip()
+        return durable.read(path).decode("ascii", "replace").strip()
     except OSError:
         return ""
 
@@ -255,12 +254,15 @@ class Watch:
 
     def suspects(self, farmers: Iterable[str]) -> list[str]:
         """Those whose death can be seen at once: on our own node, or with a farewell. One directory is listed."""
+        others = [farmer for farmer in farmers if farmer != self.me.farmer]
+        if not others:
+            return []
         try:
             names = set(os.listdir(self.workdir.farmers))
         except OSError:
             names = set()
         here = short_name(self.me.host) + "-"
-        return [farmer for farmer in farmers if farmer.startswith(here) or f"{farmer}.farewell" in names]
+        return [farmer for farmer in others if farmer.startswith(here) or f"{farmer}.farewell" in names]
 
     def silence(self, farmer: str) -> float:
         """Look at a farmer's heartbeat; the seconds of ours, punctual ones only, since it changed."""

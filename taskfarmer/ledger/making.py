@@ -18,12 +18,16 @@ from taskfarmer.ledger.state import Segment, State
 from taskfarmer.workdir import Workdir
 
 
-def make_folders(workdir: Workdir) -> None:
-    """The directories of a farm, and the proof that its file system can commit."""
+def make_folders(workdir: Workdir, made: list[str] | None = None) -> None:
+    """The directories of a farm, and the proof that its file system can commit.
+
+    `made` gets those that were not there before, as they are made.
+    """
     try:
         submitted = [path for path in (workdir.jobs, workdir.submitted) if workdir.shared and os.path.isdir(path)]
         for folder in (workdir.path, *workdir.folders, *submitted):
-            os.makedirs(folder, durable.FOLDER_MODE, exist_ok=True)
+            if _make_folder(folder) and made is not None:
+                made.append(folder)
             if workdir.shared:
                 sharing.share_folder(workdir, folder)
         durable.sync_directory(workdir.path)
@@ -41,9 +45,23 @@ def make_folders(workdir: Workdir) -> None:
         ) from error
 
 
-def make(workdir: Workdir, farm: Farm, segment: Segment) -> bool:
-    """Make the farm, its first revision and its name; False where another farmer made one first."""
+def _make_folder(path: str) -> bool:
+    """Whether a directory was made; False where it stands already."""
+    try:
+        os.mkdir(path, durable.FOLDER_MODE)
+    except FileNotFoundError:
+        os.makedirs(path, durable.FOLDER_MODE, exist_ok=True)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+        return False
+    return True
+
+
+def make(workdir: Workdir, farm: Farm, segment: Segment) -> State | None:
+    """Make the farm, its first revision and its name; that revision, or None where another farmer was faster."""
     epoch: str | None = None
+    first: State | None = None
     made = False
     try:
         epoch = epochs.make(workdir, 0)
@@ -69,4 +87,4 @@ def make(workdir: Workdir, farm: Farm, segment: Segment) -> bool:
         if epoch is not None:
             epochs.remove(workdir, epoch)
         discard(workdir, segment.file)
-    return made
+    return first if made else None

@@ -20,8 +20,10 @@ def refuse_strangers(workdir: Workdir, tasklist: str | None = None) -> None:
     Its owner may be ourselves, root or the owner of the task list; in a directory where not everybody may write,
     whoever can make a work directory is trusted.
     """
+    there = os.path.isdir(workdir.path)
+    inside = os.path.join(workdir.path, "")
     for path in (workdir.path, workdir.farm, *workdir.folders):
-        found = _status(path)
+        found = _status(path) if there or not path.startswith(inside) else None
         if found is not None and found.st_mode & stat.S_IWOTH:
             raise NotAFarm(
                 f"{path}: everybody can write there, and whoever can do so can run commands as you: chmod o-w it, "

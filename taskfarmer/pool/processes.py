@@ -13,6 +13,8 @@ import signal
 import time
 from collections.abc import Callable
 
+from taskfarmer import durable
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 STUCK_AFTER = 5.0
@@ -43,8 +45,7 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                found += map(int, file.read().split())
+            found += map(int, durable.read(f"/proc/{pid}/task/{thread}/children").split())
     except OSError:  # gone, or another user's where /proc is mounted with hidepid
         if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
             return _children_by_search(pid)
@@ -59,8 +60,7 @@ def _children_by_search(parent: int) -> list[int]:
 def _stat(pid: int) -> list[str]:
     """State, parent, ... of a process: proc(5) stat from field 3 on."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].decode("ascii", "replace").split()
+        return durable.read(f"/proc/{pid}/stat").rpartition(b")")[2].decode("ascii", "replace").split()
     except OSError:
         return []
 

@@ -83,9 +83,11 @@ def write_anew(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
                 durable.give(file.fileno(), durable.GROUP_WRITES)
             for part in parts:
                 size += file.write(part)
-        if os.path.isdir(path) and not os.path.islink(path):
+        try:
+            os.rename(temporary, path)
+        except IsADirectoryError:
             os.rename(path, durable.beside(path))
-        os.rename(temporary, path)
+            os.rename(temporary, path)
     except BaseException:  # the parts may be of a damaged file
         durable.forget(temporary)
         raise

@@ -93,9 +93,13 @@ class Views:
         if not self._results:
             return
         with self.ledger.lock.held(patience) as got:
-            self.ledger.commits.check_farm()  # a farm that was made anew has views of its own
-            if got or self.ledger.lock.unusable:
-                self._append()
+            self._append_if_we_may(got)
+
+    def _append_if_we_may(self, got: bool) -> None:
+        """Under the lock, or where there is none to be had at all."""
+        self.ledger.commits.check_farm()  # a farm that was made anew has views of its own
+        if got or self.ledger.lock.unusable:
+            self._append()
 
     def _put_off(self) -> None:
         self._last = time.monotonic()
@@ -129,10 +133,12 @@ class Views:
 
     def finish(self, state: State) -> None:
         """The farmer ends: make the views exact where nobody else will, or where that is cheap."""
-        self.show(patience=10.0)
         if not self._last_of(state) and state.unprocessed * len(state.farmers) > CHEAP:
+            self.show(patience=10.0)
             return
-        with self.ledger.lock.held(patience=10.0):
+        with self.ledger.lock.held(patience=10.0) as got:
+            if self._results:
+                self._append_if_we_may(got)
             # others may have left meanwhile, or, where the lock is not shared, written at the same time
             for _ in range(EXACT_TRIES):
                 state = self.ledger.look()
