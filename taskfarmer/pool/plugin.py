@@ -25,10 +25,12 @@ from taskfarmer.pool.processes import descendants, end_descendants, reap, send
 from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.worker import DOUBT, FLUSH_EVERY, Job, Worker, of_stop_signal
 from taskfarmer.runners.base import Runner
+from taskfarmer.signals import STOPS
 
 HEAR_EVERY = 0.005
 NOW = signal.SIGQUIT
 """What ends a task at once: the farmer's word that the grace time is over, which nobody hears while `run` works."""
+_OURS = (*STOPS, NOW, signal.SIGALRM)
 
 
 class PluginWorker(Worker):
@@ -48,6 +50,7 @@ class PluginWorker(Worker):
         # before any signal can come
         signal.signal(NOW, _end_tree)
         signal.signal(signal.SIGALRM, self.on_alarm)
+        Forks().watch()
         super().__init__(job, link, shown)
 
     def on_term(self, number: int, frame: FrameType | None) -> None:
@@ -127,6 +130,31 @@ class PluginWorker(Worker):
 
     def set_deadline(self, deadline: float) -> None:
         self.plugin.set_deadline(deadline)
+
+
+class Forks:
+    """What `run` forks, as `multiprocessing` does, has none of our handlers: it ends when it is told to.
+
+    Signals wait meanwhile, since Python forgets in a child what came before its first instruction.
+    """
+
+    def __init__(self) -> None:
+        self._masks: list[set[int]] = []
+
+    def watch(self) -> None:
+        os.register_at_fork(before=self.begin, after_in_parent=self.end, after_in_child=self.be_born)
+
+    def begin(self) -> None:
+        self._masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, _OURS))
+
+    def end(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop())
+
+    def be_born(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in _OURS:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        self.end()
 
 
 def _end_tree(number: int, frame: FrameType | None) -> None:

@@ -345,3 +345,20 @@ def test_a_runner_may_have_a_timer_of_its_own(plugged: Farm) -> None:
     farmer = plugged.run("-n", 1, "-r", "timed")
     assert farmer.wait() == 0, farmer.said
     assert plugged.places() == ([], list(range(252)), [])
+
+
+def test_a_runner_may_use_multiprocessing(plugged: Farm) -> None:
+    with open(plugged.folder / "myrunners.py", "a", encoding="ascii") as file:
+        file.write(
+            "\n\nimport multiprocessing\n\n\ndef double(number):\n    return 2 * number\n\n\n"
+            "class Pooled(NoBase):\n    def run(self, taskid, command, logfh):\n"
+            "        with multiprocessing.get_context('fork').Pool(2) as pool:\n"
+            "            logfh.write(str(sum(pool.map(double, range(int(command))))))\n        return 0\n"
+        )
+    with open(plugged.folder / "runners.ini", "a", encoding="ascii") as file:
+        file.write("\n[pooled]\nRunner = myrunners.Pooled\n")
+    plugged.write("3", "4", "5")
+    farmer = plugged.run("-n", 2, "-r", "pooled")
+    assert farmer.wait() == 0, farmer.said
+    assert [plugged.log(task) for task in range(3)] == ["6", "12", "20"]
+    plugged.no_survivors()
