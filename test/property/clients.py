@@ -1,4 +1,4 @@
-"""What the nodes see of the simulated file system: stand-ins for `os`, `open`, `time`, `random` and `secrets`.
+"""What the nodes see of the simulated file system: stand-ins for `os`, `time`, `random` and `secrets`.
 
 Each call of a process is one step of the world, before which others may run, the process may sleep or be killed.
 A node keeps names, the absence of names, contents and listings for a while, as clients of network file systems do.
@@ -45,30 +45,17 @@ class Opened:
         self.path, self.what, self.append = path, what, append
 
 
-class Stream:
-    """What `open(path, "rb")` returns."""
+class Reading:
+    """A file that was opened for reading: what this node saw of it then."""
+
+    __slots__ = ("data", "place")
 
     def __init__(self, data: bytes) -> None:
         self.data, self.place = data, 0
 
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def seek(self, place: int) -> None:
-        self.place = place
-
-    def read(self, count: int) -> bytes:
-        return self.data[self.place : self.place + count if count >= 0 else None]
-
-    def readall(self) -> bytes:
-        return self.data
-
 
 class System:
-    """`os` and `open` for whichever process runs now."""
+    """`os` for whichever process runs now."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -82,7 +69,7 @@ class System:
         )
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("O_") or name == "strerror":
+        if name.startswith(("O_", "SEEK_")) or name == "strerror":
             return getattr(os, name)
         raise AttributeError(f"the simulated file system has no os.{name}")
 
@@ -146,15 +133,25 @@ class System:
     def chmod(self, path: str, mode: int) -> None:
         """Everything belongs to everybody here."""
 
-    def open_stream(self, path: str, mode: str, buffering: int = -1, opener: object = None) -> Stream:
-        """The builtin `open`, for reading."""
+    def lseek(self, fd: int, place: int, how: int) -> int:
+        self.world.current.files[fd].place = place
+        return place
+
+    def read(self, fd: int, count: int) -> bytes:
+        opened = self.world.current.files[fd]
+        data: bytes = opened.data[opened.place : opened.place + count]
+        opened.place += len(data)
+        return data
+
+    def _reading(self, path: str) -> Reading:
+        """Open and read in one step."""
         world = self.world
         world.step("look", path)
         world.refuse("read", path)
         contents = world.current.cache.contents
         known = contents.get(path)
         if known is not None and known[0] > world.now:
-            return Stream(known[1])
+            return Reading(known[1])
         found = self._look_up(path)
         if not isinstance(found, File):
             raise failure(errno.EISDIR, path)
@@ -167,7 +164,7 @@ class System:
             found.seen = max(found.seen, len(data))
         if until:
             contents[path] = until, data
-        return Stream(data)
+        return Reading(data)
 
     # --- changing -------------------------------------------------------------------------------
 
@@ -187,6 +184,8 @@ class System:
     def open(self, path: str, flags: int, mode: int = 0o777) -> int:
         world = self.world
         what: File | Folder | None
+        if not flags & (os.O_CREAT | os.O_DIRECTORY | os.O_WRONLY | os.O_RDWR):
+            return world.current.opened(self._reading(path))
         if flags & os.O_CREAT:
             world.step("create", path)
             what = None if flags & os.O_EXCL else self.server.find(path)
@@ -302,7 +301,6 @@ def installed(world: World) -> Iterator[None]:
     clock = SimpleNamespace(monotonic=lambda: world.now, time=lambda: world.now, sleep=world.sleep)
     names = {
         "os": system,
-        "open": system.open_stream,
         "time": clock,
         "random": world.chance,
         "secrets": SimpleNamespace(token_hex=lambda count: f"{world.chance.getrandbits(8 * count):0{2 * count}x}"),
@@ -312,14 +310,11 @@ def installed(world: World) -> Iterator[None]:
     saved: list[tuple[Any, str, Any]] = []
     for module in (durable, commits, epochs, farmfile, ledger, liveness, making, results):
         for name, stand_in in names.items():
-            if name in vars(module) or (name == "open" and module is durable):
-                saved.append((module, name, vars(module).get(name)))
+            if name in vars(module):
+                saved.append((module, name, vars(module)[name]))
                 setattr(module, name, stand_in)
     try:
         yield
     finally:
         for module, name, real in saved:
-            if real is None:
-                delattr(module, name)
-            else:
-                setattr(module, name, real)
+            setattr(module, name, real)

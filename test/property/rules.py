@@ -18,7 +18,7 @@ OF_THE_LEDGER = (
         "Read the newest revision N ... never accept one older than was seen before",
         ((f"{COMMITS}._look", "state = self.known", "state = None"),),
         weather=STALE,
-        seed=664,
+        seed=1599,
     ),
     Mutation(
         "the file is linked before its bytes are on the disk",
@@ -226,7 +226,7 @@ OF_THE_LEDGER = (
             ),
         ),
         weather={"kills": 0.003},
-        seed=449,
+        seed=330,
     ),
     Mutation(
         "all of a departed farmer's journal counts",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from clients import Cache, Opened
+from clients import Cache, Opened, Reading
 from server import File, Server, failure
 
 LOST_REPLIES = {
@@ -76,7 +76,7 @@ class Process:
     def __init__(self, world: World, name: str, node: str) -> None:
         self.world, self.name, self.node = world, name, node
         self.cache = world.caches.setdefault(node, Cache())
-        self.files: dict[int, Opened] = {}
+        self.files: dict[int, Opened | Reading] = {}
         self.wake = 0.0
         self.woke = -1.0
         self.killed = self.done = False
@@ -87,7 +87,7 @@ class Process:
     def live(self) -> None:
         raise NotImplementedError
 
-    def opened(self, file: Opened) -> int:
+    def opened(self, file: Opened | Reading) -> int:
         fd = self.world.number()
         self.files[fd] = file
         return fd
