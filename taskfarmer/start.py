@@ -6,9 +6,10 @@ the command line, and all that it needs, is imported behind it.
 
 from __future__ import annotations
 
+import os
 import sys
 
-from taskfarmer import signals
+from taskfarmer import __version__, signals
 
 
 def pytaskfarmer() -> None:
@@ -24,6 +25,8 @@ def taskfarmer() -> None:
 
 
 def _start(program: str) -> None:
+    if sys.argv[1:] == ["--version"] and _tell_version():
+        return
     from taskfarmer import loader
 
     loader.install()
@@ -34,3 +37,12 @@ def _start(program: str) -> None:
         sys.stderr.write(f"{program}: error: no module {error.name} in {sys.executable}; install it with pip\n")
         sys.exit(2)
     sys.exit(main(program, sys.argv[1:]))
+
+
+def _tell_version() -> bool:
+    """The answer that needs no command line; False where stdout does not take it, and the command line is to say so."""
+    try:
+        os.write(1, f"taskfarmer {__version__}\n".encode())
+    except OSError:
+        return False
+    return True
