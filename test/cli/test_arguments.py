@@ -27,13 +27,13 @@ def rewritten(line: str) -> list[str]:
         ("list -n auto", "list --proc=auto"),
         ("list -n", "list --proc=auto"),
         ("list --proc", "list --proc=auto"),
-        ("list -j -q", "list --proc=auto -q"),
+        ("list -j -q", "list --proc=auto --quiet"),
         ("-n -w dir list", "--proc=auto --workdir=dir list"),
         ("-n -- list", "--proc=auto -- list"),
         ("list -n -4", "list --proc=-4"),
         ("-n list", "--proc=list"),
-        ("list -qn", "list -q --proc=auto"),
-        ("list -qn4", "list -q --proc=4"),
+        ("list -qn", "list --quiet --proc=auto"),
+        ("list -qn4", "list --quiet --proc=4"),
     ],
 )
 def test_a_number_of_processes_may_be_left_out_at_the_end_or_before_an_option(line: str, expected: str) -> None:
