@@ -294,7 +294,7 @@ class System:
 @contextmanager
 def installed(world: World) -> Iterator[None]:
     """Give the product's modules the simulated system in place of the real one."""
-    from taskfarmer import durable
+    from taskfarmer import durable, locks
     from taskfarmer.ledger import commits, epochs, farmfile, ledger, liveness, making, results
 
     system = System(world)
@@ -304,7 +304,7 @@ def installed(world: World) -> Iterator[None]:
         "time": clock,
         "random": world.chance,
         "secrets": SimpleNamespace(token_hex=lambda count: f"{world.chance.getrandbits(8 * count):0{2 * count}x}"),
-        "locks": SimpleNamespace(hold_alive=lambda fd: True),
+        "locks": SimpleNamespace(hold_alive=lambda fd: True, PATIENCE=locks.PATIENCE),
         "FarmLock": world.lock,
     }
     saved: list[tuple[Any, str, Any]] = []
