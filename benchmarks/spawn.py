@@ -1,7 +1,7 @@
 """Short tasks: a farmer with two workers against a C loop of posix_spawn in two processes, and against its peers.
 
-All run `/bin/true`, and then a command with a pipe. Farmer and C loop keep a log file for each task; the
-farmer also records each. Start-up is in all figures that do not say otherwise. On a machine that is busy with
+All run `/bin/true`, and then a command with a pipe. Farmer, C loop and the same loop in Python keep a log file for each
+task; the farmer also records each. Start-up is in all figures that do not say otherwise. On a machine that is busy with
 other things CPU seconds (those of the tasks included) are the figures to trust. From 1,000 tasks on: peers, which
 are fetched once and kept in a cache directory, a tenth of the list (all peers; PyTaskFarmer 0.1.0, which takes a time
 that grows with the square of the list, only there), and ten times the list (nobody else).
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +32,30 @@ WANTED_LONG = 0.95
 WANTED_XARGS = 1.3
 WANTED_OPERATIONS = 1.1
 QUIET_LOGS = ("none", "packed")
+
+
+PYTHON = """
+import os, signal, sys
+tasks, processes, words = int(sys.argv[1]), int(sys.argv[2]), sys.argv[4:]
+folder, null = os.open(sys.argv[3], os.O_RDONLY), os.open("/dev/null", os.O_RDONLY)
+variables, signals = dict(os.environb), signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+for slot in range(processes):
+    if not os.fork():
+        for task in range(slot, tasks, processes):
+            log = os.open(f"log_{task}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666, dir_fd=folder)
+            files = [(os.POSIX_SPAWN_DUP2, one, to) for one, to in ((null, 0), (log, 1), (log, 2))]
+            pid = os.posix_spawn(words[0], words, variables, file_actions=files, setsid=True, setsigdef=signals)
+            os.close(log)
+            os.wait4(pid, 0)
+        os._exit(0)
+for slot in range(processes):
+    os.wait()
+"""
+"""The C loop in Python, with a session for each task: what a farmer could reach if nothing had to be kept."""
+
+
+def python_loop(work: Work, folder: str) -> Spent:
+    return timed([sys.executable, "-c", PYTHON, str(work.size), str(work.processes), folder, *work.words])
 
 
 class Contest:
@@ -125,6 +150,7 @@ def _enter(
 
     contest.enter("ours", ours(), work)
     contest.enter("C loop", theirs(True), work)
+    contest.enter("Python loop", python_loop, work)
     contest.enter("C loop without logs", theirs(False), work)
     for mode in modes:
         contest.enter(f"ours, --logs {mode}", ours("--logs", mode), work)
@@ -148,6 +174,7 @@ def _figures(contest: Contest, number: int, plain: bool, modes: tuple[str, ...],
 
     for size in _sizes(number, plain)[1:]:
         rate("ours", size, "C loop", WANTED["C loop"])
+        rate("ours", size, "Python loop", None)
         for name in found:
             if f"{name} {size}" in contest.sizes:
                 rate("ours", size, name, WANTED.get(name))

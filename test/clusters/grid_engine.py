@@ -135,7 +135,7 @@ class GridEngine:
         ):
             self.tell(str(TOOLS / "spooldefaults"), *words)
         self._launch("sge_qmaster")
-        eventually(lambda: "root" in self.ask("qconf", "-sm"), "the master answers", 20, 0.1)
+        eventually(lambda: "root" in self.ask("qconf", "-sm"), "the master answers", 60, 0.1)
         self.tell("qconf", "-as", "localhost")
         self._launch("sge_execd")
         eventually(lambda: "localhost" in self.ask("qconf", "-sel"), "the node is there", 20, 0.1)
