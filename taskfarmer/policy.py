@@ -28,7 +28,7 @@ OPERATIONS_OF_SHOWS = 42.0
 FIRST_BATCHES = 0.05
 LARGEST_BATCH = 4096
 LARGEST_RESERVE = 250_000
-"""Tasks to have until the next exchange, at most: more than a node runs in a second, and some 20 MB."""
+"""Tasks to have until the next exchange, at most, since their lines are kept in memory."""
 ENOUGH = 20
 NEARLY_ALL = 0.95
 

@@ -309,14 +309,22 @@ def test_a_return_code_that_no_process_has_is_a_failure(plugged: Farm, code: int
     assert (end["args"]["outcome"], end["args"]["exit_status"], end["args"]["signal"]) == ("failed", status, number)
 
 
+def define(farm: Farm, name: str, runner: str, source: str) -> None:
+    """Add a runner to those that the farm's INI file knows."""
+    with open(farm.folder / "myrunners.py", "a", encoding="ascii") as file:
+        file.write(source)
+    with open(farm.folder / "runners.ini", "a", encoding="ascii") as file:
+        file.write(f"\n[{name}]\nRunner = myrunners.{runner}\n")
+
+
 def test_what_quick_tasks_came_to_is_told_while_a_long_one_runs(plugged: Farm) -> None:
-    with open(plugged.folder / "myrunners.py", "a", encoding="ascii") as file:
-        file.write(
-            "\n\nclass Quick(NoBase):\n    def run(self, taskid, command, logfh):\n"
-            "        return 0 if command == 'quick' else super().run(taskid, command, logfh)\n"
-        )
-    with open(plugged.folder / "runners.ini", "a", encoding="ascii") as file:
-        file.write("\n[quick]\nRunner = myrunners.Quick\n")
+    define(
+        plugged,
+        "quick",
+        "Quick",
+        "\n\nclass Quick(NoBase):\n    def run(self, taskid, command, logfh):\n"
+        "        return 0 if command == 'quick' else super().run(taskid, command, logfh)\n",
+    )
     release = plugged.folder / "release"
     plugged.write(*["quick"] * 3000, plugged.begun(f"until [ -e {release} ]; do sleep 0.05; done"), "quick")
     farmer = plugged.start("-n", 1, "-r", "quick")
@@ -329,18 +337,18 @@ def test_what_quick_tasks_came_to_is_told_while_a_long_one_runs(plugged: Farm) -
 
 
 def test_a_runner_may_have_a_timer_of_its_own(plugged: Farm) -> None:
-    with open(plugged.folder / "myrunners.py", "a", encoding="ascii") as file:
-        file.write(
-            "\n\nimport signal\nimport time\n\n\nclass Timed(NoBase):\n    rang = 0\n\n"
-            "    def ring(self, *args):\n        self.rang += 1\n\n"
-            "    def run(self, taskid, command, logfh):\n        signal.signal(signal.SIGALRM, self.ring)\n"
-            "        self.rang = 0\n        signal.setitimer(signal.ITIMER_REAL, 0.25 if command == 'ring' else 0)\n"
-            "        end = time.monotonic() + float(0.5 if command == 'ring' else 0.002)\n"
-            "        while time.monotonic() < end:\n            time.sleep(0.001)\n"
-            "        return self.rang != (command == 'ring')\n"
-        )
-    with open(plugged.folder / "runners.ini", "a", encoding="ascii") as file:
-        file.write("\n[timed]\nRunner = myrunners.Timed\n")
+    define(
+        plugged,
+        "timed",
+        "Timed",
+        "\n\nimport signal\nimport time\n\n\nclass Timed(NoBase):\n    rang = 0\n\n"
+        "    def ring(self, *args):\n        self.rang += 1\n\n"
+        "    def run(self, taskid, command, logfh):\n        signal.signal(signal.SIGALRM, self.ring)\n"
+        "        self.rang = 0\n        signal.setitimer(signal.ITIMER_REAL, 0.25 if command == 'ring' else 0)\n"
+        "        end = time.monotonic() + float(0.5 if command == 'ring' else 0.002)\n"
+        "        while time.monotonic() < end:\n            time.sleep(0.001)\n"
+        "        return self.rang != (command == 'ring')\n",
+    )
     plugged.write(*["quick"] * 200, "ring", *["quick"] * 50, "ring")
     farmer = plugged.run("-n", 1, "-r", "timed")
     assert farmer.wait() == 0, farmer.said
@@ -348,15 +356,15 @@ def test_a_runner_may_have_a_timer_of_its_own(plugged: Farm) -> None:
 
 
 def test_a_runner_may_use_multiprocessing(plugged: Farm) -> None:
-    with open(plugged.folder / "myrunners.py", "a", encoding="ascii") as file:
-        file.write(
-            "\n\nimport multiprocessing\n\n\ndef double(number):\n    return 2 * number\n\n\n"
-            "class Pooled(NoBase):\n    def run(self, taskid, command, logfh):\n"
-            "        with multiprocessing.get_context('fork').Pool(2) as pool:\n"
-            "            logfh.write(str(sum(pool.map(double, range(int(command))))))\n        return 0\n"
-        )
-    with open(plugged.folder / "runners.ini", "a", encoding="ascii") as file:
-        file.write("\n[pooled]\nRunner = myrunners.Pooled\n")
+    define(
+        plugged,
+        "pooled",
+        "Pooled",
+        "\n\nimport multiprocessing\n\n\ndef double(number):\n    return 2 * number\n\n\n"
+        "class Pooled(NoBase):\n    def run(self, taskid, command, logfh):\n"
+        "        with multiprocessing.get_context('fork').Pool(2) as pool:\n"
+        "            logfh.write(str(sum(pool.map(double, range(int(command))))))\n        return 0\n",
+    )
     plugged.write("3", "4", "5")
     farmer = plugged.run("-n", 2, "-r", "pooled")
     assert farmer.wait() == 0, farmer.said
