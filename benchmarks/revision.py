@@ -12,7 +12,6 @@ import heapq
 import math
 import random
 from collections import Counter
-from dataclasses import dataclass, field, replace
 
 from benchmarks.measure import Figure
 from taskfarmer import policy
@@ -20,6 +19,7 @@ from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import encode
 from taskfarmer.ledger.state import Segment, Settlement, State
 from taskfarmer.model import Interval, joined, parse_intervals, time_class, without
+from taskfarmer.plain import dataclass, field, replace
 
 NUMBER = 64
 CASES = (

@@ -28,7 +28,6 @@ import sys
 import time
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from benchmarks.events import Process, World, list_scheduling
 from benchmarks.measure import Figure
@@ -36,6 +35,7 @@ from benchmarks.simulation import Ground, Simulated, driving, simulate
 from taskfarmer import policy
 from taskfarmer.ledger.ledger import Tidings
 from taskfarmer.ledger.state import Entry
+from taskfarmer.plain import dataclass, replace
 
 NUMBER = 1000
 SLOTS = 64

@@ -28,7 +28,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -45,6 +44,7 @@ from taskfarmer.ledger.ledger import Tidings
 from taskfarmer.ledger.liveness import beat_of
 from taskfarmer.ledger.state import Segment, State, stamp, turn
 from taskfarmer.model import Interval, time_class
+from taskfarmer.plain import replace
 from taskfarmer.views import views
 from taskfarmer.workdir import Workdir, epoch_name
 

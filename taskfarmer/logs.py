@@ -11,12 +11,12 @@ import re
 import stat
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from taskfarmer import parts
 from taskfarmer.errors import FarmError
 from taskfarmer.ledger import State, results
 from taskfarmer.parts import Part, Runs
+from taskfarmer.plain import dataclass, field
 from taskfarmer.workdir import Workdir
 
 BLOCK = 1 << 16

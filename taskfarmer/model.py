@@ -14,7 +14,8 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+
+from taskfarmer.plain import dataclass
 
 FINISHED = b"finished"
 FAILED = b"failed"
@@ -32,20 +33,35 @@ _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
 _JSON_START = b'{"command":'
 
 
-@dataclass(frozen=True, slots=True)
 class Interval:
     """`count` tasks that follow each other in segment number `segment`, from place `start` on.
 
     All of them are at the same `attempt` (from 1), as many farmers (`deaths`) died while they ran, and each
-    is known to need at least `needs` seconds (0 where nothing is known).
+    is known to need at least `needs` seconds (0 where nothing is known). Never changed once it is made.
     """
 
-    segment: int
-    start: int
-    count: int
-    attempt: int = 1
-    deaths: int = 0
-    needs: int = 0
+    __slots__ = ("attempt", "count", "deaths", "needs", "segment", "start")
+
+    def __init__(self, segment: int, start: int, count: int, attempt: int = 1, deaths: int = 0, needs: int = 0) -> None:
+        self.segment = segment
+        self.start = start
+        self.count = count
+        self.attempt = attempt
+        self.deaths = deaths
+        self.needs = needs
+
+    @property
+    def _values(self) -> tuple[int, ...]:
+        return self.segment, self.start, self.count, self.attempt, self.deaths, self.needs
+
+    def __eq__(self, other: object) -> bool:
+        return self._values == other._values if isinstance(other, Interval) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values)
+
+    def __repr__(self) -> str:
+        return f"Interval{self._values}"
 
     @property
     def stop(self) -> int:
@@ -53,11 +69,15 @@ class Interval:
 
     def part(self, first: int, count: int) -> Interval:
         """The `count` tasks from the `first`-th of this interval on."""
-        return replace(self, start=self.start + first, count=count)
+        return Interval(self.segment, self.start + first, count, self.attempt, self.deaths, self.needs)
 
     def again(self, died: bool = False) -> Interval:
         """The same tasks as they are given out the next time."""
-        return replace(self, attempt=self.attempt + 1, deaths=self.deaths + died)
+        return Interval(self.segment, self.start, self.count, self.attempt + 1, self.deaths + died, self.needs)
+
+    def needing(self, seconds: int) -> Interval:
+        """The same tasks, each of which is known to need as many seconds."""
+        return Interval(self.segment, self.start, self.count, self.attempt, self.deaths, seconds)
 
     def __str__(self) -> str:
         return _word([self])
@@ -162,7 +182,7 @@ def joined(intervals: Iterable[Interval]) -> Iterator[Interval]:
         if not one.count:
             continue
         if last is not None and last.stop == one.start and _kind(last) == _kind(one):
-            last = replace(last, count=last.count + one.count)
+            last = last.part(0, last.count + one.count)
         else:
             if last is not None:
                 yield last
@@ -250,7 +270,7 @@ def task_time(line: bytes) -> float | None:
     return float(seconds) if isinstance(seconds, (int, float)) else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Result:
     """One attempt at a task, as its farmer recorded it.
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from dataclasses import dataclass
+
+from taskfarmer.plain import dataclass
 
 CHUNK = 1 << 20
 """The longest piece, its head line included."""
@@ -23,7 +24,7 @@ _HEAD = re.compile(
 HEAD_BEGINS = b"=== taskfarmer: task "
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """What one attempt wrote: `pieces` are offsets in the packed file and lengths; `crc` is of all their bytes."""
 
@@ -35,7 +36,7 @@ class Part:
     pieces: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Runs:
     """An attempt has begun, and writes into the file `scratch` of `logs/running` until there is a part of it."""
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from taskfarmer.model import class_end
+from taskfarmer.plain import dataclass
 
 SHORTEST = 1.0
 LONGEST = 300.0

@@ -6,10 +6,14 @@ the command line, and all that it needs, is imported behind it.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
 from taskfarmer import __version__, signals
+
+_GARBAGE = 100_000
+"""Objects after which Python looks for garbage: what modules are made of is none, and was searched fifty times."""
 
 
 def pytaskfarmer() -> None:
@@ -27,6 +31,7 @@ def taskfarmer() -> None:
 def _start(program: str) -> None:
     if sys.argv[1:] == ["--version"] and _tell_version():
         return
+    gc.set_threshold(_GARBAGE)
     from taskfarmer import loader
 
     loader.install()

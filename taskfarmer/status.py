@@ -11,7 +11,6 @@ import re
 import time
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from taskfarmer import durable, locks
@@ -22,6 +21,7 @@ from taskfarmer.ledger.liveness import Identity
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import Entry
 from taskfarmer.model import RECORDED_AS_FAILED, RETURNED, Result, counted, parse_intervals, parse_result, result_words
+from taskfarmer.plain import dataclass
 from taskfarmer.views import files
 from taskfarmer.workdir import Workdir, epoch_number
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+
+from taskfarmer.plain import dataclass
 
 _EPOCH = re.compile(r"(\d{6,})-[0-9a-f]{8}")
 

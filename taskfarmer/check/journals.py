@@ -7,13 +7,13 @@ import re
 import time
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from taskfarmer.check.report import Findings, listed, opened
 from taskfarmer.check.revisions import Snapshot
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, NOWHERE, WORDS, Tasks
 from taskfarmer.model import result_words
+from taskfarmer.plain import dataclass
 from taskfarmer.workdir import Workdir
 
 PATIENCE = 5.0

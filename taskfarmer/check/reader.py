@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from taskfarmer.check.journals import check_journals
 from taskfarmer.check.report import Findings, Report, Unreadable
 from taskfarmer.check.revisions import Snapshot, newest_revision, read_farm
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, HELD, RETURNED, Tasks, read_tasks
 from taskfarmer.check.views import check_views
+from taskfarmer.plain import replace
 from taskfarmer.workdir import Workdir
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import BinaryIO
+
+from taskfarmer.plain import dataclass, field
 
 MOST = 20
 """Findings of one kind that are told; the rest is counted."""

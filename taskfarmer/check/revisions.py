@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from taskfarmer.check.report import Findings, read
 from taskfarmer.errors import NotAFarm
 from taskfarmer.model import unsealed
+from taskfarmer.plain import dataclass
 from taskfarmer.workdir import Workdir, epoch_number
 
 FORMAT = 1

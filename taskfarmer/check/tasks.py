@@ -9,12 +9,12 @@ import json
 import struct
 import zlib
 from array import array
-from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from taskfarmer.check.report import Findings, listed, opened, read
 from taskfarmer.check.revisions import Snapshot, Span
 from taskfarmer.model import Interval, parse_intervals
+from taskfarmer.plain import dataclass, field
 from taskfarmer.workdir import Workdir
 
 NOWHERE, FRESH, RETURNED, HELD, FINISHED, FAILED = range(6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ import click
 from taskfarmer.cli.arguments import BareOption
 from taskfarmer.cli.types import Name, Processes
 from taskfarmer.errors import NotAFarm
+from taskfarmer.plain import replace
 from taskfarmer.workdir import Workdir
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -19,6 +18,7 @@ from taskfarmer.cli.run import command as run
 from taskfarmer.cli.types import Duration, Name, Processes
 from taskfarmer.cli.voice import complain
 from taskfarmer.errors import TaskListError, UsageError
+from taskfarmer.plain import names_of, replace
 from taskfarmer.render import jobs as rendered
 from taskfarmer.settings import Reporter, Settings
 from taskfarmer.submission import GRID_ENGINE, PATIENCE, SCHEDULERS, SLURM, Request, Scheduler, submit
@@ -158,7 +158,7 @@ def command(
     told = click.get_current_context().meta
     chosen = SCHEDULERS[scheduler] if scheduler else _found()
     path = os.path.abspath(tasklist)
-    settings = Settings(path, **{name: options[name] for name in options if name in Settings.__dataclass_fields__})
+    settings = Settings(path, **{name: options[name] for name in options if name in names_of(Settings)})
     wanted = Request(
         path,
         _job_name(path),

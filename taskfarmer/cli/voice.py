@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass
 
+from taskfarmer.plain import dataclass
 from taskfarmer.render import printable, progress
 from taskfarmer.settings import Progress, Reporter
 

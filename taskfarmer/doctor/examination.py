@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
 from taskfarmer import durable
 from taskfarmer.doctor import findings, probes
@@ -16,6 +15,7 @@ from taskfarmer.doctor.place import Place
 from taskfarmer.doctor.signs import Locked, Says, first_words
 from taskfarmer.errors import UsageError
 from taskfarmer.ledger import farmfile, liveness
+from taskfarmer.plain import dataclass, replace
 from taskfarmer.workdir import Workdir
 
 

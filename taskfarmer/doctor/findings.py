@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from taskfarmer.doctor.lockproof import Verdict
 from taskfarmer.doctor.mounts import Mount
+from taskfarmer.plain import dataclass
 
 Exclusion = Literal["excludes", "fails", "unsupported"]
 """`fails` where two processes of one node had the lock at once."""

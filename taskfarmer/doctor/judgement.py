@@ -7,7 +7,6 @@ met: nothing is known of it. Locks that do not hold only cost time.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
@@ -15,6 +14,7 @@ from taskfarmer.doctor.findings import MOST_PARTNERS, Exclusion, Findings, OneNo
 from taskfarmer.doctor.knowledge import known
 from taskfarmer.doctor.lockproof import Verdict
 from taskfarmer.doctor.mounts import Mount
+from taskfarmer.plain import dataclass
 
 State = Literal["proven", "known", "not proven", "slow", "unsafe"]
 """`known` is measured or told by the system, and nothing to worry about; `not proven` could not be found out."""

@@ -5,10 +5,10 @@ Knowledge of this kind is told, and warns; a proof outweighs it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from taskfarmer.doctor.mounts import Mount
+from taskfarmer.plain import dataclass
 
 Locks = Literal["shared", "local", "none", "unknown"]
 """Whether `flock` is said to exclude between nodes; `none` where the call is refused."""

@@ -16,8 +16,9 @@ both later than the try by more than any cache is old.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from taskfarmer.plain import dataclass
 
 Answer = Literal["refused", "granted", "unsupported"]
 """What a try for the lock came to: `unsupported` where the file system knows no locks."""

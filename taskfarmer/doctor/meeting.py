@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 
 from taskfarmer import durable
 from taskfarmer.doctor.conversation import Conversation, Written
 from taskfarmer.doctor.findings import MOST_PARTNERS, Peer
 from taskfarmer.doctor.place import Place
 from taskfarmer.doctor.signs import Locked, Says, read
+from taskfarmer.plain import replace
 
 INTERVAL = 0.05
 _REMEMBERED = 2000

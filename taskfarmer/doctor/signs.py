@@ -7,13 +7,13 @@ checksum. The number `beat` rises with every writing.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field, replace
 
 from taskfarmer import durable, locks
 from taskfarmer.doctor.lockproof import Sign
 from taskfarmer.doctor.place import Place
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.model import sealed, unsealed
+from taskfarmer.plain import asdict, dataclass, field, replace
 
 
 @dataclass(frozen=True)

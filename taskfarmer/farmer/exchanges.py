@@ -11,7 +11,6 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import groupby
 
 from taskfarmer import policy
@@ -207,7 +206,7 @@ class Exchanges:
             if needs is None:
                 self.pool.add(part, some)
             else:
-                back.returned.append(replace(part, needs=max(part.needs, needs)))
+                back.returned.append(part.needing(max(part.needs, needs)))
         all_passed_over = counted(back.returned) == interval.count
         self._passed_over = min(LARGEST_LOOK, 2 * max(self._passed_over, interval.count)) if all_passed_over else 0
         if not back.nothing:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from taskfarmer.errors import TaskFarmerError, TaskListError
+from taskfarmer.plain import dataclass
 from taskfarmer.settings import Reporter, Settings
 
 

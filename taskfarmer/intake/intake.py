@@ -12,7 +12,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from taskfarmer import durable
 from taskfarmer.errors import FarmError, Stopped, TaskListError, UsageError
@@ -24,6 +23,7 @@ from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.segments import SegmentWriter, discard
 from taskfarmer.ledger.state import Segment, State
 from taskfarmer.locks import FarmLock, scratch_folder
+from taskfarmer.plain import replace
 from taskfarmer.settings import Reporter, Settings
 from taskfarmer.tasks.source import SourceReader, open_source
 from taskfarmer.views import views

@@ -19,7 +19,6 @@ import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 from taskfarmer import durable, locks
@@ -29,6 +28,7 @@ from taskfarmer.ledger.document import FORMAT, from_document, to_document
 from taskfarmer.ledger.state import State, stamp, turn
 from taskfarmer.locks import FarmLock
 from taskfarmer.model import sealed, unsealed
+from taskfarmer.plain import replace
 from taskfarmer.workdir import Workdir, epoch_number
 
 PATIENCE = 60.0

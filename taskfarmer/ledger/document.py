@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from taskfarmer.ledger.state import Entry, Segment, State
+from taskfarmer.plain import names_of
 
 FORMAT = 1
 _SCALARS = (
@@ -57,7 +58,7 @@ def _segment(document: Mapping[str, Any]) -> Segment:
     return Segment(**{name: value for name, value in document.items() if name in _SEGMENT}, extra=extra)
 
 
-_SEGMENT = frozenset(Segment.__dataclass_fields__) - {"extra"}
+_SEGMENT = frozenset(names_of(Segment)) - {"extra"}
 
 
 def _entry_document(farmer: str, entry: Entry) -> list[Any]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import time
-from dataclasses import asdict, dataclass
 
 from taskfarmer import durable
 from taskfarmer.errors import Damaged, NotAFarm, StorageError
 from taskfarmer.model import sealed, unsealed
+from taskfarmer.plain import asdict, dataclass, names_of
 from taskfarmer.workdir import Workdir
 
 FORMAT = 1
@@ -81,7 +81,7 @@ def load(workdir: Workdir) -> Farm | None:
             f"{workdir.farm}: format {document.get('format')}, and this version knows format {FORMAT}; use the "
             "taskfarmer that made this farm, or a newer one"
         )
-    known = {name: value for name, value in document.items() if name in Farm.__dataclass_fields__}
+    known = {name: value for name, value in document.items() if name in names_of(Farm)}
     return Farm(**known)  # type: ignore[arg-type]
 
 

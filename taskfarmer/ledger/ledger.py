@@ -14,7 +14,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 
 from taskfarmer import durable
 from taskfarmer.errors import StaleView, StorageError
@@ -26,6 +25,7 @@ from taskfarmer.ledger.liveness import running_of
 from taskfarmer.ledger.state import Segment, Settlement, State
 from taskfarmer.locks import FarmLock
 from taskfarmer.model import Interval, joined, parse_intervals, without
+from taskfarmer.plain import dataclass, field, replace
 from taskfarmer.workdir import Workdir
 
 

@@ -15,12 +15,12 @@ import os
 import time
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from taskfarmer import durable, locks, scheduled
 from taskfarmer.errors import StorageError
 from taskfarmer.model import sealed, unsealed
+from taskfarmer.plain import asdict, dataclass, field, names_of, replace
 from taskfarmer.workdir import Workdir
 
 _NO_HEARTBEAT = (errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EACCES)
@@ -192,7 +192,7 @@ def identity_of(workdir: Workdir, farmer: str) -> Identity | None:
     try:
         document: dict[str, Any] = unsealed(durable.read(workdir.identity(farmer))) or {}
         # a later version may have more to say
-        return Identity(**{name: document[name] for name in Identity.__dataclass_fields__ if name in document})
+        return Identity(**{name: document[name] for name in names_of(Identity) if name in document})
     except (OSError, TypeError):
         return None
 

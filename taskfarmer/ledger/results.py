@@ -15,7 +15,6 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from taskfarmer import durable
 from taskfarmer.errors import Damaged, FarmError, FarmGone, StaleView, StorageError
@@ -31,6 +30,7 @@ from taskfarmer.model import (
     result_words,
     time_class,
 )
+from taskfarmer.plain import dataclass
 from taskfarmer.workdir import Workdir
 
 _JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r\d+)?)(?:\.(\d+))?")

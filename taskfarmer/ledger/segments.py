@@ -13,12 +13,12 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from taskfarmer import durable
 from taskfarmer.errors import Damaged, StorageError
 from taskfarmer.ledger.state import Segment
 from taskfarmer.model import TimedCommand, parse_task, task_line
+from taskfarmer.plain import dataclass
 from taskfarmer.workdir import Workdir
 
 BLOCK = 64

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -24,6 +23,7 @@ from taskfarmer.model import (
     without,
     write_intervals,
 )
+from taskfarmer.plain import dataclass, field, replace
 
 FITS_AGAIN = 0.95
 """Where a task ran out of time, the next attempt gets this share of the longest time that any farmer had, at least."""
@@ -213,7 +213,7 @@ def _back(state: State, what: Settlement) -> list[Interval]:
     back = [one.again() for one in what.returned] + [one.again(died=True) for one in what.died]
     tried = int(state.longest * FITS_AGAIN)
     for one in what.overran:
-        back.append(replace(one.again(), needs=state.longest + 1 if one.needs >= tried else tried))
+        back.append(one.again().needing(state.longest + 1 if one.needs >= tried else tried))
     return back
 
 

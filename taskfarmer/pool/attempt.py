@@ -13,11 +13,11 @@ import errno
 import os
 import signal
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from taskfarmer import durable
 from taskfarmer.errors import TaskFarmerError
+from taskfarmer.plain import dataclass
 from taskfarmer.runners.base import NOT_STARTED, CommandRunner, Runner, start_failure
 
 if TYPE_CHECKING:

@@ -7,15 +7,24 @@ import os
 import socket
 
 from taskfarmer.pool.attempt import runs_programs
-from taskfarmer.pool.plugin import PluginWorker
 from taskfarmer.pool.processes import adopt_orphans, die_with
-from taskfarmer.pool.programs import ProgramWorker
 from taskfarmer.pool.worker import Job, Worker
+from taskfarmer.runners.base import Runner
 
 
-def work(job: Job, link: socket.socket, shown: list[memoryview]) -> None:
+def kind_of(runner: Runner) -> type[Worker]:
+    """The workers that a runner needs. They are imported here, once: nothing is while tasks run."""
+    if runs_programs(runner):
+        from taskfarmer.pool.programs import ProgramWorker
+
+        return ProgramWorker
+    from taskfarmer.pool.plugin import PluginWorker
+
+    return PluginWorker
+
+
+def work(kind: type[Worker], job: Job, link: socket.socket, shown: list[memoryview]) -> None:
     gc.freeze()
-    gc.set_threshold(100_000)  # lists of what has ended are no garbage, and grow until they are told
     for fd in job.close:
         try:
             os.close(fd)
@@ -23,7 +32,6 @@ def work(job: Job, link: socket.socket, shown: list[memoryview]) -> None:
             pass
     os.setsid()
     adopt_orphans()
-    kind: type[Worker] = ProgramWorker if runs_programs(job.runner) else PluginWorker
     worker = kind(job, link, shown)
     die_with(job.parent)
     worker.run()

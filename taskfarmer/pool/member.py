@@ -6,10 +6,10 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from taskfarmer.ledger.ledger import Tidings
 from taskfarmer.model import Interval
+from taskfarmer.plain import dataclass, field
 from taskfarmer.pool.attempt import runs_programs
 from taskfarmer.pool.child import Child
 from taskfarmer.pool.wire import NewsFeed

@@ -23,13 +23,11 @@ from taskfarmer.pool.logs import ANY
 from taskfarmer.pool.output import Output
 from taskfarmer.pool.processes import descendants, end_descendants, reap, send
 from taskfarmer.pool.slot import Slot
-from taskfarmer.pool.worker import DOUBT, FLUSH_EVERY, Job, Worker, of_stop_signal
+from taskfarmer.pool.worker import DOUBT, FLUSH_EVERY, NOW, Job, Worker, of_stop_signal
 from taskfarmer.runners.base import Runner
 from taskfarmer.signals import STOPS
 
 HEAR_EVERY = 0.005
-NOW = signal.SIGQUIT
-"""What ends a task at once: the farmer's word that the grace time is over, which nobody hears while `run` works."""
 _OURS = (*STOPS, NOW, signal.SIGALRM)
 
 

@@ -11,9 +11,9 @@ import select
 import signal
 import socket
 import time
-from dataclasses import dataclass
 from typing import Any
 
+from taskfarmer.plain import dataclass
 from taskfarmer.pool.attempt import NotStarted, Started, Starter
 from taskfarmer.pool.begun import Task
 from taskfarmer.pool.output import Output
@@ -31,14 +31,16 @@ BELIEF = 60.0
 _NO_PIDFD_PAUSE = 0.01
 
 
-@dataclass(slots=True)
 class Running:
-    slot: Slot
-    task: Task
-    started: Started
+    __slots__ = ("slot", "started", "task")
+
+    def __init__(self, slot: Slot, task: Task, started: Started) -> None:
+        self.slot = slot
+        self.task = task
+        self.started = started
 
 
-@dataclass(slots=True)
+@dataclass
 class Ended:
     """A task that has ended, `at` on the monotonic clock, with its wait status; told `until` then at the latest."""
 

@@ -7,9 +7,9 @@ nothing of us in its caches when a task has just ended, so that each line of cod
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from taskfarmer.model import FAILED, FINISHED, RETURNED, result_line, time_class
+from taskfarmer.plain import dataclass
 from taskfarmer.pool.begun import Task
 from taskfarmer.pool.wire import News
 from taskfarmer.trace import time_slice

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from taskfarmer.model import Interval, parse_task
+from taskfarmer.plain import dataclass, field
 from taskfarmer.pool.member import Batch, Stock
 
 

@@ -15,13 +15,12 @@ from taskfarmer import signals
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import Place, runs_programs
 from taskfarmer.pool.child import Child
-from taskfarmer.pool.life import work
+from taskfarmer.pool.life import kind_of, work
 from taskfarmer.pool.member import Member, Seat, teams
-from taskfarmer.pool.plugin import NOW
 from taskfarmer.pool.processes import STUCK_AFTER, send
 from taskfarmer.pool.slot import SHOWN
 from taskfarmer.pool.wire import Order
-from taskfarmer.pool.worker import Job
+from taskfarmer.pool.worker import NOW, Job
 from taskfarmer.runners.base import Runner
 
 _STRIDE = 64
@@ -55,6 +54,7 @@ class Staff:
         self.out_of_time = False
         self.start_after = 0.0
         self.trouble: str | None = None
+        self._kind = kind_of(runner)
         self._wakeup = wakeup
         self._stop_by = 0.0
         self._seats: dict[int, Seat] = {}
@@ -89,7 +89,7 @@ class Staff:
             SHOWN.pack_into(view, 0, 0, 0, 0.0)
         signals.hold()  # the child must not run our handlers before it has its own
         try:
-            process = Child(lambda: work(job, theirs, views))
+            process = Child(lambda: work(self._kind, job, theirs, views))
         except OSError:
             ours.close()
             raise

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from taskfarmer.plain import dataclass
 
 # farmer to worker
 TASKS, GIVE_BACK, STOP, QUIT, WARN, DEADLINE = b"T", b"G", b"S", b"Q", b"W", b"D"
@@ -19,7 +20,7 @@ _ORDER = struct.Struct("<cIIIId")
 _NEWS = struct.Struct("<cIIIIIdIIIII")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Order:
     """`number` is a batch for a `slot`, `attempt` that of all of its tasks, `seconds` the grace of a STOP.
 
@@ -37,7 +38,7 @@ class Order:
         return _ORDER.pack(self.kind, self.slot, self.number, self.attempt, len(self.body), self.seconds) + self.body
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class News:
     """`count` tasks of batch `number` in `slot` are over, in the order of the batch.
 

@@ -14,10 +14,10 @@ import select
 import signal
 import socket
 import time
-from dataclasses import dataclass
 from types import FrameType
 
 from taskfarmer import durable
+from taskfarmer.plain import dataclass
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import NotStarted, Place
 from taskfarmer.pool.begun import Batch, Task
@@ -32,6 +32,8 @@ FLUSH_EVERY = 0.1
 DOUBT = 1.0
 """Seconds for which a task that died of a stop signal is not yet called failed: it may have hit all of us."""
 PROBE_EVERY = 1.0
+NOW = signal.SIGQUIT
+"""What ends a task of a runner of the user's own at once: the grace time is over, and nobody hears while it works."""
 MOST_UNSENT = 8 << 20
 """Bytes that a worker keeps while its farmer is busy; with more it waits for it."""
 

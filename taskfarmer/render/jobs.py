@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import Any
 
+from taskfarmer.plain import asdict
 from taskfarmer.render.printable import moment, shell_word, unicode
 from taskfarmer.render.table import table
 from taskfarmer.submission import Job, Request, Submission

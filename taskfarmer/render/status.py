@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from typing import Any
 
+from taskfarmer.plain import asdict
 from taskfarmer.render.printable import moment, printable, shell_word, unicode
 from taskfarmer.render.table import table
 from taskfarmer.status import Failure, FarmerStatus, Status

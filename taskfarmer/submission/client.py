@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from taskfarmer.plain import dataclass
 
 LAST_WORDS = 2.0
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
 
+from taskfarmer.plain import dataclass
 from taskfarmer.scheduled import job_name
 from taskfarmer.slurm import told_end
 from taskfarmer.submission.client import Answer, call

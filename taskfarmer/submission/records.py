@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass
 
 from taskfarmer import durable
 from taskfarmer.errors import UsageError
 from taskfarmer.model import sealed, unsealed
+from taskfarmer.plain import asdict, dataclass
 from taskfarmer.workdir import Workdir
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from taskfarmer.errors import UsageError
+from taskfarmer.plain import dataclass
 
 NOTICE = 60
 """Seconds before the end at which the farmers are told, as in examples/slurm."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from taskfarmer.errors import UsageError
+from taskfarmer.plain import dataclass
 from taskfarmer.slurm import OVER
 from taskfarmer.submission.client import Answer
 from taskfarmer.submission.request import Request

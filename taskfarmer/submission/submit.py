@@ -6,9 +6,9 @@ import os
 import pwd
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from taskfarmer.errors import StorageError, UsageError
+from taskfarmer.plain import replace
 from taskfarmer.submission.client import Answer, call
 from taskfarmer.submission.records import Keeping, Submission
 from taskfarmer.submission.request import Request

@@ -11,11 +11,11 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from taskfarmer import durable
 from taskfarmer.model import sealed, unsealed
+from taskfarmer.plain import dataclass
 from taskfarmer.workdir import Workdir
 
 TIMELINE_START = b'[\n{"name":"process_labels","ph":"M","pid":0,"args":{"labels":"taskfarmer"}}'

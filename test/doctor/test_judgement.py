@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from taskfarmer.doctor.findings import Findings, Links, OneNode, Peer, Place, Renames, Times
 from taskfarmer.doctor.judgement import Health, judge
 from taskfarmer.doctor.mounts import Mount
+from taskfarmer.plain import replace
 
 QUICK = Times(20, 0.001, 0.002)
 HERE = OneNode(

@@ -41,7 +41,7 @@ OF_STATES = (
     Mutation(
         "a task is given out again as the same attempt",
         "attempt rises whenever a task is given out again",
-        (("model:Interval.again", "attempt=self.attempt + 1", "attempt=self.attempt"),),
+        (("model:Interval.again", "self.attempt + 1", "self.attempt"),),
         "transitions",
     ),
     Mutation(

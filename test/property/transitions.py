@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
@@ -18,6 +17,7 @@ from taskfarmer.ledger import state as states
 from taskfarmer.ledger.document import from_document, to_document
 from taskfarmer.ledger.state import Segment, Settlement, State
 from taskfarmer.model import Interval, joined, parse_intervals
+from taskfarmer.plain import replace
 
 NAMES = ("a", "b", "c")
 Place = tuple[str, int, int]
@@ -45,9 +45,8 @@ class Histories(RuleBasedStateMachine):
         return sorted(data.draw(st.sets(st.sampled_from(tasks)))) if tasks else []
 
     def intervals(self, tasks: list[int], places: dict[int, Place]) -> tuple[Interval, ...]:
-        return tuple(
-            joined(replace(self.head.interval_of(task, places[task][1]), deaths=places[task][2]) for task in tasks)
-        )
+        ones = ((self.head.interval_of(task), *places[task][1:]) for task in tasks)
+        return tuple(joined(Interval(one.segment, one.start, 1, attempt, deaths) for one, attempt, deaths in ones))
 
     def back(self, tasks: list[int], died: bool = False) -> None:
         for task in tasks:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from checker import check
 from farming import Field, gate
@@ -13,6 +11,7 @@ from taskfarmer.ledger import farmfile
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.liveness import introduce
 from taskfarmer.model import FINISHED, result_line
+from taskfarmer.plain import replace
 from taskfarmer.settings import Settings, silent
 from taskfarmer.trace import farmer_number, time_slice
 from taskfarmer.views.views import Views
@@ -74,7 +73,7 @@ class Peer:
     """A farmer's dealings with ledger and views, without processes."""
 
     def __init__(self, workdir: Workdir, farm: farmfile.Farm, task: int) -> None:
-        self.identity = dataclasses.replace(introduce(1, "0", {}), farmer=f"here-{task}-0000000{task}")
+        self.identity = replace(introduce(1, "0", {}), farmer=f"here-{task}-0000000{task}")
         self.ledger = Ledger(workdir, farm, self.identity.farmer, 1)
         self.views = Views(workdir, self.ledger, self.identity)
         self.task = task

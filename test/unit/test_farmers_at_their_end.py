@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +15,7 @@ from taskfarmer.farmer.neighbours import Neighbours, watched
 from taskfarmer.ledger.liveness import Identity, introduce
 from taskfarmer.ledger.state import Entry, State
 from taskfarmer.model import sealed
+from taskfarmer.plain import asdict, replace
 from taskfarmer.settings import silent
 from taskfarmer.workdir import Workdir
 

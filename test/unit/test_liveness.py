@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from taskfarmer import durable
 from taskfarmer.ledger import liveness
 from taskfarmer.ledger.liveness import Identity, Presence, Watch, introduce, running_of
 from taskfarmer.model import sealed
+from taskfarmer.plain import asdict, replace
 from taskfarmer.workdir import Workdir
 
 LEASE = 60.0

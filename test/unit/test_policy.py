@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskfarmer.model import time_class
+from taskfarmer.plain import replace
 from taskfarmer.policy import ENOUGH, Bucket, Pace, batch_size, expected, jittered, period, shows, want
 
 ALONE = Pace(1, 64, 64, 0.005, 60.0)
@@ -38,7 +38,7 @@ def test_a_thousand_farmers_leave_the_ledger_idle_half_of_the_time() -> None:
 
 
 def test_lost_commits_make_everybody_slower() -> None:
-    lost = dataclasses.replace(THOUSAND, lost=True)
+    lost = replace(THOUSAND, lost=True)
     assert period(lost) == pytest.approx(1000 * 0.014 / 0.1)
 
 
@@ -55,7 +55,7 @@ def test_views_of_many_farmers_are_shown_by_each_less_often(farmers: int) -> Non
 
 
 def test_no_farmer_waits_longer_than_five_minutes() -> None:
-    assert period(dataclasses.replace(THOUSAND, section=5.0)) == 300.0
+    assert period(replace(THOUSAND, section=5.0)) == 300.0
 
 
 @given(st.floats(1, 300), st.floats(0, 1, exclude_max=True))
@@ -64,18 +64,18 @@ def test_jitter_is_fifteen_percent(seconds: float, chance: float) -> None:
 
 
 def test_a_first_claim_is_a_task_for_each_slot() -> None:
-    assert want(dataclasses.replace(ALONE, duration=None), idle=64, queued=0, left=10**6) == 64
-    assert want(dataclasses.replace(ALONE, duration=None), idle=0, queued=0, left=10**6) == 0
+    assert want(replace(ALONE, duration=None), idle=64, queued=0, left=10**6) == 64
+    assert want(replace(ALONE, duration=None), idle=0, queued=0, left=10**6) == 0
 
 
 def test_long_tasks_are_taken_one_for_each_idle_slot() -> None:
-    long = dataclasses.replace(ALONE, duration=3600.0)
+    long = replace(ALONE, duration=3600.0)
     assert want(long, idle=3, queued=0, left=10**6) == 3
     assert want(long, idle=0, queued=0, left=10**6) == 0
 
 
 def test_short_tasks_are_taken_for_all_the_time_until_the_next_exchange() -> None:
-    short = dataclasses.replace(ALONE, duration=0.01)
+    short = replace(ALONE, duration=0.01)
     wanted = want(short, idle=64, queued=0, left=10**6)
     needed = 64 * 1.15 / 0.01
     assert needed <= wanted <= 1.3 * needed
@@ -133,5 +133,5 @@ def test_nearly_all_tasks_end_within_what_is_expected(times: list[float]) -> Non
 
 
 def test_what_slots_can_begin_is_all_that_is_taken_while_nothing_is_known() -> None:
-    assert want(dataclasses.replace(ALONE, duration=None), idle=1, queued=0, left=100) == 1
-    assert want(dataclasses.replace(ALONE, duration=None), idle=3, queued=2, left=100) == 1
+    assert want(replace(ALONE, duration=None), idle=1, queued=0, left=100) == 1
+    assert want(replace(ALONE, duration=None), idle=3, queued=2, left=100) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from taskfarmer.ledger import results
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.state import Segment, State
 from taskfarmer.model import FAILED, FINISHED, LOST, RETURNED, Interval, result_line, write_intervals
+from taskfarmer.plain import replace
 from taskfarmer.workdir import Workdir
 
 ME = "node-1-0a0b0c0d"

@@ -6,7 +6,6 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from farming import children, eventually
 from taskfarmer import locks, slurm
 from taskfarmer.ledger.liveness import Identity, introduce
 from taskfarmer.model import sealed
+from taskfarmer.plain import replace
 from taskfarmer.slurm import Allocation, Jobs, Question, told_end
 from taskfarmer.workdir import Workdir
 

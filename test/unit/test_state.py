@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +14,7 @@ from taskfarmer.ledger import state as states
 from taskfarmer.ledger.document import from_document, to_document
 from taskfarmer.ledger.state import Segment, Settlement, State, problems
 from taskfarmer.model import Interval, joined, parse_intervals, write_intervals
+from taskfarmer.plain import replace
 
 NAMES = ("a", "b", "c", "d")
 
