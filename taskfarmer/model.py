@@ -256,7 +256,7 @@ def task_line(task_id: int, command: bytes) -> bytes:
 def parse_task(line: bytes) -> tuple[int, bytes]:
     """ID and command out of a task's line (with or without its newline)."""
     number, _, command = line.rstrip(b"\n").partition(b" ")
-    if command.startswith(_JSON_START):
+    if command[:1] == b"{" and command.startswith(_JSON_START):
         command = json.loads(command)["command"].encode("utf-8", "surrogateescape")
     return int(number), command
 

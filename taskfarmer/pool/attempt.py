@@ -13,6 +13,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from taskfarmer import durable
@@ -71,6 +72,8 @@ class Environment:
     def __init__(self, place: Place, logs: Logs) -> None:
         self.variables = {name: value for name, value in os.environb.items() if name not in place.hidden}
         self._logs = logs
+        self._attempt = 0
+        self._log = b""
         fixed = {"SLOT": str(place.slot), "WORKDIR": place.workdir, "FARMER": place.farmer}
         for name, value in fixed.items():
             self.variables[b"TASKFARMER_" + name.encode()] = os.fsencode(value)
@@ -78,24 +81,24 @@ class Environment:
 
     def set_deadline(self, deadline: float) -> None:
         """Tell the tasks that begin from now on when the farmer ends, in epoch seconds; 0 for never."""
-        if deadline:
-            self.variables[b"TASKFARMER_DEADLINE"] = b"%d" % deadline
-        else:
-            self.variables.pop(b"TASKFARMER_DEADLINE", None)
+        self.deadline = {b"TASKFARMER_DEADLINE": b"%d" % deadline} if deadline else {}
+        self.variables.pop(b"TASKFARMER_DEADLINE", None)
+        self.variables.update(self.deadline)
 
-    def numbers(self, task_id: int, attempt: int) -> dict[bytes, bytes]:
-        """Those variables that change from task to task."""
+    def show(self, variables: MutableMapping[bytes, bytes], task_id: int, attempt: int) -> None:
+        """Set those variables that change from task to task, as far as they are not as they were set last."""
         number = b"%d" % task_id
-        return {
-            b"PROC_NUMBER": number,
-            b"TASKFARMER_TASK_ID": number,
-            b"TASKFARMER_ATTEMPT": b"%d" % attempt,
-            b"TASKFARMER_LOG": self._logs.path(number),
-        }
+        variables[b"PROC_NUMBER"] = variables[b"TASKFARMER_TASK_ID"] = number
+        if attempt != self._attempt:
+            self._attempt = attempt
+            variables[b"TASKFARMER_ATTEMPT"] = b"%d" % attempt
+        log = self._logs.path(number)
+        if log != self._log:
+            self._log = variables[b"TASKFARMER_LOG"] = log
 
     def of(self, task_id: int, attempt: int, more: dict[str, str]) -> dict[bytes, bytes]:
         variables = self.variables
-        variables.update(self.numbers(task_id, attempt))
+        self.show(variables, task_id, attempt)
         if more:
             return {**variables, **{os.fsencode(name): os.fsencode(value) for name, value in more.items()}}
         return variables

@@ -13,7 +13,6 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Mapping
 from types import FrameType
 from typing import TextIO
 
@@ -174,8 +173,7 @@ class PluginTask:
         self.told_to_end = False
         self.running = False
         self._log: TextIO | None = None
-        self._variables = dict(os.environb)
-        self._set(self.environment.variables)
+        os.environb.update(self.environment.variables)
 
     def run(self, task_id: int, attempt: int, command: str) -> int:
         """The wait status that a process with the returned code would have."""
@@ -185,7 +183,7 @@ class PluginTask:
 
     def _run(self, task_id: int, attempt: int, command: str) -> int:
         log = self.logs.text(self.logs.open(task_id, attempt))
-        self._set(self.environment.numbers(task_id, attempt))
+        self.environment.show(os.environb, task_id, attempt)
         self._log = log
         self.running = True
         try:
@@ -202,15 +200,8 @@ class PluginTask:
     def set_deadline(self, deadline: float) -> None:
         """Tell the tasks to come when the farmer ends, in epoch seconds; 0 for never."""
         self.environment.set_deadline(deadline)
-        for variables in (os.environb, self._variables):
-            variables.pop(b"TASKFARMER_DEADLINE", None)
-        self._set(self.environment.variables)
-
-    def _set(self, variables: Mapping[bytes, bytes]) -> None:
-        """Set variables of this process, those that are not as we set them last."""
-        for name, value in variables.items():
-            if self._variables.get(name) != value:
-                os.environb[name] = self._variables[name] = value
+        os.environb.pop(b"TASKFARMER_DEADLINE", None)
+        os.environb.update(self.environment.deadline)
 
     def terminate(self) -> None:
         """Called from the signal handler: what the user's `terminate` does is theirs."""

@@ -46,6 +46,7 @@ class Recorder:
     def news(self, kind: bytes) -> bytes:
         """Everything gathered as one frame. Nothing is gathered from here on, of the same batch."""
         number, attempts = self.number, self.attempts
+        farmer, slot, log = self.farmer, self.slot, self.log
         self.start_batch(number)
         results: list[bytes] = []
         slices: list[bytes] = []
@@ -54,10 +55,30 @@ class Recorder:
         times = bytearray()
         total = 0.0
         for task, end, wait_status, usage, outcome in attempts:
-            result, event = self._lines(task, end, wait_status, usage, outcome)
-            results.append(result)
-            slices.append(event)
-            seconds = end - task.start
+            start, task_id, attempt = task.start, task.task_id, task.batch.attempt
+            status, signal = _status_and_signal(wait_status) if wait_status else (0, 0)
+            user, system, peak = usage
+            results.append(
+                result_line(task_id, attempt, slot, start, end, outcome, status, signal, user, system, peak, log)
+            )
+            slices.append(
+                time_slice(
+                    farmer,
+                    slot,
+                    task_id,
+                    attempt,
+                    task.command,
+                    start,
+                    end,
+                    outcome,
+                    status,
+                    signal,
+                    user,
+                    system,
+                    peak,
+                )
+            )
+            seconds = end - start
             total += seconds
             if outcome is FINISHED:
                 finished.append(task.line)
@@ -80,18 +101,9 @@ class Recorder:
             bytes(times),
         ).encode()
 
-    def _lines(self, task: Task, end: float, wait_status: int, usage: Usage, outcome: bytes) -> tuple[bytes, bytes]:
-        """The result line of an attempt, and its event in the timeline."""
-        status = number = 0
-        if wait_status:
-            status, number = (0, os.WTERMSIG(wait_status)) if os.WIFSIGNALED(wait_status) else (wait_status >> 8, 0)
-        task_id, attempt, slot = task.task_id, task.batch.attempt, self.slot
-        start = task.start
-        how = (outcome, status, number, *usage)
-        return (
-            result_line(task_id, attempt, slot, start, end, *how, self.log),
-            time_slice(self.farmer, slot, task_id, attempt, task.command, start, end, *how),
-        )
+
+def _status_and_signal(wait_status: int) -> tuple[int, int]:
+    return (0, os.WTERMSIG(wait_status)) if os.WIFSIGNALED(wait_status) else (wait_status >> 8, 0)
 
 
 def _lines_of(tasks: list[bytes]) -> bytes:

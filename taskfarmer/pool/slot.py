@@ -26,19 +26,19 @@ class Slot:
         self._shown = shown
         self._ended = 0, 0, 0.0
 
-    def following(self) -> Batch | None:
-        """The batch that the next task is of; None where there is none."""
-        while self.queue and self.queue[0].next >= len(self.queue[0].lines):
+    def begin(self, now: float) -> Task | None:
+        """Take the next task, and show that it runs; None where there is none. `now` is in epoch seconds."""
+        while self.queue:
+            batch = self.queue[0]
+            place = batch.next
+            if place < len(batch.lines):
+                batch.next = place + 1
+                line = batch.lines[place]
+                task_id, command = parse_task(line)
+                SHOWN.pack_into(self._shown, 0, task_id + 1, batch.attempt, now)
+                return Task(batch, line, task_id, command, now)
             self.queue.popleft()
-        return self.queue[0] if self.queue else None
-
-    def begin(self, batch: Batch, now: float) -> Task:
-        """Take the next task of a batch, and show that it runs."""
-        line = batch.lines[batch.next]
-        batch.next += 1
-        task_id, command = parse_task(line)
-        SHOWN.pack_into(self._shown, 0, task_id + 1, batch.attempt, now)
-        return Task(batch, line, task_id, command, now)
+        return None
 
     def undo(self, task: Task) -> None:
         """The task was not begun after all."""
