@@ -13,7 +13,6 @@ import errno
 import os
 import signal
 import time
-from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from taskfarmer import durable
@@ -72,8 +71,6 @@ class Environment:
     def __init__(self, place: Place, logs: Logs) -> None:
         self.variables = {name: value for name, value in os.environb.items() if name not in place.hidden}
         self._logs = logs
-        self._attempt = 0
-        self._log = b""
         fixed = {"SLOT": str(place.slot), "WORKDIR": place.workdir, "FARMER": place.farmer}
         for name, value in fixed.items():
             self.variables[b"TASKFARMER_" + name.encode()] = os.fsencode(value)
@@ -85,20 +82,12 @@ class Environment:
         self.variables.pop(b"TASKFARMER_DEADLINE", None)
         self.variables.update(self.deadline)
 
-    def show(self, variables: MutableMapping[bytes, bytes], task_id: int, attempt: int) -> None:
-        """Set those variables that change from task to task, as far as they are not as they were set last."""
-        number = b"%d" % task_id
-        variables[b"PROC_NUMBER"] = variables[b"TASKFARMER_TASK_ID"] = number
-        if attempt != self._attempt:
-            self._attempt = attempt
-            variables[b"TASKFARMER_ATTEMPT"] = b"%d" % attempt
-        log = self._logs.path(number)
-        if log != self._log:
-            self._log = variables[b"TASKFARMER_LOG"] = log
-
     def of(self, task_id: int, attempt: int, more: dict[str, str]) -> dict[bytes, bytes]:
         variables = self.variables
-        self.show(variables, task_id, attempt)
+        number = b"%d" % task_id
+        variables[b"PROC_NUMBER"] = variables[b"TASKFARMER_TASK_ID"] = number
+        variables[b"TASKFARMER_ATTEMPT"] = b"%d" % attempt
+        variables[b"TASKFARMER_LOG"] = self._logs.path(number)
         if more:
             return {**variables, **{os.fsencode(name): os.fsencode(value) for name, value in more.items()}}
         return variables

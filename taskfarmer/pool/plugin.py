@@ -22,6 +22,7 @@ from taskfarmer.pool.logs import ANY
 from taskfarmer.pool.output import Output
 from taskfarmer.pool.processes import descendants, end_descendants, reap, send
 from taskfarmer.pool.slot import Slot
+from taskfarmer.pool.variables import Variable
 from taskfarmer.pool.worker import DOUBT, FLUSH_EVERY, NOW, Job, Worker, of_stop_signal
 from taskfarmer.runners.base import Runner
 from taskfarmer.signals import STOPS
@@ -174,6 +175,10 @@ class PluginTask:
         self.running = False
         self._log: TextIO | None = None
         os.environb.update(self.environment.variables)
+        self._number, self._task_id, self._attempt, self._path = (
+            Variable(name) for name in (b"PROC_NUMBER", b"TASKFARMER_TASK_ID", b"TASKFARMER_ATTEMPT", b"TASKFARMER_LOG")
+        )
+        self._last_attempt, self._last_path = 0, b""
 
     def run(self, task_id: int, attempt: int, command: str) -> int:
         """The wait status that a process with the returned code would have."""
@@ -183,7 +188,7 @@ class PluginTask:
 
     def _run(self, task_id: int, attempt: int, command: str) -> int:
         log = self.logs.text(self.logs.open(task_id, attempt))
-        self.environment.show(os.environb, task_id, attempt)
+        self._show(task_id, attempt)
         self._log = log
         self.running = True
         try:
@@ -196,6 +201,19 @@ class PluginTask:
         finally:
             self.running = False
             self.logs.end_text(log)
+
+    def _show(self, task_id: int, attempt: int) -> None:
+        """Set those variables of this process that are other ones than for the task before."""
+        number = b"%d" % task_id
+        self._number.set(number)
+        self._task_id.set(number)
+        if attempt != self._last_attempt:
+            self._last_attempt = attempt
+            self._attempt.set(b"%d" % attempt)
+        path = self.logs.path(number)
+        if path != self._last_path:
+            self._last_path = path
+            self._path.set(path)
 
     def set_deadline(self, deadline: float) -> None:
         """Tell the tasks to come when the farmer ends, in epoch seconds; 0 for never."""
