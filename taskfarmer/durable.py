@@ -18,7 +18,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ _NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PROBE = 4096
 _FIRST_BLOCK, _BLOCK = 1 << 16, 1 << 20
-"""Bytes that are asked for at once: most files are shorter than the first."""
+"""Bytes that are read or written at once: most files are shorter than the first."""
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -196,6 +196,20 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def write_parts(fd: int, parts: Iterable[bytes]) -> int:
+    """Write parts behind each other, a megabyte or so at a time, so that there are no copies of all; how many bytes."""
+    total = kept = 0
+    some: list[bytes] = []
+    for part in (*filter(None, parts), b""):
+        some.append(part)
+        kept += len(part)
+        if kept >= _BLOCK or not part:
+            write_all(fd, b"".join(some))
+            total, kept = total + kept, 0
+            some.clear()
+    return total
 
 
 def fresh(path: str, flags: int) -> int:
@@ -365,17 +379,17 @@ class Journal:
             forget(path)
             raise
 
-    def append(self, data: bytes) -> int:
-        """Write and sync `data`; the new size. After an error the journal takes nothing more."""
+    def append(self, parts: Iterable[bytes]) -> int:
+        """Write and sync; the new size. After an error the journal takes nothing more."""
         if self.failed:
             raise StorageError(f"{self.path}: an earlier write failed; results go to a fresh file")
         try:
-            write_all(self._fd, data)
+            written = write_parts(self._fd, parts)
             os.fsync(self._fd)
         except OSError:
             self.failed = True
             raise
-        self.size += len(data)
+        self.size += written
         return self.size
 
     def close(self) -> None:

@@ -64,7 +64,9 @@ class Exchanges:
         # one quick task says nothing about the others
         duration = state.seconds / state.ended if state.ended >= self.pool.slots else None
         farmers = max(1, len(state.farmers) + (not self.ledger.registered))
-        return policy.Pace(farmers, self.pool.slots, state.slots, self.ledger.commits.exclusive, duration, self._careful > 0)
+        return policy.Pace(
+            farmers, self.pool.slots, state.slots, self.ledger.commits.exclusive, duration, self._careful > 0
+        )
 
     def wants(self) -> int:
         """Tasks to take in an exchange now."""

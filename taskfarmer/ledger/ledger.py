@@ -254,7 +254,7 @@ class Ledger:
             if self._journal is None:
                 self._journals += 1
                 self._journal = durable.Journal(self.workdir.journal(self._journal_name()), self.workdir.shared)
-            self._journal.append(b"".join(fresh))
+            self._journal.append(fresh)
         except OSError as error:
             if self._journal is not None:
                 self._journal.failed = True

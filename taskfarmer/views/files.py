@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from taskfarmer import durable
@@ -94,26 +94,27 @@ def write_anew(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
     return size
 
 
-def append(path: str, data: bytes) -> None:
-    if not data:
-        return
+def append(path: str, parts: Sequence[bytes]) -> int:
+    """Write at the end of a view; how many bytes it has more."""
+    if not any(parts):
+        return 0
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with durable.naming(path):
         try:
-            durable.write_all(fd, data)
+            return durable.write_parts(fd, parts)
         finally:
             os.close(fd)
 
 
-def extend_timeline(path: str, slices: bytes, size: int) -> None:
-    """Write over the closing bracket; the file is a complete document before and after."""
-    if not slices:
-        return
+def extend_timeline(path: str, slices: Sequence[bytes], size: int) -> int:
+    """Write over the closing bracket; the file is a complete document before and after. How many bytes it has more."""
+    if not any(slices):
+        return 0
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with durable.naming(path):
         try:
             os.lseek(fd, size - len(TIMELINE_END), os.SEEK_SET)
-            durable.write_all(fd, slices + TIMELINE_END)
+            return durable.write_parts(fd, (*slices, TIMELINE_END)) - len(TIMELINE_END)
         finally:
             os.close(fd)
 

@@ -116,18 +116,21 @@ class Views:
             self._parts["timeline.json"].insert(
                 0, farmer_events(self.identity, self.identity.farmer, self.identity.slots)
             )
-        data = {name: b"".join(parts) for name, parts in self._parts.items()}
+        parts = self._parts
+        timeline = "timeline.json"
         try:
-            files.append(self.workdir.finished, data["finished"])
-            files.append(self.workdir.failed, data["failed"])
-            files.extend_timeline(self.workdir.timeline, data["timeline.json"], sizes["timeline.json"])
+            grown = {
+                "finished": files.append(self.workdir.finished, parts["finished"]),
+                "failed": files.append(self.workdir.failed, parts["failed"]),
+                timeline: files.extend_timeline(self.workdir.timeline, parts[timeline], sizes[timeline]),
+            }
         except PermissionError:
             self._forget()  # not ours to write: it does not show what counts, and is made anew
             return
-        grown = {name: sizes[name] + len(data[name]) for name in files.GROWING}
+        now = {name: sizes[name] + grown[name] for name in files.GROWING}
         files.save(
             self.workdir,
-            files.Shown(shown.results + self._results, shown.revision, {**shown.sizes, **grown}),
+            files.Shown(shown.results + self._results, shown.revision, {**shown.sizes, **now}),
         )
         self._forget()
 

@@ -252,8 +252,10 @@ def test_a_farm_is_made_although_scratch_space_is_full(farm: Farm, disk: Path) -
     "write",
     [
         pytest.param(durable.prepare, id="a revision"),
-        pytest.param(files.append, id="a view that grows"),
-        pytest.param(lambda path, data: files.extend_timeline(path, data, len(files.TIMELINE_END)), id="the timeline"),
+        pytest.param(lambda path, data: files.append(path, [data]), id="a view that grows"),
+        pytest.param(
+            lambda path, data: files.extend_timeline(path, [data], len(files.TIMELINE_END)), id="the timeline"
+        ),
         pytest.param(lambda path, data: files.write_anew(path, [data]), id="a view that is made anew"),
     ],
 )

@@ -63,13 +63,13 @@ def test_a_replaced_file_is_the_old_one_or_the_new_one(tmp_path: Path, monkeypat
 
 def test_a_journal_that_failed_once_takes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = durable.Journal(str(tmp_path / "journal"))
-    assert journal.append(b"first\n") == 6
+    assert journal.append([b"first\n"]) == 6
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", fails(errno.EIO))
         with pytest.raises(OSError, match="Input/output"):
-            journal.append(b"second\n")
+            journal.append([b"second\n"])
     with pytest.raises(StorageError, match="fresh file"):
-        journal.append(b"third\n")
+        journal.append([b"third\n"])
     assert journal.size == 6
     journal.close()
 
