@@ -29,6 +29,9 @@ FIRST_BATCHES = 0.05
 LARGEST_BATCH = 4096
 LARGEST_RESERVE = 250_000
 """Tasks to have until the next exchange, at most, since their lines are kept in memory."""
+MUCH_UNTOLD = 4 << 20
+"""Bytes of results that a farmer which is alone does not keep until its turn: with all that is to be shown of them they
+are four times as many."""
 ENOUGH = 20
 NEARLY_ALL = 0.95
 
@@ -56,6 +59,11 @@ def period(pace: Pace) -> float:
         pace.farmers * PER_EXCHANGE / OPERATIONS if pace.farmers > 1 else 0.0,
     )
     return min(LONGEST, least)
+
+
+def too_much(pace: Pace, untold: int) -> bool:
+    """Whether so many bytes of results are to be told before it is time: where that costs nobody else anything."""
+    return untold > MUCH_UNTOLD and pace.farmers == 1
 
 
 def waiting(pace: Pace) -> float:

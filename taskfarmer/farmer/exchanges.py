@@ -96,7 +96,7 @@ class Exchanges:
         want = self.wants() if taking else 0
         if not want and self.ledger.told_everything:
             return
-        if now >= self.next or self._out_of_turn(now, want):
+        if now >= self.next or policy.too_much(self.pace(), self.ledger.untold_bytes) or self._out_of_turn(now, want):
             self.make(want)
 
     def _out_of_turn(self, now: float, want: int) -> bool:

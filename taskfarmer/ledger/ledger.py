@@ -112,6 +112,11 @@ class Ledger:
         return self._open.ended + (self._sent.ended if self._sent else 0)
 
     @property
+    def untold_bytes(self) -> int:
+        """How long the lines of those results are."""
+        return self._open.size + (self._sent.size if self._sent else 0)
+
+    @property
     def told_everything(self) -> bool:
         return self._open.nothing and self._sent is None
 

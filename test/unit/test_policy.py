@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 
 from taskfarmer.model import time_class
 from taskfarmer.plain import replace
-from taskfarmer.policy import ENOUGH, Bucket, Pace, batch_size, expected, jittered, period, shows, want
+from taskfarmer.policy import (
+    ENOUGH,
+    MUCH_UNTOLD,
+    Bucket,
+    Pace,
+    batch_size,
+    expected,
+    jittered,
+    period,
+    shows,
+    too_much,
+    want,
+)
 
 ALONE = Pace(1, 64, 64, 0.005, 60.0)
 THOUSAND = Pace(1000, 64, 64_000, 0.014, 60.0)
@@ -135,3 +147,9 @@ def test_nearly_all_tasks_end_within_what_is_expected(times: list[float]) -> Non
 def test_what_slots_can_begin_is_all_that_is_taken_while_nothing_is_known() -> None:
     assert want(replace(ALONE, duration=None), idle=1, queued=0, left=100) == 1
     assert want(replace(ALONE, duration=None), idle=3, queued=2, left=100) == 1
+
+
+def test_only_a_farmer_that_is_alone_tells_much_before_it_is_time() -> None:
+    assert not too_much(ALONE, MUCH_UNTOLD)
+    assert too_much(ALONE, MUCH_UNTOLD + 1)
+    assert not too_much(replace(ALONE, farmers=2), 100 * MUCH_UNTOLD)
