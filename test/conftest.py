@@ -48,12 +48,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together, and all those that need a cluster: it is started once."""
+    """Keep the tests of a file together, and those that need a cluster in two groups, for which one is started each."""
     for item in items:
-        parts = item.path.relative_to(TEST).parts
-        group = "clusters" if parts[0] in ("clusters", "submit") else "/".join(parts)
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(_group(item.path.relative_to(TEST).parts)))
     items.sort(key=_rank)
+
+
+def _group(parts: tuple[str, ...]) -> str:
+    if parts[0] not in ("clusters", "submit"):
+        return "/".join(parts)
+    return "interrupted clusters" if "interrupt" in parts[-1] else "clusters"
 
 
 def _rank(item: pytest.Item) -> int:
