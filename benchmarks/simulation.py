@@ -18,7 +18,7 @@ waits for files or processes cannot be driven like that. It stands here in lines
 A metadata operation is what a client must ask a server for: open, create, link, unlink, rename, a look at what others
 change, fsync, a lock. `strace` shows more calls: about what was just opened, or never changes, the client itself
 knows. To write or read a revision also takes time by its size. Left out are deaths, deadlines, stale views, what it
-takes to start a process, and batches of tasks for a worker: there are none where tasks take 50 ms or more.
+takes to start a process, and batches of tasks for a worker: there are none where tasks take 0.2 s or more.
 """
 
 from __future__ import annotations

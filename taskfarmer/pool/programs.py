@@ -23,7 +23,6 @@ from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.worker import DOUBT, Job, Worker, died_of, of_stop_signal
 from taskfarmer.runners.base import CommandRunner
 
-FLUSH_AFTER = 0.02
 DOUBT_OF_FAILURES = 5.0
 """Seconds for which a failure in a job of Slurm is doubted."""
 BELIEF = 60.0
@@ -120,9 +119,11 @@ class ProgramWorker(Worker):
             self.poll.register(started.fd, select.POLLIN)
 
     def _wait(self) -> None:
-        """Wait until a task ends or an order comes; tell what was gathered when nothing happens for a while."""
+        """Wait until a task ends or an order comes; tell what was gathered now and then, and when a slot has no more."""
         sure = self._clear_doubts() if self._doubtful else None
-        patience = FLUSH_AFTER if self.pending else self.output.patience()
+        if self.pending and self._free:
+            self.flush()
+        patience = self.until_flush() if self.pending else self.output.patience()
         timeout = sure if patience is None or (sure is not None and sure <= patience) else patience
         if len(self._watched) < len(self.running):
             timeout = _NO_PIDFD_PAUSE

@@ -244,6 +244,10 @@ class Worker:
         self.send(News(wire.TROUBLE, results=text.encode("utf-8", "replace")).encode())
         self.hand_back()
 
+    def until_flush(self) -> float:
+        """Seconds until what was gathered is to be told."""
+        return max(0.0, self.flushed + FLUSH_EVERY - time.monotonic())
+
     def flush(self) -> None:
         self.flushed = time.monotonic()
         if self.pending:
