@@ -123,7 +123,6 @@ def work(folder: str, crowd: Crowd) -> Outcome:
                 watched(os.path.join(inside, f"report-{place}"), *options, *arguments),
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **more},
-                start_new_session=True,  # as in jobs of their own: the kernel shares processors between sessions
             )
             for place in range(crowd.farmers)
         ]

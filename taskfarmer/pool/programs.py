@@ -119,7 +119,7 @@ class ProgramWorker(Worker):
             self.poll.register(started.fd, select.POLLIN)
 
     def _wait(self) -> None:
-        """Wait until a task ends or an order comes; tell what was gathered now and then, and when a slot has no more."""
+        """Wait until a task ends or an order comes; tell what was gathered now and then, or when a slot has no more."""
         sure = self._clear_doubts() if self._doubtful else None
         if self.pending and self._free:
             self.flush()

@@ -112,7 +112,15 @@ def test_an_idle_slot_with_an_empty_queue_wants_something_as_long_as_there_is_an
 
 
 def test_batches_for_workers_are_a_twentieth_of_a_second_and_one_for_long_tasks() -> None:
-    assert [batch_size(duration) for duration in (None, 10.0, 0.2, 0.1, 0.01, 0.001, 0.0)] == [1, 1, 1, 2, 20, 200, 16_384]
+    assert [batch_size(duration) for duration in (None, 10.0, 0.2, 0.1, 0.01, 0.001, 0.0)] == [
+        1,
+        1,
+        1,
+        2,
+        20,
+        200,
+        16_384,
+    ]
 
 
 def test_a_bucket_gives_three_tokens_at_once_and_then_one_each_period() -> None:
