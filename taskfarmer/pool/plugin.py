@@ -60,6 +60,7 @@ class PluginWorker(Worker):
         signal.setitimer(signal.ITIMER_REAL, max(self.job.grace, 0.001), 0.1)
 
     def on_alarm(self, number: int, frame: FrameType | None) -> None:
+        self._rings = 0.0  # it has rung: also for a task that has ended and is not gathered yet
         if time.monotonic() >= self._kill_after:
             _end_tree(number, frame)
         elif self.plugin.running:
