@@ -28,6 +28,7 @@ OPERATIONS_OF_SHOWS = 42.0
 BATCH = 0.2
 """Seconds of work in a batch: a worker tells twice as often how far it has come, so that the next one comes in time."""
 LARGEST_BATCH = 16_384
+AHEAD = 5.0
 LARGEST_RESERVE = 250_000
 """Tasks to have until the next exchange, at most, since their lines are kept in memory."""
 MUCH_UNTOLD = 4 << 20
@@ -122,6 +123,11 @@ def batch_size(duration: float | None) -> int:
     if duration is None:
         return 1
     return max(1, min(LARGEST_BATCH, int(BATCH / max(duration, 1e-6))))
+
+
+def ahead(duration: float | None) -> bool:
+    """Whether a slot is to have its next task at hand: it would wait for exchanges, which take a part of such a one."""
+    return duration is not None and duration < AHEAD
 
 
 @dataclass(frozen=True)

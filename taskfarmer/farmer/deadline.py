@@ -24,6 +24,7 @@ from taskfarmer.workdir import Workdir
 MARGIN = 60.0
 ANSWER_WITHIN = 3.0
 """Seconds for which a farmer begins nothing until it knows when its allocation ends, where that matters."""
+CALM = 120.0
 EXCHANGES_TO_LEAVE = 3
 
 
@@ -125,6 +126,14 @@ class Deadline:
         if state is not self._expected[0]:
             self._expected = state, policy.expected(state.times, state.finished)
         return self._expected[1]
+
+    def calm(self, now: float, state: State) -> bool:
+        """Whether the end is so far away that a task may wait in a slot for the one before it."""
+        if self._allocation is not None and not self._allocation.settled:
+            return False
+        if self.end == math.inf:
+            return True
+        return not state.timed and self.room(now) - self.settings.warn_time > max(CALM, 4 * self.expected(state))
 
     def fits(self, now: float, state: State) -> bool:
         """Whether tasks may be taken; where some say how long they take, each is looked at by itself."""

@@ -89,6 +89,9 @@ class Exchanges:
         """Exchange if it is time to, or if slots have nothing to do. `taking`: whether tasks may be taken."""
         if self.views.due(now):
             self._show_views()
+        if self.pool.ahead and not self.deadline.calm(now, self.ledger.state):
+            self.pool.ahead = False
+            self.pool.rebalance(patience=0.0)
         if self.trouble:
             if now >= self.retry_at:
                 self.make(0)
@@ -132,7 +135,11 @@ class Exchanges:
         now = time.monotonic()
         self.deadline.slowest_exchange = max(self.deadline.slowest_exchange, now - begin)
         self.next = now + policy.jittered(policy.period(self.pace()), random.random())
-        self.pool.batch_size = policy.batch_size(self.pace().duration)
+        duration = self.pace().duration
+        self.pool.batch_size = policy.batch_size(duration)
+        # towards the end of the list another slot may be free sooner
+        state = self.ledger.state
+        self.pool.ahead = policy.ahead(duration) and state.left and self.deadline.calm(now, state)
         self.views.every = policy.shows(len(self.ledger.state.farmers), EVERY)
         if self.views.due(now):
             self._show_views()

@@ -47,6 +47,7 @@ class Pool(Staff):
         self.outstanding = 0  # tasks that are with workers
         self.busy = 0  # slots that have some of them
         self.batch_size = 1
+        self.ahead = False  # whether a slot that has a long task gets the next one, too
         self._next_batch = 0
         self._forced = False
         self._stuck: set[int] = set()
@@ -98,11 +99,12 @@ class Pool(Staff):
             seat = self._seats[slot]
             if not self.queue or self.queue[0].interval.attempt >= below:
                 break
-            if seat.outstanding and (size == 1 or seat.outstanding > size // 2):
+            enough = size // 2 or int(self.ahead and limit is None)
+            if seat.outstanding > enough:
                 continue
             interval, lines = self._cut(size)
             self._give(seat, interval, lines)
-            if seat.outstanding > size // 2:
+            if seat.outstanding > enough:
                 self._hungry.discard(slot)
 
     def _cut(self, size: int) -> tuple[Interval, list[bytes]]:
@@ -212,7 +214,7 @@ class Pool(Staff):
         seat.asked = False
         if not batch.left:
             seat.batches.remove(batch)
-        if seat.outstanding <= self.batch_size // 2:
+        if seat.outstanding <= (self.batch_size // 2 or int(self.ahead)):
             self._hungry.add(seat.slot)
 
     def _unstarted(self, seat: Seat, news: News) -> None:
