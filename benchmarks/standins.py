@@ -20,9 +20,13 @@ from taskfarmer.model import Interval
 
 
 class Slots:
-    """Stands for `Pool`: a queue, and what runs until when. That a task has ended is known once the farmer listens."""
+    """Stands for `Pool`: a queue, and what runs until when. That a task has ended is known once the farmer listens.
+
+    No slot has its next task at hand.
+    """
 
     batch_size = 1
+    ahead = attentive = False
 
     def __init__(self, slots: int, lengths: Sequence[float], diary: Diary) -> None:
         self.slots = slots

@@ -137,9 +137,10 @@ class Exchanges:
         self.next = now + policy.jittered(policy.period(self.pace()), random.random())
         duration = self.pace().duration
         self.pool.batch_size = policy.batch_size(duration)
-        # towards the end of the list another slot may be free sooner
+        # not towards the end of the list: another slot may be free sooner
         state = self.ledger.state
-        self.pool.ahead = policy.ahead(duration) and state.left and self.deadline.calm(now, state)
+        ahead = policy.ahead(duration) and self.pool.attentive and state.left
+        self.pool.ahead = ahead and self.deadline.calm(now, state)
         self.views.every = policy.shows(len(self.ledger.state.farmers), EVERY)
         if self.views.due(now):
             self._show_views()

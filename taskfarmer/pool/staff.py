@@ -32,7 +32,10 @@ _SPARE = 8
 
 
 class Staff:
-    """`start_after` is when the next worker may be started; `trouble` why the last one could not be."""
+    """`start_after` is when the next worker may be started; `trouble` why the last one could not be.
+
+    `attentive` says whether workers hear orders while a task runs: not where a runner of the user's own has them.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Staff:
         self.start_after = 0.0
         self.trouble: str | None = None
         self._kind = kind_of(runner)
+        self.attentive = runs_programs(runner)
         self._wakeup = wakeup
         self._stop_by = 0.0
         self._seats: dict[int, Seat] = {}
