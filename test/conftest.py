@@ -19,10 +19,13 @@ from house import Done, House  # noqa: E402
 __all__ = ["need"]
 
 LONG = (
+    "test_every_example_is_interrupted.py",
+    "test_crash_points.py",
+    "test_slurm_interruptions.py",
+    "test_interruption_matrix.py",
+    "test_storm.py",
     "clusters",
     "submit",
-    "crash",
-    "test_interruption_matrix.py",
     "damage",
     "storm",
     "nodes",
@@ -47,18 +50,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(4, 2 * len(os.sched_getaffinity(0)))
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together, and those that need a cluster in two groups, for which one is started each."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item.path.relative_to(TEST).parts)))
     items.sort(key=_rank)
-
-
-def _group(parts: tuple[str, ...]) -> str:
-    if parts[0] not in ("clusters", "submit"):
-        return "/".join(parts)
-    return "interrupted clusters" if "interrupt" in parts[-1] else "clusters"
 
 
 def _rank(item: pytest.Item) -> int:
