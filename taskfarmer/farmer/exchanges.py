@@ -103,8 +103,10 @@ class Exchanges:
             self.make(want)
 
     def _out_of_turn(self, now: float, want: int) -> bool:
-        if not want or not self.pool.idle or self.pool.queued or self.exhausted:
+        if not want or self.pool.queued or self.exhausted:
             return False
+        if not self.pool.idle and self.pool.batch_size == 1:
+            return False  # else what is with workers lasts no longer than an exchange
         bucket = self._bucket.take(now, 1.0 / policy.period(self.pace()))
         if bucket is None:
             return False
