@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
 
 _OURS = "taskfarmer."
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 """Bytes that are asked for at once: more than any module has."""
 
 
