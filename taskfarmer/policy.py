@@ -29,6 +29,7 @@ BATCH = 0.2
 """Seconds of work in a batch: a worker tells twice as often how far it has come, so that the next one comes in time."""
 LARGEST_BATCH = 16_384
 AHEAD = 5.0
+"""Seconds: a slot whose tasks are shorter has the next one at hand."""
 LARGEST_RESERVE = 250_000
 """Tasks to have until the next exchange, at most, since their lines are kept in memory."""
 MUCH_UNTOLD = 4 << 20

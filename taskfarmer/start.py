@@ -13,7 +13,7 @@ import sys
 from taskfarmer import __version__, signals
 
 _GARBAGE = 100_000
-"""Objects after which Python looks for garbage: what modules are made of is none, and was searched fifty times."""
+"""Objects after which Python looks for garbage: what modules are made of is none, and was searched again and again."""
 
 
 def pytaskfarmer() -> None:

@@ -25,6 +25,7 @@ MARGIN = 60.0
 ANSWER_WITHIN = 3.0
 """Seconds for which a farmer begins nothing until it knows when its allocation ends, where that matters."""
 CALM = 120.0
+"""Seconds before the warning of its end from which on a farmer lets no task wait in a slot, at least."""
 EXCHANGES_TO_LEAVE = 3
 
 

@@ -106,7 +106,7 @@ class Exchanges:
         if not want or self.pool.queued or self.exhausted:
             return False
         if not self.pool.idle and self.pool.batch_size == 1:
-            return False  # else what is with workers lasts no longer than an exchange
+            return False  # quick tasks that workers have last no longer than an exchange, others do
         bucket = self._bucket.take(now, 1.0 / policy.period(self.pace()))
         if bucket is None:
             return False

@@ -57,27 +57,9 @@ class Recorder:
         for task, end, wait_status, usage, outcome in attempts:
             start, task_id, attempt = task.start, task.task_id, task.batch.attempt
             status, signal = _status_and_signal(wait_status) if wait_status else (0, 0)
-            user, system, peak = usage
-            results.append(
-                result_line(task_id, attempt, slot, start, end, outcome, status, signal, user, system, peak, log)
-            )
-            slices.append(
-                time_slice(
-                    farmer,
-                    slot,
-                    task_id,
-                    attempt,
-                    task.command,
-                    start,
-                    end,
-                    outcome,
-                    status,
-                    signal,
-                    user,
-                    system,
-                    peak,
-                )
-            )
+            how = (outcome, status, signal, *usage)
+            results.append(result_line(task_id, attempt, slot, start, end, *how, log))
+            slices.append(time_slice(farmer, slot, task_id, attempt, task.command, start, end, *how))
             seconds = end - start
             total += seconds
             if outcome is FINISHED:

@@ -152,7 +152,7 @@ class Staff:
         for member in list(self.members.values()):
             self._send(member, Order(wire.STOP, seconds=grace))
             send(member.pid, signal.SIGTERM)  # a runner of the user's own hears nothing else
-            if not grace and not runs_programs(self.runner):
+            if not grace and not self.attentive:
                 send(member.pid, NOW)
 
     def quit(self) -> None:

@@ -17,7 +17,6 @@ import time
 from types import FrameType
 
 from taskfarmer import durable
-from taskfarmer.model import FINISHED
 from taskfarmer.plain import dataclass
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import NotStarted, Place
@@ -61,7 +60,6 @@ class Worker:
 
     def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
         self.job = job
-        self.clock = job.clock
         self.link = link
         self.orders = Orders()
         self.slots = {place.slot: Slot(place, view) for place, view in zip(job.places, shown, strict=True)}
@@ -189,7 +187,7 @@ class Worker:
 
     def begin(self, slot: Slot) -> Task | None:
         """The next task of a slot, shown as running."""
-        return slot.begin(time.monotonic() + self.clock)
+        return slot.begin(time.monotonic() + self.job.clock)
 
     def not_begun(self, slot: Slot, task: Task, error: NotStarted) -> None:
         """A task could not be begun for no reason of its own: tell, and hand back everything."""
@@ -209,9 +207,9 @@ class Worker:
                 self.send(recorder.news(wire.RESULTS))
             recorder.start_batch(task.batch.number)
         self.pending += 1
-        end = at + self.clock
+        end = at + self.job.clock
         if not status:
-            recorder.attempts.append((task, end, 0, usage, FINISHED))
+            recorder.add(task, end, status, usage, False)
         else:
             self._tell_of_failure(slot, task, status, usage, end, interrupted)
         if at - self.flushed > FLUSH_EVERY:
