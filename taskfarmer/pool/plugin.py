@@ -57,16 +57,22 @@ class PluginWorker(Worker):
         self.plugin.terminate()
         # one that does not heed it waits for its program: that one is ended when the grace time is over
         self._kill_after = time.monotonic() + self.job.grace
-        signal.setitimer(signal.ITIMER_REAL, max(self.job.grace, 0.001), 0.1)
+        self._ring_in(self.job.grace)
 
     def on_alarm(self, number: int, frame: FrameType | None) -> None:
         self._rings = 0.0  # it has rung: also for a task that has ended and is not gathered yet
         if time.monotonic() >= self._kill_after:
             _end_tree(number, frame)
-        elif self.plugin.running:
+            return
+        if self.plugin.running:
             self.flush()
-        elif self.pending:  # what we interrupted may be busy with what is gathered
-            signal.setitimer(signal.ITIMER_REAL, HEAR_EVERY)
+        if self.untold:  # our farmer is busy, or what we interrupted works at what is gathered
+            self._ring_in(FLUSH_EVERY if self.plugin.running else HEAR_EVERY)
+
+    def _ring_in(self, seconds: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        if self._kill_after < math.inf:  # looked at last: we may have been told to end in between
+            signal.setitimer(signal.ITIMER_REAL, max(self._kill_after - time.monotonic(), 0.001), 0.1)
 
     def run(self) -> None:
         (slot,) = self.slots.values()
@@ -88,6 +94,7 @@ class PluginWorker(Worker):
 
     def flush(self) -> None:
         super().flush()
+        self.push()
         self.plugin.output.flush()
 
     def _task(self, slot: Slot, task: Task) -> None:
@@ -109,16 +116,17 @@ class PluginWorker(Worker):
         usage = (after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, after.ru_maxrss)
         slot.ended(task)
         self.tell(slot, task, status, usage, ended, status != 0 and of_stop_signal(status) and self.hit_lately())
-        if self.pending and ended > self._rings:
+        if self.untold and ended > self._rings:
             self._ring_later(ended)
 
     def _ring_later(self, now: float) -> None:
         """See to it that what was gathered is told soon, also where the next task takes long."""
         if self.terminated or self.stopping or signal.getsignal(signal.SIGALRM) != self.on_alarm:
             self.flush()
+            self.push(wait=True)
         else:
             self._rings = now + FLUSH_EVERY
-            signal.setitimer(signal.ITIMER_REAL, FLUSH_EVERY)
+            self._ring_in(FLUSH_EVERY)
 
     def _wait_for_stop(self) -> None:
         """A task died of a signal that may have been for all of the job step: see whether we are told to stop."""

@@ -101,6 +101,11 @@ class Worker:
         """Work until there is nothing more to do, or no one to do it for."""
         raise NotImplementedError
 
+    @property
+    def untold(self) -> bool:
+        """Whether the farmer has not got all that there is to tell."""
+        return self.pending > 0 or bool(self._unsent)
+
     # --- orders --------------------------------------------------------------------------------
 
     def send(self, frame: bytes) -> None:

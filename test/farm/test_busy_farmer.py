@@ -1,0 +1,90 @@
+"""A worker whose farmer does not listen for a while: it tells what it has as soon as somebody hears it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# a farmer's pool that hears nothing before the last task runs; prints how many tasks it heard of while that one ran
+SCRIPT = """
+import json, os, sys, time
+from pathlib import Path
+
+from taskfarmer.model import Interval
+from taskfarmer.pool.attempt import Place
+from taskfarmer.pool.pool import Pool
+
+folder = Path(sys.argv[1])
+timer = sys.argv[2] == 'timer'
+
+
+class Quick:
+    def run(self, taskid, command, logfh):
+        if not timer:
+            import signal
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        if taskid == 5000:
+            (folder / 'begun').touch()
+            while not (folder / 'release').exists():
+                time.sleep(0.01)
+        return 0
+
+    def terminate(self):
+        pass
+
+
+def until(condition):
+    end = time.monotonic() + 60
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+(folder / 'logs').mkdir()
+logs = os.open(folder / 'logs', os.O_RDONLY)
+wakeup, _ = os.pipe()
+place = Place(0, 'f', 'host', str(folder), str(folder / 'logs'), logs, log_mode='none')
+pool = Pool(1, lambda slot: place, Quick(), 1.0, wakeup)
+pool.batch_size = 1 << 15
+pool.add(Interval(0, 0, 5001, 1), [b'%d quick\\n' % number for number in range(5001)])
+pool.dispatch()
+ended = 0
+
+
+def listen():
+    global ended
+    ended += pool.wait(0.2).tidings.ended
+
+
+if timer:
+    until((folder / 'begun').exists)
+else:
+    time.sleep(0.5)  # it waits for us
+    end = time.monotonic() + 60
+    while not (folder / 'begun').exists() and time.monotonic() < end:
+        listen()
+end = time.monotonic() + 20
+while ended < 5000 and time.monotonic() < end:
+    listen()
+told = ended
+(folder / 'release').touch()
+end = time.monotonic() + 20
+while ended < 5001 and time.monotonic() < end:
+    listen()
+pool.quit()
+while pool.members:
+    listen()
+print(json.dumps([told, ended]))
+"""
+
+
+@pytest.mark.parametrize("timer", ["timer", "none"])
+def test_what_a_busy_farmer_did_not_take_is_told_while_a_long_task_runs(tmp_path: Path, timer: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, tmp_path, timer], capture_output=True, text=True, timeout=150, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [5000, 5001], done.stderr
