@@ -20,15 +20,21 @@ def staying(farm: Farm, how: str = "sleep 1000") -> str:
     return farm.begun(f"[ $TASKFARMER_ATTEMPT -gt 1 ] || {{ {how}; }}")
 
 
+def runs(pid: int, task: int) -> bool:
+    """Whether a process belongs to a task; it may be gone, and then it does not."""
+    try:
+        return b"PROC_NUMBER=%d" % task in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
 def worker_of(farm: Farm, task: int) -> int:
     """The pid of the worker that runs a task: the parent of its process."""
     for pid in farm.processes():
-        found = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        if b"PROC_NUMBER=%d" % task in found:
-            parent = pid
-            while b"PROC_NUMBER=%d" % task in Path(f"/proc/{parent}/environ").read_bytes().split(b"\0"):
-                parent = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1])
-            return parent
+        if runs(pid, task):
+            while runs(pid, task):
+                pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            return pid
     raise AssertionError(f"task {task} does not run")
 
 
