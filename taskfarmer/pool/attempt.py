@@ -1,10 +1,10 @@
 """One attempt at a task: its log, its environment, its process, and what came of it.
 
-The process gets a session of its own, default signal dispositions and an empty mask, /dev/null for
-input, and its log for output and errors. It is started with `posix_spawn`, which costs a third of what
-`fork` from Python does. A command that cannot be started is a failed task with the reason in its log; a
-log that cannot be opened, or a system without room for a process, is `NotStarted`: trouble of the
-farmer, and the task is untouched.
+The process gets a process group of its own, default signal dispositions and an empty mask, /dev/null for
+input, and its log for output and errors. It has no terminal, since its worker has none. It is started with
+`posix_spawn`, which costs a third of what `fork` from Python does. A command that cannot be started is a
+failed task with the reason in its log; a log that cannot be opened, or a system without room for a process,
+is `NotStarted`: trouble of the farmer, and the task is untouched.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +22,15 @@ from taskfarmer.plain import dataclass
 from taskfarmer.runners.base import NOT_STARTED, CommandRunner, Runner, start_failure
 
 if TYPE_CHECKING:
+    from taskfarmer.pool.begun import Task
     from taskfarmer.pool.logs import Logs
+    from taskfarmer.pool.slot import Slot
 
 _NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-# what Python or a farmer may have changed; the rest is as it was given to us
-_DEFAULTS = tuple(number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP))
-
-
 _APPENDING = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _ANEW = _APPENDING | os.O_TRUNC
-_IN_SESSION: dict[str, Any] = {"setsid": True, "setsigmask": (), "setsigdef": _DEFAULTS}
-_IN_GROUP: dict[str, Any] = {"setpgroup": 0, "setsigmask": (), "setsigdef": _DEFAULTS}
+_DUP2 = os.POSIX_SPAWN_DUP2
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
 class NotStarted(TaskFarmerError):
@@ -124,10 +123,19 @@ def note(log: int, line: bytes) -> None:
         pass
 
 
-class Started:
-    """A process that runs a task. `fd` is readable when it has ended, -1 where the kernel has no pidfds."""
+def _ignored() -> tuple[int, ...]:
+    """Signals that a task would inherit as ignored: Python's SIGPIPE, `nohup`'s SIGHUP. A handler ends with `exec`."""
+    return tuple(number for number in signal.valid_signals() if signal.getsignal(number) in (signal.SIG_IGN, None))
 
-    def __init__(self, pid: int) -> None:
+
+class Running:
+    """A process that runs a task of a slot. `fd` is readable when it has ended, -1 where the kernel has no pidfds."""
+
+    __slots__ = ("fd", "pid", "slot", "task")
+
+    def __init__(self, slot: Slot, task: Task, pid: int) -> None:
+        self.slot = slot
+        self.task = task
         self.pid = pid
         try:
             self.fd = os.pidfd_open(pid)
@@ -146,18 +154,20 @@ class Started:
 
 
 class Starter:
-    """Starts the programs that a CommandRunner names."""
+    """Starts in a slot the programs that a CommandRunner names."""
 
-    def __init__(self, place: Place, runner: CommandRunner, logs: Logs) -> None:
-        self.place = place
+    def __init__(self, slot: Slot, runner: CommandRunner, logs: Logs) -> None:
+        self.slot = slot
         self.runner = runner
         self.logs = logs
-        self.environment = Environment(place, logs)
+        self.environment = Environment(slot.place, logs)
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._how = _IN_SESSION
+        self._defaults = _ignored()
 
-    def start(self, task_id: int, attempt: int, command: str) -> Started | int:
+    def start(self, task: Task) -> Running | int:
         """The running task, or the exit status of one that could not be started."""
+        task_id, attempt = task.task_id, task.batch.attempt
+        command = task.command.decode(_ENCODING, _ERRORS)
         log = self.logs.open(task_id, attempt)
         try:
             argv = self.runner.argv(task_id, command)
@@ -167,21 +177,21 @@ class Starter:
             self.logs.begun(log)
             return NOT_STARTED
         try:
-            return self._run(argv, variables, log)
+            return Running(self.slot, task, self._spawn(argv, variables, log))
         except (OSError, ValueError) as error:
-            return self._not_run(task_id, command, variables, log, error)
+            return self._not_run(task, command, variables, log, error)
         finally:
             self.logs.begun(log)
 
     def _not_run(
-        self, task_id: int, command: str, variables: dict[bytes, bytes], log: int, error: OSError | ValueError
-    ) -> Started | int:
+        self, task: Task, command: str, variables: dict[bytes, bytes], log: int, error: OSError | ValueError
+    ) -> Running | int:
         """What a task comes to whose program could not be started: another one, or a failure."""
         try:
             if isinstance(error, OSError) and error.errno not in _NO_ROOM:
-                other = self.runner.otherwise(task_id, command, error)
+                other = self.runner.otherwise(task.task_id, command, error)
                 if other is not None:
-                    return self._run(other, variables, log)
+                    return Running(self.slot, task, self._spawn(other, variables, log))
         except (OSError, ValueError) as another:
             error = another
         if isinstance(error, ValueError):
@@ -189,20 +199,14 @@ class Starter:
             return NOT_STARTED
         if error.errno in _NO_ROOM:
             raise NotStarted(
-                f"task {task_id}: no process could be made ({error.strerror}); it is kept for later"
+                f"task {task.task_id}: no process could be made ({error.strerror}); it is kept for later"
             ) from error
         status, line = start_failure(error)
         note(log, line)
         return status
 
-    def _run(self, argv: list[str], variables: dict[bytes, bytes], log: int) -> Started:
-        files = (
-            (os.POSIX_SPAWN_DUP2, self._null, 0),
-            (os.POSIX_SPAWN_DUP2, log, 1),
-            (os.POSIX_SPAWN_DUP2, log, 2),
+    def _spawn(self, argv: list[str], variables: dict[bytes, bytes], log: int) -> int:
+        files = ((_DUP2, self._null, 0), (_DUP2, log, 1), (_DUP2, log, 2))
+        return os.posix_spawnp(
+            argv[0], argv, variables, file_actions=files, setpgroup=0, setsigmask=(), setsigdef=self._defaults
         )
-        try:
-            return Started(os.posix_spawnp(argv[0], argv, variables, file_actions=files, **self._how))
-        except NotImplementedError:  # glibc before 2.26
-            self._how = _IN_GROUP
-            return Started(os.posix_spawnp(argv[0], argv, variables, file_actions=files, **self._how))

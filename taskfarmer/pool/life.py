@@ -7,7 +7,7 @@ import os
 import socket
 
 from taskfarmer.pool.attempt import runs_programs
-from taskfarmer.pool.processes import adopt_orphans, die_with
+from taskfarmer.pool.processes import adopt_orphans, die_with, leave_terminal
 from taskfarmer.pool.worker import Job, Worker
 from taskfarmer.runners.base import Runner
 
@@ -30,7 +30,7 @@ def work(kind: type[Worker], job: Job, link: socket.socket, shown: list[memoryvi
             os.close(fd)
         except OSError:
             pass
-    os.setsid()
+    leave_terminal()
     adopt_orphans()
     worker = kind(job, link, shown)
     die_with(job.parent)

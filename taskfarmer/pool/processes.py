@@ -8,6 +8,7 @@ other systems a task's tree is its process group.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import time
@@ -17,6 +18,7 @@ from taskfarmer import durable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_NO_TERMINAL = (errno.ENXIO, errno.ENOENT)
 STUCK_AFTER = 5.0
 """Seconds after SIGKILL for which a process is waited for. One that waits for a device does not die sooner."""
 
@@ -38,6 +40,21 @@ def die_with(parent: int, number: int = signal.SIGTERM) -> None:
     _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def leave_terminal() -> None:
+    """Get away from the terminal, so that neither its keys nor its end reach us and what we start, nor we it.
+
+    Where there is none a process group of our own is enough. Sessions are not made without need: Linux shares the
+    processors between them (sched(7), "autogroup"), so that farmers of one job step would get less than their tasks.
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in _NO_TERMINAL:
+            os.setpgid(0, 0)
+            return
+    os.setsid()
 
 
 def children(pid: int) -> list[int]:

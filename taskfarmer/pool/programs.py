@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from taskfarmer.plain import dataclass
-from taskfarmer.pool.attempt import NotStarted, Started, Starter
+from taskfarmer.pool.attempt import NotStarted, Running, Starter
 from taskfarmer.pool.begun import Task
 from taskfarmer.pool.output import Output
 from taskfarmer.pool.processes import STUCK_AFTER, ask_to_end, descendants, reap, send
@@ -28,15 +28,6 @@ DOUBT_OF_FAILURES = 5.0
 BELIEF = 60.0
 """Seconds for which failures are believed after one was doubted without cause: many of them must not cost much."""
 _NO_PIDFD_PAUSE = 0.01
-
-
-class Running:
-    __slots__ = ("slot", "started", "task")
-
-    def __init__(self, slot: Slot, task: Task, started: Started) -> None:
-        self.slot = slot
-        self.task = task
-        self.started = started
 
 
 @dataclass
@@ -58,7 +49,7 @@ class ProgramWorker(Worker):
         self.runner = job.runner
         self.output = Output(job.places)
         logs = self.output.slots
-        self.starters = {place.slot: Starter(place, job.runner, logs[place.slot]) for place in job.places}
+        self.starters = {number: Starter(slot, job.runner, logs[number]) for number, slot in self.slots.items()}
         self.running: dict[int, Running] = {}  # by slot
         self._watched: dict[int, Running] = {}  # by the descriptor that tells the end
         self._doubtful: dict[int, Ended] = {}  # by slot
@@ -98,7 +89,7 @@ class ProgramWorker(Worker):
         for number in list(self._free):
             slot = self.slots[number]
             while number in self._free and not self.stopping:
-                task = self.begin(slot)
+                task = slot.begin(time.monotonic() + self.clock)
                 if task is None:
                     break
                 try:
@@ -108,15 +99,15 @@ class ProgramWorker(Worker):
                     return
 
     def _start(self, number: int, slot: Slot, task: Task) -> None:
-        started = self.starters[number].start(task.task_id, task.batch.attempt, os.fsdecode(task.command))
-        if isinstance(started, int):
-            self._over(slot, task, started << 8, (0.0, 0.0, 0), 0)
+        running = self.starters[number].start(task)
+        if isinstance(running, int):
+            self._over(slot, task, running << 8, (0.0, 0.0, 0), 0)
             return
-        running = self.running[number] = Running(slot, task, started)
+        self.running[number] = running
         del self._free[number]
-        if started.fd >= 0:
-            self._watched[started.fd] = running
-            self.poll.register(started.fd, select.POLLIN)
+        if running.fd >= 0:
+            self._watched[running.fd] = running
+            self.poll.register(running.fd, select.POLLIN)
 
     def _wait(self) -> None:
         """Wait until a task ends or an order comes; tell what was gathered now and then, or when a slot has no more."""
@@ -128,8 +119,8 @@ class ProgramWorker(Worker):
         if len(self._watched) < len(self.running):
             timeout = _NO_PIDFD_PAUSE
             for running in list(self.running.values()):
-                if running.started.fd < 0:
-                    self._ended(running, running.started.ended(wait=False))
+                if running.fd < 0:
+                    self._ended(running, running.ended(wait=False))
             if not self.running:
                 return
         ready = self.poll.poll(timeout if timeout is None else timeout * 1000)
@@ -142,7 +133,7 @@ class ProgramWorker(Worker):
                 continue
             running = self._watched.pop(fd)
             self.poll.unregister(fd)
-            self._ended(running, running.started.ended(wait=True))
+            self._ended(running, running.ended(wait=True))
         if spoken_to:
             self.hear()
 
@@ -154,7 +145,7 @@ class ProgramWorker(Worker):
         del self.running[number]
         self._free[number] = None
         spent = usage.ru_utime, usage.ru_stime, usage.ru_maxrss
-        self._over(running.slot, running.task, status, spent, running.started.pid)
+        self._over(running.slot, running.task, status, spent, running.pid)
 
     def _over(self, slot: Slot, task: Task, status: int, usage: Usage, group: int) -> None:
         """Tell what came of a task; where it may have ended because we are to stop, not before that is known."""
@@ -198,7 +189,7 @@ class ProgramWorker(Worker):
         self._warned = number
         for running in self.running.values():
             try:
-                os.killpg(running.started.pid, number)
+                os.killpg(running.pid, number)
             except (ProcessLookupError, PermissionError):
                 pass
 
@@ -217,7 +208,7 @@ class ProgramWorker(Worker):
         pause = 0.002
         while True:
             for running in list(self.running.values()):
-                self._ended(running, running.started.ended(wait=False))
+                self._ended(running, running.ended(wait=False))
             if not self.running:
                 return
             tree = descendants(os.getpid())
@@ -231,6 +222,6 @@ class ProgramWorker(Worker):
             else:
                 # the kernel will not let go of them: the farmer gives the tasks back, and says so
                 self.flush()
-                self.tell_survivors([running.started.pid for running in self.running.values()])
+                self.tell_survivors([running.pid for running in self.running.values()])
                 os._exit(1)
             pause = min(pause * 2, 0.05)

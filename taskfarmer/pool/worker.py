@@ -60,6 +60,7 @@ class Worker:
 
     def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
         self.job = job
+        self.clock = job.clock
         self.link = link
         self.orders = Orders()
         self.slots = {place.slot: Slot(place, view) for place, view in zip(job.places, shown, strict=True)}
@@ -190,10 +191,6 @@ class Worker:
 
     # --- tasks ---------------------------------------------------------------------------------
 
-    def begin(self, slot: Slot) -> Task | None:
-        """The next task of a slot, shown as running."""
-        return slot.begin(time.monotonic() + self.job.clock)
-
     def not_begun(self, slot: Slot, task: Task, error: NotStarted) -> None:
         """A task could not be begun for no reason of its own: tell, and hand back everything."""
         slot.undo(task)
@@ -212,7 +209,7 @@ class Worker:
                 self.send(recorder.news(wire.RESULTS))
             recorder.start_batch(task.batch.number)
         self.pending += 1
-        end = at + self.job.clock
+        end = at + self.clock
         if not status:
             recorder.add(task, end, status, usage, False)
         else:

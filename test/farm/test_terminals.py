@@ -1,0 +1,51 @@
+"""Tasks have no terminal: neither its keys nor its end reach them, nor can they ask it for anything."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from farms import Farm
+
+# starts its words as the session of a terminal, which then is theirs; ends as they did
+WITH_TERMINAL = """
+import os, pty, sys
+pid, terminal = pty.fork()
+if not pid:
+    os.execv(sys.argv[1], sys.argv[1:])
+try:
+    while os.read(terminal, 4096):
+        pass
+except OSError:  # its last user is gone
+    pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+LOOK = (
+    "cut -d ' ' -f 5-7 /proc/$$/stat; echo $$ $(cut -d ' ' -f 6 /proc/$PPID/stat); "
+    "(: < /dev/tty) 2> /dev/null || echo none"
+)
+
+
+def look(text: str) -> tuple[int, int, int, int, int]:
+    """Process group, session and terminal of a task, its pid, and the session of its worker."""
+    group, session, terminal, pid, workers, tty = text.split()
+    assert tty == "none"
+    return int(group), int(session), int(terminal), int(pid), int(workers)
+
+
+def test_tasks_of_a_farmer_with_a_terminal_are_of_a_session_without_one(farm: Farm) -> None:
+    farm.write(LOOK)
+    farmer = farm.start("-n", 1, "-q", before=[sys.executable, "-c", WITH_TERMINAL])
+    assert farmer.wait() == 0, farmer.said
+    group, session, terminal, pid, workers = look(farm.log(0))
+    assert (group, terminal) == (pid, 0)
+    assert session == workers != os.getsid(0)
+
+
+def test_tasks_of_a_farmer_without_a_terminal_are_of_its_session_and_of_a_group_of_their_own(farm: Farm) -> None:
+    farm.write(LOOK)
+    farmer = farm.start("-n", 1, before=["setsid", "--wait"])
+    assert farmer.wait() == 0, farmer.said
+    group, session, terminal, pid, workers = look(farm.log(0))
+    assert (group, terminal) == (pid, 0)
+    assert session == workers == farmer.pid
