@@ -140,7 +140,6 @@ class Simulated:
         self.exchanges = cadence(none, self.ledger, pool, self.views, deadline, 10)
         self.exchanges.reader = pool
         self._since = math.inf
-        self._in_vain = 0
         self._next_beat = self._next_look = self._next_growth = 0.0
         self._met: Counter[bool] = Counter()
 
@@ -312,15 +311,13 @@ class Simulated:
     def _lock(self, patience: float) -> Generator[float, None, bool]:
         world = self.world
         start = world.now
-        patience = max(min(patience, locks.LEAST_PATIENCE), patience * 0.5**self._in_vain)
-        pause = locks.FIRST_PAUSE
+        pause = locks.FIRST_PAUSE  # no lock is stuck here, so that patience stays as it is
         yield world.ask("locks", TRY)
         while not (got := self._try_lock()) and world.now - start < patience:
             left = patience - (world.now - start)
             yield max(0.0, min(left, pause * world.chance.uniform(0.7, 1.3)))
             pause = min(pause * 1.5, locks.LONGEST_PAUSE)
             yield world.ask("locks", TRY)
-        self._in_vain = 0 if got else self._in_vain + 1
         return got
 
     def _try_lock(self) -> bool:

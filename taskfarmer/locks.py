@@ -17,8 +17,10 @@ from contextlib import contextmanager
 
 from filelock import Timeout, UnixFileLock
 
+from taskfarmer import durable
+
 FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 2.0
+LONGEST_PAUSE = 0.5
 LEAST_PATIENCE = 0.2
 PATIENCE = 5.0
 
@@ -62,13 +64,14 @@ class FarmLock:
 
     A `private` one lies in scratch space. Its path is in `farm.json` for good, and what is there may have been
     exchanged since: it is used only as long as its folder is ours alone. A `shared` one is for the group.
+    `in_vain` counts how often in a row it was waited for while nobody else got it.
     """
 
     def __init__(self, path: str, private: bool = False, shared: bool = False) -> None:
         self.path = path
         self.private = private
         self.unusable = False
-        self._in_vain = 0
+        self.in_vain = 0
         # thread_local=False: the farmer has no threads, and its workers never touch this lock
         mode = 0o660 if shared else 0o600
         self._lock = UnixFileLock(path, timeout=0, mode=mode, thread_local=False, fallback_to_soft=False)
@@ -113,18 +116,21 @@ class FarmLock:
     def held(self, patience: float = PATIENCE) -> Iterator[bool]:
         """Hold the lock, or not, inside the block; yields whether it is held. `patience` is in seconds.
 
-        It is halved with each time in a row that it was not enough, so that a lock that is stuck costs little.
+        It is halved with each time in a row that it was not enough, so that a lock that is stuck costs little; one
+        that had another holder in the beginning than in the end is only busy.
         """
         start = time.monotonic()
-        patience = max(min(patience, LEAST_PATIENCE), patience * 0.5**self._in_vain)
+        patience = max(min(patience, LEAST_PATIENCE), patience * 0.5**self.in_vain)
         pause = FIRST_PAUSE
         got = self._try()
+        holder = None if got else _holder(self.path)
         while not got and not self.unusable and time.monotonic() - start < patience:
             left = patience - (time.monotonic() - start)
             time.sleep(max(0.0, min(left, pause * random.uniform(0.7, 1.3))))
             pause = min(pause * 1.5, LONGEST_PAUSE)
             got = self._try()
-        self._in_vain = 0 if got else self._in_vain + 1
+        stuck = not got and (holder is None or _holder(self.path) == holder)
+        self.in_vain = self.in_vain + 1 if stuck else 0
         try:
             yield got
         finally:
@@ -133,6 +139,17 @@ class FarmLock:
                     self._lock.release()
                 except OSError:
                     pass
+
+
+def _holder(path: str) -> bytes | None:
+    """The process that holds a file's lock, as far as this node knows (proc(5), /proc/locks)."""
+    try:
+        file = os.stat(path)
+        locks = durable.read("/proc/locks")
+    except OSError:
+        return None
+    there = b"%02x:%02x:%d" % (os.major(file.st_dev), os.minor(file.st_dev), file.st_ino)
+    return next((words[4] for words in map(bytes.split, locks.splitlines()) if words[5:6] == [there]), None)
 
 
 def hold_alive(fd: int) -> bool:

@@ -16,7 +16,7 @@ from taskfarmer.plain import dataclass
 
 SHORTEST = 1.0
 LONGEST = 300.0
-SHARE = 0.5
+SHARE = 0.25
 SHARE_WHEN_LOST = 0.1
 OPERATIONS = 240.0
 PER_EXCHANGE = 16.0
@@ -27,6 +27,8 @@ PER_SHOW = 13.0
 OPERATIONS_OF_SHOWS = 42.0
 BATCH = 0.2
 """Seconds of work in a batch: a worker tells twice as often how far it has come, so that the next one comes in time."""
+LONGEST_BATCH, BATCHES = 1.0, 5
+"""The same in a large farm, which records what is told so many batches later."""
 LARGEST_BATCH = 16_384
 AHEAD = 5.0
 """Seconds: a slot whose tasks are shorter has the next one at hand."""
@@ -95,7 +97,10 @@ def want(pace: Pace, idle: int, queued: int, left: int) -> int:
     reserve = min(reserve, LARGEST_RESERVE)
     wanted = idle + reserve - queued
     if pace.farmers > 1:
-        fair = math.ceil(left * pace.slots / (2 * max(pace.all_slots, pace.slots)))
+        slots = max(pace.all_slots, pace.slots)
+        # what is left lasts until the next exchange: who takes less of it than its share would have to wait for that
+        part = 1 if left * pace.duration < until_next * slots else 2
+        fair = math.ceil(left * pace.slots / (part * slots))
         wanted = min(wanted, max(idle - queued, fair))
     return max(0, min(left, wanted))
 
@@ -119,11 +124,12 @@ def expected(times: Mapping[int, int], finished: int) -> float:
     return longest
 
 
-def batch_size(duration: float | None) -> int:
-    """Tasks handed to a worker at once: a fifth of a second's work, one where tasks are long."""
-    if duration is None:
+def batch_size(pace: Pace) -> int:
+    """Tasks handed to a worker at once: a fifth of a period's work, one where tasks are long."""
+    if pace.duration is None:
         return 1
-    return max(1, min(LARGEST_BATCH, int(BATCH / max(duration, 1e-6))))
+    seconds = min(LONGEST_BATCH, max(BATCH, period(pace) / BATCHES))
+    return max(1, min(LARGEST_BATCH, int(seconds / max(pace.duration, 1e-6))))
 
 
 def ahead(duration: float | None) -> bool:

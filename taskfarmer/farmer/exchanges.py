@@ -136,12 +136,12 @@ class Exchanges:
         self.exhausted = not gained and (not self.ledger.state.left or (want > 0 and room < math.inf))
         now = time.monotonic()
         self.deadline.slowest_exchange = max(self.deadline.slowest_exchange, now - begin)
-        self.next = now + policy.jittered(policy.period(self.pace()), random.random())
-        duration = self.pace().duration
-        self.pool.batch_size = policy.batch_size(duration)
+        pace = self.pace()
+        self.next = now + policy.jittered(policy.period(pace), random.random())
+        self.pool.batch_size = policy.batch_size(pace)
         # not towards the end of the list: another slot may be free sooner
         state = self.ledger.state
-        ahead = policy.ahead(duration) and self.pool.attentive and state.left
+        ahead = policy.ahead(pace.duration) and self.pool.attentive and state.left
         self.pool.ahead = ahead and self.deadline.calm(now, state)
         self.views.every = policy.shows(len(self.ledger.state.farmers), EVERY)
         if self.views.due(now):

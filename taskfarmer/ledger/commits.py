@@ -233,6 +233,7 @@ class Commits:
                 won = self._try(state, wanted, by, seq)
                 self.exclusive += 0.3 * (time.monotonic() - start - self.exclusive)
             if won is not None:
+                self.make_durable(won)  # the others need not wait for it: theirs brings our name to the disk, too
                 self.commits += 1
                 if won.epoch != state.epoch:
                     epochs.sweep(self.workdir, won.epoch, self.farm)
@@ -248,11 +249,12 @@ class Commits:
     def pause(self, attempt: int, farmers: int) -> float:
         """Seconds within which to try again after so many lost commits.
 
-        It grows fast until all that may be trying, too, have room: where locks are not shared and many start at
-        once, what is tried too soon is lost again. A farmer that waits here hears no signals.
+        It begins longer in a large farm, and grows fast until all that may be trying, too, have room: where locks are
+        not shared and many start at once, what is tried too soon is lost again. A farmer that waits here hears no
+        signals.
         """
         room = min(MOST_ROOM, max(LEAST_ROOM, ROOM * farmers * self.exclusive))
-        return float(min(FIRST_PAUSE * 4 ** min(attempt, 8), room))
+        return float(min(FIRST_PAUSE * max(4, farmers) * 4 ** min(attempt - 1, 8), room))
 
     def _stuck(self, state: State, since: tuple[int, float] | None) -> tuple[int, float]:
         """Since when commits after this revision are lost; StaleView where that is too long: nobody wins them."""
@@ -305,7 +307,7 @@ class Commits:
         if fresh is not None and won.revision == following.revision and won.epoch != fresh:
             self._drop(fresh)  # an earlier try of ours landed unseen, and names another one
         self.known = won
-        self._settle_down(state, won)
+        self.hint(self._seen[1], won.revision)
         return won
 
     def _drop(self, fresh: str | None) -> None:
@@ -344,11 +346,6 @@ class Commits:
                 raise StaleView(f"{target}: `link` says that it is there, but it cannot be read; {AGAIN}")
             self.check_farm()
             time.sleep(0.05)
-
-    def _settle_down(self, state: State, won: State) -> None:
-        """After a commit: make its name durable, leave a hint."""
-        self.make_durable(won)
-        self.hint(self._seen[1], won.revision)
 
     def make_durable(self, state: State) -> None:
         """Make sure that a state that we have seen, perhaps another one's, is there after a power failure.

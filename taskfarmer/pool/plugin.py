@@ -94,7 +94,6 @@ class PluginWorker(Worker):
 
     def flush(self) -> None:
         super().flush()
-        self.push()
         self.plugin.output.flush()
 
     def _task(self, slot: Slot, task: Task) -> None:
@@ -125,8 +124,9 @@ class PluginWorker(Worker):
             self.flush()
             self.push(wait=True)
         else:
-            self._rings = now + FLUSH_EVERY
-            self._ring_in(FLUSH_EVERY)
+            wait = max(self.until_flush(), HEAR_EVERY)
+            self._rings = now + wait
+            self._ring_in(wait)
 
     def _wait_for_stop(self) -> None:
         """A task died of a signal that may have been for all of the job step: see whether we are told to stop."""

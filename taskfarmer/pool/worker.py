@@ -29,6 +29,9 @@ from taskfarmer.runners.base import Runner
 from taskfarmer.signals import STOPS
 
 FLUSH_EVERY = 0.1
+"""Seconds between two times that a worker tells what it gathered, as long as its slots have something to do."""
+TOLD_WITHIN = 1.0
+"""Seconds after which it tells less than half of a batch, which its farmer does not need yet for the next one."""
 DOUBT = 1.0
 """Seconds for which a task that died of a stop signal is not yet called failed: it may have hit all of us."""
 PROBE_EVERY = 1.0
@@ -70,6 +73,7 @@ class Worker:
         self.terminated = False
         self.hit = -math.inf
         self.flushed = 0.0
+        self._much = False
         self.probed = 0.0
         self.pending = 0
         self._unsent = bytearray()
@@ -199,14 +203,14 @@ class Worker:
         self.hand_back()
 
     def tell(self, slot: Slot, task: Task, status: int, usage: Usage, at: float, interrupted: bool = False) -> None:
-        """Gather what came of a task that ended `at` on the monotonic clock; tell it if we told nothing for a while.
+        """Gather what came of a task that ended `at` on the monotonic clock; tell it if it is time to.
 
         The tasks of a slot are told in their order; what was gathered of another batch is told first.
         """
         recorder = slot.recorder
         if task.batch.number != recorder.number:
             if recorder.attempts:
-                self.send(recorder.news(wire.RESULTS))
+                self._unsent += recorder.news(wire.RESULTS)
             recorder.start_batch(task.batch.number)
         self.pending += 1
         end = at + self.clock
@@ -214,7 +218,9 @@ class Worker:
             recorder.add(task, end, status, usage, False)
         else:
             self._tell_of_failure(slot, task, status, usage, end, interrupted)
-        if at - self.flushed > FLUSH_EVERY:
+        if 2 * len(recorder.attempts) >= len(task.batch.lines):
+            self._much = True
+        if at - self.flushed > (FLUSH_EVERY if self._much else TOLD_WITHIN):
             self.flush()
 
     def _tell_of_failure(
@@ -246,15 +252,19 @@ class Worker:
 
     def until_flush(self) -> float:
         """Seconds until what was gathered is to be told."""
-        return max(0.0, self.flushed + FLUSH_EVERY - time.monotonic())
+        return max(0.0, self.flushed + (FLUSH_EVERY if self._much else TOLD_WITHIN) - time.monotonic())
 
     def flush(self) -> None:
+        """Tell what was gathered."""
         self.flushed = time.monotonic()
+        self._much = False
         if self.pending:
             self.pending = 0
             for slot in self.slots.values():
                 if slot.recorder.attempts:
-                    self.send(slot.recorder.news(wire.RESULTS))
+                    self._unsent += slot.recorder.news(wire.RESULTS)
+        if self._unsent:
+            self.push()
 
     def end_all(self) -> None:
         """Tell the last news, and end what is left below us."""

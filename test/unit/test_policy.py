@@ -96,7 +96,12 @@ def test_short_tasks_are_taken_for_all_the_time_until_the_next_exchange() -> Non
 
 def test_the_last_tasks_are_left_to_others_too() -> None:
     short = Pace(2, 8, 16, 0.005, 0.01)
-    assert want(short, idle=8, queued=0, left=100) == 25
+    assert want(short, idle=8, queued=0, left=2000) == 500
+
+
+def test_of_what_lasts_no_longer_than_a_period_each_takes_its_share() -> None:
+    short = Pace(2, 8, 16, 0.005, 0.01)
+    assert [want(short, idle=8, queued=0, left=left) for left in (1600, 1599, 100)] == [400, 800, 50]
 
 
 @given(paces, st.integers(0, 256), st.integers(0, 10**6), st.integers(0, 10**7))
@@ -111,16 +116,14 @@ def test_an_idle_slot_with_an_empty_queue_wants_something_as_long_as_there_is_an
     assert want(pace, idle, 0, left) >= 1
 
 
-def test_batches_for_workers_are_a_twentieth_of_a_second_and_one_for_long_tasks() -> None:
-    assert [batch_size(duration) for duration in (None, 10.0, 0.2, 0.1, 0.01, 0.001, 0.0)] == [
-        1,
-        1,
-        1,
-        2,
-        20,
-        200,
-        16_384,
-    ]
+def test_batches_for_workers_are_a_fifth_of_a_second_and_one_for_long_tasks() -> None:
+    durations = (None, 10.0, 0.2, 0.1, 0.01, 0.001, 0.0)
+    assert [batch_size(Pace(1, 8, 8, 0.005, duration)) for duration in durations] == [1, 1, 1, 2, 20, 200, 16_384]
+
+
+def test_batches_are_longer_in_large_farms_but_never_than_a_second() -> None:
+    farms = (1, 30, 45, 100, 1000)
+    assert [batch_size(Pace(farmers, 8, 8 * farmers, 0.001, 0.001)) for farmers in farms] == [200, 400, 600, 1000, 1000]
 
 
 def test_a_bucket_gives_three_tokens_at_once_and_then_one_each_period() -> None:

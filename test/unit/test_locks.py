@@ -1,0 +1,66 @@
+"""The farm's lock: how long it is waited for where it is stuck, and where it is only busy."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from farming import eventually
+
+from taskfarmer.locks import FarmLock
+
+
+@contextmanager
+def held_by_somebody(path: Path) -> Iterator[None]:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    yield
+    os.close(fd)
+
+
+def waits(lock: FarmLock, patience: float) -> bool:
+    """Whether the lock was had."""
+    with lock.held(patience) as got:
+        return got
+
+
+def test_a_lock_that_one_process_keeps_is_waited_for_in_vain_until_it_is_free(tmp_path: Path) -> None:
+    lock = FarmLock(str(tmp_path / "lock"))
+    with held_by_somebody(tmp_path / "lock"):
+        assert not waits(lock, 0.1)
+        assert not waits(lock, 0.1)
+        assert lock.in_vain == 2
+    assert waits(lock, 0.1)
+    assert lock.in_vain == 0
+
+
+def test_a_lock_that_goes_from_hand_to_hand_is_not_waited_for_in_vain(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lock = FarmLock(str(path))
+    first = subprocess.Popen(["flock", "-F", path, "sh", "-c", f": > {tmp_path}/first; sleep 0.5"])
+    eventually((tmp_path / "first").exists, "the first has it")
+    second = subprocess.Popen(["flock", "-F", path, "sh", "-c", f": > {tmp_path}/second; exec sleep 1000"])
+    try:
+        lock.in_vain = 1
+        assert not waits(lock, 4.0)
+        assert (tmp_path / "second").exists()
+        assert lock.in_vain == 0
+        assert not waits(lock, 0.1)
+        assert lock.in_vain == 1
+    finally:
+        for process in (first, second):
+            process.terminate()
+            process.wait()
+
+
+def test_where_the_kernel_tells_no_holder_a_wait_is_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = FarmLock(str(tmp_path / "lock"))
+    monkeypatch.setattr("taskfarmer.locks.durable.read", lambda path: b"1: POSIX  ADVISORY  READ 1 00:01:1 0 EOF\n")
+    with held_by_somebody(tmp_path / "lock"):
+        assert not waits(lock, 0.1)
+    assert lock.in_vain == 1
