@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
-import time
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
