@@ -6,13 +6,10 @@ import math
 import re
 
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
-_PLAIN = re.compile(_NUMBER, re.ASCII)
-_UNITS = re.compile(
-    "".join(f"(?:{_NUMBER}{unit})?" for unit in ("d", "h", "m", "s")),
-    re.ASCII | re.IGNORECASE,
-)
-_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+)", re.ASCII)
-_DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
+# compiled when they are needed: most lists are started without a duration
+_UNITS = "".join(f"(?:{_NUMBER}{unit})?" for unit in ("d", "h", "m", "s"))
+_CLOCK = r"(?:(\d+):)?(\d+):(\d+)"
+_DAYS = r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?"
 _LENGTHS = (86400.0, 3600.0, 60.0, 1.0)
 
 
@@ -41,21 +38,21 @@ _Fields = tuple[str | None, str | None, str | None, str | None]
 
 
 def _plain(word: str) -> _Fields | None:
-    return (None, None, None, word) if _PLAIN.fullmatch(word) else None
+    return (None, None, None, word) if re.fullmatch(_NUMBER, word, re.ASCII) else None
 
 
 def _with_units(word: str) -> _Fields | None:
-    match = _UNITS.fullmatch(word)
+    match = re.fullmatch(_UNITS, word, re.ASCII | re.IGNORECASE)
     return (match[1], match[2], match[3], match[4]) if word and match else None
 
 
 def _clock(word: str) -> _Fields | None:
-    match = _CLOCK.fullmatch(word)
+    match = re.fullmatch(_CLOCK, word, re.ASCII)
     return (None, match[1], match[2], match[3]) if match else None
 
 
 def _days(word: str) -> _Fields | None:
-    match = _DAYS.fullmatch(word)
+    match = re.fullmatch(_DAYS, word, re.ASCII)
     return (match[1], match[2], match[3], match[4]) if match else None
 
 

@@ -142,6 +142,15 @@ def _is_option(word: str) -> bool:
     return word.startswith("-") and word != "-" and not re.fullmatch(r"-\d+", word)
 
 
+_HELP_NAMES = ["-h", "--help"]
+
+
+def _show_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
 class Verb(click.Command):
     """A command with old scripts' arguments, `-h`, and `--verbose` for the traceback of a defect.
 
@@ -153,8 +162,20 @@ class Verb(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("context_settings", {})
-        kwargs["context_settings"].setdefault("help_option_names", ["-h", "--help"])
+        kwargs["context_settings"].setdefault("help_option_names", _HELP_NAMES)
         super().__init__(*args, **kwargs)
+        self._help = click.Option(
+            _HELP_NAMES,
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            help="Show this message and exit.",
+            callback=_show_help,
+        )
+
+    def get_help_option(self, ctx: click.Context) -> click.Option:
+        """Our own: click's looks for a translation of its text, and asks the disk a dozen times."""
+        return self._help
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, Rewriter(self.get_params(ctx), ctx.resilient_parsing).rewrite(args))

@@ -255,6 +255,8 @@ class Farmer:
                 self._die(exchanges.trouble)
             return False
         if not exchanges.exhausted or not self.ledger.told_everything:
+            if not self.settings.wait and exchanges.ends_here(lambda: self.growth.look(now, at_once=True)):
+                return True
             exchanges.make(max(1, exchanges.wants()))
             if self.pool.queued or not exchanges.exhausted or not self.ledger.told_everything:
                 return False
@@ -307,9 +309,7 @@ class Farmer:
 
     def _part(self) -> None:
         """Record, give back, leave the ledger, make the views exact."""
-        if self.survivors:
-            pids = " ".join(map(str, self.survivors))
-            self.reporter.warning(f"processes that even SIGKILL does not end were left behind: {pids}")
+        self.speech.survivors(self.survivors)
         if self.fatal and self.fatal != self.hold.text:
             return  # only where starting tasks was the trouble can the ledger still be used
         try:

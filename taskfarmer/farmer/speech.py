@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from taskfarmer.ledger.state import State
 from taskfarmer.model import FAILED, LOST
@@ -71,6 +70,11 @@ class Speech:
             self.next_progress = now + PROGRESS_EVERY
             self.reporter.progress(progress_of(state, pool))
 
+    def survivors(self, pids: Sequence[int]) -> None:
+        if pids:
+            text = " ".join(map(str, pids))
+            self.reporter.warning(f"processes that even SIGKILL does not end were left behind: {text}")
+
     def failures(self, blobs: Iterable[bytes]) -> None:
         """Say which tasks failed and where their logs are; only the first of them, if they are many."""
         if self._failures > SHOWN_FAILURES:
@@ -89,5 +93,7 @@ class Speech:
     def _where(self, task_id: int, mode: bytes) -> str:
         """Where the output of a task that failed is, in words."""
         if mode == b"packed":
+            import shlex
+
             return f"; see: taskfarmer logs {shlex.quote(self.workdir.path)} {task_id}"
         return "" if mode == b"none" else f": {self.workdir.log(task_id)}"

@@ -120,6 +120,16 @@ class Ledger:
     def told_everything(self) -> bool:
         return self._open.nothing and self._sent is None
 
+    def ends_here(self) -> bool:
+        """Whether, as last seen, nothing is left, nobody else is here, and we give nothing back."""
+        state = self.state
+        return (
+            self.registered
+            and not state.left
+            and list(state.farmers) == [self.me]
+            and not any(one.returned or one.died or one.overran for one in (self._open, self._sent) if one is not None)
+        )
+
     # --- a farmer's side -----------------------------------------------------------------------
 
     def note(self, news: Tidings) -> None:

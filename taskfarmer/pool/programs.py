@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource  # noqa: F401 - what `os.wait4` would look for in each worker
 import select
 import signal
 import socket

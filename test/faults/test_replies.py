@@ -72,7 +72,7 @@ def test_of_500_commits_with_lost_replies_each_counts_once(farm: Farm, liar: Lia
     locks = farm.folder / "locks"
     locks.mkdir()
     farm.write(*["true"] * 500)
-    farm.run("--timeout", "0.01", "--epoch-length", EPOCH_LENGTH, "--lock-dir", locks)
+    farm.run("--timeout", "0.000001", "--epoch-length", EPOCH_LENGTH, "--lock-dir", locks)
     shutil.rmtree(locks)
     before = commits(farm)
     left = len(farm.check().unprocessed)
@@ -120,7 +120,7 @@ def test_a_link_that_is_not_done_and_answers_success_stops_the_farmer_when_anoth
     locks = farm.folder / "locks"
     locks.mkdir()
     farm.write(*[farm.begun("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000")] * 2, *["sleep 0.2"] * 18)
-    farm.run("--timeout", "0.01", "--lock-dir", locks)
+    farm.run("--timeout", "0.000001", "--lock-dir", locks)
     shutil.rmtree(locks)
     lied_to = farm.start("-n", 3, "--grace", 0, environment=liar.variables("empty", after=1))
     farm.wait_for_tasks(0, 1)
@@ -146,7 +146,7 @@ def test_a_file_system_whose_links_are_not_made_gets_no_farm(farm: Farm, liar: L
 @pytest.mark.campaign
 def test_alone_with_links_that_are_not_done_a_farmer_says_which_revision_it_cannot_read(farm: Farm, liar: Liar) -> None:
     farm.write(*["sleep 0.2"] * 20)
-    farm.run("--timeout", "0.01")
+    farm.run("--timeout", "0.000001")
     lied_to = farm.start("-n", 2, "--grace", 0, environment=liar.variables("empty", after=1))
     assert lied_to.wait(150) == TROUBLE, lied_to.said
     assert "says that it is there, but it cannot be read" in lied_to.said
@@ -156,22 +156,29 @@ def test_alone_with_links_that_are_not_done_a_farmer_says_which_revision_it_cann
 
 
 def test_a_farmer_that_finds_no_room_to_leave_the_ledger_hears_that_it_shall_end(farm: Farm, liar: Liar) -> None:
-    """All is recorded, and only the last commit is refused: it is tried again for long, but for a signal."""
-    farm.write("true")
-    farm.run("--timeout", "0.01")
+    """All is recorded, and only the last commit is refused: it is tried again for long, but for a signal.
+
+    Another farmer is there: who is alone records and leaves in one commit.
+    """
+    release = farm.folder / "release"
+    farm.write(farm.begun(f"until [ -e {release} ]; do sleep 0.05; done"), "true")
+    other = farm.start("-n", 1)
+    farm.wait_for_tasks(0)
     farmer = farm.start("-n", 1, environment=liar.variables("refused", after=2))
     farmer.says("No space left on device")
     eventually(lambda: liar.lies()["refused"] > 1, "it is tried again")
-    assert farm.check(views=False).finished == {0}
+    assert farm.check(views=False).finished == {1}
     farmer.signal(signal.SIGINT)
     farmer.says("SIGINT: ending the running tasks")
     assert not farmer.ended
     farmer.signal(signal.SIGINT)
     assert farmer.wait() == TROUBLE, farmer.said
     assert "not recorded" not in farmer.said
+    release.touch()
+    assert other.wait() == 0
     assert farm.run().wait() == 0
     report = farm.check()
-    assert report.finished == {0}
+    assert report.finished == {0, 1}
     assert report.state["farmers"] == {}
 
 
