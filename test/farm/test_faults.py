@@ -160,7 +160,7 @@ def test_a_failing_disk_names_the_file_and_stops_nothing_that_runs(farm: Farm, s
     """strace answers some of the farmer's fsync with EIO, from the first one of its result file on."""
     farm.write("true")
     calls = farm.folder / "calls"
-    farm.run(before=["strace", "-qq", "-y", "-o", str(calls), "-e", "trace=fsync"])
+    farm.run(before=["strace", "-qq", "-y", "-o", str(calls), "-e", "trace=fsync", "-e", "signal=none"])
     lines = calls.read_text().splitlines()
     first = next(number for number, line in enumerate(lines, 1) if f"{farm.workdir}/results/" in line)
     shutil.rmtree(farm.workdir)
