@@ -6,7 +6,7 @@ and holds (`Ledger._change` and `_conclude`), its whole cadence (`Exchanges`: `p
 waits for files or processes cannot be driven like that. It stands here in lines of its own, for these functions:
 
     FarmLock.held                              Simulated._lock, _unlock
-    Commits.commit, _try, _settle_down         Simulated._commit, _try
+    Commits.commit, _try                       Simulated._commit, _try
     epochs.make, close_journals, sweep         Simulated._turn
     Ledger.exchange                            SimulatedLedger.begin
     Farmer._work, _pause, _absorb              Simulated.life, _until, _absorb
@@ -18,7 +18,7 @@ waits for files or processes cannot be driven like that. It stands here in lines
 A metadata operation is what a client must ask a server for: open, create, link, unlink, rename, a look at what others
 change, fsync, a lock. `strace` shows more calls: about what was just opened, or never changes, the client itself
 knows. To write or read a revision also takes time by its size. Left out are deaths, deadlines, stale views, what it
-takes to start a process, and batches of tasks for a worker: there are none where tasks take 0.2 s or more.
+takes to start a process, and batches of tasks for a worker: they are of one task where tasks take a second.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ TRY, RELEASE = 2, 1
 JOURNAL, NEW_JOURNAL, OPEN_SEGMENT, SETTLE_IN = 1, 3, 2, 2
 READ = 3
 """`HEAD`, the revision, and that there is no next one."""
-PREPARE, LINK, READ_BACK, SETTLE_DOWN = 2, 1, 2, 3
-"""Create and sync; link; unlink and look who won; sync the directory (two) and write the hint."""
+PREPARE, LINK, READ_BACK, HINT, SYNC = 2, 1, 2, 1, 2
+"""Create and sync; link; unlink and look who won; write the hint; sync the directory, without the lock."""
 NEW_EPOCH, SWEEP = 6, 7
 """Two directories, made durable; the old epoch is listed and removed, and each of its revisions besides."""
 CHECK, SHOW, FINISH = 1, 9, 4
@@ -274,6 +274,7 @@ class Simulated:
             if got:
                 yield from self._unlock()
             if won is not None:
+                yield world.ask("exchanges", SYNC * (wanted is not state))
                 commits.known = self.ledger.won = won
                 return
             ground.lost += 1
@@ -296,7 +297,7 @@ class Simulated:
         won = ground.newest is state
         if won:
             ground.committed(following, self._since)
-        yield world.ask("exchanges", READ_BACK + SETTLE_DOWN * won) + ground.coding
+        yield world.ask("exchanges", READ_BACK + HINT * won) + ground.coding
         if full:
             yield world.ask("epochs", SWEEP + EPOCH_LENGTH if won else 2)
         return following if won else None

@@ -249,12 +249,11 @@ class Commits:
     def pause(self, attempt: int, farmers: int) -> float:
         """Seconds within which to try again after so many lost commits.
 
-        It begins longer in a large farm, and grows fast until all that may be trying, too, have room: where locks are
-        not shared and many start at once, what is tried too soon is lost again. A farmer that waits here hears no
-        signals.
+        It grows fast until all that may be trying, too, have room: where locks are not shared and many start at
+        once, what is tried too soon is lost again. A farmer that waits here hears no signals.
         """
         room = min(MOST_ROOM, max(LEAST_ROOM, ROOM * farmers * self.exclusive))
-        return float(min(FIRST_PAUSE * max(4, farmers) * 4 ** min(attempt - 1, 8), room))
+        return float(min(FIRST_PAUSE * 4 ** min(attempt, 8), room))
 
     def _stuck(self, state: State, since: tuple[int, float] | None) -> tuple[int, float]:
         """Since when commits after this revision are lost; StaleView where that is too long: nobody wins them."""
