@@ -39,6 +39,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PROBE = 4096
 _FIRST_BLOCK, _BLOCK = 1 << 16, 1 << 20
 """Bytes that are read or written at once: most files are shorter than the first."""
+_END = 1 << 16
+"""Bytes in the largest page that there is."""
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -210,6 +212,21 @@ def write_parts(fd: int, parts: Iterable[bytes]) -> int:
             total, kept = total + kept, 0
             some.clear()
     return total
+
+
+def let_memory_go(fd: int, written: int) -> None:
+    """Tell the kernel that nobody reads soon what was written, where that is much.
+
+    Else it keeps all of it in memory, which is counted as the job's, and takes fresh pages for what follows: those cost
+    several times as much as the writing. The end of the file stays, since more is to be written behind it.
+    """
+    if written < _BLOCK:
+        return
+    try:
+        size = os.fstat(fd).st_size
+        os.posix_fadvise(fd, 0, size - size % _END, os.POSIX_FADV_DONTNEED)
+    except OSError:
+        pass
 
 
 def fresh(path: str, flags: int) -> int:
@@ -389,6 +406,7 @@ class Journal:
         except OSError:
             self.failed = True
             raise
+        let_memory_go(self._fd, written)
         self.size += written
         return self.size
 

@@ -101,7 +101,9 @@ def append(path: str, parts: Sequence[bytes]) -> int:
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with durable.naming(path):
         try:
-            return durable.write_parts(fd, parts)
+            written = durable.write_parts(fd, parts)
+            durable.let_memory_go(fd, written)
+            return written
         finally:
             os.close(fd)
 
@@ -114,7 +116,9 @@ def extend_timeline(path: str, slices: Sequence[bytes], size: int) -> int:
     with durable.naming(path):
         try:
             os.lseek(fd, size - len(TIMELINE_END), os.SEEK_SET)
-            return durable.write_parts(fd, (*slices, TIMELINE_END)) - len(TIMELINE_END)
+            written = durable.write_parts(fd, (*slices, TIMELINE_END))
+            durable.let_memory_go(fd, written)
+            return written - len(TIMELINE_END)
         finally:
             os.close(fd)
 

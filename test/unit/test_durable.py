@@ -117,3 +117,32 @@ def test_a_link_that_replaces_files_is_refused_in_words(tmp_path: Path, monkeypa
 def test_links_are_proved_and_nothing_is_left(tmp_path: Path) -> None:
     durable.prove_links(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def in_memory(path: Path, place: int) -> bool:
+    """Whether the kernel keeps a part of a file in memory."""
+    with open(path, "rb") as file:
+        try:
+            return os.preadv(file.fileno(), [bytearray(1)], place, os.RWF_NOWAIT) == 1
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            pytest.skip(f"{path.parent}: {error.strerror}; this file system does not tell")
+
+
+def test_much_that_was_written_into_a_journal_does_not_fill_the_memory(tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    durable.prepare(str(control), bytes(1 << 22))
+    assert in_memory(control, 0)
+    with open(control, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if in_memory(control, 0):
+        pytest.skip(f"{tmp_path}: this file system is memory")
+    journal = durable.Journal(str(tmp_path / "journal"))
+    journal.append([b"little\n"])
+    assert in_memory(tmp_path / "journal", 0)
+    journal.append([bytes((1 << 22) - 1) + b"\n"])
+    assert not in_memory(tmp_path / "journal", 0)
+    assert not in_memory(tmp_path / "journal", 1 << 21)
+    assert in_memory(tmp_path / "journal", journal.size - 1)
+    journal.close()
