@@ -35,8 +35,6 @@ GROUP_WRITES = stat.S_IRGRP | stat.S_IWGRP
 
 _STALE = (errno.ESTALE, errno.EINTR)
 _NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_PROBE = 4096
 _FIRST_BLOCK, _BLOCK = 1 << 16, 1 << 20
 """Bytes that are read or written at once: most files are shorter than the first."""
 _END = 1 << 16
@@ -92,36 +90,6 @@ def _some(fd: int, size: int) -> bytes:
     while len(data) < size and (part := os.read(fd, size - len(data))):
         data += part
     return data
-
-
-def has_room(fd: int, by_writing: bool = True) -> bool:
-    """Whether the file system of an open directory has room for more; True where it does not say.
-
-    That a quota is exceeded, or that no more files can be made, is only seen `by_writing` a small file.
-    """
-    try:
-        found = os.fstatvfs(fd)
-    except OSError:
-        return True
-    if found.f_blocks and not found.f_bavail:
-        return False
-    return not by_writing or _takes_a_file(fd)
-
-
-def _takes_a_file(fd: int) -> bool:
-    name = f".probe.{random_name()}"
-    try:
-        probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE, dir_fd=fd)
-        try:
-            try:
-                write_all(probe, bytes(_PROBE))
-            finally:
-                os.close(probe)
-        finally:
-            os.unlink(name, dir_fd=fd)
-    except OSError as error:
-        return error.errno not in _FULL
-    return True
 
 
 def read(path: str) -> bytes:

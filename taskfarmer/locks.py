@@ -17,8 +17,6 @@ from contextlib import contextmanager
 
 from filelock import Timeout, UnixFileLock
 
-from taskfarmer import durable
-
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
 LEAST_PATIENCE = 0.2
@@ -144,12 +142,13 @@ class FarmLock:
 def _holder(path: str) -> bytes | None:
     """The process that holds a file's lock, as far as this node knows (proc(5), /proc/locks)."""
     try:
-        file = os.stat(path)
-        locks = durable.read("/proc/locks")
+        lock = os.stat(path)
+        with open("/proc/locks", "rb") as file:
+            lines = file.read().splitlines()
     except OSError:
         return None
-    there = b"%02x:%02x:%d" % (os.major(file.st_dev), os.minor(file.st_dev), file.st_ino)
-    return next((words[4] for words in map(bytes.split, locks.splitlines()) if words[5:6] == [there]), None)
+    there = b"%02x:%02x:%d" % (os.major(lock.st_dev), os.minor(lock.st_dev), lock.st_ino)
+    return next((words[4] for words in map(bytes.split, lines) if words[5:6] == [there]), None)
 
 
 def hold_alive(fd: int) -> bool:

@@ -16,7 +16,7 @@ from taskfarmer.plain import dataclass
 
 SHORTEST = 1.0
 LONGEST = 300.0
-SHARE = 0.25
+SHARE = 0.4
 SHARE_WHEN_LOST = 0.1
 OPERATIONS = 240.0
 PER_EXCHANGE = 16.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskfarmer import durable
+from taskfarmer.pool.limits import has_room
 from taskfarmer.settings import Reporter
 
 START_TROUBLE_FOR = 60.0
@@ -36,7 +36,7 @@ class Hold:
         if now > self.until + START_TROUBLE_FOR:
             self._since = None
             return False
-        return not durable.has_room(self.logs_fd)
+        return not has_room(self.logs_fd)
 
     def over(self) -> None:
         """A task was begun, and ended well."""

@@ -1,5 +1,6 @@
-"""`--log-limit`: the head and the tail of what a task wrote are kept, and how much is missing between them is said.
+"""How much may be written: `--log-limit`, and whether the disk has room for more.
 
+Of a task that writes more than its limit the head and the tail are kept, and how much is missing between them is said.
 While a task runs, the middle of its file is given back to the file system (a hole: the file keeps its length), where
 that can be done; when it has ended, the middle is cut out.
 """
@@ -7,12 +8,16 @@ that can be done; when it has ended, the middle is cut out.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
+
+from taskfarmer import durable
 
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _PAGE = 4096
 _BLOCK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def missing(size: int) -> bytes:
@@ -77,3 +82,33 @@ def punch(fd: int, start: int, limit: int) -> bool:
         return False
     call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     return not call(fd, _PUNCH_HOLE | _KEEP_SIZE, begin, end - begin)
+
+
+def has_room(fd: int, by_writing: bool = True) -> bool:
+    """Whether the file system of an open directory has room for more; True where it does not say.
+
+    That a quota is exceeded, or that no more files can be made, is only seen `by_writing` a small file.
+    """
+    try:
+        found = os.fstatvfs(fd)
+    except OSError:
+        return True
+    if found.f_blocks and not found.f_bavail:
+        return False
+    return not by_writing or _takes_a_file(fd)
+
+
+def _takes_a_file(fd: int) -> bool:
+    name = f".probe.{durable.random_name()}"
+    try:
+        probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, durable.FILE_MODE, dir_fd=fd)
+        try:
+            try:
+                durable.write_all(probe, bytes(_PAGE))
+            finally:
+                os.close(probe)
+        finally:
+            os.unlink(name, dir_fd=fd)
+    except OSError as error:
+        return error.errno not in _FULL
+    return True

@@ -16,11 +16,11 @@ import socket
 import time
 from types import FrameType
 
-from taskfarmer import durable
 from taskfarmer.plain import dataclass
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import NotStarted, Place
 from taskfarmer.pool.begun import Batch, Task
+from taskfarmer.pool.limits import has_room
 from taskfarmer.pool.processes import end_descendants
 from taskfarmer.pool.records import Usage
 from taskfarmer.pool.slot import Slot
@@ -241,7 +241,7 @@ class Worker:
         by_writing = now - self.probed > PROBE_EVERY
         if by_writing:
             self.probed = now
-        return durable.has_room(slot.place.logs_fd, by_writing)
+        return has_room(slot.place.logs_fd, by_writing)
 
     def _no_room(self, slot: Slot) -> None:
         """A task failed, and the disk is full: the next ones would fail of that, so they wait."""

@@ -17,6 +17,7 @@ from farming import eventually
 from farms import Farm, Farmer
 
 from taskfarmer import durable
+from taskfarmer.pool.limits import has_room
 from taskfarmer.views import files
 
 TROUBLE = 74
@@ -129,11 +130,11 @@ def test_that_a_disk_is_full_is_seen_in_all_its_ways(disk: Path, of: type[Room] 
     """Where files can be made and are empty, a task that fails of a quota would else be followed by all others."""
     fd = os.open(disk, os.O_RDONLY)
     try:
-        assert durable.has_room(fd)
+        assert has_room(fd)
         with full(disk, of):
-            assert not durable.has_room(fd)
+            assert not has_room(fd)
             names = os.listdir(disk)
-        assert durable.has_room(fd)
+        assert has_room(fd)
     finally:
         os.close(fd)
     assert not [name for name in names if name.startswith(".")]
