@@ -61,11 +61,15 @@ def children(pid: int) -> list[int]:
     """The living and dead children of a process."""
     found: list[int] = []
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            found += map(int, durable.read(f"/proc/{pid}/task/{thread}/children").split())
+        threads = os.listdir(f"/proc/{pid}/task")
     except OSError:  # gone, or another user's where /proc is mounted with hidepid
-        if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
-            return _children_by_search(pid)
+        return found
+    for thread in threads:
+        try:
+            found += map(int, durable.read(f"/proc/{pid}/task/{thread}/children").split())
+        except OSError:  # a thread that has ended since: those of the others count
+            if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+                return _children_by_search(pid)
     return found
 
 

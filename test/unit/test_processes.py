@@ -1,0 +1,32 @@
+"""What /proc tells about the processes below one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from farming import children as seen_by_tests
+
+from taskfarmer.pool.processes import children
+
+THREADS = """
+import subprocess, sys, threading
+child = subprocess.Popen(["sleep", "600"])
+print(child.pid, flush=True)
+while True:
+    threads = [threading.Thread(target=int) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+"""
+
+
+def test_a_child_of_a_process_whose_threads_come_and_go_is_always_seen() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", THREADS], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert parent.stdout
+    child = int(parent.stdout.readline())
+    try:
+        for find in (children, seen_by_tests):
+            assert {tuple(find(parent.pid)) for _ in range(5000)} == {(child,)}
+    finally:
+        subprocess.run(["kill", "-KILL", str(parent.pid), str(child)], check=True)
+        parent.communicate()
