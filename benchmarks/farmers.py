@@ -44,6 +44,8 @@ class Crowd:
     tasks: int
     command: str
     own_locks: bool = False
+    lone_slots: bool = False
+    """Whether each slot has a worker of its own; else those of a farmer with many share some."""
     slow: str = ""
     """The library that makes the farm's file system slow; none where it is as it is."""
 
@@ -113,7 +115,12 @@ def work(folder: str, crowd: Crowd) -> Outcome:
     with scratch(folder) as inside:
         path, gate, workdir = (os.path.join(inside, name) for name in ("list", "gate", "farm"))
         Path(path).write_text(f"{crowd.command}\n" * crowd.tasks, encoding="ascii")
-        options = ["--gate", gate, *(["--own-lock"] if crowd.own_locks else [])]
+        options = [
+            "--gate",
+            gate,
+            *(["--own-lock"] if crowd.own_locks else []),
+            *(["--lone-slots"] if crowd.lone_slots else []),
+        ]
         arguments = ["-q", "-n", str(crowd.slots), "-w", workdir, path]
         more = slowed(crowd.slow, MICROSECONDS, workdir) if crowd.slow else {}
         closed = open(gate, "wb")  # noqa: SIM115

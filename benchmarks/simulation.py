@@ -5,7 +5,7 @@ and holds (`Ledger._change` and `_conclude`), its whole cadence (`Exchanges`: `p
 `_out_of_turn`, `make`, `again`), and when views are due (`Views`): they are given a clock that is simulated. What
 waits for files or processes cannot be driven like that. It stands here in lines of its own, for these functions:
 
-    FarmLock.held                              Simulated._lock, _unlock
+    FarmLock.held, Turn.taken                  Simulated._lock, _unlock, _take_turn
     Commits.commit, _try                       Simulated._commit, _try
     epochs.make, close_journals, sweep         Simulated._turn
     Ledger.exchange                            SimulatedLedger.begin
@@ -37,6 +37,7 @@ from taskfarmer import locks, policy
 from taskfarmer.errors import Contended
 from taskfarmer.farmer import exchanges, farmer, growth, neighbours
 from taskfarmer.intake.intake import EPOCH_LENGTH, LEASE
+from taskfarmer.ledger import turns
 from taskfarmer.ledger.commits import encode
 from taskfarmer.ledger.epochs import CLOSED_AT_ONCE, after
 from taskfarmer.ledger.farmfile import Farm
@@ -64,6 +65,8 @@ BEAT, LOOK, PROOF, PROOF_BEATS = 3, 2, 1, 6
 """The order to stop, our beat, and that it is there; a neighbour's farewell and beat; and once more for as many
 beats as it takes to prove that locks are shared with its node."""
 LOOK_AROUND, PARTING, FAREWELL = 4, 2, 7
+TAKE, LOOK_WHOSE = 1, 1
+"""The turn is taken, or left; and whose it is."""
 LINE = 105
 """Bytes of a result."""
 CODING = 20e-9
@@ -81,7 +84,7 @@ class Ground:
         self.lengths = lengths
         self.slots = slots
         self.shared = shared
-        self.locked = False
+        self.locked = self.taken = False
         segment = Segment("f" * 12, 0, len(lengths), 0, 48 * len(lengths), "e" * 64)
         self.newest = State("c" * 16, 1, ("nobody-1-00000000", 1), epoch_name(1, "0123abcd"), 1, (segment,))
         self.diary = Diary(width)
@@ -140,6 +143,8 @@ class Simulated:
         self.exchanges = cadence(none, self.ledger, pool, self.views, deadline, 10)
         self.exchanges.reader = pool
         self._since = math.inf
+        self._commits = 0
+        self._excludes = False
         self._next_beat = self._next_look = self._next_growth = 0.0
         self._met: Counter[bool] = Counter()
 
@@ -264,6 +269,11 @@ class Simulated:
         end = world.now + patience
         while True:
             got = yield from self._lock(min(locks.PATIENCE, max(0.0, end - world.now)))
+            if not self._commits and not self._excludes:
+                yield world.ask("turns", LOOK_WHOSE)
+                commits.turn.careful = turns.CAREFUL if ground.taken else commits.turn.careful
+            left = min(turns.PATIENCE, max(0.0, end - world.now))
+            turn = commits.turn.careful > 0 and (yield from self._take_turn(left))
             start = world.now
             yield world.ask("exchanges", READ) + ground.coding
             state = ground.newest
@@ -271,14 +281,22 @@ class Simulated:
             won = state if wanted is state else (yield from self._try(state, wanted))
             if wanted is not state:
                 commits.exclusive += 0.3 * (world.now - start - commits.exclusive)
+            if turn:
+                yield world.ask("turns", TAKE)
+                ground.taken = False
             if got:
                 yield from self._unlock()
             if won is not None:
+                if wanted is not state:
+                    commits.turn.won()
+                    self._commits += 1
                 yield world.ask("exchanges", SYNC * (wanted is not state))
                 commits.known = self.ledger.won = won
                 return
             ground.lost += 1
             commits.lost += 1
+            if not self._excludes:
+                commits.turn.lost()
             attempt += 1
             if world.now > end:
                 raise Contended(f"{attempt} commits of others came first")
@@ -319,7 +337,24 @@ class Simulated:
             yield max(0.0, min(left, pause * world.chance.uniform(0.7, 1.3)))
             pause = min(pause * 1.5, locks.LONGEST_PAUSE)
             yield world.ask("locks", TRY)
+            self._excludes = self._excludes or (self.ground.shared and self.ground.locked)
         return got
+
+    def _take_turn(self, patience: float) -> Generator[float, None, bool]:
+        world = self.world
+        start = world.now
+        pause = turns.FIRST_PAUSE  # nobody dies with it here
+        yield world.ask("turns", TAKE)
+        while self.ground.taken:
+            yield world.ask("turns", LOOK_WHOSE)
+            left = patience - (world.now - start)
+            if left <= 0:
+                return False
+            yield min(left, pause * world.chance.uniform(0.5, 1.5))
+            pause = min(pause * 1.5, turns.MOST_PAUSE)
+            yield world.ask("turns", TAKE)
+        self.ground.taken = True
+        return True
 
     def _try_lock(self) -> bool:
         if self.ground.shared and self.ground.locked:

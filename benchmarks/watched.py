@@ -1,9 +1,10 @@
-"""A farmer that is watched from inside: REPORT [--gate PATH] [--own-lock] and then a farmer's arguments.
+"""A farmer that is watched from inside: REPORT [--gate PATH] [--own-lock] [--lone-slots] and a farmer's arguments.
 
 Writes a JSON document into REPORT when the farmer ends: when it began and ended to work, each exchange with the
 ledger, what it waited for the lock, and what its commits came to. With --gate it says that it is there by a file
 PATH.<pid>, and waits until nobody holds the lock on PATH. With --own-lock it has a lock for itself, as where
-locks are not shared between nodes. Nothing is changed in what it does otherwise.
+locks are not shared between nodes; with --lone-slots a worker for each slot. Nothing is changed in what it does
+otherwise.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from taskfarmer.farmer import farmer
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.locks import FarmLock
+from taskfarmer.pool import staff
 
 _PAGE = os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -107,6 +109,9 @@ def main() -> None:
     if arguments[0] == "--own-lock":
         arguments = arguments[1:]
         setattr(FarmLock, "__init__", _own_locks(FarmLock.__init__))  # noqa: B010
+    if arguments[0] == "--lone-slots":
+        arguments = arguments[1:]
+        setattr(staff, "teams", lambda slots, runner: [range(slot, slot + 1) for slot in range(slots)])  # noqa: B010
     watch = Watch(gate)
     for where, name, wrap in (
         (Ledger, "exchange", watch.exchanging),

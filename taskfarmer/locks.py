@@ -62,7 +62,8 @@ class FarmLock:
 
     A `private` one lies in scratch space. Its path is in `farm.json` for good, and what is there may have been
     exchanged since: it is used only as long as its folder is ours alone. A `shared` one is for the group.
-    `in_vain` counts how often in a row it was waited for while nobody else got it.
+    `in_vain` counts how often in a row it was waited for while nobody else got it. `excludes` says that it does keep
+    nodes apart: twice in a row it was refused while nobody on this node had it.
     """
 
     def __init__(self, path: str, private: bool = False, shared: bool = False) -> None:
@@ -70,6 +71,7 @@ class FarmLock:
         self.private = private
         self.unusable = False
         self.in_vain = 0
+        self.excludes = False
         # thread_local=False: the farmer has no threads, and its workers never touch this lock
         mode = 0o660 if shared else 0o600
         self._lock = UnixFileLock(path, timeout=0, mode=mode, thread_local=False, fallback_to_soft=False)
@@ -127,6 +129,8 @@ class FarmLock:
             time.sleep(max(0.0, min(left, pause * random.uniform(0.7, 1.3))))
             pause = min(pause * 1.5, LONGEST_PAUSE)
             got = self._try()
+            if not (got or self.unusable or self.excludes or holder):
+                self.excludes = _holder(self.path) is None
         stuck = not got and (holder is None or _holder(self.path) == holder)
         self.in_vain = self.in_vain + 1 if stuck else 0
         try:

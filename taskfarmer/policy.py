@@ -17,7 +17,6 @@ from taskfarmer.plain import dataclass
 SHORTEST = 1.0
 LONGEST = 300.0
 SHARE = 0.4
-SHARE_WHEN_LOST = 0.1
 OPERATIONS = 240.0
 PER_EXCHANGE = 16.0
 JITTER = 0.15
@@ -44,23 +43,21 @@ NEARLY_ALL = 0.95
 @dataclass(frozen=True)
 class Pace:
     """What a farmer knows: `farmers` that live, its own `slots` and `all_slots`, seconds per exclusive
-    `section` and per task (`duration`, None before enough have ended), and whether commits get `lost`."""
+    `section` and per task (`duration`, None before enough have ended)."""
 
     farmers: int
     slots: int
     all_slots: int
     section: float
     duration: float | None
-    lost: bool = False
 
 
 def period(pace: Pace) -> float:
     """Seconds between two exchanges of one farmer."""
-    share = SHARE_WHEN_LOST if pace.lost else SHARE
     least = max(
         SHORTEST,
         20 * pace.section,
-        pace.farmers * pace.section / share,
+        pace.farmers * pace.section / SHARE,
         pace.farmers * PER_EXCHANGE / OPERATIONS if pace.farmers > 1 else 0.0,
     )
     return min(LONGEST, least)

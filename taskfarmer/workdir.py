@@ -55,6 +55,10 @@ class Workdir:
     def head(self) -> str:
         return self._in("ledger", "HEAD")
 
+    @property
+    def turn(self) -> str:
+        return self._in("ledger", "turn")
+
     def epoch(self, name: str) -> str:
         return self._in("ledger", name)
 

@@ -26,8 +26,6 @@ from taskfarmer.views.views import EVERY, Views
 
 LONG_LIST_OF_RETURNED = 4096
 LARGEST_LOOK = 4096
-CAREFUL = 10
-"""Exchanges for which it is remembered that a commit was lost: where locks are not shared more are to come."""
 TRIM_EVERY = 1.0
 """Seconds between looks whether tasks that say how long they take still fit."""
 
@@ -53,7 +51,6 @@ class Exchanges:
         self.exhausted = False
         self.lost_here = 0
         self._bucket = policy.Bucket(3.0, time.monotonic())
-        self._careful = 0
         self._passed_over = 0
         self._next_trim = 0.0
         self.gained: list[Interval] = []
@@ -64,9 +61,7 @@ class Exchanges:
         # one quick task says nothing about the others
         duration = state.seconds / state.ended if state.ended >= self.pool.slots else None
         farmers = max(1, len(state.farmers) + (not self.ledger.registered))
-        return policy.Pace(
-            farmers, self.pool.slots, state.slots, self.ledger.commits.exclusive, duration, self._careful > 0
-        )
+        return policy.Pace(farmers, self.pool.slots, state.slots, self.ledger.commits.exclusive, duration)
 
     def wants(self) -> int:
         """Tasks to take in an exchange now."""
@@ -115,7 +110,6 @@ class Exchanges:
 
     def make(self, want: int, leave: bool = False, patience: float = math.inf) -> None:
         """One exchange; a disk that takes nothing is trouble, not the end."""
-        lost = self.ledger.commits.lost
         begin = time.monotonic()
         room = self.deadline.room(begin)
         # where nothing of the last batch fitted, the rest of the list is looked at in larger ones
@@ -125,7 +119,6 @@ class Exchanges:
         except StorageError as error:
             self.in_trouble(str(error))
             return
-        self._careful = CAREFUL if self.ledger.commits.lost > lost else max(0, self._careful - 1)
         if self.trouble:
             self.reporter.info("results can be recorded again")
             self.trouble = None

@@ -18,12 +18,13 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from taskfarmer import durable, locks
 from taskfarmer.errors import Contended, Damaged, FarmGone, Forked, NotAFarm, StaleView, StorageError
-from taskfarmer.ledger import epochs, farmfile
+from taskfarmer.ledger import epochs, farmfile, turns
 from taskfarmer.ledger.document import FORMAT, from_document, to_document
 from taskfarmer.ledger.state import State, stamp, turn
 from taskfarmer.locks import FarmLock
@@ -67,6 +68,7 @@ class Commits:
         self.workdir = workdir
         self.farm = farm
         self.lock = lock
+        self.turn = turns.Turn(workdir.turn)
         self.epoch_length = epoch_length
         self.patience = patience
         self.known: State | None = None
@@ -217,7 +219,7 @@ class Commits:
         end = time.monotonic() + patience
         stuck: tuple[int, float] | None = None
         while True:
-            with self.lock.held(min(locks.PATIENCE, max(0.0, end - time.monotonic()))):
+            with self._alone(f"{by}.{seq}.{attempt}", end):
                 start = time.monotonic()
                 state = self.newest()
                 mine = state.farmers.get(by)
@@ -235,16 +237,28 @@ class Commits:
             if won is not None:
                 self.make_durable(won)  # the others need not wait for it: theirs brings our name to the disk, too
                 self.commits += 1
+                self.turn.won()
                 if won.epoch != state.epoch:
                     epochs.sweep(self.workdir, won.epoch, self.farm)
                 return won
             self.lost += 1
+            if not self.lock.excludes or self.lock.in_vain:  # else it was one who did not get the lock in time
+                self.turn.lost()
             attempt += 1
             stuck = self._stuck(state, stuck)
             if time.monotonic() > end:
                 raise Contended(f"{self.workdir.ledger}: {attempt} commits of others came first")
             pause = self.pause(attempt, len(state.farmers))
             time.sleep(random.uniform(0, min(pause, max(0.0, end - time.monotonic()))))
+
+    @contextmanager
+    def _alone(self, text: str, end: float) -> Iterator[None]:
+        """Keep the others away inside the block, as far as they can be kept away, and not after `end`."""
+        with self.lock.held(min(locks.PATIENCE, max(0.0, end - time.monotonic()))):
+            if not self.commits and not self.lock.excludes:
+                self.turn.do_as_others()
+            with self.turn.taken(text, min(turns.PATIENCE, max(0.0, end - time.monotonic()))):
+                yield
 
     def pause(self, attempt: int, farmers: int) -> float:
         """Seconds within which to try again after so many lost commits.

@@ -267,6 +267,18 @@ class System:
             raise failure(number, target)
         world.current.cache.changed(target)
 
+    def symlink(self, text: str, path: str) -> None:
+        world = self.world
+        self._change("symlink", path, lambda: self.server.symlink(text, path, world.current.node, world.now))
+
+    def readlink(self, path: str) -> str:
+        self.world.step("look", path)
+        self.world.refuse("read", path)
+        found = self._look_up(path)
+        if not isinstance(found, File):
+            raise failure(errno.EINVAL, path)
+        return os.fsdecode(bytes(found.data))
+
     def unlink(self, path: str) -> None:
         self._change("unlink", path, lambda: self.world.unlink(path))
 
@@ -295,7 +307,7 @@ class System:
 def installed(world: World) -> Iterator[None]:
     """Give the product's modules the simulated system in place of the real one."""
     from taskfarmer import durable, locks
-    from taskfarmer.ledger import commits, epochs, farmfile, ledger, liveness, making, results
+    from taskfarmer.ledger import commits, epochs, farmfile, ledger, liveness, making, results, turns
 
     system = System(world)
     clock = SimpleNamespace(monotonic=lambda: world.now, time=lambda: world.now, sleep=world.sleep)
@@ -308,7 +320,7 @@ def installed(world: World) -> Iterator[None]:
         "FarmLock": world.lock,
     }
     saved: list[tuple[Any, str, Any]] = []
-    for module in (durable, commits, epochs, farmfile, ledger, liveness, making, results):
+    for module in (durable, commits, epochs, farmfile, ledger, liveness, making, results, turns):
         for name, stand_in in names.items():
             if name in vars(module):
                 saved.append((module, name, vars(module)[name]))

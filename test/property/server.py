@@ -124,6 +124,12 @@ class Server:
         file.links += 1
         return file
 
+    def symlink(self, text: str, path: str, node: str, now: float) -> None:
+        """Its text is there with its name, and its inode is as durable as that."""
+        file = self.create(path, node, now)
+        file.data[:] = os.fsencode(text)
+        file.sync()
+
     def unlink(self, path: str) -> None:
         folder, name = self.parent(path)
         file = folder.entries.get(name)

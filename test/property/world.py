@@ -24,6 +24,7 @@ LOST_REPLIES = {
     "unlink": (errno.ENOENT, errno.EIO),
     "mkdir": (errno.EEXIST, errno.EIO),
     "rmdir": (errno.ENOENT, errno.EIO),
+    "symlink": (errno.EEXIST, errno.EIO),
 }
 REFUSALS = {
     "link": (errno.EIO, errno.EDQUOT),
@@ -31,14 +32,15 @@ REFUSALS = {
     "unlink": (errno.EIO,),
     "mkdir": (errno.EIO, errno.EDQUOT),
     "rmdir": (errno.EIO,),
+    "symlink": (errno.EIO, errno.EDQUOT),
     "create": (errno.EIO, errno.ENOSPC),
     "write": (errno.EIO, errno.ENOSPC),
     "fsync": (errno.EIO, errno.ENOSPC),
     "list": (errno.ESTALE,),
     "read": (errno.ESTALE,),
 }
-NEEDS_ROOM = ("link", "rename", "mkdir", "create", "write")
-CRITICAL = ("link", "unlink", "rename", "rmdir", "mkdir", "fsync")
+NEEDS_ROOM = ("link", "rename", "mkdir", "symlink", "create", "write")
+CRITICAL = ("link", "unlink", "rename", "rmdir", "mkdir", "symlink", "fsync")
 
 
 @dataclass(frozen=True)
@@ -287,14 +289,18 @@ class World:
 class Lock:
     """The farm's lock: shared by all nodes, by the processes of one node, or by nobody."""
 
+    in_vain = 0
+
     def __init__(self, world: World, owner: Process, path: str) -> None:
         self.world, self.owner = world, owner
         scope = {"shared": "all", "local": owner.node, "none": owner.name}[world.weather.locks]
         self.key = (path, scope)
+        self.excludes = False
 
     def _try(self) -> bool:
         holder = self.world.locks.get(self.key)
         if holder is not None and holder is not self.owner and not (holder.killed or holder.done):
+            self.excludes = self.excludes or holder.node != self.owner.node
             return False
         self.world.locks[self.key] = self.owner
         return True

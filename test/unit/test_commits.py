@@ -32,7 +32,8 @@ FARM = "f" * 16
 class NoLock:
     """A lock that everybody gets at once."""
 
-    waited = 0.0
+    excludes = False
+    in_vain = 0
 
     def held(self, patience: float = 5.0) -> AbstractContextManager[bool]:
         return nullcontext(True)
@@ -88,10 +89,11 @@ def contend(path: str, farmer: str, rounds: int, lying: float) -> None:
     for seq in range(1, rounds + 1):
         state = commits.commit(finishing(farmer, seq), farmer, seq)
         assert state.farmers[farmer].seq == seq
+    Path(path).with_name(farmer).write_text(str(commits.lost), encoding="ascii")
 
 
 @pytest.mark.parametrize("lying", [0.0, 0.5])
-def test_processes_that_race_without_a_lock_make_one_history(workdir: Workdir, lying: float) -> None:
+def test_processes_that_race_without_a_lock_make_one_history_and_lose_few(workdir: Workdir, lying: float) -> None:
     context = multiprocessing.get_context("fork")
     names = [f"farmer{number}" for number in range(4)]
     racers = [context.Process(target=contend, args=(workdir.path, name, 25, lying)) for name in names]
@@ -106,6 +108,67 @@ def test_processes_that_race_without_a_lock_make_one_history(workdir: Workdir, l
     assert (state.finished, state.held, state.segments[0].next) == (4 * 24 * 3, 12, 300)
     assert {entry.seq for entry in state.farmers.values()} == {25}
     assert len(os.listdir(workdir.ledger)) <= 4
+    lost = [int(Path(workdir.path).with_name(name).read_text(encoding="ascii")) for name in names]
+    assert lying or sum(lost) < 0.2 * 100
+
+
+def turn_of(workdir: Workdir) -> str:
+    return os.readlink(workdir.turn) if os.path.lexists(workdir.turn) else ""
+
+
+def overtaken(workdir: Workdir, mine: Commits, seq: int) -> None:
+    """A commit of ours is lost once, and tried again."""
+    others = iter((commits_of(workdir),))
+
+    def change(state: State) -> State:
+        for other in others:
+            other.commit(taking("other"), "other", seq)
+        return taking("a")(state)
+
+    lost = mine.lost
+    mine.commit(change, "a", seq)
+    assert mine.lost == lost + 1
+
+
+def turns_seen(workdir: Workdir, commits: Commits, first: int, last: int) -> list[str]:
+    """Whose turn it is while these commits are made."""
+    seen: list[str] = []
+
+    def change(state: State) -> State:
+        seen.append(turn_of(workdir))
+        return taking("a")(state)
+
+    for seq in range(first, last + 1):
+        commits.commit(change, "a", seq)
+    return seen
+
+
+def test_who_lost_a_commit_takes_the_turn_for_some_time(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskfarmer.ledger.turns.CAREFUL", 3)
+    mine = commits_of(workdir)
+    assert turns_seen(workdir, mine, 1, 2) == ["", ""]
+    overtaken(workdir, mine, 3)  # the second try of which is the first with the turn
+    assert turns_seen(workdir, mine, 4, 7) == ["a.4.0", "a.5.0", "", ""]
+    assert turn_of(workdir) == ""
+
+
+def test_a_newcomer_takes_the_turn_where_others_do(workdir: Workdir) -> None:
+    os.symlink("somebody's", workdir.turn)
+    newcomer = commits_of(workdir)
+    newcomer.commit(taking("a"), "a", 1, patience=0.0)  # without it, since somebody has it
+    os.unlink(workdir.turn)
+    assert turns_seen(workdir, newcomer, 2, 2) == ["a.2.0"]
+
+
+@pytest.mark.parametrize(("excludes", "in_vain", "careful"), [(True, 0, False), (True, 1, True), (False, 0, True)])
+def test_a_lock_that_keeps_nodes_apart_is_enough(
+    workdir: Workdir, monkeypatch: pytest.MonkeyPatch, excludes: bool, in_vain: int, careful: bool
+) -> None:
+    monkeypatch.setattr(NoLock, "excludes", excludes)
+    monkeypatch.setattr(NoLock, "in_vain", in_vain)
+    mine = commits_of(workdir)
+    overtaken(workdir, mine, 1)
+    assert bool(mine.turn.careful) is careful
 
 
 def answering(number: int | None, linked: bool) -> Callable[[str, str], OSError | None]:

@@ -34,7 +34,6 @@ paces = st.builds(
     all_slots=st.integers(1, 256_000),
     section=st.floats(0.0001, 5),
     duration=st.none() | st.floats(0.0001, 1e6),
-    lost=st.booleans(),
 )
 
 
@@ -47,11 +46,6 @@ def test_a_thousand_farmers_leave_the_ledger_idle_half_of_the_time() -> None:
     assert THOUSAND.farmers * THOUSAND.section / seconds <= 0.5
     assert THOUSAND.farmers * 16 / seconds <= 240.001
     assert 60 <= seconds <= 70
-
-
-def test_lost_commits_make_everybody_slower() -> None:
-    lost = replace(THOUSAND, lost=True)
-    assert period(lost) == pytest.approx(1000 * 0.014 / 0.1)
 
 
 @pytest.mark.parametrize("farmers", [1, 2, 16])
