@@ -37,25 +37,23 @@ QUIET_LOGS = ("none", "packed")
 PYTHON = """
 import os, signal, sys
 tasks, processes, words = int(sys.argv[1]), int(sys.argv[2]), sys.argv[4:]
-folder, null = os.open(sys.argv[3], os.O_RDONLY), os.open("/dev/null", os.O_RDONLY)
+logs, null = sys.argv[3] != "-", os.open("/dev/null", os.O_RDWR)
+folder = os.open(sys.argv[3], os.O_RDONLY) if logs else -1
 variables, signals = dict(os.environb), signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 for slot in range(processes):
     if not os.fork():
         for task in range(slot, tasks, processes):
-            log = os.open(f"log_{task}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666, dir_fd=folder)
+            log = os.open(f"log_{task}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666, dir_fd=folder) if logs else null
             files = [(os.POSIX_SPAWN_DUP2, one, to) for one, to in ((null, 0), (log, 1), (log, 2))]
-            pid = os.posix_spawn(words[0], words, variables, file_actions=files, setsid=True, setsigdef=signals)
-            os.close(log)
+            pid = os.posix_spawn(words[0], words, variables, file_actions=files, setpgroup=0, setsigdef=signals)
+            if logs:
+                os.close(log)
             os.wait4(pid, 0)
         os._exit(0)
 for slot in range(processes):
     os.wait()
 """
-"""The C loop in Python, with a session for each task: what a farmer could reach if nothing had to be kept."""
-
-
-def python_loop(work: Work, folder: str) -> Spent:
-    return timed([sys.executable, "-c", PYTHON, str(work.size), str(work.processes), folder, *work.words])
+"""The C loop in Python, with a process group for each task: what a farmer could reach if nothing had to be kept."""
 
 
 class Contest:
@@ -142,16 +140,18 @@ def _enter(
 
         return turn
 
-    def theirs(with_logs: bool) -> Turn:
+    def theirs(with_logs: bool, *loop: str) -> Turn:
         def turn(work: Work, folder: str) -> Spent:
-            return timed([yardstick, str(work.size), str(work.processes), folder if with_logs else "-", *work.words])
+            return timed([*loop, str(work.size), str(work.processes), folder if with_logs else "-", *work.words])
 
         return turn
 
     contest.enter("ours", ours(), work)
-    contest.enter("C loop", theirs(True), work)
-    contest.enter("Python loop", python_loop, work)
-    contest.enter("C loop without logs", theirs(False), work)
+    contest.enter("C loop", theirs(True, yardstick), work)
+    contest.enter("Python loop", theirs(True, sys.executable, "-c", PYTHON), work)
+    contest.enter("C loop without logs", theirs(False, yardstick), work)
+    if modes:
+        contest.enter("Python loop without logs", theirs(False, sys.executable, "-c", PYTHON), work)
     for mode in modes:
         contest.enter(f"ours, --logs {mode}", ours("--logs", mode), work)
     if work.size == 1:
@@ -175,12 +175,16 @@ def _figures(contest: Contest, number: int, plain: bool, modes: tuple[str, ...],
     for size in _sizes(number, plain)[1:]:
         rate("ours", size, "C loop", WANTED["C loop"])
         rate("ours", size, "Python loop", None)
+        rate("Python loop", size, "C loop", None, f"{size}, Python loop, C loop")
+        if modes:
+            rate("Python loop without logs", size, "C loop without logs", None, f"{size}, Python loop, C loop, no logs")
         for name in found:
             if f"{name} {size}" in contest.sizes:
                 rate("ours", size, name, WANTED.get(name))
         for mode in modes:
             quiet, label = f"ours, --logs {mode}", f"{size}, --logs {mode}"
             rate(quiet, size, "C loop without logs", WANTED["C loop"], f"{label}, C loop")
+            rate(quiet, size, "Python loop without logs", None, f"{label}, Python loop")
             if f"xargs {size}" in contest.sizes:
                 rate(quiet, size, "xargs", WANTED_XARGS, f"{label}, xargs")
         ours, theirs = contest.milliseconds("ours", size), contest.milliseconds("C loop", size)

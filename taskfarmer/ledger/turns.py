@@ -2,8 +2,8 @@
 
 A symbolic link that leads nowhere, in the directory that all farmers share: one operation makes it, for one farmer
 only, its text says whose turn it is, and one operation removes it. Nothing is decided by it: it keeps farmers from
-colliding, like the lock, and costs more than that. So it is for those whose commits were lost lately. It is waited for
-for a bounded time; what a dead farmer left there is removed by whoever sees the same text for too long.
+colliding, like the lock, and costs more than that. So it is for those whose commits were lost lately. They wait for it
+for a bounded time, and what a dead farmer left there is removed by whoever sees the same text for too long.
 """
 
 from __future__ import annotations
