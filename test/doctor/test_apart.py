@@ -34,7 +34,7 @@ def test_a_process_that_says_nothing_is_an_error_in_words_and_is_ended() -> None
         with pytest.raises(OSError, match="no answer") as caught, Apart(sleeps) as process:
             ask(process)
         assert (caught.value.errno, caught.value.strerror) == (errno.ETIMEDOUT, "no answer for 0.3 s")
-    assert set(children(os.getpid())) == before
+    assert set(children(os.getpid())) <= before
 
 
 @pytest.mark.usefixtures("impatient")
@@ -55,7 +55,7 @@ def test_no_racer_is_left_where_one_fails(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(durable, "prepare", fails_or_sleeps)
     with pytest.raises(OSError, match="Input/output error"):
         probes.links(str(tmp_path))
-    assert set(children(os.getpid())) == before
+    assert set(children(os.getpid())) <= before
 
 
 def test_a_process_that_even_sigkill_does_not_end_is_left_behind(hung: Path, monkeypatch: pytest.MonkeyPatch) -> None:

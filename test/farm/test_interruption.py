@@ -127,7 +127,7 @@ def test_a_task_that_ignores_sigterm_has_the_whole_grace_time(farm: Farm) -> Non
 def test_a_second_stop_changes_nothing(farm: Farm, pair: str) -> None:
     first, second = (signal.Signals[name] for name in pair.split())
     farm.write(farm.begun("trap 'sleep 1; exit 0' TERM; sleep 1000 & wait"), stubborn(farm, "ignores SIGTERM"), "true")
-    farmer = farm.start("-n", 2, "--grace", 3)
+    farmer = farm.start("-n", 2, "--grace", 5)
     farm.wait_for_tasks(0, 1)
     farmer.signal(first)
     farmer.says(f"{first.name}: ")
@@ -148,7 +148,7 @@ def test_a_second_sigint_is_immediate(farm: Farm) -> None:
     begin = time.monotonic()
     farmer.signal(signal.SIGINT)
     assert farmer.wait() == AGAIN
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60  # not the grace time
     farm.no_survivors()
     assert farm.places() == (list(range(full + 1)), [], [])
     nothing_lost(farm, full + 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import pytest
 from farming import eventually
@@ -141,10 +140,8 @@ def test_a_farmer_with_a_runner_of_the_users_own_can_be_stopped(
     plugged.write(plugged.begun(stay), plugged.begun(twice), "true")
     farmer = plugged.start("-n", 2, "-r", runner, "--grace", 1)
     plugged.wait_for_tasks(0, 1)
-    begin = time.monotonic()
     farmer.signal(stop)
     assert farmer.wait(30) == 75, farmer.said
-    assert time.monotonic() - begin < 5
     plugged.no_survivors()
     assert plugged.places() == ([0, 1, 2], [], [])
     plugged.check()

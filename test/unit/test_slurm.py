@@ -130,7 +130,7 @@ def test_squeue_is_taken_when_it_is_gone_also_where_it_ends_after_its_answer(squ
     before = set(children(os.getpid()))
     question = Question("7", "%T")
     assert heard(question.answer) == "RUNNING"
-    assert set(children(os.getpid())) == before
+    assert set(children(os.getpid())) <= before
 
 
 def test_a_squeue_that_hangs_is_ended_and_has_said_nothing(squeue: Squeue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_a_squeue_that_hangs_is_ended_and_has_said_nothing(squeue: Squeue, monke
     before = set(children(os.getpid()))
     question = Question("7", "%T")
     eventually(lambda: question.answer() == "", "squeue is given up")
-    assert set(children(os.getpid())) == before
+    assert set(children(os.getpid())) <= before
 
 
 def test_squeue_does_not_hold_the_lock_by_which_its_farmer_is_known_to_live(squeue: Squeue, tmp_path: Path) -> None:
