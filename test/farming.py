@@ -32,14 +32,17 @@ def need(condition: object, reason: str) -> None:
         pytest.skip(reason)
 
 
-def eventually(condition: Callable[[], Any], what: str, seconds: float = 30.0, every: float = 0.02) -> Any:
-    """Wait until `condition` is true, and return what it returned."""
+def eventually(
+    condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 30.0, every: float = 0.02
+) -> Any:
+    """Wait until `condition` is true, and return what it returned; `what` says what is waited for, and how it stands."""
     end = time.monotonic() + seconds
     while True:
         found = condition()
         if found:
             return found
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        if time.monotonic() >= end:
+            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
         time.sleep(every)
 
 

@@ -118,7 +118,7 @@ class Cluster:
             now = self.beats(workdir)
             return all(now.get(name, 0) - beat >= wanted for name, beat in first.items()) or self.any_ended()
 
-        eventually(lived, f"{wanted:g} beats of every farmer; {self.said()}", 120)
+        eventually(lived, lambda: f"{wanted:g} beats of every farmer; {self.said()}", 120)
 
     def any_ended(self) -> bool:
         return any(farmer.ended for farmer in self.nodes.values())

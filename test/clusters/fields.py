@@ -50,7 +50,7 @@ class ClusterField(Field):
 
     def wait_for_runs(self, count: int) -> None:
         """Wait until so many tasks have begun."""
-        eventually(lambda: len(self.runs()) >= count, f"{count} tasks begin; {self.said()}", 90, 0.05)
+        eventually(lambda: len(self.runs()) >= count, lambda: f"{count} tasks begin; {self.said()}", 90, 0.05)
 
     def said(self) -> str:
         """What the jobs wrote."""

@@ -64,4 +64,4 @@ class Slow:
         def begun() -> bool:
             return any(int(path.name.removeprefix("begun-")) >= times for path in self.field.folder.glob("begun-*"))
 
-        eventually(begun, f"restart {times} of {self.script}; {self.field.said()}", 120, 0.1)
+        eventually(begun, lambda: f"restart {times} of {self.script}; {self.field.said()}", 120, 0.1)

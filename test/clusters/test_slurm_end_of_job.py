@@ -36,7 +36,7 @@ def asked_once(slurm: SlurmCluster, field: ClusterField) -> None:
     field.stand_in("squeue", f'echo "$*" >>{field.folder}/calls; exec {shutil.which("squeue")} "$@"')
     words = ("--ntasks-per-node=2", "--cpus-per-task=2", "--time=10", f"{EXAMPLES}/slurm/srun.sh", "list")
     job = slurm.submit(field.folder, field.variables, *words)
-    eventually(lambda: len(ends(field)) == FARMERS, f"all farmers know the end; {field.said()}", 90, 0.2)
+    eventually(lambda: len(ends(field)) == FARMERS, lambda: f"all farmers know the end; {field.said()}", 90, 0.2)
     end = datetime.fromisoformat(slurm.tell("squeue", "-h", "-o", "%e", "-j", str(job)).strip()).timestamp()
     assert all(abs(one - end) <= 2 for one in ends(field)), (ends(field), end)
     assert (field.folder / "calls").read_text().splitlines() == [f"--noheader --states=all -j {job} -o %e"]
@@ -72,7 +72,7 @@ def test_slurm_says_that_the_job_of_a_dead_node_is_over(slurm: SlurmCluster, tmp
         slurm.kill_node("n3")
         slurm.wait_for_node("n3", "down")
         slow.hurry()
-        eventually(lambda: "NODE_FAIL" in field.said(), f"Slurm says so; {field.said()}", 120, 0.2)
+        eventually(lambda: "NODE_FAIL" in field.said(), lambda: f"Slurm says so; {field.said()}", 120, 0.2)
         assert re.search(rf"Slurm says that its job {slow.job}_[12] is NODE_FAIL", field.said())
         assert ("COMPLETED", 0) in slow.elements(), field.said()
         field.judge(once=False)

@@ -73,7 +73,7 @@ class Farmer:
 
     def says(self, text: str, seconds: float = SECONDS) -> None:
         """Wait until it has said `text`."""
-        eventually(lambda: text in self.said or self.ended, f"{text!r} in:\n{self.said}", seconds)
+        eventually(lambda: text in self.said or self.ended, lambda: f"{text!r} in:\n{self.said}", seconds)
         assert text in self.said, self.said
 
 
@@ -107,7 +107,7 @@ class Farm:
     def wait_for_tasks(self, *ids: int) -> None:
         """Wait until all of these run, by their own witness."""
         names = {str(number) for number in ids}
-        eventually(lambda: names <= set(os.listdir(self.started)), f"tasks {sorted(names)} run; {self._said()}")
+        eventually(lambda: names <= set(os.listdir(self.started)), lambda: f"tasks {sorted(names)} run; {self._said()}")
 
     def _said(self) -> str:
         return "\n".join(farmer.said for farmer in self.farmers)
