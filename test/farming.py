@@ -35,7 +35,7 @@ def need(condition: object, reason: str) -> None:
 def eventually(
     condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 30.0, every: float = 0.02
 ) -> Any:
-    """Wait until `condition` is true, and return what it returned; `what` says what is waited for, and how it stands."""
+    """Wait until `condition` is true, and return what it returned; `what` says what for, and how things stand."""
     end = time.monotonic() + seconds
     while True:
         found = condition()
