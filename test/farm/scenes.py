@@ -204,7 +204,7 @@ class Scene:
         """What is done to the farmer while it is in its state."""
         if self.cell.stop == "--timeout":
             over = self.begun + self.timeout + 1.0
-            eventually(lambda: time.monotonic() > over or self.farmer.ended, "the timeout", self.timeout + 5.0)
+            eventually(lambda: time.monotonic() > over or self.farmer.ended, "the timeout", self.timeout + 30.0)
             return
         for name in self.cell.stop.replace(" twice", "").split():
             self.farmer.signal(signal.Signals[name])
@@ -227,7 +227,7 @@ class Scene:
 
     def judge(self) -> None:
         killed = self.cell.stop == "SIGKILL"
-        assert self.farmer.wait(30) == (-signal.SIGKILL if killed else self.status), self.farmer.said
+        assert self.farmer.wait(120) == (-signal.SIGKILL if killed else self.status), self.farmer.said
         assert "Traceback" not in self.farmer.said
         if killed:
             eventually(lambda: not self.survivors(), "the end of what the killed farmer started", 15)

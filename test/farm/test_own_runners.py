@@ -141,7 +141,7 @@ def test_a_farmer_with_a_runner_of_the_users_own_can_be_stopped(
     farmer = plugged.start("-n", 2, "-r", runner, "--grace", 1)
     plugged.wait_for_tasks(0, 1)
     farmer.signal(stop)
-    assert farmer.wait(30) == 75, farmer.said
+    assert farmer.wait() == 75, farmer.said
     plugged.no_survivors()
     assert plugged.places() == ([0, 1, 2], [], [])
     plugged.check()

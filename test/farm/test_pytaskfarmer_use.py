@@ -87,7 +87,7 @@ def test_several_instances_on_one_list(user: Farm) -> None:
 def test_a_timeout(user: Farm) -> None:
     write_tasks(user, "mywork.tasks", 4, f": > {user.started}/{{}}; sleep 1000")
     farmer = type_in(user, "pytaskfarmer.py --timeout 2 --proc 2 mywork.tasks")
-    assert farmer.wait(30) == 75
+    assert farmer.wait() == 75
     user.workdir = user.folder / "mywork.tasks_workdir"
     assert user.places() == ([0, 1, 2, 3], [], [])
     user.no_survivors()

@@ -27,7 +27,7 @@ def test_a_signal_ends_a_farmer_that_waits_for_the_import_of_another(farm: Farm)
         farmer = farm.start("-n", 1)
         eventually(lambda: catches(farmer.pid, signal.SIGUSR1), "the farmer hears signals")
         farmer.signal(signal.SIGUSR1)
-        assert farmer.wait(30) == STATUS_AGAIN, farmer.said
+        assert farmer.wait(60) == STATUS_AGAIN, farmer.said
     assert "stopped by a signal" in farmer.said
     assert not (farm.workdir / "farm.json").exists()
     assert farm.run("-n", 1).wait() == 0
