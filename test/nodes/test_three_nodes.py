@@ -68,7 +68,7 @@ def at_once(views: Views, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A course on each kind of file system, all at the same time."""
     with ThreadPoolExecutor(len(LOCKS)) as pool:
         yield {
-            kind: pool.submit(run, views, tmp_path_factory.mktemp("course"), kind, 240, random.randrange(10**6))
+            kind: pool.submit(run, views, tmp_path_factory.mktemp("course"), kind, 480, random.randrange(10**6))
             for kind in LOCKS
         }
 
