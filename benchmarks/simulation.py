@@ -143,7 +143,6 @@ class Simulated:
         self.exchanges = cadence(none, self.ledger, pool, self.views, deadline, 10)
         self.exchanges.reader = pool
         self._since = math.inf
-        self._commits = 0
         self._excludes = False
         self._next_beat = self._next_look = self._next_growth = 0.0
         self._met: Counter[bool] = Counter()
@@ -269,7 +268,7 @@ class Simulated:
         end = world.now + patience
         while True:
             got = yield from self._lock(min(locks.PATIENCE, max(0.0, end - world.now)))
-            if not self._commits and not self._excludes:
+            if not commits.commits and not self._excludes:
                 yield world.ask("turns", LOOK_WHOSE)
                 commits.turn.careful = turns.CAREFUL if ground.taken else commits.turn.careful
             left = min(turns.PATIENCE, max(0.0, end - world.now))
@@ -289,7 +288,7 @@ class Simulated:
             if won is not None:
                 if wanted is not state:
                     commits.turn.won()
-                    self._commits += 1
+                    commits.commits += 1
                 yield world.ask("exchanges", SYNC * (wanted is not state))
                 commits.known = self.ledger.won = won
                 return

@@ -129,9 +129,9 @@ class FarmLock:
             time.sleep(max(0.0, min(left, pause * random.uniform(0.7, 1.3))))
             pause = min(pause * 1.5, LONGEST_PAUSE)
             got = self._try()
-            if not (got or self.unusable or self.excludes or holder):
-                self.excludes = _holder(self.path) is None
-        stuck = not got and (holder is None or _holder(self.path) == holder)
+            if not (got or self.unusable or self.excludes) and holder == b"":
+                self.excludes = _holder(self.path) == b""
+        stuck = not got and (not holder or _holder(self.path) == holder)
         self.in_vain = self.in_vain + 1 if stuck else 0
         try:
             yield got
@@ -144,15 +144,18 @@ class FarmLock:
 
 
 def _holder(path: str) -> bytes | None:
-    """The process that holds a file's lock, as far as this node knows (proc(5), /proc/locks)."""
+    """The process that holds a file's lock, as far as this node knows (proc(5), /proc/locks).
+
+    b"" where none here does, None where that cannot be seen. A file is known by its inode's number alone: some file
+    systems (btrfs) tell another device there than `stat` does, and to take another file for this one only costs time.
+    """
     try:
-        lock = os.stat(path)
+        there = b":%d" % os.stat(path).st_ino
         with open("/proc/locks", "rb") as file:
             lines = file.read().splitlines()
     except OSError:
         return None
-    there = b"%02x:%02x:%d" % (os.major(lock.st_dev), os.minor(lock.st_dev), lock.st_ino)
-    return next((words[4] for words in map(bytes.split, lines) if words[5:6] == [there]), None)
+    return next((words[4] for words in map(bytes.split, lines) if words[5:6] and words[5].endswith(there)), b"")
 
 
 def hold_alive(fd: int) -> bool:

@@ -66,16 +66,16 @@ def test_where_the_kernel_tells_no_holder_a_wait_is_in_vain(tmp_path: Path, monk
     assert lock.in_vain == 1
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize(("elsewhere", "seen"), [(False, True), (True, True), (True, False)])
 def test_a_lock_that_nobody_here_has_and_that_is_refused_keeps_nodes_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, seen: bool
 ) -> None:
     lock = FarmLock(str(tmp_path / "lock"))
     if elsewhere:  # of a real one the kernel of this node knows nothing (test/sharing)
-        monkeypatch.setattr("taskfarmer.locks._holder", lambda path: None)
+        monkeypatch.setattr("taskfarmer.locks._holder", lambda path: b"" if seen else None)
     with held_by_somebody(tmp_path / "lock"):
         assert not lock.excludes
         assert not waits(lock, 0.2)
-    assert lock.excludes is elsewhere
+    assert lock.excludes is (elsewhere and seen)
     assert waits(lock, 0.1)
-    assert lock.excludes is elsewhere
+    assert lock.excludes is (elsewhere and seen)
