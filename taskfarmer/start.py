@@ -41,7 +41,9 @@ def _start(program: str) -> None:
         # a checkout that is called by its path, with a Python that has not what it needs
         sys.stderr.write(f"{program}: error: no module {error.name} in {sys.executable}; install it with pip\n")
         sys.exit(2)
-    sys.exit(main(program, sys.argv[1:]))
+    status = main(program, sys.argv[1:])
+    gc.freeze()  # or the interpreter looks for garbage in all of it once more, a tenth of the time of a short list
+    sys.exit(status)
 
 
 def _tell_version() -> bool:

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from taskfarmer import durable
 from taskfarmer.errors import TaskFarmerError
@@ -22,7 +22,7 @@ from taskfarmer.plain import dataclass
 from taskfarmer.runners.base import NOT_STARTED, CommandRunner, Runner, start_failure
 
 if TYPE_CHECKING:
-    from taskfarmer.pool.begun import Task
+    from taskfarmer.pool.begun import Batch, Task
     from taskfarmer.pool.logs import Logs
     from taskfarmer.pool.slot import Slot
 
@@ -67,9 +67,8 @@ def runs_programs(runner: Runner) -> bool:
 class Environment:
     """The variables of a task: the farmer's own, and ours, changed in place from task to task."""
 
-    def __init__(self, place: Place, logs: Logs) -> None:
+    def __init__(self, place: Place) -> None:
         self.variables = {name: value for name, value in os.environb.items() if name not in place.hidden}
-        self._logs = logs
         fixed = {"SLOT": str(place.slot), "WORKDIR": place.workdir, "FARMER": place.farmer}
         for name, value in fixed.items():
             self.variables[b"TASKFARMER_" + name.encode()] = os.fsencode(value)
@@ -80,16 +79,6 @@ class Environment:
         self.deadline = {b"TASKFARMER_DEADLINE": b"%d" % deadline} if deadline else {}
         self.variables.pop(b"TASKFARMER_DEADLINE", None)
         self.variables.update(self.deadline)
-
-    def of(self, task_id: int, attempt: int, more: dict[str, str]) -> dict[bytes, bytes]:
-        variables = self.variables
-        number = b"%d" % task_id
-        variables[b"PROC_NUMBER"] = variables[b"TASKFARMER_TASK_ID"] = number
-        variables[b"TASKFARMER_ATTEMPT"] = b"%d" % attempt
-        variables[b"TASKFARMER_LOG"] = self._logs.path(number)
-        if more:
-            return {**variables, **{os.fsencode(name): os.fsencode(value) for name, value in more.items()}}
-        return variables
 
 
 def open_log(place: Place, task_id: int, attempt: int) -> int:
@@ -128,31 +117,6 @@ def _ignored() -> tuple[int, ...]:
     return tuple(number for number in signal.valid_signals() if signal.getsignal(number) in (signal.SIG_IGN, None))
 
 
-class Running:
-    """A process that runs a task of a slot. `fd` is readable when it has ended, -1 where the kernel has no pidfds."""
-
-    __slots__ = ("fd", "pid", "slot", "task")
-
-    def __init__(self, slot: Slot, task: Task, pid: int) -> None:
-        self.slot = slot
-        self.task = task
-        self.pid = pid
-        try:
-            self.fd = os.pidfd_open(pid)
-        except (AttributeError, OSError):
-            self.fd = -1
-
-    def ended(self, wait: bool) -> tuple[int, Any] | None:
-        """Wait status and rusage, or None while it runs."""
-        pid, status, usage = os.wait4(self.pid, 0 if wait else os.WNOHANG)
-        if not pid:
-            return None
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-        return status, usage
-
-
 class Starter:
     """Starts in a slot the programs that a CommandRunner names."""
 
@@ -160,38 +124,66 @@ class Starter:
         self.slot = slot
         self.runner = runner
         self.logs = logs
-        self.environment = Environment(slot.place, logs)
+        self.environment = Environment(slot.place)
+        self._adds = type(runner).environment is not CommandRunner.environment
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._defaults = _ignored()
 
-    def start(self, task: Task) -> Running | int:
-        """The running task, or the exit status of one that could not be started."""
-        task_id, attempt = task.task_id, task.batch.attempt
-        command = task.command.decode(_ENCODING, _ERRORS)
-        log = self.logs.open(task_id, attempt)
-        try:
-            argv = self.runner.argv(task_id, command)
-            variables = self.environment.of(task_id, attempt, self.runner.environment(task_id))
-        except Exception as error:  # a runner of a user may raise anything
-            note(log, start_failure(error)[1])
-            self.logs.begun(log)
-            return NOT_STARTED
-        try:
-            return Running(self.slot, task, self._spawn(argv, variables, log))
-        except (OSError, ValueError) as error:
-            return self._not_run(task, command, variables, log, error)
-        finally:
-            self.logs.begun(log)
+    def plan(self, batch: Batch) -> None:
+        """Ask for what can be known of the tasks of a batch before they begin."""
+        plan = self.runner.plan
+        for task in batch.tasks:
+            try:
+                task.argv = plan(task.task_id, command_of(task))
+            except Exception:  # a runner of a user may raise anything; it is asked for `argv` in its time
+                return
 
-    def _not_run(
-        self, task: Task, command: str, variables: dict[bytes, bytes], log: int, error: OSError | ValueError
-    ) -> Running | int:
+    def start(self, task: Task) -> int | None:
+        """Begin a task: None where it runs, or the exit status of one that could not be started."""
+        task_id, attempt = task.task_id, task.batch.attempt
+        log, path = self.logs.open(task_id, attempt)
+        variables = self.environment.variables
+        variables[b"PROC_NUMBER"] = variables[b"TASKFARMER_TASK_ID"] = b"%d" % task_id
+        variables[b"TASKFARMER_ATTEMPT"] = b"%d" % attempt
+        variables[b"TASKFARMER_LOG"] = path
+        try:
+            argv = task.argv
+            if argv is None or self._adds:
+                try:
+                    argv, variables = self._asked(task)
+                except Exception as error:  # a runner of a user may raise anything
+                    note(log, start_failure(error)[1])
+                    return NOT_STARTED
+            try:
+                task.pid = self._spawn(argv, variables, log)
+            except (OSError, ValueError) as error:
+                status = self._not_run(task, variables, log, error)
+                if status is not None:
+                    return status
+        finally:
+            if self.logs.passes:
+                durable.let_go(log)
+        try:
+            task.fd = os.pidfd_open(task.pid)
+        except (AttributeError, OSError):
+            task.fd = -1
+        return None
+
+    def _asked(self, task: Task) -> tuple[list[str], dict[bytes, bytes]]:
+        """What the runner says of a task only when it begins."""
+        argv = task.argv or self.runner.argv(task.task_id, command_of(task))
+        more = self.runner.environment(task.task_id)
+        variables = {os.fsencode(name): os.fsencode(value) for name, value in more.items()}
+        return argv, {**self.environment.variables, **variables}
+
+    def _not_run(self, task: Task, variables: dict[bytes, bytes], log: int, error: OSError | ValueError) -> int | None:
         """What a task comes to whose program could not be started: another one, or a failure."""
         try:
             if isinstance(error, OSError) and error.errno not in _NO_ROOM:
-                other = self.runner.otherwise(task.task_id, command, error)
+                other = self.runner.otherwise(task.task_id, command_of(task), error)
                 if other is not None:
-                    return Running(self.slot, task, self._spawn(other, variables, log))
+                    task.pid = self._spawn(other, variables, log)
+                    return None
         except (OSError, ValueError) as another:
             error = another
         if isinstance(error, ValueError):
@@ -210,3 +202,8 @@ class Starter:
         return os.posix_spawnp(
             argv[0], argv, variables, file_actions=files, setpgroup=0, setsigmask=(), setsigdef=self._defaults
         )
+
+
+def command_of(task: Task) -> str:
+    """A task's command as runners get it."""
+    return task.command.decode(_ENCODING, _ERRORS)

@@ -1,28 +1,47 @@
-"""Tasks as a worker has them: batches that wait in a slot, and a task that was begun."""
+"""Tasks as a worker has them: batches that wait in a slot, and the tasks in them, which become attempts.
+
+Whatever can be known of a task before it begins is found out when its batch comes, for all of the batch at once. Right
+after a task has ended the processor has nothing of us in its caches, and each line of code costs several times as much
+as in a loop.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-class Batch:
-    """Lines of tasks (without their line feeds), all at the same attempt; `next` is the place of the next one."""
+from taskfarmer.model import parse_task
 
-    __slots__ = ("attempt", "lines", "next", "number")
-
-    def __init__(self, number: int, attempt: int, lines: list[bytes]) -> None:
-        self.number = number
-        self.attempt = attempt
-        self.lines = lines
-        self.next = 0
+if TYPE_CHECKING:
+    from taskfarmer.pool.slot import Slot
 
 
 class Task:
-    """A task that was begun. `start` is in epoch seconds."""
+    """A task of a batch, from its line (without its line feed) to the process that runs it.
 
-    __slots__ = ("batch", "command", "line", "start", "task_id")
+    `argv` is what to start, where that was known beforehand. `start` is in epoch seconds. `fd` is readable when the
+    process `pid` has ended; it is -1 where the kernel has no pidfds.
+    """
 
-    def __init__(self, batch: Batch, line: bytes, task_id: int, command: bytes, start: float) -> None:
+    __slots__ = ("argv", "batch", "command", "fd", "line", "pid", "start", "task_id")
+
+    def __init__(self, batch: Batch, line: bytes) -> None:
         self.batch = batch
         self.line = line
-        self.task_id = task_id
-        self.command = command
-        self.start = start
+        self.task_id, self.command = parse_task(line)
+        self.argv: list[str] | None = None
+        self.start = 0.0
+        self.pid = 0
+        self.fd = -1
+
+
+class Batch:
+    """Tasks of a slot that follow each other, all at the same attempt; `next` is the place of the next one."""
+
+    __slots__ = ("attempt", "next", "number", "slot", "tasks")
+
+    def __init__(self, slot: Slot, number: int, attempt: int, lines: list[bytes]) -> None:
+        self.slot = slot
+        self.number = number
+        self.attempt = attempt
+        self.tasks = [Task(self, line) for line in lines]
+        self.next = 0

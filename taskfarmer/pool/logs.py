@@ -1,7 +1,7 @@
 """Where the output of a slot's tasks goes: a class for each mode of `--logs`, all with one interface.
 
-`open` gives the descriptor that a task gets for its output and errors, `begun` says that it has it, `ended` that the
-task has ended. A slot runs one task at a time, so each object knows the one that it is about.
+`open` gives the descriptor that a task gets for its output and errors, and the path that it is told; `ended` says that
+the task has ended. A slot runs one task at a time, so each object knows the one that it is about.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ class Logs:
     def __init__(self, place: Place) -> None:
         self.place = place
 
-    def path(self, task_id: bytes) -> bytes:
-        """TASKFARMER_LOG of a task: where its output is while it runs."""
-        raise NotImplementedError
+    passes = False
+    """Whether the descriptor is for this task alone, and to be closed as soon as the task has it."""
+    heeds = True
+    """Whether `ended` has something to do."""
 
-    def open(self, task_id: int, attempt: int) -> int:
-        """A descriptor for a task's output; NotStarted where there can be none."""
-        raise NotImplementedError
+    def open(self, task_id: int, attempt: int) -> tuple[int, bytes]:
+        """A descriptor for a task's output, and TASKFARMER_LOG: where that is while the task runs.
 
-    def begun(self, fd: int) -> None:
-        """The task has its descriptor, or could not be started."""
+        NotStarted where there can be none.
+        """
+        raise NotImplementedError
 
     def text(self, fd: int) -> TextIO:
         """A text file on the descriptor, for a runner of the user's own; `end_text` ends the use of both."""
@@ -61,23 +62,20 @@ class Logs:
 class FileLogs(Logs):
     """`files`: a file for each task, `log_<ID>`."""
 
+    passes = True
+
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self._open = -1  # with a limit, while the task runs
         self._start = 0
         self._prefix = os.fsencode(os.path.join(place.logs, "log_"))
+        self.heeds = place.log_limit > 0
 
-    def path(self, task_id: bytes) -> bytes:
-        return self._prefix + task_id
-
-    def open(self, task_id: int, attempt: int) -> int:
+    def open(self, task_id: int, attempt: int) -> tuple[int, bytes]:
         fd = open_log(self.place, task_id, attempt)
-        if self.place.log_limit:
+        if self.heeds:
             self._open, self._start = os.dup(fd), os.fstat(fd).st_size
-        return fd
-
-    def begun(self, fd: int) -> None:
-        durable.let_go(fd)
+        return fd, b"%s%d" % (self._prefix, task_id)
 
     def look(self) -> None:
         if self._open >= 0 and os.fstat(self._open).st_size - self._start > self.place.log_limit:
@@ -110,17 +108,16 @@ class FileLogs(Logs):
 class NoLogs(Logs):
     """`none`: what tasks write is lost, and no file is touched for any of them."""
 
+    heeds = False
+
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        self._path = os.fsencode(os.devnull)
-        self._null = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+        path = os.fsencode(os.devnull)
+        self._opened = os.open(path, os.O_WRONLY | os.O_CLOEXEC), path
         self._text: TextIO | None = None
 
-    def path(self, task_id: bytes) -> bytes:
-        return self._path
-
-    def open(self, task_id: int, attempt: int) -> int:
-        return self._null
+    def open(self, task_id: int, attempt: int) -> tuple[int, bytes]:
+        return self._opened
 
     def text(self, fd: int) -> TextIO:
         """The same file for all tasks, but for a runner that closes it."""

@@ -114,7 +114,7 @@ class PluginWorker(Worker):
             end_descendants(self.deadline, nap=self.nap)
         usage = (after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, after.ru_maxrss)
         slot.ended(task)
-        self.tell(slot, task, status, usage, ended, status != 0 and of_stop_signal(status) and self.hit_lately())
+        self.tell(task, status, usage, ended, status != 0 and of_stop_signal(status) and self.hit_lately())
         if self.untold and ended > self._rings:
             self._ring_later(ended)
 
@@ -177,7 +177,7 @@ class PluginTask:
         self.runner = runner
         self.output = Output([place])
         self.logs = self.output.slots[place.slot]
-        self.environment = Environment(place, self.logs)
+        self.environment = Environment(place)
         for name in place.hidden:
             os.environb.pop(name, None)
         self.told_to_end = False
@@ -196,8 +196,9 @@ class PluginTask:
         return status
 
     def _run(self, task_id: int, attempt: int, command: str) -> int:
-        log = self.logs.text(self.logs.open(task_id, attempt))
-        self._show(task_id, attempt)
+        fd, path = self.logs.open(task_id, attempt)
+        log = self.logs.text(fd)
+        self._show(task_id, attempt, path)
         self._log = log
         self.running = True
         try:
@@ -211,7 +212,7 @@ class PluginTask:
             self.running = False
             self.logs.end_text(log)
 
-    def _show(self, task_id: int, attempt: int) -> None:
+    def _show(self, task_id: int, attempt: int, path: bytes) -> None:
         """Set those variables of this process that are other ones than for the task before."""
         number = b"%d" % task_id
         self._number.set(number)
@@ -219,7 +220,6 @@ class PluginTask:
         if attempt != self._last_attempt:
             self._last_attempt = attempt
             self._attempt.set(b"%d" % attempt)
-        path = self.logs.path(number)
         if path != self._last_path:
             self._last_path = path
             self._path.set(path)

@@ -12,15 +12,13 @@ import select
 import signal
 import socket
 import time
-from typing import Any
 
 from taskfarmer.plain import dataclass
-from taskfarmer.pool.attempt import NotStarted, Running, Starter
-from taskfarmer.pool.begun import Task
+from taskfarmer.pool.attempt import NotStarted, Starter
+from taskfarmer.pool.begun import Batch, Task
 from taskfarmer.pool.output import Output
 from taskfarmer.pool.processes import STUCK_AFTER, ask_to_end, descendants, reap, send
 from taskfarmer.pool.records import Usage
-from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.worker import DOUBT, Job, Worker, died_of, of_stop_signal
 from taskfarmer.runners.base import CommandRunner
 
@@ -35,7 +33,6 @@ _NO_PIDFD_PAUSE = 0.01
 class Ended:
     """A task that has ended, `at` on the monotonic clock, with its wait status; told `until` then at the latest."""
 
-    slot: Slot
     task: Task
     status: int
     usage: Usage
@@ -44,6 +41,11 @@ class Ended:
 
 
 class ProgramWorker(Worker):
+    """What is done for each task is in few, long functions here: a short program costs little more than they do.
+
+    See docs/performance.md, "Where the time of a task goes".
+    """
+
     def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
         super().__init__(job, link, shown)
         assert isinstance(job.runner, CommandRunner)
@@ -51,8 +53,8 @@ class ProgramWorker(Worker):
         self.output = Output(job.places)
         logs = self.output.slots
         self.starters = {number: Starter(slot, job.runner, logs[number]) for number, slot in self.slots.items()}
-        self.running: dict[int, Running] = {}  # by slot
-        self._watched: dict[int, Running] = {}  # by the descriptor that tells the end
+        self.running: dict[int, Task] = {}  # by slot
+        self._watched: dict[int, Task] = {}  # by the descriptor that tells the end
         self._doubtful: dict[int, Ended] = {}  # by slot
         self._free = dict.fromkeys(self.slots)  # those that run nothing; what ended in them is told
         self._refused = "SLURM_JOB_ID" in os.environ
@@ -83,9 +85,13 @@ class ProgramWorker(Worker):
         super().flush()
         self.output.flush()
 
+    def take(self, batch: Batch) -> None:
+        self.starters[batch.slot.place.slot].plan(batch)
+        super().take(batch)
+
     def _begin_tasks(self) -> None:
         """Give each slot that has none its next task."""
-        if self.hit_lately():
+        if self.hit > 0 and self.hit_lately():
             return
         for number in list(self._free):
             slot = self.slots[number]
@@ -94,34 +100,33 @@ class ProgramWorker(Worker):
                 if task is None:
                     break
                 try:
-                    self._start(number, slot, task)
+                    status = self.starters[number].start(task)
                 except NotStarted as error:
                     self.not_begun(slot, task, error)
                     return
-
-    def _start(self, number: int, slot: Slot, task: Task) -> None:
-        running = self.starters[number].start(task)
-        if isinstance(running, int):
-            self._over(slot, task, running << 8, (0.0, 0.0, 0), 0)
-            return
-        self.running[number] = running
-        del self._free[number]
-        if running.fd >= 0:
-            self._watched[running.fd] = running
-            self.poll.register(running.fd, select.POLLIN)
+                if status is not None:
+                    self._over(number, task, status << 8, (0.0, 0.0, 0))
+                    continue
+                self.running[number] = task
+                del self._free[number]
+                fd = task.fd
+                if fd >= 0:
+                    self._watched[fd] = task
+                    self.poll.register(fd, select.POLLIN)
 
     def _wait(self) -> None:
         """Wait until a task ends or an order comes; tell what was gathered now and then, or when a slot has no more."""
         sure = self._clear_doubts() if self._doubtful else None
         if self.pending and self._free:
             self.flush()
-        patience = self.until_flush() if self.pending else self.output.patience()
-        timeout = sure if patience is None or (sure is not None and sure <= patience) else patience
+        timeout = max(0.0, self.due - time.monotonic()) if self.pending else self.output.patience()
+        if sure is not None and (timeout is None or sure < timeout):
+            timeout = sure
         if len(self._watched) < len(self.running):
             timeout = _NO_PIDFD_PAUSE
-            for running in list(self.running.values()):
-                if running.fd < 0:
-                    self._ended(running, running.ended(wait=False))
+            for task in list(self.running.values()):
+                if task.fd < 0:
+                    self._reap(task, os.WNOHANG)
             if not self.running:
                 return
         ready = self.poll.poll(timeout if timeout is None else timeout * 1000)
@@ -129,38 +134,45 @@ class ProgramWorker(Worker):
             self.flush()
         spoken_to = False
         for fd, _ in ready:
-            if fd not in self._watched:
+            ended = self._watched.get(fd)
+            if ended is None:
                 spoken_to = True
-                continue
-            running = self._watched.pop(fd)
-            self.poll.unregister(fd)
-            self._ended(running, running.ended(wait=True))
+            else:
+                self._reap(ended, 0)
         if spoken_to:
             self.hear()
 
-    def _ended(self, running: Running, how: tuple[int, Any] | None) -> None:
-        if how is None:
+    def _reap(self, task: Task, options: int) -> None:
+        """Take note of a task that has ended; nothing where it runs and `options` say not to wait."""
+        pid, status, usage = os.wait4(task.pid, options)
+        if not pid:
             return
-        status, usage = how
-        number = running.slot.place.slot
+        fd = task.fd
+        if fd >= 0:
+            task.fd = -1
+            if self._watched.pop(fd, None):
+                self.poll.unregister(fd)
+            os.close(fd)
+        number = task.batch.slot.place.slot
         del self.running[number]
         self._free[number] = None
-        spent = usage.ru_utime, usage.ru_stime, usage.ru_maxrss
-        self._over(running.slot, running.task, status, spent, running.pid)
+        self._over(number, task, status, usage[:3])
 
-    def _over(self, slot: Slot, task: Task, status: int, usage: Usage, group: int) -> None:
+    def _over(self, number: int, task: Task, status: int, usage: Usage) -> None:
         """Tell what came of a task; where it may have ended because we are to stop, not before that is known."""
-        self.output.slots[slot.place.slot].ended(task.task_id, task.batch.attempt, status, group)
-        self.runner.cleanup(task.task_id)
-        slot.ended(task)
+        logs = self.output.slots[number]
+        if logs.heeds:
+            logs.ended(task.task_id, task.batch.attempt, status, task.pid)
+        if task.argv is None:
+            self.runner.cleanup(task.task_id)
+        task.batch.slot.ended(task)
         now = time.monotonic()
         doubt = self._doubt(status, now) if status and not self.stopping else 0.0
         if doubt:
-            number = slot.place.slot
-            self._doubtful[number] = Ended(slot, task, status, usage, now, now + doubt)
+            self._doubtful[number] = Ended(task, status, usage, now, now + doubt)
             del self._free[number]
         else:
-            self.tell(slot, task, status, usage, now, status != 0 and self._of_warning(status))
+            self.tell(task, status, usage, now, status != 0 and self._of_warning(status))
 
     def _doubt(self, status: int, now: float) -> float:
         """Seconds for which a task that ended so is not yet called failed, and its slot begins nothing."""
@@ -178,7 +190,7 @@ class ProgramWorker(Worker):
             if hit or now >= ended.until:
                 del self._doubtful[number]
                 self._free[number] = None
-                self.tell(ended.slot, ended.task, ended.status, ended.usage, ended.at, hit)
+                self.tell(ended.task, ended.status, ended.usage, ended.at, hit)
                 if not hit:
                     self._believed = now
         return min((ended.until - now for ended in self._doubtful.values()), default=0.0)
@@ -188,9 +200,9 @@ class ProgramWorker(Worker):
 
     def warn(self, number: int) -> None:
         self._warned = number
-        for running in self.running.values():
+        for task in self.running.values():
             try:
-                os.killpg(running.pid, number)
+                os.killpg(task.pid, number)
             except (ProcessLookupError, PermissionError):
                 pass
 
@@ -208,8 +220,8 @@ class ProgramWorker(Worker):
         asked: set[int] = set()
         pause = 0.002
         while True:
-            for running in list(self.running.values()):
-                self._ended(running, running.ended(wait=False))
+            for task in list(self.running.values()):
+                self._reap(task, os.WNOHANG)
             if not self.running:
                 return
             tree = descendants(os.getpid())
@@ -223,6 +235,6 @@ class ProgramWorker(Worker):
             else:
                 # the kernel will not let go of them: the farmer gives the tasks back, and says so
                 self.flush()
-                self.tell_survivors([running.pid for running in self.running.values()])
+                self.tell_survivors([task.pid for task in self.running.values()])
                 os._exit(1)
             pause = min(pause * 2, 0.05)

@@ -34,14 +34,9 @@ class Recorder:
         self.number = number
         self.attempts: list[tuple[Task, float, int, Usage, bytes]] = []
 
-    def add(self, task: Task, end: float, wait_status: int, usage: Usage, interrupted: bool) -> bool:
-        """Note how an attempt ended, `end` in epoch seconds; True where the task is to be given back.
-
-        A task that ends well although it was asked to end is finished.
-        """
-        outcome = FINISHED if not wait_status else RETURNED if interrupted else FAILED
-        self.attempts.append((task, end, wait_status, usage, outcome))
-        return outcome is RETURNED
+    def add_unsuccessful(self, task: Task, end: float, wait_status: int, usage: Usage, interrupted: bool) -> None:
+        """Note how an attempt ended that did not end well, `end` in epoch seconds."""
+        self.attempts.append((task, end, wait_status, usage, RETURNED if interrupted else FAILED))
 
     def news(self, kind: bytes) -> bytes:
         """Everything gathered as one frame. Nothing is gathered from here on, of the same batch."""

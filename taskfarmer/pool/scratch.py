@@ -43,15 +43,12 @@ class ScratchLogs(Logs):
         self._begun = 0.0
         self._said = False
 
-    def path(self, task_id: bytes) -> bytes:
-        return self._path
-
-    def open(self, task_id: int, attempt: int) -> int:
+    def open(self, task_id: int, attempt: int) -> tuple[int, bytes]:
         if self._fd < 0:
             self._fresh()
         self._task = task_id, attempt
         self._begun = time.monotonic()
-        return self._fd
+        return self._fd, self._path
 
     def _fresh(self) -> None:
         workdir = self.pack.workdir

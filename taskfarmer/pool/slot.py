@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from collections import deque
 
-from taskfarmer.model import parse_task
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.begun import Batch, Task
 from taskfarmer.pool.records import Recorder
@@ -24,39 +23,40 @@ class Slot:
         self.queue: deque[Batch] = deque()
         self.recorder = Recorder(farmer_number(place.farmer), place.slot, place.log_mode.encode())
         self._shown = shown
-        self._ended = 0, 0, 0.0
+        self._ended = 0
+        self._ended_attempt = 0
 
     def begin(self, now: float) -> Task | None:
         """Take the next task, and show that it runs; None where there is none. `now` is in epoch seconds."""
         while self.queue:
             batch = self.queue[0]
             place = batch.next
-            if place < len(batch.lines):
+            if place < len(batch.tasks):
                 batch.next = place + 1
-                line = batch.lines[place]
-                task_id, command = parse_task(line)
-                SHOWN.pack_into(self._shown, 0, task_id + 1, batch.attempt, now)
-                return Task(batch, line, task_id, command, now)
+                task = batch.tasks[place]
+                task.start = now
+                SHOWN.pack_into(self._shown, 0, task.task_id + 1, batch.attempt, now)
+                return task
             self.queue.popleft()
         return None
 
     def undo(self, task: Task) -> None:
         """The task was not begun after all."""
         task.batch.next -= 1
-        SHOWN.pack_into(self._shown, 0, *self._ended)
+        SHOWN.pack_into(self._shown, 0, self._ended, self._ended_attempt, 0.0)
 
     def ended(self, task: Task) -> None:
         """Show that a task runs no more; what came of it may be told later."""
-        self._ended = -task.task_id - 1, task.batch.attempt, 0.0
-        SHOWN.pack_into(self._shown, 0, *self._ended)
+        self._ended, self._ended_attempt = ended, attempt = -task.task_id - 1, task.batch.attempt
+        SHOWN.pack_into(self._shown, 0, ended, attempt, 0.0)
 
     def unstarted(self) -> list[tuple[int, int]]:
         """Batch and number of tasks that were not begun; they are no longer here."""
         found = []
         for batch in self.queue:
-            rest = len(batch.lines) - batch.next
+            rest = len(batch.tasks) - batch.next
             if rest:
                 found.append((batch.number, rest))
-                del batch.lines[batch.next :]
+                del batch.tasks[batch.next :]
         self.queue.clear()
         return found

@@ -16,6 +16,7 @@ import socket
 import time
 from types import FrameType
 
+from taskfarmer.model import FINISHED
 from taskfarmer.plain import dataclass
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import NotStarted, Place
@@ -73,7 +74,7 @@ class Worker:
         self.terminated = False
         self.hit = -math.inf
         self.flushed = 0.0
-        self._much = False
+        self.due = 0.0  # when what was gathered is told, on the monotonic clock
         self.probed = 0.0
         self.pending = 0
         self._unsent = bytearray()
@@ -167,7 +168,8 @@ class Worker:
             if order.kind == wire.TASKS:
                 lines = order.body.split(b"\n")
                 lines.pop()
-                self.slots[order.slot].queue.append(Batch(order.number, order.attempt, lines))
+                slot = self.slots[order.slot]
+                self.take(Batch(slot, order.number, order.attempt, lines))
             elif order.kind == wire.GIVE_BACK:
                 self.hand_back()
             elif order.kind == wire.STOP:
@@ -178,6 +180,10 @@ class Worker:
                 self.warn(order.number)
             elif order.kind == wire.DEADLINE:
                 self.set_deadline(order.seconds)
+
+    def take(self, batch: Batch) -> None:
+        """A batch for one of our slots has come."""
+        batch.slot.queue.append(batch)
 
     def warn(self, number: int) -> None:
         """Send a signal to the tasks that run; nothing where a runner of the user's own keeps them."""
@@ -202,32 +208,35 @@ class Worker:
         self.send(News(wire.TROUBLE, results=str(error).encode("utf-8", "replace")).encode())
         self.hand_back()
 
-    def tell(self, slot: Slot, task: Task, status: int, usage: Usage, at: float, interrupted: bool = False) -> None:
+    def tell(self, task: Task, status: int, usage: Usage, at: float, interrupted: bool = False) -> None:
         """Gather what came of a task that ended `at` on the monotonic clock; tell it if it is time to.
 
         The tasks of a slot are told in their order; what was gathered of another batch is told first.
         """
-        recorder = slot.recorder
-        if task.batch.number != recorder.number:
+        batch = task.batch
+        recorder = batch.slot.recorder
+        if batch.number != recorder.number:
             if recorder.attempts:
                 self._unsent += recorder.news(wire.RESULTS)
-            recorder.start_batch(task.batch.number)
+            recorder.start_batch(batch.number)
         self.pending += 1
         end = at + self.clock
-        if not status:
-            recorder.add(task, end, status, usage, False)
+        if not status:  # also where the task was asked to end
+            recorder.attempts.append((task, end, 0, usage, FINISHED))
         else:
-            self._tell_of_failure(slot, task, status, usage, end, interrupted)
-        if 2 * len(recorder.attempts) >= len(task.batch.lines):
-            self._much = True
-        if at - self.flushed > (FLUSH_EVERY if self._much else TOLD_WITHIN):
+            self._tell_of_failure(batch.slot, task, status, usage, end, interrupted)
+        if 2 * len(recorder.attempts) >= len(batch.tasks):
+            self.due = self.flushed + FLUSH_EVERY
+        if at > self.due:
             self.flush()
 
     def _tell_of_failure(
         self, slot: Slot, task: Task, status: int, usage: Usage, end: float, interrupted: bool
     ) -> None:
         unfinished = self.is_unfinished(status)
-        if slot.recorder.add(task, end, status, usage, interrupted or unfinished or self.stopping):
+        back = interrupted or unfinished or self.stopping
+        slot.recorder.add_unsuccessful(task, end, status, usage, back)
+        if back:
             self.send(slot.recorder.news(wire.UNFINISHED if unfinished else wire.INTERRUPTED))
         elif not self._has_room(slot, time.monotonic()):
             self._no_room(slot)
@@ -252,12 +261,12 @@ class Worker:
 
     def until_flush(self) -> float:
         """Seconds until what was gathered is to be told."""
-        return max(0.0, self.flushed + (FLUSH_EVERY if self._much else TOLD_WITHIN) - time.monotonic())
+        return max(0.0, self.due - time.monotonic())
 
     def flush(self) -> None:
         """Tell what was gathered."""
         self.flushed = time.monotonic()
-        self._much = False
+        self.due = self.flushed + TOLD_WITHIN
         if self.pending:
             self.pending = 0
             for slot in self.slots.values():

@@ -46,6 +46,13 @@ class CommandRunner(Runner):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define argv()")
 
+    def plan(self, taskid: int, command: str) -> list[str] | None:
+        """Return what `argv` would where that can be said before the task begins, and leaves nothing behind; else None.
+
+        Many tasks are asked for in a row, which costs less. For one that was planned `cleanup` is not called.
+        """
+        return None
+
     def otherwise(self, taskid: int, command: str, error: OSError) -> list[str] | None:
         """Return what to start when `argv` could not be started because of `error`, or None: then the task failed."""
         return None

@@ -13,7 +13,7 @@ OLD = """
 import os
 import subprocess
 
-from taskfarmer.runners import Runner
+from taskfarmer.runners import BasicRunner, Runner
 
 
 class Old(Runner):
@@ -78,6 +78,32 @@ class TerminateRaises(Old):
 class NoTerminate:
     def run(self, taskid, command, logfh):
         return subprocess.call(command, shell=True, stdout=logfh, stderr=logfh)
+
+
+class Wrapped(BasicRunner):
+    def argv(self, taskid, command):
+        return ['/usr/bin/env', 'MINE=argv', *super().argv(taskid, command)]
+
+
+class Patched(BasicRunner):
+    def __init__(self):
+        self.argv = lambda taskid, command: ['/usr/bin/env', 'MINE=argv', '/bin/bash', '-c', command]
+
+
+class Surrounded(BasicRunner):
+    def environment(self, taskid):
+        return {'MINE': 'environment'}
+
+
+class Cleaned(BasicRunner):
+    def cleanup(self, taskid):
+        super().cleanup(taskid)
+        open('cleaned_%d' % taskid, 'x').close()
+
+
+class Rash(BasicRunner):
+    def plan(self, taskid, command):
+        raise RuntimeError('too early')
 """
 INI = """
 [old]
@@ -98,6 +124,21 @@ Runner = myrunners.TerminateRaises
 
 [endless]
 Runner = myrunners.NoTerminate
+
+[wrapped]
+Runner = myrunners.Wrapped
+
+[patched]
+Runner = myrunners.Patched
+
+[surrounded]
+Runner = myrunners.Surrounded
+
+[cleaned]
+Runner = myrunners.Cleaned
+
+[rash]
+Runner = myrunners.Rash
 """
 
 
@@ -159,6 +200,23 @@ def test_a_runner_that_raises_fails_its_task_and_nothing_else(plugged: Farm) -> 
     assert "None" in plugged.log(3)
     assert "worker" not in farmer.said
     plugged.check()
+
+
+@pytest.mark.parametrize(
+    ("runner", "said"), [("wrapped", "argv"), ("patched", "argv"), ("surrounded", "environment"), ("rash", "no")]
+)
+def test_a_subclass_of_ours_has_the_last_word_on_what_is_started(plugged: Farm, runner: str, said: str) -> None:
+    plugged.write(*["printenv MINE || echo no"] * 20, "/usr/bin/printenv PROC_NUMBER")
+    assert plugged.run("-n", 2, "-r", runner).wait() == 0
+    assert [plugged.log(number) for number in range(20)] == [f"{said}\n"] * 20
+    assert plugged.log(20) == "20\n"
+
+
+def test_a_cleanup_of_the_users_own_is_called_after_each_task(plugged: Farm) -> None:
+    plugged.write(*["true"] * 9, "false", "no-such-program")
+    assert plugged.run("-n", 2, "-r", "cleaned").wait() == 1
+    assert plugged.places() == ([], [*range(9)], [9, 10])
+    assert sorted(path.name for path in plugged.folder.glob("cleaned_*")) == sorted(f"cleaned_{n}" for n in range(11))
 
 
 def test_the_tasks_of_a_users_runner_have_default_signals(plugged: Farm) -> None:

@@ -344,6 +344,31 @@ def test_a_runner_that_defines_nothing_says_so(tmp_path: Path) -> None:
         run(NoArgv(), "x", tmp_path)
 
 
+# What is known before a task begins
+
+
+@pytest.mark.parametrize(
+    "command", ["/bin/true", "grep -c x y", "a | b", "A=1 env", "no-such-program", "", "echo \udcff"]
+)
+def test_a_plan_is_what_argv_says_later(command: str) -> None:
+    runner = BasicRunner()
+    assert runner.plan(3, command) == runner.argv(3, command)
+
+
+def test_a_command_that_needs_a_file_is_not_planned() -> None:
+    before = descriptors()
+    assert BasicRunner().plan(3, "echo " + "x" * 200_000) is None
+    assert descriptors() == before
+
+
+def test_a_runner_that_only_says_argv_plans_nothing() -> None:
+    class Direct(CommandRunner):
+        def argv(self, taskid: int, command: str) -> list[str]:
+            raise AssertionError("asked too early")
+
+    assert Direct().plan(3, "x") is None
+
+
 # Commands longer than an argument may be
 
 
