@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -43,7 +42,7 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def random_name(length: int = 8) -> str:
-    return secrets.token_hex(length // 2)
+    return os.urandom(length // 2).hex()
 
 
 def persistent(action: Callable[[], T], tries: int = 5) -> T:
