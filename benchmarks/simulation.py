@@ -43,7 +43,7 @@ from taskfarmer.ledger.epochs import CLOSED_AT_ONCE, after
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import Tidings
 from taskfarmer.ledger.liveness import beat_of
-from taskfarmer.ledger.state import Segment, State, stamp, turn
+from taskfarmer.ledger.state import Segment, State, begin_epoch, stamp
 from taskfarmer.model import Interval, time_class
 from taskfarmer.plain import replace
 from taskfarmer.views import views
@@ -309,7 +309,7 @@ class Simulated:
             yield world.ask("exchanges", 2)
         full = following.revision - state.epoch_from + 1 >= EPOCH_LENGTH
         if full:
-            following = yield from self._turn(following)
+            following = yield from self._begin_epoch(following)
         yield world.ask("exchanges", PREPARE + LINK) + ground.coding
         won = ground.newest is state
         if won:
@@ -319,12 +319,12 @@ class Simulated:
             yield world.ask("epochs", SWEEP + EPOCH_LENGTH if won else 2)
         return following if won else None
 
-    def _turn(self, state: State) -> Generator[float, None, State]:
+    def _begin_epoch(self, state: State) -> Generator[float, None, State]:
         in_use = {entry.journal for entry in state.farmers.values()}
         departed = list(state.departed.items())[:CLOSED_AT_ONCE]
         closed = {name: size for name, size in departed if name not in in_use}
         yield self.world.ask("epochs", NEW_EPOCH + len(closed) + 2 * bool(closed))
-        return turn(state, epoch_name(after(state.epoch), "0123abcd"), closed)
+        return begin_epoch(state, epoch_name(after(state.epoch), "0123abcd"), closed)
 
     def _lock(self, patience: float) -> Generator[float, None, bool]:
         world = self.world

@@ -26,7 +26,7 @@ from taskfarmer import durable, locks
 from taskfarmer.errors import Contended, Damaged, FarmGone, Forked, NotAFarm, StaleView, StorageError
 from taskfarmer.ledger import epochs, farmfile, turns
 from taskfarmer.ledger.document import FORMAT, from_document, to_document
-from taskfarmer.ledger.state import State, stamp, turn
+from taskfarmer.ledger.state import State, begin_epoch, stamp
 from taskfarmer.locks import FarmLock
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import replace
@@ -294,7 +294,7 @@ class Commits:
             if following.revision - state.epoch_from + 1 >= self.epoch_length:
                 fresh = epochs.make(self.workdir, epochs.after(state.epoch))
                 closed = epochs.close_journals(self.workdir, state.departed, state.farmers)
-                following = turn(following, fresh, closed)
+                following = begin_epoch(following, fresh, closed)
             prepared = os.path.join(self.workdir.prepared(state.epoch), f"{by}.{seq}.{durable.random_name()}")
             durable.prepare(prepared, encode(following), self.workdir.shared)
             linked = self.uncertain = True

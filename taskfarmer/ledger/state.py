@@ -344,7 +344,7 @@ def grow(state: State, segment: Segment) -> State:
     return replace(state, segments=(*state.segments, segment))
 
 
-def turn(state: State, epoch: str, closed: Mapping[str, int]) -> State:
+def begin_epoch(state: State, epoch: str, closed: Mapping[str, int]) -> State:
     """From the next revision on the ledger is in another directory; `closed` journals are forgotten."""
     departed = {name: size for name, size in state.departed.items() if name not in closed}
     return replace(

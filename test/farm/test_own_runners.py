@@ -13,7 +13,7 @@ OLD = """
 import os
 import subprocess
 
-from taskfarmer.runners import BasicRunner, Runner
+from taskfarmer.runners import BasicRunner, CommandRunner, Runner
 
 
 class Old(Runner):
@@ -101,6 +101,14 @@ class Cleaned(BasicRunner):
         open('cleaned_%d' % taskid, 'x').close()
 
 
+class Planned(CommandRunner):
+    def plan(self, taskid, command):
+        return ['/usr/bin/env', 'MINE=plan', '/bin/sh', '-c', command]
+
+    def cleanup(self, taskid):
+        raise RuntimeError('there is nothing to clean up')
+
+
 class Rash(BasicRunner):
     def plan(self, taskid, command):
         raise RuntimeError('too early')
@@ -136,6 +144,9 @@ Runner = myrunners.Surrounded
 
 [cleaned]
 Runner = myrunners.Cleaned
+
+[planned]
+Runner = myrunners.Planned
 
 [rash]
 Runner = myrunners.Rash
@@ -203,7 +214,8 @@ def test_a_runner_that_raises_fails_its_task_and_nothing_else(plugged: Farm) -> 
 
 
 @pytest.mark.parametrize(
-    ("runner", "said"), [("wrapped", "argv"), ("patched", "argv"), ("surrounded", "environment"), ("rash", "no")]
+    ("runner", "said"),
+    [("wrapped", "argv"), ("patched", "argv"), ("surrounded", "environment"), ("planned", "plan"), ("rash", "no")],
 )
 def test_a_subclass_of_ours_has_the_last_word_on_what_is_started(plugged: Farm, runner: str, said: str) -> None:
     plugged.write(*["printenv MINE || echo no"] * 20, "/usr/bin/printenv PROC_NUMBER")

@@ -112,7 +112,7 @@ OF_STATES = (
         "closed bytes are what departed has forgotten",
         (
             (
-                f"{STATE}:turn",
+                f"{STATE}:begin_epoch",
                 "closed_bytes=state.closed_bytes + sum(closed.values())",
                 "closed_bytes=state.closed_bytes",
             ),

@@ -219,7 +219,7 @@ class Histories(RuleBasedStateMachine):
         seen = self.seen[farmer]
         closed = self.some_names(data, sorted(seen.departed))
         sizes = {name: seen.departed[name] for name in closed}
-        if self.commit(farmer, states.turn(seen, f"{self.turns + 1:06d}-00000000", sizes)):
+        if self.commit(farmer, states.begin_epoch(seen, f"{self.turns + 1:06d}-00000000", sizes)):
             self.turns += 1
             self.compare()
 

@@ -129,7 +129,7 @@ def test_a_survey_reads_journals_that_the_state_has_forgotten_by_their_names(wor
     size = state.departed[OTHER]
     os.rename(workdir.journal(OTHER), workdir.closed_journal(OTHER, size))
     assert results.survey(workdir, state, patience=0).finished == 2
-    state = states.turn(state, "000001-00000000", {OTHER: size})
+    state = states.begin_epoch(state, "000001-00000000", {OTHER: size})
     assert results.survey(workdir, state, patience=0).finished == 2
 
 

@@ -137,7 +137,7 @@ class Histories(RuleBasedStateMachine):
     def turn(self, data: st.DataObject) -> None:
         closed = data.draw(st.sets(st.sampled_from(sorted(self.state.departed)))) if self.state.departed else set()
         sizes = {name: self.state.departed[name] for name in closed}
-        self.state = states.turn(self.state, "000001-00000000", sizes)
+        self.state = states.begin_epoch(self.state, "000001-00000000", sizes)
 
     @invariant()
     def each_task_is_where_the_model_has_it(self) -> None:
