@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -42,7 +43,7 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def random_name(length: int = 8) -> str:
-    return os.urandom(length // 2).hex()
+    return secrets.token_hex(length // 2)
 
 
 def persistent(action: Callable[[], T], tries: int = 5) -> T:
