@@ -121,11 +121,10 @@ class Starter:
     """Starts in a slot the programs that a CommandRunner names."""
 
     def __init__(self, slot: Slot, runner: CommandRunner, logs: Logs) -> None:
-        self.slot = slot
         self.runner = runner
         self.logs = logs
         self.environment = Environment(slot.place)
-        self._adds = type(runner).environment is not CommandRunner.environment
+        self._adds = getattr(runner.environment, "__func__", None) is not CommandRunner.environment
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._defaults = _ignored()
 

@@ -95,6 +95,11 @@ class Surrounded(BasicRunner):
         return {'MINE': 'environment'}
 
 
+class Dressed(BasicRunner):
+    def __init__(self):
+        self.environment = lambda taskid: {'MINE': 'dressed'}
+
+
 class Cleaned(BasicRunner):
     def cleanup(self, taskid):
         super().cleanup(taskid)
@@ -141,6 +146,9 @@ Runner = myrunners.Patched
 
 [surrounded]
 Runner = myrunners.Surrounded
+
+[dressed]
+Runner = myrunners.Dressed
 
 [cleaned]
 Runner = myrunners.Cleaned
@@ -215,7 +223,14 @@ def test_a_runner_that_raises_fails_its_task_and_nothing_else(plugged: Farm) -> 
 
 @pytest.mark.parametrize(
     ("runner", "said"),
-    [("wrapped", "argv"), ("patched", "argv"), ("surrounded", "environment"), ("planned", "plan"), ("rash", "no")],
+    [
+        ("wrapped", "argv"),
+        ("patched", "argv"),
+        ("surrounded", "environment"),
+        ("dressed", "dressed"),
+        ("planned", "plan"),
+        ("rash", "no"),
+    ],
 )
 def test_a_subclass_of_ours_has_the_last_word_on_what_is_started(plugged: Farm, runner: str, said: str) -> None:
     plugged.write(*["printenv MINE || echo no"] * 20, "/usr/bin/printenv PROC_NUMBER")
