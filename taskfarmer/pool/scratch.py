@@ -95,7 +95,7 @@ class ScratchLogs(Logs):
             return
         self._task = None
         try:
-            size = os.fstat(self._fd).st_size
+            size = os.lseek(self._fd, 0, os.SEEK_END)  # says as much as fstat, for less
         except OSError:  # a network file system has lost it
             size = 1
         lingers = _lives(group)
