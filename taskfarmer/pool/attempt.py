@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from taskfarmer import durable
@@ -30,6 +31,7 @@ _NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _APPENDING = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _ANEW = _APPENDING | os.O_TRUNC
 _DUP2 = os.POSIX_SPAWN_DUP2
+_File = tuple[int, int, int]
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
@@ -62,6 +64,11 @@ class Place:
 def runs_programs(runner: Runner) -> bool:
     """Whether a runner only says which program to start; one that has a `run` of its own does all by itself."""
     return isinstance(runner, CommandRunner) and type(runner).run is CommandRunner.run
+
+
+def is_ours(runner: Runner) -> bool:
+    """Whether a runner starts programs and is one of this package: nothing of the user's own runs in a worker."""
+    return runs_programs(runner) and type(runner).__module__.startswith("taskfarmer.")
 
 
 class Environment:
@@ -125,8 +132,8 @@ class Starter:
         self.logs = logs
         self.environment = Environment(slot.place)
         self._adds = getattr(runner.environment, "__func__", None) is not CommandRunner.environment
-        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._defaults = _ignored()
+        self._input = _DUP2, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0
+        self._spawn = partial(os.posix_spawnp, setpgroup=0, setsigmask=(), setsigdef=_ignored())
 
     def plan(self, batch: Batch) -> None:
         """Ask for what can be known of the tasks of a batch before they begin."""
@@ -153,19 +160,16 @@ class Starter:
                 except Exception as error:  # a runner of a user may raise anything
                     note(log, start_failure(error)[1])
                     return NOT_STARTED
+            files = self._input, (_DUP2, log, 1), (_DUP2, log, 2)
             try:
-                task.pid = self._spawn(argv, variables, log)
+                task.pid = self._spawn(argv[0], argv, variables, file_actions=files)
             except (OSError, ValueError) as error:
-                status = self._not_run(task, variables, log, error)
+                status = self._not_run(task, variables, files, error)
                 if status is not None:
                     return status
         finally:
             if self.logs.passes:
                 durable.let_go(log)
-        try:
-            task.fd = os.pidfd_open(task.pid)
-        except (AttributeError, OSError):
-            task.fd = -1
         return None
 
     def _asked(self, task: Task) -> tuple[list[str], dict[bytes, bytes]]:
@@ -175,16 +179,19 @@ class Starter:
         variables = {os.fsencode(name): os.fsencode(value) for name, value in more.items()}
         return argv, {**self.environment.variables, **variables}
 
-    def _not_run(self, task: Task, variables: dict[bytes, bytes], log: int, error: OSError | ValueError) -> int | None:
+    def _not_run(
+        self, task: Task, variables: dict[bytes, bytes], files: tuple[_File, ...], error: OSError | ValueError
+    ) -> int | None:
         """What a task comes to whose program could not be started: another one, or a failure."""
         try:
             if isinstance(error, OSError) and error.errno not in _NO_ROOM:
                 other = self.runner.otherwise(task.task_id, command_of(task), error)
                 if other is not None:
-                    task.pid = self._spawn(other, variables, log)
+                    task.pid = self._spawn(other[0], other, variables, file_actions=files)
                     return None
         except (OSError, ValueError) as another:
             error = another
+        log = files[-1][1]
         if isinstance(error, ValueError):
             note(log, start_failure(error)[1])
             return NOT_STARTED
@@ -195,12 +202,6 @@ class Starter:
         status, line = start_failure(error)
         note(log, line)
         return status
-
-    def _spawn(self, argv: list[str], variables: dict[bytes, bytes], log: int) -> int:
-        files = ((_DUP2, self._null, 0), (_DUP2, log, 1), (_DUP2, log, 2))
-        return os.posix_spawnp(
-            argv[0], argv, variables, file_actions=files, setpgroup=0, setsigmask=(), setsigdef=self._defaults
-        )
 
 
 def command_of(task: Task) -> str:

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 class Task:
     """A task of a batch, from its line (without its line feed) to the process that runs it.
 
-    `argv` is what to start, where that was known beforehand. `start` is in epoch seconds. `fd` is readable when the
-    process `pid` has ended; it is -1 where the kernel has no pidfds.
+    `argv` is what to start, where that was known beforehand. `start` is in epoch seconds.
     """
 
-    __slots__ = ("argv", "batch", "command", "fd", "line", "pid", "start", "task_id")
+    __slots__ = ("argv", "batch", "command", "line", "pid", "start", "task_id")
 
     def __init__(self, batch: Batch, line: bytes) -> None:
         self.batch = batch
@@ -31,7 +30,6 @@ class Task:
         self.argv: list[str] | None = None
         self.start = 0.0
         self.pid = 0
-        self.fd = -1
 
 
 class Batch:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from taskfarmer.ledger.ledger import Tidings
 from taskfarmer.model import Interval
 from taskfarmer.plain import dataclass, field
-from taskfarmer.pool.attempt import runs_programs
+from taskfarmer.pool.attempt import is_ours
 from taskfarmer.pool.child import Child
 from taskfarmer.pool.wire import NewsFeed
 from taskfarmer.runners.base import Runner
@@ -24,8 +24,7 @@ def teams(slots: int, runner: Runner) -> list[range]:
 
     A runner of the user's own is alone in its process: PyTaskFarmer's contract has one task at a time.
     """
-    ours = runs_programs(runner) and type(runner).__module__.startswith("taskfarmer.")
-    width = min(FEW, -(-slots // FEW)) if ours else 1
+    width = min(FEW, -(-slots // FEW)) if is_ours(runner) else 1
     return [range(first, min(first + width, slots)) for first in range(0, slots, width)]
 
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 import os
 import resource  # noqa: F401 - what `os.wait4` would look for in each worker
-import select
 import signal
 import socket
 import time
 
 from taskfarmer.plain import dataclass
-from taskfarmer.pool.attempt import NotStarted, Starter
+from taskfarmer.pool.attempt import NotStarted, Starter, is_ours
 from taskfarmer.pool.begun import Batch, Task
 from taskfarmer.pool.output import Output
 from taskfarmer.pool.processes import STUCK_AFTER, ask_to_end, descendants, reap, send
 from taskfarmer.pool.records import Usage
+from taskfarmer.pool.slot import Slot
+from taskfarmer.pool.waking import ByDescriptors, BySignals, Waking
 from taskfarmer.pool.worker import DOUBT, Job, Worker, died_of, of_stop_signal
 from taskfarmer.runners.base import CommandRunner
 
@@ -26,7 +27,6 @@ DOUBT_OF_FAILURES = 5.0
 """Seconds for which a failure in a job of Slurm is doubted."""
 BELIEF = 60.0
 """Seconds for which failures are believed after one was doubted without cause: many of them must not cost much."""
-_NO_PIDFD_PAUSE = 0.01
 
 
 @dataclass
@@ -53,8 +53,8 @@ class ProgramWorker(Worker):
         self.output = Output(job.places)
         logs = self.output.slots
         self.starters = {number: Starter(slot, job.runner, logs[number]) for number, slot in self.slots.items()}
-        self.running: dict[int, Task] = {}  # by slot
-        self._watched: dict[int, Task] = {}  # by the descriptor that tells the end
+        self.running: dict[int, Task] = {}  # by process
+        self._waking = self._waking_by()
         self._doubtful: dict[int, Ended] = {}  # by slot
         self._free = dict.fromkeys(self.slots)  # those that run nothing; what ended in them is told
         self._refused = "SLURM_JOB_ID" in os.environ
@@ -62,24 +62,33 @@ class ProgramWorker(Worker):
         self._believed = -math.inf
         self._warned = 0
 
+    def _waking_by(self) -> Waking:
+        if is_ours(self.runner) and hasattr(signal, "sigtimedwait"):
+            return BySignals(self.running, self.link)
+        return ByDescriptors(self.running, self.poll)
+
     def run(self) -> None:
         while not self.stopping:
-            self._begin_tasks()
+            if self._free:
+                self._begin_tasks()
             if self.running or self._doubtful:
                 self._wait()
             elif self.hit_lately():
-                self.poll.poll(DOUBT * 1000)
-                self.hear()
+                self._rest(DOUBT)
             elif self.quitting:
                 break
             else:
                 self.flush()
                 reap()
-                self.poll.poll()
-                self.hear()
+                self._rest()
         self._end_running()
         self.end_all()
         self.output.close()
+
+    def _rest(self, seconds: float | None = None) -> None:
+        """Wait for an order; no task runs."""
+        self._waking.wait(seconds)
+        self.hear()
 
     def flush(self) -> None:
         super().flush()
@@ -94,25 +103,29 @@ class ProgramWorker(Worker):
         if self.hit > 0 and self.hit_lately():
             return
         for number in list(self._free):
-            slot = self.slots[number]
-            while number in self._free and not self.stopping:
-                task = slot.begin(time.monotonic() + self.clock)
-                if task is None:
-                    break
-                try:
-                    status = self.starters[number].start(task)
-                except NotStarted as error:
-                    self.not_begun(slot, task, error)
-                    return
-                if status is not None:
-                    self._over(number, task, status << 8, (0.0, 0.0, 0))
-                    continue
-                self.running[number] = task
-                del self._free[number]
-                fd = task.fd
-                if fd >= 0:
-                    self._watched[fd] = task
-                    self.poll.register(fd, select.POLLIN)
+            del self._free[number]
+            self._begin(self.slots[number])
+
+    def _begin(self, slot: Slot) -> None:
+        """Let a slot that runs nothing begin its next task; it is free where there is none."""
+        number = slot.number
+        while not self.stopping:
+            task = slot.begin(time.monotonic() + self.clock)
+            if task is None:
+                break
+            try:
+                status = self.starters[number].start(task)
+            except NotStarted as error:
+                self.not_begun(slot, task, error)
+                break
+            if status is None:
+                self.running[task.pid] = task
+                self._waking.begun(task.pid)
+                return
+            if not self._over(task, status << 8, (0.0, 0.0, 0)):
+                return
+        slot.rest()
+        self._free[number] = None
 
     def _wait(self) -> None:
         """Wait until a task ends or an order comes; tell what was gathered now and then, or when a slot has no more."""
@@ -122,57 +135,46 @@ class ProgramWorker(Worker):
         timeout = max(0.0, self.due - time.monotonic()) if self.pending else self.output.patience()
         if sure is not None and (timeout is None or sure < timeout):
             timeout = sure
-        if len(self._watched) < len(self.running):
-            timeout = _NO_PIDFD_PAUSE
-            for task in list(self.running.values()):
-                if task.fd < 0:
-                    self._reap(task, os.WNOHANG)
-            if not self.running:
-                return
-        ready = self.poll.poll(timeout if timeout is None else timeout * 1000)
-        if not ready:
+        ended, spoken_to = self._waking.wait(timeout)
+        if not ended:
             self.flush()
-        spoken_to = False
-        for fd, _ in ready:
-            ended = self._watched.get(fd)
-            if ended is None:
-                spoken_to = True
-            else:
-                self._reap(ended, 0)
+        for pid, status, usage in ended:
+            task = self.running.pop(pid, None)
+            if task is not None:
+                self._ended(task, status, usage[:3])
         if spoken_to:
             self.hear()
 
-    def _reap(self, task: Task, options: int) -> None:
-        """Take note of a task that has ended; nothing where it runs and `options` say not to wait."""
-        pid, status, usage = os.wait4(task.pid, options)
-        if not pid:
-            return
-        fd = task.fd
-        if fd >= 0:
-            task.fd = -1
-            if self._watched.pop(fd, None):
-                self.poll.unregister(fd)
-            os.close(fd)
-        number = task.batch.slot.place.slot
-        del self.running[number]
-        self._free[number] = None
-        self._over(number, task, status, usage[:3])
+    def _ended(self, task: Task, status: int, usage: Usage) -> None:
+        """Take note of a task that has ended, and begin the slot's next one."""
+        slot = task.batch.slot
+        if not self._over(task, status, usage):
+            slot.rest()
+        elif self.hit > 0:
+            slot.rest()
+            self._free[slot.number] = None
+        else:
+            self._begin(slot)
 
-    def _over(self, number: int, task: Task, status: int, usage: Usage) -> None:
-        """Tell what came of a task; where it may have ended because we are to stop, not before that is known."""
-        logs = self.output.slots[number]
+    def _over(self, task: Task, status: int, usage: Usage) -> bool:
+        """Tell what came of a task; where it may have ended because we are to stop, not before that is known: False."""
+        slot = task.batch.slot
+        logs = self.output.slots[slot.number]
         if logs.heeds:
             logs.ended(task.task_id, task.batch.attempt, status, task.pid)
         if task.argv is None:
             self.runner.cleanup(task.task_id)
-        task.batch.slot.ended(task)
+        slot.last = task
         now = time.monotonic()
-        doubt = self._doubt(status, now) if status and not self.stopping else 0.0
+        if not status:
+            self.tell(task, 0, usage, now)
+            return True
+        doubt = self._doubt(status, now) if not self.stopping else 0.0
         if doubt:
-            self._doubtful[number] = Ended(task, status, usage, now, now + doubt)
-            del self._free[number]
-        else:
-            self.tell(task, status, usage, now, status != 0 and self._of_warning(status))
+            self._doubtful[slot.number] = Ended(task, status, usage, now, now + doubt)
+            return False
+        self.tell(task, status, usage, now, self._of_warning(status))
+        return True
 
     def _doubt(self, status: int, now: float) -> float:
         """Seconds for which a task that ended so is not yet called failed, and its slot begins nothing."""
@@ -200,9 +202,9 @@ class ProgramWorker(Worker):
 
     def warn(self, number: int) -> None:
         self._warned = number
-        for task in self.running.values():
+        for pid in self.running:
             try:
-                os.killpg(task.pid, number)
+                os.killpg(pid, number)
             except (ProcessLookupError, PermissionError):
                 pass
 
@@ -214,14 +216,14 @@ class ProgramWorker(Worker):
         """End what runs: SIGTERM to everything below us, the grace time, SIGKILL."""
         self._clear_doubts()
         self.hand_back()
-        for fd in self._watched:
-            self.poll.unregister(fd)
-        self._watched.clear()
+        self._waking.close()
         asked: set[int] = set()
         pause = 0.002
         while True:
-            for task in list(self.running.values()):
-                self._reap(task, os.WNOHANG)
+            for pid in list(self.running):
+                ended, status, usage = os.wait4(pid, os.WNOHANG)
+                if ended:
+                    self._ended(self.running.pop(pid), status, usage[:3])
             if not self.running:
                 return
             tree = descendants(os.getpid())
@@ -235,6 +237,6 @@ class ProgramWorker(Worker):
             else:
                 # the kernel will not let go of them: the farmer gives the tasks back, and says so
                 self.flush()
-                self.tell_survivors([task.pid for task in self.running.values()])
+                self.tell_survivors(list(self.running))
                 os._exit(1)
             pause = min(pause * 2, 0.05)

@@ -20,11 +20,11 @@ The ID is negative where that task has ended, and 0 before the first one.
 class Slot:
     def __init__(self, place: Place, shown: memoryview) -> None:
         self.place = place
+        self.number = place.slot
         self.queue: deque[Batch] = deque()
         self.recorder = Recorder(farmer_number(place.farmer), place.slot, place.log_mode.encode())
+        self.last: Task | None = None  # that ended here
         self._shown = shown
-        self._ended = 0
-        self._ended_attempt = 0
 
     def begin(self, now: float) -> Task | None:
         """Take the next task, and show that it runs; None where there is none. `now` is in epoch seconds."""
@@ -43,11 +43,16 @@ class Slot:
     def undo(self, task: Task) -> None:
         """The task was not begun after all."""
         task.batch.next -= 1
-        SHOWN.pack_into(self._shown, 0, self._ended, self._ended_attempt, 0.0)
+        self.rest()
 
     def ended(self, task: Task) -> None:
-        """Show that a task runs no more; what came of it may be told later."""
-        self._ended, self._ended_attempt = ended, attempt = -task.task_id - 1, task.batch.attempt
+        """A task runs no more; what came of it may be told later."""
+        self.last = task
+        self.rest()
+
+    def rest(self) -> None:
+        """Show that nothing runs."""
+        ended, attempt = (-self.last.task_id - 1, self.last.batch.attempt) if self.last else (0, 0)
         SHOWN.pack_into(self._shown, 0, ended, attempt, 0.0)
 
     def unstarted(self) -> list[tuple[int, int]]:

@@ -40,6 +40,7 @@ NOW = signal.SIGQUIT
 """What ends a task of a runner of the user's own at once: the grace time is over, and nobody hears while it works."""
 MOST_UNSENT = 8 << 20
 """Bytes that a worker keeps while its farmer is busy; with more it waits for it."""
+_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,15 @@ class Worker:
             os.read(self.wakeup, 512)
         except BlockingIOError:
             pass
+        while self._hear_some() == _AT_ONCE:
+            pass
+
+    def _hear_some(self) -> int:
+        """Take as many orders as are read at once; how many bytes that were."""
         try:
-            data = self.link.recv(1 << 20, socket.MSG_DONTWAIT)
+            data = self.link.recv(_AT_ONCE, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return
+            return 0
         except OSError:
             data = b""
         if not data:
@@ -163,7 +169,7 @@ class Worker:
             if self._linked:  # else its end was heard before; a signal woke us this time
                 self._linked = False
                 self.poll.unregister(self.link)
-            return
+            return 0
         for order in self.orders.feed(data):
             if order.kind == wire.TASKS:
                 lines = order.body.split(b"\n")
@@ -180,6 +186,7 @@ class Worker:
                 self.warn(order.number)
             elif order.kind == wire.DEADLINE:
                 self.set_deadline(order.seconds)
+        return len(data)
 
     def take(self, batch: Batch) -> None:
         """A batch for one of our slots has come."""

@@ -17,9 +17,11 @@ from pathlib import Path
 from taskfarmer.model import Interval
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.pool import Pool
+from taskfarmer.runners.shell import BasicRunner
 
 folder = Path(sys.argv[1])
-timer = sys.argv[2] == 'timer'
+timer = sys.argv[2] != 'none'
+program = sys.argv[2] == 'program'
 
 
 class Quick:
@@ -47,9 +49,11 @@ def until(condition):
 logs = os.open(folder / 'logs', os.O_RDONLY)
 wakeup, _ = os.pipe()
 place = Place(0, 'f', 'host', str(folder), str(folder / 'logs'), logs, log_mode='none')
-pool = Pool(1, lambda slot: place, Quick(), 1.0, wakeup)
+pool = Pool(1, lambda slot: place, BasicRunner() if program else Quick(), 1.0, wakeup)
 pool.batch_size = 1 << 15
-pool.add(Interval(0, 0, 5001, 1), [b'%d quick\\n' % number for number in range(5001)])
+tasks = [b'%d true\\n' % number for number in range(5000)]
+tasks.append(b'5000 touch %s/begun; until [ -e %s/release ]; do sleep 0.01; done\\n' % (2 * (bytes(folder),)))
+pool.add(Interval(0, 0, 5001, 1), tasks)
 pool.dispatch()
 ended = 0
 
@@ -81,7 +85,7 @@ print(json.dumps([told, ended]))
 """
 
 
-@pytest.mark.parametrize("timer", ["timer", "none"])
+@pytest.mark.parametrize("timer", ["timer", "none", "program"])
 def test_what_a_busy_farmer_did_not_take_is_told_while_a_long_task_runs(tmp_path: Path, timer: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, tmp_path, timer], capture_output=True, text=True, timeout=150, check=False

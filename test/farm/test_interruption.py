@@ -115,7 +115,7 @@ def test_a_task_that_ends_well_in_the_grace_time_is_finished(farm: Farm) -> None
 
 
 def test_a_task_that_ignores_sigterm_has_the_whole_grace_time(farm: Farm) -> None:
-    farm.write(farm.begun("trap '' TERM; sleep 1.5; echo done"))
+    farm.write("trap '' TERM; " + farm.begun("sleep 1.5; echo done"))
     farmer = farm.start("--grace", 10)
     farm.wait_for_tasks(0)
     farmer.signal(signal.SIGUSR1)

@@ -1,0 +1,133 @@
+"""How a worker whose tasks are programs learns that some have ended, or that there are orders."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import socket
+from collections.abc import Collection
+from types import FrameType
+from typing import Any
+
+from taskfarmer.signals import STOPS
+
+Reaped = tuple[int, int, Any]
+"""What `os.wait4` says: process, wait status, usage."""
+_NO_PIDFD_PAUSE = 0.01
+_UNHEARD = 0.1
+"""Seconds after which orders are looked for where the system was not yet seen to signal any."""
+
+
+class Waking:
+    """Waits for ends and orders. `running` are the processes of tasks, kept by the worker."""
+
+    def __init__(self, running: Collection[int]) -> None:
+        self.running = running
+
+    def begun(self, pid: int) -> None:
+        """A task runs as this process."""
+
+    def wait(self, seconds: float | None) -> tuple[list[Reaped], bool]:
+        """The tasks that have ended, and whether there may be orders; nothing where that takes longer than `seconds`.
+
+        Processes that are nobody's tasks may be among them.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave descriptors and signals as they were: tasks that still run are looked after in another way."""
+
+
+class ByDescriptors(Waking):
+    """A descriptor for each process (pidfd_open(2)). Signals are handled as they come: a runner of the user's own
+    may start processes, which inherit what is blocked.
+    """
+
+    def __init__(self, running: Collection[int], poll: select.poll) -> None:
+        super().__init__(running)
+        self._poll = poll
+        self._watched: dict[int, int] = {}  # descriptor -> process
+
+    def begun(self, pid: int) -> None:
+        try:
+            fd = os.pidfd_open(pid)
+        except (AttributeError, OSError):
+            return
+        self._watched[fd] = pid
+        self._poll.register(fd, select.POLLIN)
+
+    def wait(self, seconds: float | None) -> tuple[list[Reaped], bool]:
+        ended: list[Reaped] = []
+        if len(self._watched) < len(self.running):
+            watched = frozenset(self._watched.values())
+            ended = [one for pid in self.running if pid not in watched and (one := os.wait4(pid, os.WNOHANG))[0]]
+            seconds = 0 if ended else _NO_PIDFD_PAUSE
+        spoken = False
+        for fd, _ in self._poll.poll(seconds if seconds is None else seconds * 1000):
+            pid = self._watched.pop(fd, None)
+            if pid is None:
+                spoken = True
+            else:
+                self._poll.unregister(fd)
+                os.close(fd)
+                ended.append(os.wait4(pid, 0))
+        return ended, spoken
+
+    def close(self) -> None:
+        for fd in self._watched:
+            self._poll.unregister(fd)
+            os.close(fd)
+        self._watched.clear()
+
+
+class BySignals(Waking):
+    """SIGCHLD tells of ends and SIGIO of orders: one call of the system for a task, where descriptors take four.
+
+    All signals wait until they are asked for. Those that stop a farmer go to the handlers that they have.
+    """
+
+    def __init__(self, running: Collection[int], link: socket.socket) -> None:
+        super().__init__(running)
+        self._link = link
+        self._wakes = (signal.SIGCHLD, signal.SIGIO, *STOPS)
+        self._pause: float | None = _UNHEARD
+        signal.signal(signal.SIGIO, _ignore)  # what else it does is to end us
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._wakes)
+        fcntl.fcntl(link, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(link, fcntl.F_SETFL, fcntl.fcntl(link, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def wait(self, seconds: float | None) -> tuple[list[Reaped], bool]:
+        pause = self._pause
+        if pause is not None and (seconds is None or pause < seconds):
+            seconds = pause
+        told = signal.sigwaitinfo(self._wakes) if seconds is None else signal.sigtimedwait(self._wakes, seconds)
+        if told is None:
+            return [], pause is not None
+        number = told.si_signo
+        if number == signal.SIGCHLD:
+            return self._ended(), False
+        if number == signal.SIGIO:
+            self._pause = None
+        else:
+            handler = signal.getsignal(number)
+            if callable(handler):
+                handler(number, None)
+        return [], True
+
+    def _ended(self) -> list[Reaped]:
+        ended: list[Reaped] = []
+        left = len(self.running)
+        while left and (one := os.wait4(-1, os.WNOHANG))[0]:
+            ended.append(one)
+            left -= one[0] in self.running
+        return ended
+
+    def close(self) -> None:
+        fcntl.fcntl(self._link, fcntl.F_SETFL, fcntl.fcntl(self._link, fcntl.F_GETFL) & ~os.O_ASYNC)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._wakes)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass

@@ -1,0 +1,220 @@
+"""How a worker learns that tasks have ended or that there are orders: each way, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+import pytest
+
+from taskfarmer.pool import waking
+from taskfarmer.pool.waking import ByDescriptors, BySignals, Waking
+
+
+class Scene:
+    """A waiting worker: its end of the link and the farmer's, and the processes that it knows."""
+
+    def __init__(self, kind: type[Waking]) -> None:
+        self.link, self.farmer = socket.socketpair()
+        self.running: set[int] = set()
+        self.hits: list[int] = []
+        signal.signal(signal.SIGUSR1, self.hit)
+        if kind is BySignals:
+            self.waking: Waking = BySignals(self.running, self.link)
+        else:
+            poll = select.poll()
+            poll.register(self.link, select.POLLIN)
+            self.waking = ByDescriptors(self.running, poll)
+
+    def hit(self, number: int, frame: FrameType | None) -> None:
+        self.hits.append(number)
+
+    def begin(self, *argv: str) -> int:
+        pid = os.posix_spawnp(argv[0], argv, os.environ, setsigmask=())
+        self.running.add(pid)
+        self.waking.begun(pid)
+        return pid
+
+    def ends(self, count: int) -> list[tuple[int, int]]:
+        """Process and status of the next tasks that end."""
+        found: list[tuple[int, int]] = []
+        end = time.monotonic() + 30
+        while len(found) < count and time.monotonic() < end:
+            for pid, status, _ in self.waking.wait(5.0)[0]:
+                if pid in self.running:
+                    self.running.discard(pid)
+                    found.append((pid, status))
+        return found
+
+
+def apart(scene: Callable[[], None]) -> None:
+    """Play a scene in a process of its own, whose signals and children are nobody else's."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            scene()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0, "the scene failed; what it said is above"
+
+
+KINDS = pytest.mark.parametrize("kind", [BySignals, ByDescriptors])
+
+
+@KINDS
+def test_the_end_of_a_task_is_told_with_its_status(kind: type[Waking]) -> None:
+    def scene() -> None:
+        one = Scene(kind)
+        pid = one.begin("sh", "-c", "exit 3")
+        assert one.ends(1) == [(pid, 3 << 8)]
+
+    apart(scene)
+
+
+@KINDS
+def test_tasks_that_end_at_the_same_time_are_all_told(kind: type[Waking]) -> None:
+    def scene() -> None:
+        one = Scene(kind)
+        pids = {one.begin("true") for _ in range(8)}
+        time.sleep(0.5)  # one signal may stand for all of them
+        assert {pid for pid, _ in one.ends(8)} == pids
+
+    apart(scene)
+
+
+@KINDS
+def test_an_orphan_that_ends_hides_no_task(kind: type[Waking]) -> None:
+    def scene() -> None:
+        one = Scene(kind)
+        strangers = [os.posix_spawnp("true", ["true"], os.environ) for _ in range(3)]
+        pid = one.begin("true")
+        time.sleep(0.5)
+        assert pid not in strangers and one.ends(1) == [(pid, 0)]
+
+    apart(scene)
+
+
+@KINDS
+def test_a_task_that_ends_late_is_waited_for(kind: type[Waking]) -> None:
+    def scene() -> None:
+        one = Scene(kind)
+        late, soon = one.begin("sleep", "0.5"), one.begin("true")
+        assert one.ends(2) == [(soon, 0), (late, 0)]
+
+    apart(scene)
+
+
+@KINDS
+def test_orders_and_the_end_of_the_farmer_wake(kind: type[Waking]) -> None:
+    def scene() -> None:
+        one = Scene(kind)
+        one.farmer.send(b"early")
+        while not one.waking.wait(None)[1]:
+            pass
+        assert one.link.recv(100) == b"early"
+        one.farmer.send(b"later")
+        while not one.waking.wait(None)[1]:
+            pass
+        assert one.link.recv(100) == b"later"
+        one.farmer.close()
+        while not one.waking.wait(None)[1]:
+            pass
+        assert one.link.recv(100) == b""
+
+    apart(scene)
+
+
+def test_an_order_from_before_anything_was_signalled_is_looked_for() -> None:
+    def scene() -> None:
+        link, farmer = socket.socketpair()
+        farmer.send(b"early")
+        assert BySignals(set(), link).wait(None) == ([], True)
+        assert link.recv(100) == b"early"
+
+    apart(scene)
+
+
+def test_room_for_what_a_busy_farmer_did_not_take_wakes() -> None:
+    def scene() -> None:
+        one = Scene(BySignals)
+        one.farmer.send(b"order")
+        while not one.waking.wait(None)[1]:
+            pass
+        with pytest.raises(BlockingIOError):
+            while True:
+                one.link.send(bytes(10_000), socket.MSG_DONTWAIT)
+        assert one.waking.wait(0.2) == ([], False)
+        while select.select([one.farmer], [], [], 0)[0]:
+            one.farmer.recv(100_000)
+        assert one.waking.wait(30.0) == ([], True)
+
+    apart(scene)
+
+
+@KINDS
+def test_nothing_that_happens_is_told_when_the_time_is_over(kind: type[Waking]) -> None:
+    def scene() -> None:
+        one = Scene(kind)
+        one.farmer.send(b"order")  # from here on it is known that orders are signalled
+        while not one.waking.wait(None)[1]:
+            pass
+        one.link.recv(100)
+        one.begin("sleep", "10")
+        assert one.waking.wait(0.05) == ([], False)
+        assert one.waking.wait(0) == ([], False)
+
+    apart(scene)
+
+
+@KINDS
+def test_a_stop_signal_comes_to_its_handler_and_wakes(kind: type[Waking]) -> None:
+    def scene() -> None:
+        one = Scene(kind)
+        reader, writer = os.pipe2(os.O_NONBLOCK)
+        if kind is ByDescriptors:  # as its worker does
+            signal.set_wakeup_fd(writer)
+            one.waking._poll.register(reader, select.POLLIN)  # type: ignore[attr-defined]
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert one.waking.wait(30.0) == ([], True)
+        assert one.hits == [signal.SIGUSR1]
+
+    apart(scene)
+
+
+@KINDS
+def test_afterwards_signals_are_handled_as_they_come(kind: type[Waking]) -> None:
+    def scene() -> None:
+        one = Scene(kind)
+        one.begin("sleep", "10")
+        one.waking.close()
+        one.farmer.send(b"order")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert one.hits == [signal.SIGUSR1]
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+    apart(scene)
+
+
+def test_ends_are_told_where_the_kernel_has_no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(pid: int) -> int:
+        raise OSError
+
+    monkeypatch.setattr(waking.os, "pidfd_open", none)
+
+    def scene() -> None:
+        one = Scene(ByDescriptors)
+        late, soon = one.begin("sleep", "0.3"), one.begin("true")
+        assert one.ends(2) == [(soon, 0), (late, 0)]
+
+    apart(scene)
