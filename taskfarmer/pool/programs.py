@@ -19,7 +19,7 @@ from taskfarmer.pool.output import Output
 from taskfarmer.pool.processes import STUCK_AFTER, ask_to_end, descendants, reap, send
 from taskfarmer.pool.records import Usage
 from taskfarmer.pool.slot import Slot
-from taskfarmer.pool.waking import ByDescriptors, BySignals, Waking
+from taskfarmer.pool.waking import ByDescriptors, BySignals, Waking, orders_are_signalled
 from taskfarmer.pool.worker import DOUBT, Job, Worker, died_of, of_stop_signal
 from taskfarmer.runners.base import CommandRunner
 
@@ -63,7 +63,7 @@ class ProgramWorker(Worker):
         self._warned = 0
 
     def _waking_by(self) -> Waking:
-        if is_ours(self.runner) and hasattr(signal, "sigtimedwait"):
+        if is_ours(self.runner) and orders_are_signalled():
             return BySignals(self.running, self.link)
         return ByDescriptors(self.running, self.poll)
 

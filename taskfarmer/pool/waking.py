@@ -16,8 +16,6 @@ from taskfarmer.signals import STOPS
 Reaped = tuple[int, int, Any]
 """What `os.wait4` says: process, wait status, usage."""
 _NO_PIDFD_PAUSE = 0.01
-_UNHEARD = 0.1
-"""Seconds after which orders are looked for where the system was not yet seen to signal any."""
 
 
 class Waking:
@@ -92,25 +90,22 @@ class BySignals(Waking):
         super().__init__(running)
         self._link = link
         self._wakes = (signal.SIGCHLD, signal.SIGIO, *STOPS)
-        self._pause: float | None = _UNHEARD
+        self._looked = False
         signal.signal(signal.SIGIO, _ignore)  # what else it does is to end us
         signal.pthread_sigmask(signal.SIG_BLOCK, self._wakes)
-        fcntl.fcntl(link, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(link, fcntl.F_SETFL, fcntl.fcntl(link, fcntl.F_GETFL) | os.O_ASYNC)
+        _signalled(link, True)
 
     def wait(self, seconds: float | None) -> tuple[list[Reaped], bool]:
-        pause = self._pause
-        if pause is not None and (seconds is None or pause < seconds):
-            seconds = pause
+        if not self._looked:  # for orders that came before they were signalled
+            self._looked = True
+            return [], True
         told = signal.sigwaitinfo(self._wakes) if seconds is None else signal.sigtimedwait(self._wakes, seconds)
         if told is None:
-            return [], pause is not None
+            return [], False
         number = told.si_signo
         if number == signal.SIGCHLD:
             return self._ended(), False
-        if number == signal.SIGIO:
-            self._pause = None
-        else:
+        if number != signal.SIGIO:
             handler = signal.getsignal(number)
             if callable(handler):
                 handler(number, None)
@@ -125,8 +120,35 @@ class BySignals(Waking):
         return ended
 
     def close(self) -> None:
-        fcntl.fcntl(self._link, fcntl.F_SETFL, fcntl.fcntl(self._link, fcntl.F_GETFL) & ~os.O_ASYNC)
+        _signalled(self._link, False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._wakes)
+
+
+def orders_are_signalled() -> bool:
+    """Whether this system sends SIGIO for what comes through a socket, and lets us wait for it: Linux does."""
+    if not hasattr(signal, "sigtimedwait"):
+        return False
+    before = signal.signal(signal.SIGIO, _ignore)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGIO,))
+    ours, theirs = socket.socketpair()
+    try:
+        _signalled(ours, True)
+        theirs.send(b"?")
+        return signal.sigtimedwait((signal.SIGIO,), 0) is not None
+    except OSError:
+        return False
+    finally:
+        ours.close()
+        theirs.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGIO, before)
+
+
+def _signalled(link: socket.socket, on: bool) -> None:
+    """Let the system send us SIGIO when something comes or there is room again, or no longer."""
+    fcntl.fcntl(link, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(link, fcntl.F_GETFL)
+    fcntl.fcntl(link, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

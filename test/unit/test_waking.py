@@ -27,6 +27,7 @@ class Scene:
         signal.signal(signal.SIGUSR1, self.hit)
         if kind is BySignals:
             self.waking: Waking = BySignals(self.running, self.link)
+            assert self.waking.wait(None) == ([], True)  # the look for what came before
         else:
             poll = select.poll()
             poll.register(self.link, select.POLLIN)
@@ -135,6 +136,24 @@ def test_orders_and_the_end_of_the_farmer_wake(kind: type[Waking]) -> None:
     apart(scene)
 
 
+def test_this_system_signals_orders_and_the_question_leaves_nothing_behind() -> None:
+    def scene() -> None:
+        assert waking.orders_are_signalled()
+        assert signal.getsignal(signal.SIGIO) == signal.SIG_DFL
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+    apart(scene)
+
+
+def test_a_system_that_signals_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waking, "_signalled", lambda link, on: None)
+
+    def scene() -> None:
+        assert not waking.orders_are_signalled()
+
+    apart(scene)
+
+
 def test_an_order_from_before_anything_was_signalled_is_looked_for() -> None:
     def scene() -> None:
         link, farmer = socket.socketpair()
@@ -148,9 +167,6 @@ def test_an_order_from_before_anything_was_signalled_is_looked_for() -> None:
 def test_room_for_what_a_busy_farmer_did_not_take_wakes() -> None:
     def scene() -> None:
         one = Scene(BySignals)
-        one.farmer.send(b"order")
-        while not one.waking.wait(None)[1]:
-            pass
         with pytest.raises(BlockingIOError):
             while True:
                 one.link.send(bytes(10_000), socket.MSG_DONTWAIT)
@@ -166,10 +182,6 @@ def test_room_for_what_a_busy_farmer_did_not_take_wakes() -> None:
 def test_nothing_that_happens_is_told_when_the_time_is_over(kind: type[Waking]) -> None:
     def scene() -> None:
         one = Scene(kind)
-        one.farmer.send(b"order")  # from here on it is known that orders are signalled
-        while not one.waking.wait(None)[1]:
-            pass
-        one.link.recv(100)
         one.begin("sleep", "10")
         assert one.waking.wait(0.05) == ([], False)
         assert one.waking.wait(0) == ([], False)
