@@ -64,7 +64,7 @@ class ProgramWorker(Worker):
 
     def _waking_by(self) -> Waking:
         if is_ours(self.runner) and orders_are_signalled():
-            return BySignals(self.running, self.link)
+            return BySignals(self.running, (self.link.fileno(), self.wakeup))
         return ByDescriptors(self.running, self.poll)
 
     def run(self) -> None:

@@ -11,11 +11,10 @@ from collections.abc import Collection
 from types import FrameType
 from typing import Any
 
-from taskfarmer.signals import STOPS
-
 Reaped = tuple[int, int, Any]
 """What `os.wait4` says: process, wait status, usage."""
 _NO_PIDFD_PAUSE = 0.01
+_WAKES = (signal.SIGCHLD, signal.SIGIO)
 
 
 class Waking:
@@ -81,34 +80,31 @@ class ByDescriptors(Waking):
 
 
 class BySignals(Waking):
-    """SIGCHLD tells of ends and SIGIO of orders: one call of the system for a task, where descriptors take four.
+    """SIGCHLD tells of ends and SIGIO of what comes through `heard`: a call for each task, where descriptors take four.
 
-    All signals wait until they are asked for. Those that stop a farmer go to the handlers that they have.
+    These two signals wait until they are asked for. Others are handled as they come, and wake us since one of `heard`
+    is the pipe that Python then writes into.
     """
 
-    def __init__(self, running: Collection[int], link: socket.socket) -> None:
+    def __init__(self, running: Collection[int], heard: Collection[int]) -> None:
         super().__init__(running)
-        self._link = link
-        self._wakes = (signal.SIGCHLD, signal.SIGIO, *STOPS)
+        self._heard = heard
         self._looked = False
         signal.signal(signal.SIGIO, _ignore)  # what else it does is to end us
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._wakes)
-        _signalled(link, True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WAKES)
+        for fd in heard:
+            _signalled(fd, True)
 
     def wait(self, seconds: float | None) -> tuple[list[Reaped], bool]:
-        if not self._looked:  # for orders that came before they were signalled
+        if not self._looked:  # for what came before it was signalled
             self._looked = True
             return [], True
-        told = signal.sigwaitinfo(self._wakes) if seconds is None else signal.sigtimedwait(self._wakes, seconds)
+        told = signal.sigwaitinfo(_WAKES) if seconds is None else signal.sigtimedwait(_WAKES, seconds)
         if told is None:
             return [], False
-        number = told.si_signo
-        if number == signal.SIGCHLD:
+        if told.si_signo == signal.SIGCHLD:
             return self._ended(), False
-        if number != signal.SIGIO:
-            handler = signal.getsignal(number)
-            if callable(handler):
-                handler(number, None)
+        # CPython 3.11 answers with any number where we were stopped until the time was over: then we look, too
         return [], True
 
     def _ended(self) -> list[Reaped]:
@@ -120,8 +116,9 @@ class BySignals(Waking):
         return ended
 
     def close(self) -> None:
-        _signalled(self._link, False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._wakes)
+        for fd in self._heard:
+            _signalled(fd, False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAKES)
 
 
 def orders_are_signalled() -> bool:
@@ -132,7 +129,7 @@ def orders_are_signalled() -> bool:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGIO,))
     ours, theirs = socket.socketpair()
     try:
-        _signalled(ours, True)
+        _signalled(ours.fileno(), True)
         theirs.send(b"?")
         return signal.sigtimedwait((signal.SIGIO,), 0) is not None
     except OSError:
@@ -144,11 +141,11 @@ def orders_are_signalled() -> bool:
         signal.signal(signal.SIGIO, before)
 
 
-def _signalled(link: socket.socket, on: bool) -> None:
+def _signalled(fd: int, on: bool) -> None:
     """Let the system send us SIGIO when something comes or there is room again, or no longer."""
-    fcntl.fcntl(link, fcntl.F_SETOWN, os.getpid())
-    flags = fcntl.fcntl(link, fcntl.F_GETFL)
-    fcntl.fcntl(link, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

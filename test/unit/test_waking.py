@@ -25,12 +25,15 @@ class Scene:
         self.running: set[int] = set()
         self.hits: list[int] = []
         signal.signal(signal.SIGUSR1, self.hit)
+        self.wakeup, written = os.pipe2(os.O_NONBLOCK)
+        signal.set_wakeup_fd(written)
         if kind is BySignals:
-            self.waking: Waking = BySignals(self.running, self.link)
+            self.waking: Waking = BySignals(self.running, (self.link.fileno(), self.wakeup))
             assert self.waking.wait(None) == ([], True)  # the look for what came before
         else:
             poll = select.poll()
             poll.register(self.link, select.POLLIN)
+            poll.register(self.wakeup, select.POLLIN)
             self.waking = ByDescriptors(self.running, poll)
 
     def hit(self, number: int, frame: FrameType | None) -> None:
@@ -146,7 +149,7 @@ def test_this_system_signals_orders_and_the_question_leaves_nothing_behind() -> 
 
 
 def test_a_system_that_signals_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waking, "_signalled", lambda link, on: None)
+    monkeypatch.setattr(waking, "_signalled", lambda fd, on: None)
 
     def scene() -> None:
         assert not waking.orders_are_signalled()
@@ -158,7 +161,7 @@ def test_an_order_from_before_anything_was_signalled_is_looked_for() -> None:
     def scene() -> None:
         link, farmer = socket.socketpair()
         farmer.send(b"early")
-        assert BySignals(set(), link).wait(None) == ([], True)
+        assert BySignals(set(), [link.fileno()]).wait(None) == ([], True)
         assert link.recv(100) == b"early"
 
     apart(scene)
@@ -193,13 +196,37 @@ def test_nothing_that_happens_is_told_when_the_time_is_over(kind: type[Waking]) 
 def test_a_stop_signal_comes_to_its_handler_and_wakes(kind: type[Waking]) -> None:
     def scene() -> None:
         one = Scene(kind)
-        reader, writer = os.pipe2(os.O_NONBLOCK)
-        if kind is ByDescriptors:  # as its worker does
-            signal.set_wakeup_fd(writer)
-            one.waking._poll.register(reader, select.POLLIN)  # type: ignore[attr-defined]
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert one.waking.wait(30.0) == ([], True)
+        assert one.waking.wait(None) == ([], True)
         assert one.hits == [signal.SIGUSR1]
+        os.read(one.wakeup, 100)
+        me = os.getpid()
+        if not os.fork():  # while it waits
+            time.sleep(0.3)
+            os.kill(me, signal.SIGUSR1)
+            os._exit(0)
+        while one.hits != [signal.SIGUSR1] * 2:
+            assert one.waking.wait(None)[0] == []
+
+    apart(scene)
+
+
+@KINDS
+@pytest.mark.parametrize("patience", [0.2, 5.0, None])
+def test_who_was_stopped_while_it_waited_goes_on(kind: type[Waking], patience: float | None) -> None:
+    def scene() -> None:
+        one = Scene(kind)
+        late = one.begin("sleep", "1.5")
+        me = os.getpid()
+        if not os.fork():
+            time.sleep(0.1)
+            os.kill(me, signal.SIGSTOP)
+            time.sleep(0.5)
+            os.kill(me, signal.SIGCONT)
+            os._exit(0)
+        ended: list[int] = []
+        while late not in ended:
+            ended += [pid for pid, _, _ in one.waking.wait(patience)[0]]
 
     apart(scene)
 
