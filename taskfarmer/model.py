@@ -309,20 +309,17 @@ def result_line(
     log: bytes = b"files",
 ) -> bytes:
     """The line of a result, its checksum and newline included."""
-    body = b"%d %d %d %.6f %.6f %s %d %d %.6f %.6f %d %s" % (
-        task_id,
-        attempt,
-        slot,
-        start,
-        end,
-        outcome,
-        status,
-        signal,
-        user,
-        system,
-        peak,
-        log,
-    )
+    form = result_form(attempt, slot, outcome, status, signal, log)
+    return with_crc(form % (task_id, start, end, b"%.6f" % user, b"%.6f" % system, peak))
+
+
+def result_form(attempt: int, slot: int, outcome: bytes, status: int, signal: int, log: bytes) -> bytes:
+    """What attempts that ended alike have in common: a format of ID, start, end, CPU seconds as bytes, and peak."""
+    return b"%%d %d %d %%.6f %%.6f %s %d %d %%s %%s %%d %s" % (attempt, slot, outcome, status, signal, log)
+
+
+def with_crc(body: bytes) -> bytes:
+    """A line of these words: a checksum and a newline behind them."""
     return b"%s %08x\n" % (body, zlib.crc32(body))
 
 

@@ -35,28 +35,25 @@ def time_slice(
     peak: int,
 ) -> bytes:
     """One complete event (`ph` X) for an attempt, `,\\n` before it. `start` and `end` are epoch seconds."""
+    form = slice_form(farmer, slot, attempt, outcome, status, number)
+    times = start * 1e6, max(0.0, end - start) * 1e6
+    return form % (quoted(command), *times, task_id, b"%.6f" % user, b"%.6f" % system, peak)
+
+
+def slice_form(farmer: int, slot: int, attempt: int, outcome: bytes, status: int, number: int) -> bytes:
+    """What events of attempts that ended alike have in common.
+
+    A format of the quoted command, start and duration in microseconds, ID, CPU seconds as bytes, and peak.
+    """
     return (
-        b',\n{"name":%s,"cat":"task","ph":"X","ts":%d,"dur":%d,"pid":%d,"tid":%d,"args":{"id":%d,"attempt":%d,'
-        b'"outcome":"%s","exit_status":%d,"signal":%d,"user_s":%.6f,"system_s":%.6f,"peak_kb":%d}}'
-        % (
-            _quoted(command),
-            start * 1e6,
-            max(0.0, end - start) * 1e6,
-            farmer,
-            slot,
-            task_id,
-            attempt,
-            outcome,
-            status,
-            number,
-            user,
-            system,
-            peak,
-        )
+        b',\n{"name":%%s,"cat":"task","ph":"X","ts":%%d,"dur":%%d,"pid":%d,"tid":%d,"args":{"id":%%d,"attempt":%d,'
+        b'"outcome":"%s","exit_status":%d,"signal":%d,"user_s":%%s,"system_s":%%s,"peak_kb":%%d}}'
+        % (farmer, slot, attempt, outcome, status, number)
     )
 
 
-def _quoted(command: bytes) -> bytes:
+def quoted(command: bytes) -> bytes:
+    """A command as JSON, cut where it is long."""
     if len(command) <= _NAME and not _NOT_PLAIN(command):
         return b'"%s"' % command
     text = command.decode("utf-8", "replace")

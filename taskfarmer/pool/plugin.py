@@ -16,7 +16,7 @@ import traceback
 from types import FrameType
 from typing import TextIO
 
-from taskfarmer.pool.attempt import Environment, NotStarted, Place
+from taskfarmer.pool.attempt import Environment, NotStarted, Place, command_of
 from taskfarmer.pool.begun import Task
 from taskfarmer.pool.logs import ANY
 from taskfarmer.pool.output import Output
@@ -98,7 +98,7 @@ class PluginWorker(Worker):
 
     def _task(self, slot: Slot, task: Task) -> None:
         try:
-            status = self.plugin.run(task.task_id, task.batch.attempt, os.fsdecode(task.command))
+            status = self.plugin.run(task.task_id, task.batch.attempt, command_of(task))
         except NotStarted as error:
             self.not_begun(slot, task, error)
             return
@@ -192,7 +192,8 @@ class PluginTask:
     def run(self, task_id: int, attempt: int, command: str) -> int:
         """The wait status that a process with the returned code would have."""
         status = self._run(task_id, attempt, command)
-        self.logs.ended(task_id, attempt, status, ANY)
+        if self.logs.heeds:
+            self.logs.ended(task_id, attempt, status, ANY)
         return status
 
     def _run(self, task_id: int, attempt: int, command: str) -> int:

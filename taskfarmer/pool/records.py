@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 
-from taskfarmer.model import FAILED, FINISHED, RETURNED, result_line, time_class
+from taskfarmer.model import FAILED, FINISHED, RETURNED, result_form, time_class, with_crc
 from taskfarmer.plain import dataclass
 from taskfarmer.pool.begun import Task
 from taskfarmer.pool.wire import News
-from taskfarmer.trace import time_slice
+from taskfarmer.trace import quoted, slice_form
 
 Usage = tuple[float, float, int]
 """User and system CPU seconds, and peak memory in kilobytes."""
@@ -41,7 +41,6 @@ class Recorder:
     def news(self, kind: bytes) -> bytes:
         """Everything gathered as one frame. Nothing is gathered from here on, of the same batch."""
         number, attempts = self.number, self.attempts
-        farmer, slot, log = self.farmer, self.slot, self.log
         self.start_batch(number)
         results: list[bytes] = []
         slices: list[bytes] = []
@@ -49,13 +48,17 @@ class Recorder:
         failed: list[bytes] = []
         times = bytearray()
         total = 0.0
+        alike: tuple[int, bytes] | None = None
         for task, end, wait_status, usage, outcome in attempts:
-            start, task_id, attempt = task.start, task.task_id, task.batch.attempt
-            status, signal = _status_and_signal(wait_status) if wait_status else (0, 0)
-            how = (outcome, status, signal, *usage)
-            results.append(result_line(task_id, attempt, slot, start, end, *how, log))
-            slices.append(time_slice(farmer, slot, task_id, attempt, task.command, start, end, *how))
+            if (wait_status, outcome) != alike:
+                alike = wait_status, outcome
+                result, event = self._forms(task.batch.attempt, wait_status, outcome)
+            start, task_id = task.start, task.task_id
+            user, system, peak = b"%.6f" % usage[0], b"%.6f" % usage[1], usage[2]
             seconds = end - start
+            results.append(with_crc(result % (task_id, start, end, user, system, peak)))
+            name, begin, length = quoted(task.command), start * 1e6, max(0.0, seconds) * 1e6
+            slices.append(event % (name, begin, length, task_id, user, system, peak))
             total += seconds
             if outcome is FINISHED:
                 finished.append(task.line)
@@ -77,6 +80,14 @@ class Recorder:
             b"".join(slices),
             bytes(times),
         ).encode()
+
+    def _forms(self, attempt: int, wait_status: int, outcome: bytes) -> tuple[bytes, bytes]:
+        """What the lines of attempts of this batch that ended alike have in common, for journal and timeline."""
+        status, signal = _status_and_signal(wait_status)
+        return (
+            result_form(attempt, self.slot, outcome, status, signal, self.log),
+            slice_form(self.farmer, self.slot, attempt, outcome, status, signal),
+        )
 
 
 def _status_and_signal(wait_status: int) -> tuple[int, int]:

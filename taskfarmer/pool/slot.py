@@ -46,14 +46,16 @@ class Slot:
         self.rest()
 
     def ended(self, task: Task) -> None:
-        """A task runs no more; what came of it may be told later."""
+        """Show that a task runs no more; what came of it may be told later."""
         self.last = task
-        self.rest()
+        SHOWN.pack_into(self._shown, 0, -task.task_id - 1, task.batch.attempt, 0.0)
 
     def rest(self) -> None:
         """Show that nothing runs."""
-        ended, attempt = (-self.last.task_id - 1, self.last.batch.attempt) if self.last else (0, 0)
-        SHOWN.pack_into(self._shown, 0, ended, attempt, 0.0)
+        if self.last is not None:
+            self.ended(self.last)
+        else:
+            SHOWN.pack_into(self._shown, 0, 0, 0, 0.0)
 
     def unstarted(self) -> list[tuple[int, int]]:
         """Batch and number of tasks that were not begun; they are no longer here."""
