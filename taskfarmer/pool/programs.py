@@ -138,8 +138,8 @@ class ProgramWorker(Worker):
         ended, spoken_to = self._waking.wait(timeout)
         if not ended:
             self.flush()
-        for pid, status, usage in ended:
-            task = self.running.pop(pid, None)
+        # all of them are out of `running` before another task begins: it may get the number of a process that has ended
+        for task, status, usage in [(self.running.pop(pid, None), status, usage) for pid, status, usage in ended]:
             if task is not None:
                 self._ended(task, status, usage[:3])
         if spoken_to:
