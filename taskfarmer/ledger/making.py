@@ -7,6 +7,8 @@ the others take back what they made and join it.
 from __future__ import annotations
 
 import os
+import stat
+import time
 
 from taskfarmer import durable
 from taskfarmer.errors import StorageError
@@ -16,6 +18,9 @@ from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.segments import discard
 from taskfarmer.ledger.state import Segment, State
 from taskfarmer.workdir import Workdir
+
+PATIENCE = 2.0
+"""Seconds for a directory to be seen that another node has just made: on GlusterFS its name is taken before that."""
 
 
 def make_folders(workdir: Workdir, made: list[str] | None = None) -> None:
@@ -52,10 +57,22 @@ def _make_folder(path: str) -> bool:
     except FileNotFoundError:
         os.makedirs(path, durable.FOLDER_MODE, exist_ok=True)
     except FileExistsError:
-        if not os.path.isdir(path):
+        if not _is_folder(path):
             raise
         return False
     return True
+
+
+def _is_folder(path: str) -> bool:
+    """Whether a name that is taken is that of a directory, waiting for it to be seen."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return stat.S_ISDIR(os.stat(path).st_mode)
+        except OSError:
+            if time.monotonic() >= end:
+                return False
+        time.sleep(0.02)
 
 
 def make(workdir: Workdir, farm: Farm, segment: Segment) -> State | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -125,7 +126,9 @@ class System:
     def stat(self, path: str) -> SimpleNamespace:
         self.world.step("look", path)
         found = self._look_up(path)
-        return SimpleNamespace(st_nlink=found.links if isinstance(found, File) else 2, st_mode=0o777)
+        if isinstance(found, Folder):
+            return SimpleNamespace(st_nlink=2, st_mode=stat.S_IFDIR | 0o777)
+        return SimpleNamespace(st_nlink=found.links, st_mode=stat.S_IFREG | 0o777)
 
     def fstat(self, fd: int) -> SimpleNamespace:
         return SimpleNamespace(st_mode=0o777)

@@ -79,11 +79,12 @@ def test_a_storm_on_two_mounts_with_lying_locks_loses_nothing_and_records_nothin
     storm_over(ground, tmp_path, "lying bindfs", seed, seconds=25, tasks=500, everything=False)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["bindfs with forwarded locks", "GlusterFS"])
 def test_everything_that_may_happen_in_a_storm_loses_nothing_and_records_nothing_twice(
     ground: Ground, tmp_path: Path, kind: str
 ) -> None:
-    storm = storm_over(ground, tmp_path, kind, random.randrange(10**6), seconds=5, tasks=200)
+    storm = storm_over(ground, tmp_path, kind, random.randrange(10**6), seconds=5, tasks=200, limit=90)
     assert {*KINDS, "growth"} == {*storm.did}
     assert storm.retried
 

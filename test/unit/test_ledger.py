@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,28 @@ def survey(workdir: Workdir, ledger: Ledger) -> tuple[int, int]:
     assert problems(state) == []
     found = results.survey(workdir, state, patience=0)
     return found.finished, found.failed
+
+
+def test_a_directory_that_another_node_makes_is_waited_for_until_it_is_seen(tmp_path: Path) -> None:
+    """GlusterFS says that the name is taken, and then that nothing is there: so does a link whose target is to come."""
+    workdir = Workdir.at(str(tmp_path / "farm"))
+    os.mkdir(workdir.path)
+    os.symlink(tmp_path / "late", workdir.tasks)
+    timer = threading.Timer(0.3, os.mkdir, [tmp_path / "late"])
+    timer.start()
+    try:
+        make_folders(workdir)
+    finally:
+        timer.join()
+    assert os.path.isdir(workdir.ledger)
+
+
+def test_a_file_in_the_place_of_a_directory_is_refused(tmp_path: Path) -> None:
+    workdir = Workdir.at(str(tmp_path / "farm"))
+    os.mkdir(workdir.path)
+    Path(workdir.tasks).write_text("not a directory\n")
+    with pytest.raises(StorageError, match="tasks: File exists; the work directory cannot be made here"):
+        make_folders(workdir)
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, error: OSError, after: bool = False) -> None:
