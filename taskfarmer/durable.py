@@ -39,6 +39,8 @@ _FIRST_BLOCK, _BLOCK = 1 << 16, 1 << 20
 """Bytes that are read or written at once: most files are shorter than the first."""
 _END = 1 << 16
 """Bytes in the largest page that there is."""
+_SEEN_WITHIN = 2.0
+"""Seconds until what another node has made is seen here, at the latest: GlusterFS may say "taken" and "not there"."""
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -56,6 +58,18 @@ def persistent(action: Callable[[], T], tries: int = 5) -> T:
                 raise
             time.sleep(0.02)
     raise AssertionError("unreachable")
+
+
+def seen(path: str) -> os.stat_result | None:
+    """What stands at a path where something should, waiting until it is seen; None where there is nothing."""
+    end = time.monotonic() + _SEEN_WITHIN
+    while True:
+        try:
+            return os.stat(path)
+        except OSError:
+            if time.monotonic() >= end:
+                return None
+        time.sleep(0.02)
 
 
 @contextmanager

@@ -100,12 +100,12 @@ def refuse_foreign(workdir: Workdir) -> None:
     if not os.path.lexists(workdir.path):
         return
     if os.path.lexists(workdir.views) or _holds_anything(workdir.results):
-        if os.path.lexists(workdir.farm):
+        if durable.seen(workdir.farm) is not None:
             return
         raise Damaged(f"{workdir.farm}: missing, and this directory holds a farm; {_RESTORE}")
     for name in _OLD_FILES:
         if os.path.lexists(os.path.join(workdir.path, name)):
-            if os.path.lexists(workdir.farm):
+            if durable.seen(workdir.farm) is not None:
                 return  # made since we looked: `farm.json` stands before any view is written
             raise NotAFarm(
                 f"{os.path.join(workdir.path, name)}: this directory holds no farm, but a file of that name, perhaps "
@@ -129,7 +129,7 @@ def publish(workdir: Workdir, farm: Farm) -> bool:
     durable.prepare(prepared, sealed(document), farm.shared_group)
     answer = durable.publish(prepared, workdir.farm)
     durable.sync_directory(workdir.path)
-    found = load(workdir)
+    found = load(workdir) if durable.seen(workdir.farm) is not None else None
     if found is None:
         raise answer or OSError(errno.ESTALE, "was written and cannot be seen", workdir.farm)
     return found.farm == farm.farm

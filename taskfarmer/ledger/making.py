@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 
 from taskfarmer import durable
 from taskfarmer.errors import StorageError
@@ -18,9 +17,6 @@ from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.segments import discard
 from taskfarmer.ledger.state import Segment, State
 from taskfarmer.workdir import Workdir
-
-PATIENCE = 2.0
-"""Seconds for a directory to be seen that another node has just made: on GlusterFS its name is taken before that."""
 
 
 def make_folders(workdir: Workdir, made: list[str] | None = None) -> None:
@@ -57,22 +53,11 @@ def _make_folder(path: str) -> bool:
     except FileNotFoundError:
         os.makedirs(path, durable.FOLDER_MODE, exist_ok=True)
     except FileExistsError:
-        if not _is_folder(path):
+        found = durable.seen(path)
+        if found is None or not stat.S_ISDIR(found.st_mode):
             raise
         return False
     return True
-
-
-def _is_folder(path: str) -> bool:
-    """Whether a name that is taken is that of a directory, waiting for it to be seen."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return stat.S_ISDIR(os.stat(path).st_mode)
-        except OSError:
-            if time.monotonic() >= end:
-                return False
-        time.sleep(0.02)
 
 
 def make(workdir: Workdir, farm: Farm, segment: Segment) -> State | None:

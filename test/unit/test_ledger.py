@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from taskfarmer import durable
-from taskfarmer.errors import Contended, Expelled, StorageError
-from taskfarmer.ledger import results
+from taskfarmer.errors import Contended, Expelled, NotAFarm, StorageError
+from taskfarmer.ledger import farmfile, results
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.making import make, make_folders
@@ -62,6 +62,20 @@ def test_a_directory_that_another_node_makes_is_waited_for_until_it_is_seen(tmp_
     finally:
         timer.join()
     assert os.path.isdir(workdir.ledger)
+
+
+def test_a_farm_whose_views_are_seen_before_its_name_is_no_foreign_directory(tmp_path: Path) -> None:
+    workdir = Workdir.at(str(tmp_path))
+    (tmp_path / "failed").write_text("")
+    timer = threading.Timer(0.3, Path(workdir.farm).write_text, ["what it says is read later"])
+    timer.start()
+    try:
+        farmfile.refuse_foreign(workdir)
+    finally:
+        timer.join()
+    os.unlink(workdir.farm)
+    with pytest.raises(NotAFarm, match="failed: this directory holds no farm"):
+        farmfile.refuse_foreign(workdir)
 
 
 def test_a_file_in_the_place_of_a_directory_is_refused(tmp_path: Path) -> None:
