@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,13 +26,25 @@ end-volume
 """
 
 
-class Volume:
-    """A volume of one brick below `folder`, mounted twice: two clients with caches of their own."""
+class Hung(Exception):
+    """A client of GlusterFS stopped answering anybody, and was killed: what was under way there tells nothing."""
 
-    def __init__(self, folder: Path) -> None:
+
+class Volume:
+    """A volume of one brick below `folder`, mounted twice: two clients with caches of their own.
+
+    A client that hangs is killed after `patience` seconds, since nothing else ends those who wait for it; it is
+    in `hung` then. GlusterFS 10.3 was seen to do that, once in some sixty storms: all of its threads sleep, and
+    "server has not responded in the last 42 seconds" in its log, while the server answers the other client.
+    """
+
+    def __init__(self, folder: Path, patience: float = 20.0) -> None:
         self.folder = folder
+        self.patience = patience
         self.places = (folder / "one", folder / "two")
         self.daemon: subprocess.Popen[bytes]
+        self.clients: dict[Path, subprocess.Popen[bytes]] = {}
+        self.hung: list[Path] = []
 
     def gluster(self, *words: str) -> subprocess.CompletedProcess[str]:
         socket, log = self.folder / "run" / "socket", self.folder / "gluster.log"
@@ -73,10 +86,11 @@ class Volume:
         point.mkdir()
         words = [f"--volfile-server={ADDRESS}", f"--volfile-id={NAME}", f"--log-file={point}.log", str(point)]
         network = f"--net=/proc/{self.daemon.pid}/ns/net"
-        client = self._begin("nsenter", network, "glusterfs", "--no-daemon", *words)
+        client = self.clients[point] = self._begin("nsenter", network, "glusterfs", "--no-daemon", *words)
         try:
             eventually(lambda: os.path.ismount(point) and os.access(point, os.W_OK), f"the mount {point}", 20)
-            yield
+            with self._watched(point, client):
+                yield
         finally:
             unmount(point)
             client.terminate()  # whoever copied our mounts into a namespace of its own would keep it
@@ -86,19 +100,48 @@ class Volume:
                 client.kill()
                 client.wait(20)
 
+    @contextmanager
+    def _watched(self, point: Path, client: subprocess.Popen[bytes]) -> Iterator[None]:
+        """Ask a mount now and then whether it is there."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(self.patience / 10):
+                asking = subprocess.Popen(["stat", str(point)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                try:
+                    asking.wait(self.patience)
+                except subprocess.TimeoutExpired:
+                    self.hung.append(point)
+                    client.kill()
+                    asking.wait()
+                    return
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
 
 @contextmanager
-def glusterfs(folder: Path) -> Iterator[Volume]:
-    """A volume with its two mounts; all of its processes have ended afterwards."""
+def glusterfs(folder: Path, patience: float = 20.0) -> Iterator[Volume]:
+    """A volume with its two mounts; all of its processes have ended afterwards. Raises Hung where one hung."""
     need(os.getuid() == 0, "GlusterFS needs root")
     need(shutil.which("glusterd") and shutil.which("gluster"), "glusterfs-server is not installed")
     need(shutil.which("ip") and shutil.which("nsenter"), "iproute2 or util-linux is not installed")
     need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")
     alone = subprocess.run(["unshare", "--net", "ip", "link", "set", "lo", "up"], capture_output=True, text=True)
     need(alone.returncode == 0, f"no network namespace can be had: {alone.stderr.strip()}")
-    volume = Volume(folder)
+    volume = Volume(folder, patience)
     with ExitStack() as stack:
         stack.enter_context(volume.running())
         for point in volume.places:
             stack.enter_context(volume.mounted(point))
-        yield volume
+        try:
+            yield volume
+        except Exception as error:
+            if volume.hung:
+                raise Hung(f"{volume.hung[0]}: GlusterFS itself hung here") from error
+            raise

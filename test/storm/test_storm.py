@@ -6,8 +6,10 @@ are forwarded, or those of a network file system. The seed of each storm is prin
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from typing import Any
 
 import pytest
 from farming import Field, mounts
+from glusterfs import Hung, glusterfs
 from storms import KINDS, Storm, judge
 
 CACHES = "attr_timeout=1,entry_timeout=1,negative_timeout=1"
@@ -30,7 +33,7 @@ Ground = Callable[[str], AbstractContextManager[tuple[Path, ...]]]
 
 
 @pytest.fixture
-def ground(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Ground:
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     """`ground(kind)`: a folder, and the places where it is mounted on a file system of that kind."""
 
     @contextmanager
@@ -39,9 +42,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
         if kind == "plain":
             yield folder, folder
         elif kind == "GlusterFS":
-            places = [place / folder.name for place in request.getfixturevalue("volume").places]
-            places[0].mkdir()
-            yield places[0], *places
+            with glusterfs(folder) as volume:
+                yield volume.places[0], *volume.places
         else:
             points = tmp_path_factory.mktemp("mounts")
             with mounts(folder, points / "one", points / "two", options=BINDFS[kind]) as places:
@@ -51,7 +53,18 @@ def ground(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 
 
 def storm_over(ground: Ground, tmp_path: Path, kind: str, seed: int, **more: Any) -> Storm:
-    print(f"{kind}, seed {seed}")
+    """A storm over that kind of ground, and over a new one where GlusterFS itself did not outlast it."""
+    for number in range(3):
+        print(f"{kind}, seed {seed}")
+        try:
+            return _storm(ground, tmp_path / f"storm{number}", kind, seed, **more)
+        except Hung as hung:
+            print(hung)
+    raise AssertionError("GlusterFS hung three times")
+
+
+def _storm(ground: Ground, tmp_path: Path, kind: str, seed: int, **more: Any) -> Storm:
+    tmp_path.mkdir()
     with ground(kind) as (folder, *places):
         field = Field(tmp_path, shared=folder)
         try:
@@ -79,7 +92,7 @@ def test_a_storm_on_two_mounts_with_lying_locks_loses_nothing_and_records_nothin
     storm_over(ground, tmp_path, "lying bindfs", seed, seconds=25, tasks=500, everything=False)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("kind", ["bindfs with forwarded locks", "GlusterFS"])
 def test_everything_that_may_happen_in_a_storm_loses_nothing_and_records_nothing_twice(
     ground: Ground, tmp_path: Path, kind: str
@@ -95,6 +108,14 @@ def test_everything_that_may_happen_in_a_storm_loses_nothing_and_records_nothing
 @pytest.mark.parametrize("kind", GROUNDS)
 def test_a_campaign_of_storms(ground: Ground, tmp_path: Path, kind: str, seed: int) -> None:
     storm_over(ground, tmp_path, kind, seed, tasks=5000, kills=200, rate=6.0)
+
+
+def test_a_client_of_glusterfs_that_hangs_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """It is killed, so that whoever waits for it gets an error, and what ran there counts for nothing."""
+    with pytest.raises(Hung), glusterfs(tmp_path, patience=2.0) as volume:
+        os.kill(volume.clients[volume.places[0]].pid, signal.SIGSTOP)
+        os.listdir(volume.places[1])
+        os.stat(volume.places[0] / "nothing")
 
 
 @pytest.mark.parametrize("kind", ["lying bindfs", "bindfs with forwarded locks", "GlusterFS"])
