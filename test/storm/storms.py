@@ -336,7 +336,9 @@ class Storm:
         except OSError:
             return
         for ghost in list(self.asleep):
-            if ghost.name not in state["farmers"] and oldest >= ghost.epoch + EPOCHS_ASLEEP:
+            # a file that it has open there keeps an epoch on FUSE, as long as only its own mount sweeps
+            least = max(oldest, epoch_number(state["epoch"]) - 4 * EPOCHS_ASLEEP)
+            if ghost.name not in state["farmers"] and least >= ghost.epoch + EPOCHS_ASLEEP:
                 ghost.counted = counted(self.field.workdir, state, ghost.name)
                 self.asleep.remove(ghost)
                 self.woken.append(ghost)
