@@ -136,7 +136,11 @@ class SlurmCluster:
         def there() -> bool:
             return self.ask("sinfo", "-h", "-n", name, "-o", "%T").startswith(state)
 
-        eventually(there, f"node {name} is {state}", seconds, 0.1)
+        def standing() -> str:
+            log = self.folder / f"{name}.out"
+            return f"node {name} is {state}: {self.ask('sinfo', '-h', '-N', '-o', '%N %T')}\n{log.read_text()[-2000:]}"
+
+        eventually(there, standing, seconds, 0.1)
 
     def stop(self) -> None:
         for name in NODES:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from disks import DISKS, full
-from farming import eventually, tree
+from farming import eventually, send, tree
 from farms import Farm, Farmer
 from operations import operations
 from pieces import check_index
@@ -61,7 +61,7 @@ def kill(farmer: Farmer) -> None:
     pids = tree(farmer.pid)
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in pids:
-            os.kill(pid, number)
+            send(pid, number)
     farmer.wait()
 
 

@@ -36,10 +36,10 @@ def recorded(field: Field) -> int:
 
 
 def holds(field: Field, count: int) -> bool:
-    """Whether `count` tasks are held, and as many run."""
+    """Whether `count` tasks are held, and as many have said that they run."""
     if not (field.workdir / "farm.json").exists():
         return False
-    return len(check(field.workdir).held) == count and len(field.runs()) >= count
+    return len(check(field.workdir).held) == count and sum(map(bool, field.runs().values())) >= count
 
 
 def seal(path: Path, **changes: Any) -> None:

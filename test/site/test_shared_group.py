@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from checker import check
-from farming import eventually, mounts, need, tree
+from farming import eventually, mounts, need, send, tree
 from members import JOINER, MAKER, OUTSIDER, Project
 from users import GROUP
 
@@ -100,7 +100,7 @@ def test_a_member_takes_over_from_one_who_was_killed_and_stops_one_who_runs(proj
     killed = tree(first.pid)
     for number in (signal.SIGSTOP, signal.SIGKILL):  # so that none sees another one's end
         for pid in killed:
-            os.kill(pid, number)
+            send(pid, number)
     first.wait(20)
     (project.folder / "begun").unlink()
     second = project.start(JOINER)
