@@ -18,7 +18,7 @@ OF_THE_LEDGER = (
         "Read the newest revision N ... never accept one older than was seen before",
         ((f"{COMMITS}._look", "state = self.known", "state = None"),),
         weather={"stale": 20.0, "locks": "none"},
-        seed=501,
+        seed=729,
     ),
     Mutation(
         "the file is linked before its bytes are on the disk",
@@ -45,14 +45,14 @@ OF_THE_LEDGER = (
         "Who won is read from the ledger (by of revision N+1, or of our entry in the newest state)",
         ((f"{COMMITS}.commit", "if state.by == (by, seq) or (mine is not None and mine.seq == seq):", "if False:"),),
         weather=LOSSY,
-        seed=15,
+        seed=17,
     ),
     Mutation(
         "what was meant to be written is taken for what was written",
         "Who won is read from the ledger: what it holds is known from the committed state alone",
         ((f"{COMMITS}._link", "return found\n", "return following\n"),),
         weather=LOSSY,
-        seed=2,
+        seed=13,
     ),
     Mutation(
         "the directory is not synced after a commit",
@@ -64,13 +64,14 @@ OF_THE_LEDGER = (
         "ENOENT or ESTALE at link is not lost, but look again from nothing",
         ((f"{COMMITS}._try", "if won is False:", "if won is not True:"),),
         weather=LOSSY,
+        seed=4,
     ),
     Mutation(
         "a fork is not noticed",
         "a mismatch of what link said and what the ledger says is a fork, and fatal",
         ((f"{COMMITS}._link", "if answer is None and found.by != following.by:", "if False:"),),
         weather={"lying": 0.5, "locks": "none"},
-        seed=9,
+        seed=37,
     ),
     Mutation(
         "a damaged revision is passed over",
@@ -87,21 +88,21 @@ OF_THE_LEDGER = (
             (f"{COMMITS}.check_farm", 'if document is None or document.get("farm") != self.farm:', "if False:"),
         ),
         weather={"pauses": 0.001, "locks": "local"},
-        seed=24,
+        seed=54,
     ),
     Mutation(
         "a commit that failed is taken for one that did not land",
         "never believed: NFS can lose a reply, and show what was",
         ((f"{LEDGER}._resolve", "if not self._landed(state) and self.commits.uncertain:", "if False:"),),
         weather=LOSSY,
-        seed=7,
+        seed=9,
     ),
     Mutation(
         "the name of a farm is not brought to the disk",
         "a farm that somebody works in is there after a power failure",
         ((f"{LEDGER}.exchange", "self._settle_in()", "pass"),),
         weather={"refused": 0.05},
-        seed=80,
+        seed=161,
     ),
     # --- epochs -----------------------------------------------------------------------------------
     Mutation(
@@ -121,6 +122,7 @@ OF_THE_LEDGER = (
         "an epoch is removed as soon as it is over",
         "Two epochs later the old one is removed",
         (("ledger.epochs:sweep", "after(current) - 2", "after(current) - 1"),),
+        seed=1,
     ),
     Mutation(
         "tmp/ is removed last",
@@ -146,7 +148,7 @@ OF_THE_LEDGER = (
         "A deleted farm: a farmer of it writes nothing",
         (("ledger.epochs:_is_of", 'return document is not None and document.get("farm") == farm', "return True"),),
         weather={"pauses": 0.02, "locks": "local"},
-        seed=5643,
+        seed=6230,
     ),
     Mutation(
         "lengths are forgotten before they are in the names",
@@ -176,7 +178,7 @@ OF_THE_LEDGER = (
             ),
         ),
         weather=GUSTY,
-        seed=4,
+        seed=9,
     ),
     Mutation(
         "a journal that failed is written on",
@@ -186,21 +188,21 @@ OF_THE_LEDGER = (
             (f"{LEDGER}._write", "self._journal.failed = True", "pass"),
         ),
         weather=GUSTY,
-        seed=4,
+        seed=7,
     ),
     Mutation(
         "what does not count yet is not written into the fresh journal",
         "everything that does not count yet is written again into a fresh one",
         ((f"{LEDGER}._write", "self._written + fresh, []", "fresh, []"),),
         weather=GUSTY,
-        seed=106,
+        seed=306,
     ),
     Mutation(
         "a dead farmer's journal is counted as it is seen",
         "It fsyncs that file first, so that what it counts stays",
         (("ledger.results:left_behind", "durable.sync_file(path)", "pass"),),
         weather={"kills": 0.002},
-        seed=4,
+        seed=17,
     ),
     Mutation(
         "damaged lines of a dead farmer are skipped",
@@ -213,7 +215,7 @@ OF_THE_LEDGER = (
             ),
         ),
         weather={"kills": 0.003, "refused": 0.02},
-        seed=265,
+        seed=267,
     ),
     Mutation(
         "lines count whose tasks the dead farmer does not hold",
@@ -226,7 +228,7 @@ OF_THE_LEDGER = (
             ),
         ),
         weather={"kills": 0.003},
-        seed=1592,
+        seed=751,
     ),
     Mutation(
         "all of a departed farmer's journal counts",
@@ -239,7 +241,7 @@ OF_THE_LEDGER = (
             ),
         ),
         weather={"kills": 0.002, "pauses": 0.002},
-        seed=91,
+        seed=259,
     ),
     Mutation(
         "bytes that cannot be seen are done without",
@@ -252,7 +254,7 @@ OF_THE_LEDGER = (
             ),
         ),
         weather=STALE,
-        seed=40,
+        seed=318,
     ),
     Mutation(
         "retry believes what it sees of results",
@@ -271,7 +273,7 @@ OF_THE_LEDGER = (
             ),
         ),
         weather=STALE,
-        seed=257,
+        seed=318,
     ),
     # --- farmers ----------------------------------------------------------------------------------
     Mutation(
@@ -299,13 +301,13 @@ OF_THE_LEDGER = (
         "it carries by: the farmer and the number of its commit",
         ((f"{LEDGER}.apply", "self._also", "self.me"),),
         weather={"kills": 0.002, "lost": 0.05},
-        seed=1,
+        seed=88,
     ),
     Mutation(
         "a farmer that left is taken for expelled",
         "Who won is read from the ledger",
         ((f"{LEDGER}._change", "and leave and self._all_counted(state):", "and False:"),),
         weather=LOSSY,
-        seed=13,
+        seed=36,
     ),
 )
