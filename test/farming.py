@@ -147,7 +147,8 @@ class Farmer:
         pids = tree(self.process.pid)
         for pid in pids:
             send(pid, signal.SIGSTOP)
-        for pid in {*pids, *tree(self.process.pid)}:
+        # parents last: the kernel lets those go on who are stopped when their parent dies
+        for pid in reversed([*pids, *tree(self.process.pid)]):
             send(pid, signal.SIGKILL)
 
     def wait(self, seconds: float = 60.0) -> int:

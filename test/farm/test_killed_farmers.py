@@ -43,7 +43,8 @@ def kill_workers_first(farmer: Farmer) -> None:
     pids = [farmer.pid, *farmer.workers()]
     for pid in pids:
         send(pid, signal.SIGSTOP)
-    for pid in pids:
+    # the farmer last: the kernel lets those go on who are stopped when their parent dies
+    for pid in reversed(pids):
         send(pid, signal.SIGKILL)
     farmer.wait()
 

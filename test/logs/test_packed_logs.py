@@ -60,7 +60,7 @@ def kill(farmer: Farmer) -> None:
     """End a farmer, its workers and their tasks, so fast that none can react."""
     pids = tree(farmer.pid)
     for number in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in pids:
+        for pid in pids if number == signal.SIGSTOP else reversed(pids):  # else who is stopped goes on when orphaned
             send(pid, number)
     farmer.wait()
 
