@@ -34,7 +34,7 @@ class Volume:
     """A volume of one brick below `folder`, mounted twice: two clients with caches of their own.
 
     A client that hangs is killed after `patience` seconds, since nothing else ends those who wait for it; it is
-    in `hung` then. GlusterFS 10.3 was seen to do that, once in some sixty storms: all of its threads sleep, and
+    in `hung` then. GlusterFS 10.3 was seen to do that, once in some 130 storms: all of its threads sleep, and
     "server has not responded in the last 42 seconds" in its log, while the server answers the other client.
     """
 
