@@ -77,6 +77,16 @@ def send(pid: int, number: int) -> None:
         pass
 
 
+def kill_at_once(pid: int) -> None:
+    """End a process and everything below it with SIGKILL, so fast that none can react."""
+    pids = tree(pid)
+    for one in pids:
+        send(one, signal.SIGSTOP)
+    # parents last: the kernel lets those go on who are stopped when their parent dies
+    for one in reversed([*pids, *tree(pid)]):
+        send(one, signal.SIGKILL)
+
+
 class Farmer:
     """A farmer's process. As a `node` it has a host name and a pid namespace of its own."""
 
@@ -144,12 +154,7 @@ class Farmer:
         """End the farmer, its workers and their tasks with SIGKILL, so fast that none can react."""
         if self.ended:
             return
-        pids = tree(self.process.pid)
-        for pid in pids:
-            send(pid, signal.SIGSTOP)
-        # parents last: the kernel lets those go on who are stopped when their parent dies
-        for pid in reversed([*pids, *tree(self.process.pid)]):
-            send(pid, signal.SIGKILL)
+        kill_at_once(self.process.pid)
 
     def wait(self, seconds: float = 60.0) -> int:
         """The exit status, negative for a signal."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from disks import DISKS, full
-from farming import eventually, send, tree
+from farming import eventually, kill_at_once
 from farms import Farm, Farmer
 from operations import operations
 from pieces import check_index
@@ -58,10 +58,7 @@ def plugged(farm: Farm) -> None:
 
 def kill(farmer: Farmer) -> None:
     """End a farmer, its workers and their tasks, so fast that none can react."""
-    pids = tree(farmer.pid)
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in pids if number == signal.SIGSTOP else reversed(pids):  # else who is stopped goes on when orphaned
-            send(pid, number)
+    kill_at_once(farmer.pid)
     farmer.wait()
 
 

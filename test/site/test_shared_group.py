@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 from checker import check
-from farming import eventually, mounts, need, send, tree
+from farming import eventually, kill_at_once, mounts, need
 from members import JOINER, MAKER, OUTSIDER, Project
 from users import GROUP
 
@@ -97,10 +96,7 @@ def test_a_member_takes_over_from_one_who_was_killed_and_stops_one_who_runs(proj
     first = project.start(MAKER, "--shared-group", "-n", 2, "--lease", 10)
     eventually((project.folder / "begun").exists, "the task runs")
     eventually(lambda: [*project.workdir.glob("results/*")], "there is a journal that the other one has to sync")
-    killed = tree(first.pid)
-    for number in (signal.SIGSTOP, signal.SIGKILL):  # so that none sees another one's end
-        for pid in killed:
-            send(pid, number)
+    kill_at_once(first.pid)
     first.wait(20)
     (project.folder / "begun").unlink()
     second = project.start(JOINER)
