@@ -13,7 +13,7 @@ import pytest
 TEST = Path(__file__).parent
 sys.path[:0] = [str(TEST), str(TEST / "cli")]
 
-from farming import need  # noqa: E402
+from farming import leave_mounts_of_the_machine, need  # noqa: E402
 from house import Done, House  # noqa: E402
 
 __all__ = ["need"]
@@ -37,12 +37,8 @@ LONG = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let what is unmounted here be unmounted in the namespaces of tests, too, as it is where systemd runs.
-
-    A node of a test would keep a small file system of another test alive, which is mounted again meanwhile.
-    """
-    if os.getuid() == 0:
-        subprocess.run(["mount", "--make-rshared", "/"], capture_output=True)
+    """Give each process that runs tests its own mounts, so that no test changes those of the machine."""
+    leave_mounts_of_the_machine()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

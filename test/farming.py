@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +24,28 @@ import fcntl, os, sys
 fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_SH)
 os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+_CLONE_NEWNS = 0x00020000
+_mounts_at_start = os.readlink("/proc/self/ns/mnt")
+
+
+def leave_mounts_of_the_machine() -> None:
+    """Move to a mount namespace of our own: the machine never sees what is mounted here, and it goes when we end.
+
+    Its mounts are shared with the namespaces of nodes that tests start, as systemd has it on most machines. Otherwise
+    such a node would keep a small file system of another test alive after that was unmounted. Without root nothing
+    is done: tests that mount need root anyway.
+    """
+    if os.getuid() != 0 or ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS) != 0:
+        return
+    for propagation in ("--make-rslave", "--make-rshared"):  # first nothing reaches the machine, then all our children
+        subprocess.run(["mount", propagation, "/"], check=True, capture_output=True)
+
+
+def has_mounts_of_its_own() -> bool:
+    """Whether this process has left the mounts that it started with."""
+    return os.readlink("/proc/self/ns/mnt") != _mounts_at_start
 
 
 def need(condition: object, reason: str) -> None:
@@ -255,7 +279,7 @@ def unmount(point: Path) -> None:
 @contextmanager
 def mounts(source: Path, *points: Path, options: tuple[str, ...] = ()) -> Iterator[tuple[Path, ...]]:
     """Mounts of one folder whose file locks are silently their own (as GPFS, Lustre and NFS may have it)."""
-    need(os.getuid() == 0, "bindfs mounts need root")
+    need(os.getuid() == 0 and has_mounts_of_its_own(), "bindfs mounts need root, and a mount namespace")
     need(shutil.which("bindfs"), "bindfs is not installed")
     need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")
     done: list[Path] = []
@@ -271,3 +295,36 @@ def mounts(source: Path, *points: Path, options: tuple[str, ...] = ()) -> Iterat
     finally:
         for point in done:
             unmount(point)
+
+
+SFTP_SERVER = "/usr/lib/openssh/sftp-server"
+
+
+@contextmanager
+def sshfs_mounts(source: Path, *points: Path) -> Iterator[tuple[Path, ...]]:
+    """Mounts of one folder by sshfs with its default caches. A pipe to an SFTP server stands in for ssh."""
+    need(os.getuid() == 0 and has_mounts_of_its_own(), "sshfs mounts need root, and a mount namespace")
+    need(shutil.which("sshfs") and os.path.exists(SFTP_SERVER), "sshfs or openssh-sftp-server is not installed")
+    need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")
+    processes: list[subprocess.Popen[bytes]] = []
+    done: list[Path] = []
+    try:
+        for point in points:
+            point.mkdir(exist_ok=True)
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                processes.append(subprocess.Popen([SFTP_SERVER], stdin=theirs, stdout=theirs))
+                # in the foreground: its pipe to the server is its standard input and output
+                words = ["sshfs", "-f", "-o", "passive", f":{source}", str(point)]
+                client = subprocess.Popen(words, stdin=ours, stdout=ours)
+            processes.append(client)
+            done.append(point)
+            eventually(lambda point=point, client=client: os.path.ismount(point) or client.poll() is not None, "sshfs")
+            need(client.poll() is None, "this machine cannot mount with sshfs")
+        yield points
+    finally:
+        for point in done:
+            unmount(point)
+        for process in processes:
+            process.terminate()
+            process.wait(20)

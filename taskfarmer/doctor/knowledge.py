@@ -69,6 +69,8 @@ def known(mount: Mount | None) -> Knowledge:
         return Knowledge(True, locks, text)
     if mount.type == "fuse.glusterfs":
         return Knowledge(True, "shared", "GlusterFS: locks are kept by its servers, for all nodes")
+    if mount.type == "fuse.sshfs":
+        return Knowledge(True, "local", "sshfs: SFTP has no file locks, so they are local to each node")
     if mount.type.split(".")[0] in ("fuse", "fuseblk"):
         return Knowledge(None, "unknown", f"a file system that a program makes (FUSE); {_PROVE}")
     return Knowledge(None, "unknown", f"nothing is known here about {mount.type}: prove it")

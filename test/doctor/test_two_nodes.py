@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from doctors import FOLDER, Doctor, Report, doctors, examine, left_behind, need_nodes, together
-from farming import eventually, mounts
+from farming import eventually, mounts, sshfs_mounts
 from glusterfs import Volume
 
 
@@ -64,6 +64,18 @@ def test_locks_that_are_forwarded_between_two_mounts_are_shared(directory: Path,
     for report in reports:
         assert report.status == 0, report.out + report.error
         assert peer(report)["alive_lock"] == "shared"
+
+
+@pytest.mark.timeout(600)
+def test_sshfs_excludes_by_link_and_its_locks_are_local_to_each_mount(directory: Path, tmp_path: Path) -> None:
+    with sshfs_mounts(directory, tmp_path / "one", tmp_path / "two") as places:
+        reports = together(*places, options=("--wait", "2m"))  # its caches are 20 s old
+    for report in reports:
+        assert report.status == 1, report.out + report.error
+        assert peer(report)["alive_lock"] == "local"
+        assert peer(report)["links"] == "agreed"
+        assert report.states["link excludes"] == "proven"
+        assert report.json["directory"]["mount"]["type"] == "fuse.sshfs"
 
 
 def test_two_clients_of_glusterfs_share_their_locks(volume: Volume) -> None:

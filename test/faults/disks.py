@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from farming import need
+from farming import has_mounts_of_its_own, need
 
 EXT4_SHUTDOWN = 0x8004587D
 WITHOUT_ITS_JOURNAL = 2
@@ -23,7 +23,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def tools(*names: str) -> None:
-    need(os.getuid() == 0, "mounting a small file system needs root")
+    need(os.getuid() == 0 and has_mounts_of_its_own(), "mounting a small file system needs root, and a mount namespace")
     for name in names:
         need(shutil.which(name), f"{name} is not installed")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from farming import eventually, lives, need, send, unmount
+from farming import eventually, has_mounts_of_its_own, lives, need, send, unmount
 
 ADDRESS = "192.0.2.1"
 NAME = "fields"
@@ -128,7 +128,7 @@ class Volume:
 @contextmanager
 def glusterfs(folder: Path, patience: float = 20.0) -> Iterator[Volume]:
     """A volume with its two mounts; all of its processes have ended afterwards. Raises Hung where one hung."""
-    need(os.getuid() == 0, "GlusterFS needs root")
+    need(os.getuid() == 0 and has_mounts_of_its_own(), "GlusterFS needs root, and a mount namespace")
     need(shutil.which("glusterd") and shutil.which("gluster"), "glusterfs-server is not installed")
     need(shutil.which("ip") and shutil.which("nsenter"), "iproute2 or util-linux is not installed")
     need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from farming import Field, mounts
+from farming import Field, mounts, sshfs_mounts
 from glusterfs import Hung, glusterfs
 from storms import KINDS, Storm, judge
 
@@ -28,7 +28,7 @@ BINDFS = {
     "lying, stale bindfs": ("-o", CACHES),
     "bindfs with forwarded locks": ("--enable-lock-forwarding",),
 }
-GROUNDS = ("plain", *BINDFS, "GlusterFS")
+GROUNDS = ("plain", *BINDFS, "GlusterFS", "sshfs")
 Ground = Callable[[str], AbstractContextManager[tuple[Path, ...]]]
 
 
@@ -44,6 +44,10 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
         elif kind == "GlusterFS":
             with glusterfs(folder) as volume:
                 yield volume.places[0], *volume.places
+        elif kind == "sshfs":
+            points = tmp_path_factory.mktemp("mounts")
+            with sshfs_mounts(folder, points / "one", points / "two") as places:
+                yield folder, *places
         else:
             points = tmp_path_factory.mktemp("mounts")
             with mounts(folder, points / "one", points / "two", options=BINDFS[kind]) as places:
@@ -93,7 +97,7 @@ def test_a_storm_on_two_mounts_with_lying_locks_loses_nothing_and_records_nothin
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("kind", ["bindfs with forwarded locks", "GlusterFS"])
+@pytest.mark.parametrize("kind", ["bindfs with forwarded locks", "GlusterFS", "sshfs"])
 def test_everything_that_may_happen_in_a_storm_loses_nothing_and_records_nothing_twice(
     ground: Ground, tmp_path: Path, kind: str
 ) -> None:

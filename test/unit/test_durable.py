@@ -114,6 +114,24 @@ def test_a_link_that_replaces_files_is_refused_in_words(tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_system_without_link_counts_is_accepted_if_its_links_exclude(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.stat
+
+    def stat(path: object, **more: object) -> object:
+        found = real(path, **more)  # type: ignore[call-overload]
+        return os.stat_result((*found[:3], 1, *found[4:]))  # as sshfs shows every file
+
+    monkeypatch.setattr(os, "stat", stat)
+    durable.prove_links(str(tmp_path))
+    monkeypatch.setattr(os, "link", lambda source, target: None)
+    with pytest.raises(NotAFarm, match=r"makes no second name.*-w DIR"):
+        durable.prove_links(str(tmp_path))
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_links_are_proved_and_nothing_is_left(tmp_path: Path) -> None:
     durable.prove_links(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
