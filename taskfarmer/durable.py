@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from taskfarmer.errors import NotAFarm, StorageError
+from taskfarmer.errors import StorageError
 
 T = TypeVar("T")
 
@@ -41,7 +41,6 @@ _END = 1 << 16
 """Bytes in the largest page that there is."""
 _SEEN_WITHIN = 2.0
 """Seconds until what another node has made is seen here, at the latest: GlusterFS may say "taken" and "not there"."""
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def random_name(length: int = 8) -> str:
@@ -260,7 +259,7 @@ def publish(prepared: str, target: str) -> OSError | None:
     change any more, not even by an NFS request that is sent again; the caller finds out who won by
     reading, never from the answer.
     """
-    answer = _linked(prepared, target)
+    answer = linked(prepared, target)
     try:
         os.unlink(prepared)
     except FileNotFoundError:
@@ -315,54 +314,7 @@ def share_directory(path: str) -> None:
     os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_ISGID | stat.S_IRWXG)
 
 
-def prove_links(folder: str) -> None:
-    """Prove that `link` makes a second name and refuses a name that is taken, or raise NotAFarm.
-
-    The whole safety of a shared farm is this one property. A reply may be lost, so the result counts: a link
-    count of 2 (open(2) recommends this test for lock files on NFS), or, on a file system without link counts, a
-    second name with the content of the first.
-    """
-    first, second, third = (os.path.join(folder, f".probe.{random_name()}") for _ in range(3))
-    try:
-        _write_new(first, b"first\n")
-        answer = _linked(first, second)
-        if answer is not None and answer.errno in _NO_LINKS:
-            raise NotAFarm(
-                f"{folder}: this file system has no hard links ({answer.strerror}), so a farm cannot be "
-                "shared on it; put the work directory on another file system with -w DIR"
-            )
-        # SFTP has no link count: sshfs shows 1 for every file, so the content of the second name decides there
-        if os.stat(first).st_nlink != 2 and not _reads_as(second, b"first\n"):
-            if answer is not None:
-                raise answer
-            raise NotAFarm(f"{folder}: `link` makes no second name here; put the work directory elsewhere with -w DIR")
-        _write_new(third, b"third\n")
-        if _linked(third, second) is None or not _reads_as(second, b"first\n"):
-            raise NotAFarm(f"{folder}: `link` replaces files here; put the work directory elsewhere with -w DIR")
-    finally:
-        for path in (first, second, third):
-            forget(path)
-
-
-def _reads_as(path: str, data: bytes) -> bool:
-    """Whether a file exists and has this content."""
-    try:
-        return read(path) == data
-    except FileNotFoundError:
-        return False
-
-
-def _write_new(path: str, data: bytes) -> None:
-    """A new file that need not last."""
-    fd = fresh(path, os.O_WRONLY)
-    try:
-        with naming(path):
-            write_all(fd, data)
-    finally:
-        os.close(fd)
-
-
-def _linked(path: str, target: str) -> OSError | None:
+def linked(path: str, target: str) -> OSError | None:
     """What `link` answers; None for success."""
     try:
         os.link(path, target)

@@ -11,7 +11,7 @@ import stat
 
 from taskfarmer import durable
 from taskfarmer.errors import StorageError
-from taskfarmer.ledger import epochs, farmfile, sharing
+from taskfarmer.ledger import epochs, farmfile, linkproof, sharing
 from taskfarmer.ledger.commits import encode
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.segments import discard
@@ -36,7 +36,7 @@ def make_folders(workdir: Workdir, made: list[str] | None = None) -> None:
             durable.sync_directory(os.path.dirname(workdir.path))
         except PermissionError:
             pass  # a directory that we may write into and not read
-        durable.prove_links(workdir.ledger)
+        linkproof.prove_links(workdir.ledger)
         if workdir.shared:
             sharing.prove_modes(workdir)
     except OSError as error:

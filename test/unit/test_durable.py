@@ -10,6 +10,7 @@ import pytest
 
 from taskfarmer import durable
 from taskfarmer.errors import NotAFarm, StorageError
+from taskfarmer.ledger import linkproof
 
 
 def fails(number: int) -> object:
@@ -96,7 +97,7 @@ def test_a_stale_handle_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_system_without_hard_links_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", fails(errno.EPERM))
     with pytest.raises(NotAFarm, match=r"no hard links.*-w DIR"):
-        durable.prove_links(str(tmp_path))
+        linkproof.prove_links(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,7 +111,7 @@ def test_a_link_that_replaces_files_is_refused_in_words(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "link", link)
     with pytest.raises(NotAFarm, match="replaces files"):
-        durable.prove_links(str(tmp_path))
+        linkproof.prove_links(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,16 +125,16 @@ def test_a_file_system_without_link_counts_is_accepted_if_its_links_exclude(
         return os.stat_result((*found[:3], 1, *found[4:]))  # as sshfs shows every file
 
     monkeypatch.setattr(os, "stat", stat)
-    durable.prove_links(str(tmp_path))
+    linkproof.prove_links(str(tmp_path))
     monkeypatch.setattr(os, "link", lambda source, target: None)
     with pytest.raises(NotAFarm, match=r"makes no second name.*-w DIR"):
-        durable.prove_links(str(tmp_path))
+        linkproof.prove_links(str(tmp_path))
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_links_are_proved_and_nothing_is_left(tmp_path: Path) -> None:
-    durable.prove_links(str(tmp_path))
+    linkproof.prove_links(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
