@@ -58,8 +58,9 @@ def command(workdir: str, ids: tuple[str, ...], failed: bool, grep: str | None) 
         raise click.UsageError("give task IDs, or --failed" + ("; not both" if failed else ", or --grep PATTERN"))
     pattern = None if grep is None else _compiled(grep)
     found, farm = open_farm(workdir)
-    state = Ledger(found, farm, "logs").look()
-    wanted = failed_tasks(found, state) if failed else parse_ids(ids, state.tasks) if ids else None
+    ledger = Ledger(found, farm, "logs")
+    state = ledger.look()
+    wanted = failed_tasks(found, ledger) if failed else parse_ids(ids, state.tasks) if ids else None
     if pattern is not None:
         return 0 if _search(found, state, pattern, wanted) else 1
     assert wanted is not None
@@ -75,11 +76,13 @@ def _compiled(pattern: str) -> re.Pattern[bytes]:
         raise click.UsageError(f"--grep {pattern!r} is no regular expression: {error}") from error
 
 
-def failed_tasks(workdir: Workdir, state: State) -> list[int]:
+def failed_tasks(workdir: Workdir, ledger: Ledger) -> list[int]:
     """The IDs of the tasks that are recorded as failed."""
-    if not state.failed:
+    if not ledger.state.failed:
         return []
-    place = results.survey(workdir, state).place
+    place = results.with_newer_states(
+        lambda: results.survey(workdir, ledger.look(), agrees_within=results.STATE_IS_NEW_FOR)
+    ).place
     return [task_id for task_id, where in enumerate(place) if where == results.IS_FAILED]
 
 

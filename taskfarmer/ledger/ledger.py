@@ -359,7 +359,7 @@ class Ledger:
 
         def change(state: State) -> State:
             nonlocal count
-            found = results.survey(self.workdir, state)
+            found = results.survey(self.workdir, state, agrees_within=results.STATE_IS_NEW_FOR)
             chosen = range(len(found.place)) if wanted is None else wanted
             again = []
             finished = failed = 0
@@ -378,6 +378,6 @@ class Ledger:
         # `finished` and `failed` only grow otherwise: what they show is wrong from here on, and must not be taken
         # for sound where we are killed before they are made anew
         durable.forget(self.workdir.views)
-        self.apply(change)
+        results.with_newer_states(lambda: self.apply(change))
         durable.forget(self.workdir.views)
         return count

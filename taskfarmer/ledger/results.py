@@ -9,12 +9,14 @@ show other nodes' files as they were seconds ago.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from taskfarmer import durable
 from taskfarmer.errors import Damaged, FarmError, FarmGone, StaleView, StorageError
@@ -37,7 +39,27 @@ _JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r\d+)?)(?:\.(\d+))?")
 _NOT_READABLE = (errno.ESTALE, errno.EACCES, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENOTDIR)
 """Errors of one file, not of the disk: it is old, not ours to open, or no regular file."""
 RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
+STATE_IS_NEW_FOR = 2.0
+"""Seconds for which files are compared with the same state: the state may be the one that is old, not the files."""
 UNPROCESSED, HELD, IS_FINISHED, IS_FAILED = 0, 1, 2, 3
+
+
+T = TypeVar("T")
+
+
+def with_newer_states(action: Callable[[], T], patience: float = 60.0) -> T:
+    """The result of `action`, which compares the newest state with the journals; called again while they disagree.
+
+    A file system with caches may show new journals beside an old ledger, so each call has to look for a newer state.
+    """
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return action()
+        except StaleView:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.25)
 
 
 def journals(workdir: Workdir, state: State) -> dict[str, tuple[str, int]]:
@@ -59,9 +81,16 @@ def journals(workdir: Workdir, state: State) -> dict[str, tuple[str, int]]:
     return found
 
 
-def read_counted(workdir: Workdir, state: State, patience: float = 60.0) -> Iterator[tuple[str, bytes]]:
-    """Every journal's name and exactly its bytes that count; StaleView where they cannot be seen."""
-    end = time.monotonic() + patience
+def read_counted(
+    workdir: Workdir, state: State, patience: float = 60.0, agrees_within: float = math.inf
+) -> Iterator[tuple[str, bytes]]:
+    """Every journal's name and exactly its bytes that count.
+
+    StaleView if the names and lengths of the journals do not agree with the state, within `patience` seconds and
+    `agrees_within`; Damaged if a journal stays shorter than that.
+    """
+    begin = time.monotonic()
+    end = begin + patience
     while True:
         try:
             found = durable.persistent(lambda: journals(workdir, state))
@@ -69,7 +98,7 @@ def read_counted(workdir: Workdir, state: State, patience: float = 60.0) -> Iter
             raise _unreadable(workdir, error) from error
         if sum(size for _, size in found.values()) == state.journaled:
             break
-        if time.monotonic() > end:
+        if time.monotonic() > min(end, begin + agrees_within):
             raise StaleView(
                 f"{_first_missing(workdir, state, found)}: missing, or this node sees an old directory: "
                 f"{sum(size for _, size in found.values())} bytes of results can be seen where the ledger counts "
@@ -148,10 +177,13 @@ class Survey:
     failed: int = 0
 
 
-def survey(workdir: Workdir, state: State, patience: float = 60.0) -> Survey:
-    """Put every task into its place, from the state and from every byte of results that counts."""
+def survey(workdir: Workdir, state: State, patience: float = 60.0, agrees_within: float = math.inf) -> Survey:
+    """Put every task into its place, from the state and from every byte of results that counts.
+
+    Errors are those of `read_counted`, and Damaged if the results do not add up to the state.
+    """
     found = Survey(bytearray(state.tasks), array("L", bytes(8 * state.tasks)))
-    for name, data in read_counted(workdir, state, patience):
+    for name, data in read_counted(workdir, state, patience, agrees_within):
         for words in checked_lines(workdir.journal(name), data):
             _record(found, workdir.journal(name), words)
     _unrecord(found, state)

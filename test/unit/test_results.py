@@ -160,3 +160,21 @@ def test_results_that_disagree_with_the_counters_are_an_error(workdir: Workdir) 
 def test_results_of_a_farm_that_is_gone_say_so(tmp_path: Path) -> None:
     with pytest.raises(FarmGone):
         results.survey(Workdir.at(str(tmp_path / "none")), holding(), patience=0)
+
+
+def test_a_reader_with_an_old_state_looks_for_a_newer_one() -> None:
+    states = ["old", "old", "new"]
+
+    def survey() -> str:
+        state = states.pop(0)
+        if state == "old":
+            raise StaleView("more bytes of results can be seen than the ledger counts")
+        return state
+
+    assert results.with_newer_states(survey) == "new"
+    with pytest.raises(StaleView):
+        results.with_newer_states(lambda: results.with_newer_states(fails, patience=0.0), patience=0.0)
+
+
+def fails() -> None:
+    raise StaleView("the ledger stays old")
