@@ -50,6 +50,8 @@ class Settings:
     log_limit: int = 0
     """Bytes that are kept of what a task writes; 0 for all."""
     grace: float = 10.0
+    leftovers: str = "keep"
+    """What becomes of processes that a task leaves: `keep`, `wait` or `end`."""
     lock_dir: str | None = None
     shared_group: bool = False
     lease: float | None = None

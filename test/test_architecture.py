@@ -26,6 +26,7 @@ FLOORS = {
     "errors": 0,
     "model": 0,
     "parts": 0,
+    "proc": 0,
     "workdir": 1,
     "durable": 1,
     "locks": 1,

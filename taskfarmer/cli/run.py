@@ -134,6 +134,15 @@ Durations:
     metavar="TIME",
     help="Time that tasks have between SIGTERM and SIGKILL when they are ended.",
 )
+@click.option(
+    "--leftovers",
+    type=click.Choice(["keep", "wait", "end"]),
+    default="keep",
+    show_default=True,
+    help="Processes that still run when a task's first process has ended. keep: they run until this farmer ends, and a "
+    "warning names the task. wait: the task is over when all have ended. end: they get SIGTERM, and SIGKILL after "
+    "--grace.",
+)
 @click.option("--wait", is_flag=True, help="Stay until the whole farm is done; take over what dead farmers leave.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, a task a line as `ID command`. Touches nothing.")
 @click.option("--exit-zero", is_flag=True, help="Exit 0 also with failed or unprocessed tasks, as PyTaskFarmer did.")

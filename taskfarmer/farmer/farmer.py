@@ -72,8 +72,8 @@ class Farmer:
         self.hold = Hold(reporter, self.logs_fd)
         self.deadline = Deadline(settings, reporter, intake.workdir, begin)
         self._hidden = scheduled.of_a_step(os.environb) if settings.clean_env else frozenset()
-        wakeup, unfinished = signals.wakeup, settings.unfinished_status
-        self.pool = Pool(settings.slots, self._place, runner, settings.grace, wakeup, unfinished)
+        wakeup, unfinished, leftovers = signals.wakeup, settings.unfinished_status, settings.leftovers
+        self.pool = Pool(settings.slots, self._place, runner, settings.grace, wakeup, unfinished, leftovers)
         self.views = Views(self.workdir, ledger, identity)
         self.exchanges = Exchanges(reporter, ledger, self.pool, self.views, self.deadline, settings.max_deaths)
         self.neighbours = Neighbours(reporter, ledger, identity, self.exchanges)
@@ -217,6 +217,7 @@ class Farmer:
             if tidings.finished:
                 self.hold.over()
         self.survivors += happened.survivors
+        self.speech.leftovers(happened.leftovers)
         for text in happened.warnings:
             self.reporter.warning(text)
         for text in () if ending else happened.troubles:
@@ -316,6 +317,7 @@ class Farmer:
 
     def _part(self) -> None:
         """Record, give back, leave the ledger, make the views exact."""
+        self.speech.end_of_leftovers()
         self.speech.survivors(self.survivors)
         if self.fatal and self.fatal != self.hold.text:
             return  # only where starting tasks was the trouble can the ledger still be used

@@ -9,7 +9,7 @@ from taskfarmer import __version__, scheduled
 from taskfarmer.farmer.farmer import Farmer
 from taskfarmer.farmer.proofs import say_what_mounts_tell
 from taskfarmer.farmer.runner import find_runner
-from taskfarmer.farmer.speech import of_inodes, opening
+from taskfarmer.farmer.speech import of_inodes, of_unseen_processes, opening
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.liveness import introduce
@@ -39,6 +39,9 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     inodes = of_inodes(settings, ledger.state, intake.workdir)
     if inodes is not None:
         reporter.info(inodes)
+    unseen = of_unseen_processes()
+    if unseen is not None:
+        reporter.warning(unseen)
     say_what_mounts_tell(reporter, intake.workdir.path, os.path.dirname(ledger.lock.path))
     edited = edited_by_hand(intake.workdir) if intake.made is None else []
     for warning in (*ledger.lock.doubts(), *edited):

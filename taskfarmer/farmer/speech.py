@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
+from taskfarmer import proc
 from taskfarmer.ledger.state import State
 from taskfarmer.model import FAILED, LOST
 from taskfarmer.pool.pool import Pool
@@ -13,6 +14,7 @@ from taskfarmer.workdir import Workdir
 
 PROGRESS_EVERY = 10.0
 SHOWN_FAILURES = 20
+SHOWN_LEFTOVERS = 5
 
 
 def lasting(seconds: float) -> str:
@@ -23,6 +25,10 @@ def lasting(seconds: float) -> str:
     if whole < 7200:
         return f"{whole // 60} min"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def processes(count: int) -> str:
+    return f"{count} process{'es' if count != 1 else ''}"
 
 
 MANY_LOGS = 100_000
@@ -36,6 +42,22 @@ def of_inodes(settings: Settings, state: State, workdir: Workdir) -> str | None:
         f"{state.tasks} tasks make as many log files, an inode each, in {workdir.logs}; --logs packed keeps all in one "
         "file of each farmer, --logs failed those of failed tasks only, --logs none nothing"
     )
+
+
+def of_unseen_processes() -> str | None:
+    """What follows from a /proc that does not show all processes, or None if it does."""
+    sight = proc.sight()
+    if sight == "blind":
+        return (
+            "/proc does not show this farmer: it is not mounted, or belongs to another pid namespace; so processes "
+            "that leave their task's process group (setsid, daemons) are not found, and not ended; mount proc on /proc"
+        )
+    if sight == "partial":
+        return (
+            "/proc hides processes (mount option hidepid): setuid programs that leave their task's process group are "
+            "not found, and not ended"
+        )
+    return None
 
 
 def opening(settings: Settings, state: State) -> str:
@@ -63,6 +85,7 @@ class Speech:
         self.workdir = workdir
         self.next_progress = time.monotonic() + PROGRESS_EVERY
         self._failures = 0
+        self._leaving: dict[int, int] = {}  # tasks that left processes, and how many
 
     def progress(self, now: float, state: State, pool: Pool) -> None:
         """Say now and then how far the farm is."""
@@ -74,6 +97,24 @@ class Speech:
         if pids:
             text = " ".join(map(str, pids))
             self.reporter.warning(f"processes that even SIGKILL does not end were left behind: {text}")
+
+    def leftovers(self, found: Iterable[tuple[int, int]]) -> None:
+        """Warn that tasks left processes: a line for each of the first tasks; the others are counted."""
+        for task, count in found:
+            named = f"task {task}" if task >= 0 else "a task"
+            if task not in self._leaving and len(self._leaving) < SHOWN_LEFTOVERS:
+                self.reporter.warning(
+                    f"{named} left {processes(count)}, which may run until this farmer ends (see --leftovers)"
+                )
+            elif task not in self._leaving and len(self._leaving) == SHOWN_LEFTOVERS:
+                self.reporter.warning("more tasks leave processes; their number follows when this farmer ends")
+            self._leaving[task] = self._leaving.get(task, 0) + count
+
+    def end_of_leftovers(self) -> None:
+        """Say how many processes were left in all, if not each task was named."""
+        if len(self._leaving) > SHOWN_LEFTOVERS:
+            total = processes(sum(self._leaving.values()))
+            self.reporter.warning(f"{len(self._leaving)} tasks left {total} in all")
 
     def failures(self, blobs: Iterable[bytes]) -> None:
         """Say which tasks failed and where their logs are; only the first of them, if they are many."""

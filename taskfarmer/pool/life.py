@@ -6,7 +6,8 @@ import gc
 import os
 import socket
 
-from taskfarmer.pool.attempt import runs_programs
+from taskfarmer.plain import replace
+from taskfarmer.pool.attempt import is_ours, runs_programs
 from taskfarmer.pool.processes import adopt_orphans, die_with, leave_terminal
 from taskfarmer.pool.worker import Job, Worker
 from taskfarmer.runners.base import Runner
@@ -14,6 +15,8 @@ from taskfarmer.runners.base import Runner
 
 def kind_of(runner: Runner) -> type[Worker]:
     """The workers that a runner needs. They are imported here, once: nothing is while tasks run."""
+    if not is_ours(runner):
+        import taskfarmer.pool.reaper  # noqa: F401
     if runs_programs(runner):
         from taskfarmer.pool.programs import ProgramWorker
 
@@ -31,7 +34,13 @@ def work(kind: type[Worker], job: Job, link: socket.socket, shown: list[memoryvi
         except OSError:
             pass
     leave_terminal()
-    adopt_orphans()
+    if is_ours(job.runner):
+        adopt_orphans()
+    else:
+        from taskfarmer.pool.reaper import fork_worker
+
+        reaper = fork_worker(job.parent, link.fileno())
+        job = replace(job, parent=reaper, reaper=reaper)
     worker = kind(job, link, shown)
     die_with(job.parent)
     worker.run()

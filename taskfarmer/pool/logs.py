@@ -13,8 +13,6 @@ from taskfarmer import durable
 from taskfarmer.pool.attempt import Place, open_log
 from taskfarmer.pool.limits import punch, shorten
 
-ANY = -1
-
 
 class Logs:
     """What all modes have in common. A runner of the user's own writes through a text file of its own."""
@@ -42,7 +40,10 @@ class Logs:
         raise NotImplementedError
 
     def ended(self, task_id: int, attempt: int, status: int, group: int = 0) -> None:
-        """A task has ended with this wait status. `group` is its process group, 0 for none, ANY for any child."""
+        """A task has ended with this wait status.
+
+        `group` is its process group; 0 for none; negative for everything below the process with that number.
+        """
 
     @property
     def waits(self) -> bool:

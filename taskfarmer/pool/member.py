@@ -10,21 +10,19 @@ from collections.abc import Iterable
 from taskfarmer.ledger.ledger import Tidings
 from taskfarmer.model import Interval
 from taskfarmer.plain import dataclass, field
-from taskfarmer.pool.attempt import is_ours
 from taskfarmer.pool.child import Child
 from taskfarmer.pool.wire import NewsFeed
-from taskfarmer.runners.base import Runner
 
 FEW = 8
 """Workers that have a slot each; where there are more slots, a worker serves up to as many."""
 
 
-def teams(slots: int, runner: Runner) -> list[range]:
-    """The slots of each worker.
+def teams(slots: int, shared: bool) -> list[range]:
+    """The slots of each worker; one for each if workers are not to be `shared`.
 
     A runner of the user's own is alone in its process: PyTaskFarmer's contract has one task at a time.
     """
-    width = min(FEW, -(-slots // FEW)) if is_ours(runner) else 1
+    width = min(FEW, -(-slots // FEW)) if shared else 1
     return [range(first, min(first + width, slots)) for first in range(0, slots, width)]
 
 
@@ -36,6 +34,8 @@ class Happened:
     troubles: list[str] = field(default_factory=list)
     survivors: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    leftovers: list[tuple[int, int]] = field(default_factory=list)
+    """Tasks that left processes, and how many; a negative ID if the task is not known."""
 
 
 @dataclass

@@ -18,9 +18,8 @@ from typing import TextIO
 
 from taskfarmer.pool.attempt import Environment, NotStarted, Place, command_of
 from taskfarmer.pool.begun import Task
-from taskfarmer.pool.logs import ANY
+from taskfarmer.pool.leftovers import END, KEEP
 from taskfarmer.pool.output import Output
-from taskfarmer.pool.processes import descendants, end_descendants, reap, send
 from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.variables import Variable
 from taskfarmer.pool.worker import DOUBT, FLUSH_EVERY, NOW, Job, Worker, of_stop_signal
@@ -28,6 +27,8 @@ from taskfarmer.runners.base import Runner
 from taskfarmer.signals import STOPS
 
 HEAR_EVERY = 0.005
+LONGEST_PAUSE = 1.0
+"""Seconds between two looks at processes that a task waits for."""
 _OURS = (*STOPS, NOW, signal.SIGALRM)
 
 
@@ -40,13 +41,13 @@ class PluginWorker(Worker):
     """
 
     def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
-        self.plugin = PluginTask(job.places[0], job.runner)
+        self.plugin = PluginTask(job.places[0], job.runner, job.reaper or os.getpid())
         self.usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.heard = 0.0
         self._rings = 0.0
         self._kill_after = math.inf
         # before any signal can come
-        signal.signal(NOW, _end_tree)
+        signal.signal(NOW, self.kill_tree)
         signal.signal(signal.SIGALRM, self.on_alarm)
         Forks().watch()
         super().__init__(job, link, shown)
@@ -59,10 +60,15 @@ class PluginWorker(Worker):
         self._kill_after = time.monotonic() + self.job.grace
         self._ring_in(self.job.grace)
 
+    def kill_tree(self, number: int, frame: FrameType | None) -> None:
+        """The grace time is over, by our own timer or by the farmer's word."""
+        signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+        self.tree.kill()
+
     def on_alarm(self, number: int, frame: FrameType | None) -> None:
         self._rings = 0.0  # it has rung: also for a task that has ended and is not gathered yet
         if time.monotonic() >= self._kill_after:
-            _end_tree(number, frame)
+            self.kill_tree(number, frame)
             return
         if self.plugin.running:
             self.flush()
@@ -84,19 +90,31 @@ class PluginWorker(Worker):
                 break
             else:
                 self.flush()
-                reap()
                 self.usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-                self.poll.poll()
-                self.hear()
+                self._rest(self.until_look())
+            if self.leftovers.expected:
+                self.look_for_leftovers()
         self.end_all()
         signal.setitimer(signal.ITIMER_REAL, 0)  # Python takes the handlers away before it ends
         self.plugin.output.close()
+
+    def _rest(self, seconds: float | None) -> None:
+        """Wait for an order, or for a process to end."""
+        self.poll.poll(None if seconds is None else seconds * 1000)
+        self.hear()
+
+    def running_tasks(self) -> dict[int, int]:
+        """None: leftovers are looked for between two tasks."""
+        return {}
 
     def flush(self) -> None:
         super().flush()
         self.plugin.output.flush()
 
     def _task(self, slot: Slot, task: Task) -> None:
+        # the processes of a task are in the worker's group, if the runner does not give it another one
+        slot.show_group(os.getpgrp())
+        before_it = frozenset() if self.job.leftovers == KEEP else frozenset(self.tree.living())
         try:
             status = self.plugin.run(task.task_id, task.batch.attempt, command_of(task))
         except NotStarted as error:
@@ -108,15 +126,39 @@ class PluginWorker(Worker):
             self.hear()
         if status and of_stop_signal(status) and not self.stopping:
             self._wait_for_stop()
+        waited_for = self.job.leftovers != KEEP and self._see_to_leftovers(before_it)
+        if waited_for:
+            ended = time.monotonic()
         before, self.usage = self.usage, resource.getrusage(resource.RUSAGE_CHILDREN)
         after = self.usage
-        if self.stopping:
-            end_descendants(self.deadline, nap=self.nap)
         usage = (after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, after.ru_maxrss)
+        if self.stopping:
+            self.end_tree(self.deadline)
         slot.ended(task)
+        self.leftovers.ended[-1 - task.task_id] = task.task_id
+        if self.stopping and waited_for:
+            self.tell_interrupted(task, status, usage)
+            return
         self.tell(task, status, usage, ended, status != 0 and of_stop_signal(status) and self.hit_lately())
         if self.untold and ended > self._rings:
             self._ring_later(ended)
+
+    def _see_to_leftovers(self, before_it: frozenset[int]) -> bool:
+        """End the processes that a task left, or wait for them; whether we waited for some.
+
+        A runner may have processes of its own that were there before the task.
+        """
+        pause = HEAR_EVERY
+        waits = False
+        while not self.stopping and set(self.tree.living()) - self.tree.stuck - before_it:
+            self.flush()
+            if self.job.leftovers == END:
+                self.end_tree(time.monotonic() + self.job.grace, before_it)
+                break
+            waits = True
+            self._rest(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+        return waits
 
     def _ring_later(self, now: float) -> None:
         """See to it that what was gathered is told soon, also where the next task takes long."""
@@ -164,16 +206,12 @@ class Forks:
         self.end()
 
 
-def _end_tree(number: int, frame: FrameType | None) -> None:
-    """The grace time is over, by our own timer or by the farmer's word."""
-    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
-    for pid in descendants(os.getpid()):
-        send(pid, signal.SIGKILL)
-
-
 class PluginTask:
-    def __init__(self, place: Place, runner: Runner) -> None:
+    """The task that runs. It is alone below the process `root`, but for this process."""
+
+    def __init__(self, place: Place, runner: Runner, root: int) -> None:
         self.place = place
+        self.root = root
         self.runner = runner
         self.output = Output([place])
         self.logs = self.output.slots[place.slot]
@@ -193,7 +231,7 @@ class PluginTask:
         """The wait status that a process with the returned code would have."""
         status = self._run(task_id, attempt, command)
         if self.logs.heeds:
-            self.logs.ended(task_id, attempt, status, ANY)
+            self.logs.ended(task_id, attempt, status, -self.root)
         return status
 
     def _run(self, task_id: int, attempt: int, command: str) -> int:

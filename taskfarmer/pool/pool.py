@@ -19,10 +19,11 @@ from itertools import groupby
 from taskfarmer.model import RETURNED, Interval, joined, result_line
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import Place
+from taskfarmer.pool.leftovers import KEEP
 from taskfarmer.pool.member import Batch, Happened, Member, Seat, Stock
-from taskfarmer.pool.processes import STUCK_AFTER, adopt_orphans, descendants, end_descendants, reap, send
+from taskfarmer.pool.processes import STUCK_AFTER, Tree, adopt_orphans, reap, send
 from taskfarmer.pool.recovery import recover
-from taskfarmer.pool.slot import SHOWN
+from taskfarmer.pool.slot import GROUP, SHOWN
 from taskfarmer.pool.staff import UNRESPONSIVE, Staff
 from taskfarmer.pool.wire import News, Order
 from taskfarmer.runners.base import Runner
@@ -40,8 +41,9 @@ class Pool(Staff):
         grace: float,
         wakeup: int,
         unfinished: int = -1,
+        leftovers: str = KEEP,
     ) -> None:
-        super().__init__(slots, place, runner, grace, wakeup, unfinished)
+        super().__init__(slots, place, runner, grace, wakeup, unfinished, leftovers)
         self.queue: deque[Stock] = deque()
         self.queued = 0
         self.outstanding = 0  # tasks that are with workers
@@ -51,6 +53,7 @@ class Pool(Staff):
         self._next_batch = 0
         self._forced = False
         self._stuck: set[int] = set()
+        self._tree = Tree(groups=self._groups)
         adopt_orphans()
 
     @property
@@ -180,6 +183,11 @@ class Pool(Staff):
         if news.kind == wire.SURVIVOR:
             self._stuck_on(map(int, news.results.split()), happened)
             return
+        if news.kind == wire.LEFTOVERS:
+            happened.leftovers += [
+                (int(task), int(count)) for task, count in map(bytes.split, news.results.split(b"\n"))
+            ]
+            return
         seat = member.seats[news.slot]
         if news.kind == wire.UNSTARTED:
             self._unstarted(seat, news)
@@ -206,6 +214,7 @@ class Pool(Staff):
         fresh = set(pids) - self._stuck
         happened.survivors += sorted(fresh)
         self._stuck |= fresh
+        self._tree.stuck |= fresh
 
     def _progress(self, seat: Seat, batch: Batch, count: int) -> None:
         batch.done += count
@@ -250,7 +259,7 @@ class Pool(Staff):
         others = frozenset(other.pid for other in self.members.values())
         if any(seat.batches for seat in member.seats.values()):
             # nobody has the tasks' processes any more but us
-            self._stuck_on(end_descendants(time.monotonic(), others, stuck=self._stuck), happened)
+            self._stuck_on(self._tree.end(time.monotonic(), others), happened)
             for seat in member.seats.values():
                 self._recover(seat, happened)
         if not self.stopping:
@@ -287,14 +296,18 @@ class Pool(Staff):
             if self._forced:
                 self._lose(member, happened)
                 continue
-            for pid in (*descendants(member.pid), member.pid):
-                send(pid, signal.SIGKILL)
+            Tree(member.pid).kill()
+            send(member.pid, signal.SIGKILL)
         self._forced = True
         self._stop_by = time.monotonic() + STUCK_AFTER
 
     def sweep(self) -> list[int]:
         """End what is left below us when all workers are gone; the pids of what would not end."""
-        survivors = end_descendants(time.monotonic(), frozenset(self._pids()), stuck=self._stuck)
-        self._stuck.update(survivors)
+        survivors = self._tree.end(time.monotonic(), frozenset(self._pids()))
         reap(frozenset(self._pids()))
         return survivors
+
+    def _groups(self) -> list[int]:
+        """The process groups of tasks as the workers showed them last; orphans of a killed worker are in them."""
+        found = [GROUP.unpack_from(self._view(slot))[0] for slot in range(self.slots)]
+        return [group for group in found if group > 0]

@@ -1,8 +1,13 @@
 """Process trees: find every descendant, end it, and know that it is gone.
 
-A descendant that calls `setsid` or forks twice stays ours, since a worker and a farmer are child
-subreapers (prctl(2)): what loses its parent becomes a child of the nearest of them. Linux only; on
-other systems a task's tree is its process group.
+A descendant that calls `setsid` or forks twice stays ours, since a worker and a farmer are child subreapers
+(prctl(2)): a process that loses its parent becomes a child of the nearest of them. Linux only; on other systems, and
+if /proc cannot be believed (`proc.py`), a task's tree is its process group.
+
+A process is ended in this order: SIGTERM, once; when the grace time is over, SIGKILL for the known process groups;
+then SIGSTOP for everything that is left, until nothing new is found; then SIGKILL. A stopped process cannot fork, so
+a fork bomb loses. A parent is stopped before its children are looked up, and killed after them: the kernel lets
+stopped processes go on if the death of a parent makes their process group an orphan (setpgid(2)).
 """
 
 from __future__ import annotations
@@ -12,15 +17,17 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
-from taskfarmer import durable
+from taskfarmer import durable, proc
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _NO_TERMINAL = (errno.ENXIO, errno.ENOENT)
 STUCK_AFTER = 5.0
 """Seconds after SIGKILL for which a process is waited for. One that waits for a device does not die sooner."""
+_STOPPING = 2.0
+"""Seconds after which those that are stopped are killed, although new processes were still found."""
 
 
 def _prctl(option: int, value: int) -> bool:
@@ -57,9 +64,14 @@ def leave_terminal() -> None:
     os.setsid()
 
 
+# --- looking ---------------------------------------------------------------------------------------
+
+
 def children(pid: int) -> list[int]:
-    """The living and dead children of a process."""
+    """The living and dead children of a process; none if /proc cannot be believed."""
     found: list[int] = []
+    if proc.sight() == "blind":
+        return found
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:  # gone, or another user's where /proc is mounted with hidepid
@@ -75,53 +87,39 @@ def children(pid: int) -> list[int]:
 
 def _children_by_search(parent: int) -> list[int]:
     """For kernels without the `children` files (CONFIG_PROC_CHILDREN)."""
-    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _stat(pid)[1:2] == [str(parent)]]
+    pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+    return [pid for pid in pids if proc.stat(pid)[1:2] == [str(parent)]]
 
 
-def _stat(pid: int) -> list[str]:
-    """State, parent, ... of a process: proc(5) stat from field 3 on."""
+def lives(pid: int) -> bool:
+    """Whether a process that is or was below us still runs."""
+    return not proc.has_ended(fields) if (fields := proc.stat(pid)) else _is_hidden(pid)
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether a process exists that /proc does not show us: a setuid program, if /proc is mounted with hidepid."""
+    return proc.sight() == "partial" and proc.exists(pid)
+
+
+def has_children() -> bool:
+    """Whether this process has a child, living or dead; no file is read."""
+    return _has_child(os.P_ALL, 0)
+
+
+def owns_group(group: int) -> bool:
+    """Whether a child of ours, living or dead, is in a process group: as long as one is, its number is not reused."""
+    return _has_child(os.P_PGID, group)
+
+
+def _has_child(kind: int, number: int) -> bool:
     try:
-        return durable.read(f"/proc/{pid}/stat").rpartition(b")")[2].decode("ascii", "replace").split()
-    except OSError:
-        return []
+        os.waitid(kind, number, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
-def descendants(pid: int) -> list[int]:
-    """Every living process below `pid`, itself left out."""
-    found: list[int] = []
-    waiting = children(pid)
-    while waiting:
-        child = waiting.pop()
-        waiting += children(child)
-        if _stat(child)[:1] not in ([], ["Z"], ["X"]):
-            found.append(child)
-    return found
-
-
-def send(pid: int, number: int) -> None:
-    """A signal to a process that may be gone."""
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
-
-
-def ask_to_end(pids: list[int], asked: set[int]) -> None:
-    """Ask those that were not `asked` yet to end, stopped ones too.
-
-    What a process that was asked before has started since is left to it: that may be how it saves its state.
-    """
-    before = frozenset(asked)
-    for pid in pids:
-        if pid not in before:
-            asked.add(pid)
-            parent = _stat(pid)[1:2]
-            if not parent or int(parent[0]) not in before:
-                send(pid, signal.SIGTERM)
-                send(pid, signal.SIGCONT)
-
-
-def reap(keep: frozenset[int] = frozenset()) -> None:
+def reap(keep: Collection[int] = frozenset()) -> None:
     """Take the exit status of adopted children, so that they do not stay as zombies; not of `keep`."""
     while True:
         try:
@@ -136,38 +134,174 @@ def reap(keep: frozenset[int] = frozenset()) -> None:
             return
 
 
-def end_descendants(
-    grace_until: float,
-    keep: frozenset[int] = frozenset(),
-    nap: Callable[[float], float | None] = time.sleep,
-    stuck: frozenset[int] | set[int] = frozenset(),
-) -> list[int]:
-    """End everything below us but `keep` and what is below those: SIGTERM, then SIGKILL.
+# --- signals ---------------------------------------------------------------------------------------
 
-    `grace_until` is on the monotonic clock; `nap` waits for some seconds, and may answer with an earlier
-    one. Returns what would not die: processes that the kernel holds in an uninterruptible wait. Those known
-    to be `stuck` are not waited for again.
+
+def send(pid: int, number: int) -> None:
+    """A signal to a process that may be gone."""
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def send_to_group(group: int, number: int) -> None:
+    """A signal to a process group, if a child of ours is in it: else its number may be that of another group."""
+    if owns_group(group):
+        try:
+            os.killpg(group, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _send_to(pid: int, number: int, parents: Collection[int]) -> bool:
+    """A signal to a process that is a child of one of `parents`; whether it got one.
+
+    The number of a process that has ended may be another one's by now, so the process is held by a descriptor while
+    we look who its parent is.
     """
-    me = os.getpid()
-    asked: set[int] = set()
-    give_up = max(grace_until, time.monotonic()) + STUCK_AFTER
-    pause = 0.001
-    while True:
-        reap(keep)
-        left = [pid for child in children(me) if child not in keep for pid in (child, *descendants(child))]
-        left = [pid for pid in left if pid not in stuck and _stat(pid)[:1] not in ([], ["Z"], ["X"])]
-        if not left:
-            reap(keep)
-            return []
-        now = time.monotonic()
-        if now >= give_up:
-            return left
-        if now >= grace_until:
-            for pid in left:
-                send(pid, signal.SIGKILL)
+    try:
+        held = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    except (AttributeError, OSError):  # Linux before 5.3, or no descriptor is free
+        held = -1
+    try:
+        fields = proc.stat(pid)
+        if fields and (proc.has_ended(fields) or int(fields[1]) not in parents):
+            return False
+        if not fields and not _is_hidden(pid):
+            return False
+        if held >= 0:
+            signal.pidfd_send_signal(held, number)
         else:
-            ask_to_end(left, asked)
-        sooner = nap(pause)
-        if sooner is not None and sooner < grace_until:
-            grace_until, give_up = sooner, max(sooner, now) + STUCK_AFTER
-        pause = min(pause * 2, 0.05)
+            os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        if held >= 0:
+            os.close(held)
+    return True
+
+
+# --- trees -----------------------------------------------------------------------------------------
+
+
+class Tree:
+    """The processes below `roots`, and the process groups that are known to be theirs.
+
+    `groups` returns those groups: they are ended even if /proc shows nothing. `spare` are processes that are left
+    alone, with all below them; `stuck` are those that even SIGKILL did not end, which are not waited for again. The
+    process that looks is never a part of the tree, but everything below it is.
+    """
+
+    def __init__(self, *roots: int, groups: Callable[[], Iterable[int]] = tuple) -> None:
+        self.roots = roots or (os.getpid(),)
+        self.stuck: set[int] = set()
+        self._groups = groups
+
+    @property
+    def is_ours_alone(self) -> bool:
+        """Whether every orphan of the tree becomes our child, so that without a child there is nothing to look for."""
+        return self.roots == (os.getpid(),)
+
+    def has_hidden(self) -> bool:
+        """Whether there are processes that we do not see, since /proc cannot be believed."""
+        return proc.sight() == "blind" and self.is_ours_alone and has_children()
+
+    def living(self, spare: Collection[int] = frozenset()) -> list[int]:
+        """All processes of the tree that run, parents before their children."""
+        if self.is_ours_alone and not has_children():
+            return []
+        found = dict.fromkeys(pid for pid in self._walk(spare) if lives(pid))
+        if proc.sight() == "blind":
+            found = dict.fromkeys(group for group in self._groups() if owns_group(group))
+        return list(found)
+
+    def _walk(self, spare: Collection[int]) -> Iterable[int]:
+        """Every process of the tree, dead ones too. The children of one are looked up after it was handed out."""
+        waiting = list(self.roots)
+        seen = {*waiting, *spare, os.getpid()}
+        while waiting:
+            for pid in children(waiting.pop()):
+                if pid not in seen:
+                    seen.add(pid)
+                    yield pid
+                    waiting.append(pid)
+
+    def ask(self, pids: Iterable[int], asked: set[int]) -> None:
+        """Ask those that were not `asked` yet to end, stopped ones too.
+
+        Processes that one has started after it was asked are left to it: that may be how it saves its state.
+        """
+        before = frozenset(asked)
+        groups = [] if before else [group for group in self._groups() if owns_group(group)]
+        for group in groups:
+            send_to_group(group, signal.SIGTERM)
+            send_to_group(group, signal.SIGCONT)
+        asked.update(groups)
+        for pid in pids:
+            if pid not in before:
+                asked.add(pid)
+                fields = proc.stat(pid)
+                left_to_others = fields and (int(fields[1]) in before or int(fields[2]) in groups)
+                if not left_to_others and pid not in groups:
+                    send(pid, signal.SIGTERM)
+                    send(pid, signal.SIGCONT)
+
+    def kill(self, spare: Collection[int] = frozenset()) -> None:
+        """Send SIGKILL to everything, in a way that no process escapes by forking."""
+        for group in self._groups():
+            send_to_group(group, signal.SIGKILL)
+        if self.is_ours_alone and not has_children():
+            return
+        until = time.monotonic() + _STOPPING
+        family = {*self.roots, os.getpid()}
+        stopped: dict[int, None] = {}
+        while self._stop_more(spare, family, stopped) and time.monotonic() < until:
+            pass
+        for pid in reversed(stopped):
+            _send_to(pid, signal.SIGKILL, family)
+
+    def _stop_more(self, spare: Collection[int], family: set[int], stopped: dict[int, None]) -> bool:
+        """Stop all that were not stopped yet; whether there were any."""
+        before = len(stopped)
+        for pid in self._walk(spare):
+            family.add(pid)
+            if pid not in stopped and _send_to(pid, signal.SIGSTOP, family):
+                stopped[pid] = None
+        return len(stopped) > before
+
+    def end(
+        self,
+        grace_until: float,
+        spare: Collection[int] = frozenset(),
+        nap: Callable[[float], float | None] = time.sleep,
+        look: Callable[[], Collection[int]] = frozenset,
+    ) -> list[int]:
+        """End everything: SIGTERM, then SIGKILL. Returns those that would not die, since the kernel holds them.
+
+        `grace_until` is on the monotonic clock; `nap` waits for some seconds, and may return an earlier end of the
+        grace time. `look` takes the exit status of children, and returns those whose status nobody else may take.
+        """
+        asked: set[int] = set()
+        give_up = max(grace_until, time.monotonic()) + STUCK_AFTER
+        pause = 0.001
+        while True:
+            reap({*spare, *look()})
+            left = [pid for pid in self.living(spare) if pid not in self.stuck]
+            if not left:
+                reap(spare)
+                return []
+            now = time.monotonic()
+            if now >= give_up:
+                self.stuck.update(left)
+                return left
+            if now >= grace_until:
+                self.kill(spare)
+            else:
+                self.ask(left, asked)
+            sooner = nap(pause)
+            if sooner is not None and sooner < grace_until:
+                grace_until, give_up = sooner, max(sooner, now) + STUCK_AFTER
+            pause = min(pause * 2, 0.05)

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 import os
 import resource  # noqa: F401 - what `os.wait4` would look for in each worker
-import signal
 import socket
 import time
+from collections.abc import Collection, Iterable
 
 from taskfarmer.plain import dataclass
 from taskfarmer.pool.attempt import NotStarted, Starter, is_ours
 from taskfarmer.pool.begun import Batch, Task
+from taskfarmer.pool.leftovers import END, KEEP
 from taskfarmer.pool.output import Output
-from taskfarmer.pool.processes import STUCK_AFTER, ask_to_end, descendants, reap, send
+from taskfarmer.pool.processes import has_children, reap
 from taskfarmer.pool.records import Usage
 from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.waking import ByDescriptors, BySignals, Waking, orders_are_signalled
@@ -25,6 +26,8 @@ from taskfarmer.runners.base import CommandRunner
 
 DOUBT_OF_FAILURES = 5.0
 """Seconds for which a failure in a job of Slurm is doubted."""
+LOOK_AT_FIRST, LOOK_LATER = 0.05, 1.0
+"""Seconds between looks at processes that a task waits for; orphans of a worker's own signal their end."""
 BELIEF = 60.0
 """Seconds for which failures are believed after one was doubted without cause: many of them must not cost much."""
 
@@ -56,6 +59,11 @@ class ProgramWorker(Worker):
         self.running: dict[int, Task] = {}  # by process
         self._waking = self._waking_by()
         self._doubtful: dict[int, Ended] = {}  # by slot
+        self._lingering: Ended | None = None
+        """A task whose first process has ended, and that waits for the others (--leftovers wait)."""
+        self._helpers: frozenset[int] = frozenset()
+        """Processes of a runner of the user's own that were there before the task began."""
+        self._keeps = job.leftovers == KEEP
         self._free = dict.fromkeys(self.slots)  # those that run nothing; what ended in them is told
         self._refused = "SLURM_JOB_ID" in os.environ
         """Whether tasks may fail of the end of our job before anybody tells us: Slurm then refuses their steps."""
@@ -71,7 +79,7 @@ class ProgramWorker(Worker):
         while not self.stopping:
             if self._free:
                 self._begin_tasks()
-            if self.running or self._doubtful:
+            if self.running or self._doubtful or self._lingering:
                 self._wait()
             elif self.hit_lately():
                 self._rest(DOUBT)
@@ -79,11 +87,25 @@ class ProgramWorker(Worker):
                 break
             else:
                 self.flush()
-                reap()
-                self._rest()
+                self._reap()
+                self._rest(self.until_look())
+            if self.leftovers.expected:
+                self.look_for_leftovers()
         self._end_running()
         self.end_all()
         self.output.close()
+
+    def running_tasks(self) -> dict[int, int]:
+        return {pid: task.task_id for pid, task in self.running.items()}
+
+    def groups(self) -> Iterable[int]:
+        """Each task is a process group of its own."""
+        return (*self.running, *self.leftovers.groups)
+
+    def _reap(self) -> None:
+        """Take the exit status of orphans; a runner of the user's own may wait for children of ours by itself."""
+        if self.tree.is_ours_alone:
+            reap()
 
     def _rest(self, seconds: float | None = None) -> None:
         """Wait for an order; no task runs."""
@@ -113,6 +135,8 @@ class ProgramWorker(Worker):
             task = slot.begin(time.monotonic() + self.clock)
             if task is None:
                 break
+            if not self._keeps and not self.tree.is_ours_alone:
+                self._helpers = frozenset(self.tree.living())
             try:
                 status = self.starters[number].start(task)
             except NotStarted as error:
@@ -120,6 +144,7 @@ class ProgramWorker(Worker):
                 break
             if status is None:
                 self.running[task.pid] = task
+                slot.show_group(task.pid)
                 self._waking.begun(task.pid)
                 return
             if not self._over(task, status << 8, (0.0, 0.0, 0)):
@@ -135,6 +160,9 @@ class ProgramWorker(Worker):
         timeout = max(0.0, self.due - time.monotonic()) if self.pending else self.output.patience()
         if sure is not None and (timeout is None or sure < timeout):
             timeout = sure
+        if self._lingering or self.leftovers.expected:
+            look = self._until_look()
+            timeout = look if timeout is None or (look is not None and look < timeout) else timeout
         ended, spoken_to = self._waking.wait(timeout)
         if not ended:
             self.flush()
@@ -144,11 +172,44 @@ class ProgramWorker(Worker):
                 self._ended(task, status, usage[:3])
         if spoken_to:
             self.hear()
+        if self._lingering is not None and not self._left():
+            one, self._lingering = self._lingering, None
+            self._take_note(one.task, one.status, one.usage)
 
     def _ended(self, task: Task, status: int, usage: Usage) -> None:
-        """Take note of a task that has ended, and begin the slot's next one."""
+        """The first process of a task has ended: see to those that it left."""
+        now = time.monotonic()
+        if self._keeps:
+            self.leftovers.ended[task.pid] = task.task_id
+        elif self._left(task):
+            if self.job.leftovers != END:
+                self._lingering = Ended(task, status, usage, now, math.inf)
+                return
+            self.flush()
+            self.end_tree(now + self.job.grace, self._helpers)
+        self._take_note(task, status, usage, now)
+
+    def _until_look(self) -> float | None:
+        """Seconds until processes that tasks left are looked for again; None for never."""
+        if self._lingering is None:
+            return self.until_look()
+        waited = time.monotonic() - self._lingering.at
+        return min(LOOK_LATER, max(LOOK_AT_FIRST, waited / 20))
+
+    def _left(self, task: Task | None = None) -> bool:
+        """Whether processes run that a task has left, of the only slot that this worker has."""
+        if task is not None:
+            self.leftovers.ended = {task.pid: task.task_id}
+        self._reap()
+        tree = self.tree
+        if tree.is_ours_alone and not has_children():
+            return False
+        return bool(set(tree.living()) - tree.stuck - self._helpers) or tree.has_hidden()
+
+    def _take_note(self, task: Task, status: int, usage: Usage, at: float | None = None) -> None:
+        """Take note of a task that is over, and begin the slot's next one."""
         slot = task.batch.slot
-        if not self._over(task, status, usage):
+        if not self._over(task, status, usage, at):
             slot.rest()
         elif self.hit > 0:
             slot.rest()
@@ -156,8 +217,11 @@ class ProgramWorker(Worker):
         else:
             self._begin(slot)
 
-    def _over(self, task: Task, status: int, usage: Usage) -> bool:
-        """Tell what came of a task; where it may have ended because we are to stop, not before that is known: False."""
+    def _over(self, task: Task, status: int, usage: Usage, at: float | None = None) -> bool:
+        """Tell what came of a task; where it may have ended because we are to stop, not before that is known: False.
+
+        It ended `at` on the monotonic clock, or now.
+        """
         slot = task.batch.slot
         logs = self.output.slots[slot.number]
         if logs.heeds:
@@ -165,7 +229,7 @@ class ProgramWorker(Worker):
         if task.argv is None:
             self.runner.cleanup(task.task_id)
         slot.last = task
-        now = time.monotonic()
+        now = time.monotonic() if at is None else at
         if not status:
             self.tell(task, 0, usage, now)
             return True
@@ -202,7 +266,7 @@ class ProgramWorker(Worker):
 
     def warn(self, number: int) -> None:
         self._warned = number
-        for pid in self.running:
+        for pid in (*self.running, *([self._lingering.task.pid] if self._lingering else [])):
             try:
                 os.killpg(pid, number)
             except (ProcessLookupError, PermissionError):
@@ -217,26 +281,24 @@ class ProgramWorker(Worker):
         self._clear_doubts()
         self.hand_back()
         self._waking.close()
-        asked: set[int] = set()
-        pause = 0.002
-        while True:
-            for pid in list(self.running):
-                ended, status, usage = os.wait4(pid, os.WNOHANG)
-                if ended:
-                    self._ended(self.running.pop(pid), status, usage[:3])
-            if not self.running:
-                return
-            tree = descendants(os.getpid())
-            if time.monotonic() < self.deadline:
-                ask_to_end(tree, asked)
-                self.nap(pause)
-            elif time.monotonic() < self.deadline + STUCK_AFTER:
-                for pid in tree:
-                    send(pid, signal.SIGKILL)
-                time.sleep(pause)
-            else:
-                # the kernel will not let go of them: the farmer gives the tasks back, and says so
-                self.flush()
-                self.tell_survivors(list(self.running))
-                os._exit(1)
-            pause = min(pause * 2, 0.05)
+        if not self.running and self._lingering is None:
+            return
+        self.end_tree(self.deadline, look=self._take_statuses)
+        if self._lingering is not None:
+            one, self._lingering = self._lingering, None
+            self.tell_interrupted(one.task, one.status, one.usage)
+        if self.running:
+            # the kernel will not let go of them: the farmer gives the tasks back, and says so
+            self.flush()
+            self.push(wait=True)
+            os._exit(1)
+
+    def _take_statuses(self) -> Collection[int]:
+        """Take note of the tasks that have ended; the processes of those that have not."""
+        for pid in list(self.running):
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            if ended:
+                self._take_note(self.running.pop(pid), status, usage[:3])
+        if not self.running:
+            self.flush()
+        return self.running

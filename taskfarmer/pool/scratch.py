@@ -16,8 +16,9 @@ from taskfarmer import durable
 from taskfarmer.parts import Runs, runs_line
 from taskfarmer.pool.attempt import NotStarted, Place, open_log
 from taskfarmer.pool.limits import punch, shorten
-from taskfarmer.pool.logs import ANY, Logs, close, text_file
+from taskfarmer.pool.logs import Logs, close, text_file
 from taskfarmer.pool.packs import Folder, Pack
+from taskfarmer.pool.processes import children, lives
 
 MOMENT = 0.02
 """Seconds after which the index is told of a task that runs."""
@@ -196,11 +197,13 @@ class FailedLogs(ScratchLogs):
 
 
 def _lives(group: int) -> bool:
-    """Whether anything is left of a task that has ended: a process of its group, or any living child of ours."""
+    """Whether anything is left of a task that has ended: a process of its group, or what `Logs.ended` says else."""
     if not group:
         return False
     try:
-        if group == ANY:
+        if group < 0:
+            if any(pid != os.getpid() and lives(pid) for pid in children(-group)):
+                return True
             return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         os.killpg(group, 0)
     except (ProcessLookupError, ChildProcessError):

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from taskfarmer import signals
 from taskfarmer.pool import wire
-from taskfarmer.pool.attempt import Place, runs_programs
+from taskfarmer.pool.attempt import Place, is_ours, runs_programs
 from taskfarmer.pool.child import Child
+from taskfarmer.pool.leftovers import KEEP
 from taskfarmer.pool.life import kind_of, work
 from taskfarmer.pool.member import Member, Seat, teams
 from taskfarmer.pool.processes import STUCK_AFTER, send
@@ -45,12 +46,14 @@ class Staff:
         grace: float,
         wakeup: int,
         unfinished: int = -1,
+        leftovers: str = KEEP,
     ) -> None:
         self.slots = slots
         self.place = place
         self.runner = runner
         self.grace = grace
         self.unfinished = unfinished
+        self.leftovers = leftovers
         self.clock = time.time() - time.monotonic()
         self.members: dict[int, Member] = {}
         self.stopping = False
@@ -63,7 +66,8 @@ class Staff:
         self._stop_by = 0.0
         self._seats: dict[int, Seat] = {}
         self._hungry: set[int] = set()
-        self._teams = deque(teams(slots, runner))
+        # orphans of a worker that serves one slot are that slot's
+        self._teams = deque(teams(slots, is_ours(runner) and leftovers == KEEP))
         self._shared = memoryview(mmap.mmap(-1, _STRIDE * slots))
         self._poll = select.poll()
         self._poll.register(wakeup, select.POLLIN)
@@ -87,7 +91,7 @@ class Staff:
         ours, theirs = socket.socketpair()
         close = (ours.fileno(), self._wakeup, *(member.link.fileno() for member in self.members.values()))
         places = tuple(self.place(slot) for slot in slots)
-        job = Job(places, self.runner, self.grace, self.clock, os.getpid(), close, self.unfinished)
+        job = Job(places, self.runner, self.grace, self.clock, os.getpid(), close, self.unfinished, self.leftovers)
         views = [self._view(slot) for slot in slots]
         for view in views:
             SHOWN.pack_into(view, 0, 0, 0, 0.0)

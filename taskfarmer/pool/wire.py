@@ -14,7 +14,7 @@ from taskfarmer.plain import dataclass
 # farmer to worker
 TASKS, GIVE_BACK, STOP, QUIT, WARN, DEADLINE = b"T", b"G", b"S", b"Q", b"W", b"D"
 # worker to farmer
-RESULTS, UNSTARTED, INTERRUPTED, UNFINISHED, TROUBLE, SURVIVOR = b"R", b"U", b"I", b"F", b"L", b"V"
+RESULTS, UNSTARTED, INTERRUPTED, UNFINISHED, TROUBLE, SURVIVOR, LEFTOVERS = b"R", b"U", b"I", b"F", b"L", b"V", b"K"
 
 _ORDER = struct.Struct("<cIIIId")
 _NEWS = struct.Struct("<cIIIIIdIIIII")
@@ -45,7 +45,8 @@ class News:
     `results`, `finished_lines`, `failed_lines` and `slices` go to the journal, `finished`, `failed` and
     `timeline.json`; `times` has a byte for each finished task of a second or more, its class of durations.
     The last task of INTERRUPTED and UNFINISHED is to be given back: it was ended, or ended by itself before
-    its work was done. For TROUBLE and SURVIVOR `results` is a text.
+    its work was done. For TROUBLE and SURVIVOR `results` is a text; for LEFTOVERS it has lines of a task's ID and the
+    number of processes that this task left.
     """
 
     kind: bytes

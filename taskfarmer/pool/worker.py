@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable, Collection, Iterable
 from types import FrameType
 
 from taskfarmer.model import FINISHED
@@ -21,8 +22,9 @@ from taskfarmer.plain import dataclass
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import NotStarted, Place
 from taskfarmer.pool.begun import Batch, Task
+from taskfarmer.pool.leftovers import KEEP, MOMENT, Leftovers
 from taskfarmer.pool.limits import has_room
-from taskfarmer.pool.processes import end_descendants
+from taskfarmer.pool.processes import Tree
 from taskfarmer.pool.records import Usage
 from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.wire import News, Orders
@@ -55,6 +57,10 @@ class Job:
     close: tuple[int, ...]
     unfinished: int = -1
     """The exit status of a task that is to be run again; none where it is negative."""
+    leftovers: str = KEEP
+    """What becomes of processes that a task leaves: a word of `--leftovers`."""
+    reaper: int = 0
+    """The process between the farmer and the worker; 0 if the worker adopts orphans itself."""
 
 
 _STOPS = frozenset(int(number) for number in STOPS)
@@ -78,6 +84,10 @@ class Worker:
         self.due = 0.0  # when what was gathered is told, on the monotonic clock
         self.probed = 0.0
         self.pending = 0
+        # the reaper first: the worker, which is below it, is not looked for there
+        roots = (os.getpid(), job.reaper) if job.reaper else (os.getpid(),)
+        self.tree = Tree(*roots, groups=self.groups)
+        self.leftovers = Leftovers(self.tree, job.places[0].farmer, self.running_tasks)
         self._unsent = bytearray()
         self._linked = True
         self._prepare()
@@ -107,6 +117,14 @@ class Worker:
     def run(self) -> None:
         """Work until there is nothing more to do, or no one to do it for."""
         raise NotImplementedError
+
+    def running_tasks(self) -> dict[int, int]:
+        """The IDs of the tasks that run, by the process that was started for each."""
+        raise NotImplementedError
+
+    def groups(self) -> Iterable[int]:
+        """The process groups in which tasks, or what they left, may still run; none if tasks share ours."""
+        return ()
 
     @property
     def untold(self) -> bool:
@@ -237,6 +255,16 @@ class Worker:
         if at > self.due:
             self.flush()
 
+    def tell_interrupted(self, task: Task, status: int, usage: Usage) -> None:
+        """Tell that a task is to be run again: its first process has ended, and we ended others that it waited for."""
+        recorder = task.batch.slot.recorder
+        self.flush()
+        if task.batch.number != recorder.number:
+            recorder.start_batch(task.batch.number)
+        self._tell_of_failure(
+            task.batch.slot, task, status or signal.SIGTERM, usage, time.monotonic() + self.clock, True
+        )
+
     def _tell_of_failure(
         self, slot: Slot, task: Task, status: int, usage: Usage, end: float, interrupted: bool
     ) -> None:
@@ -282,19 +310,43 @@ class Worker:
         if self._unsent:
             self.push()
 
+    # --- processes of ended tasks --------------------------------------------------------------
+
+    def look_for_leftovers(self, last: bool = False) -> None:
+        """Tell the farmer which tasks left processes, if it is time to look for some."""
+        now = time.monotonic()
+        if self.job.leftovers == KEEP and (last or now >= self.leftovers.next_look):
+            found = self.leftovers.look(now, last)
+            if found:
+                text = "\n".join(f"{task} {count}" for task, count in found.items())
+                self.send(News(wire.LEFTOVERS, results=text.encode()).encode())
+
+    def until_look(self) -> float | None:
+        """Seconds until it is time to look for leftovers; None if there is nothing to look for."""
+        return self.leftovers.patience(time.monotonic()) if self.job.leftovers == KEEP else None
+
     def end_all(self) -> None:
         """Tell the last news, and end what is left below us."""
         self.flush()
         self.hand_back()
-        deadline = self.deadline if self.stopping else time.monotonic() + self.job.grace
-        survivors = end_descendants(deadline, nap=self.nap)
-        self.tell_survivors(survivors)
-
-    def tell_survivors(self, pids: list[int]) -> None:
-        """Tell which processes would not end, the last word of a worker."""
-        if pids:
-            self.send(News(wire.SURVIVOR, results=" ".join(map(str, pids)).encode()).encode())
+        if not self.stopping:
+            end = time.monotonic() + MOMENT
+            while not self.stopping and self.tree.living() and time.monotonic() < end:
+                self.nap(0.01)
+            self.look_for_leftovers(last=True)
+        self.end_tree(self.deadline if self.stopping else time.monotonic() + self.job.grace)
         self.push(wait=True)
+
+    def end_tree(
+        self,
+        grace_until: float,
+        spare: Collection[int] = frozenset(),
+        look: Callable[[], Collection[int]] = frozenset,
+    ) -> None:
+        """End all processes below us but those to `spare`, and tell which would not end."""
+        stuck = self.tree.end(grace_until, spare, self.nap, look)
+        if stuck:
+            self.send(News(wire.SURVIVOR, results=" ".join(map(str, stuck)).encode()).encode())
 
     def nap(self, seconds: float) -> float | None:
         """Sleep, but hear a second, shorter STOP: when the grace time is over, or None where no end was set."""

@@ -1,0 +1,90 @@
+"""/proc is believed only if it shows us: one that is missing, hides processes, or is another pid namespace's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from farming import eventually, need
+
+from taskfarmer import proc
+
+HERE = Path(__file__).resolve().parents[2]
+TELL = """
+import os, subprocess, sys
+from taskfarmer import proc
+child = subprocess.Popen(["sleep", "60"])
+start = proc.start_of(child.pid)
+seen = proc.sight(), proc.runs(child.pid, "1"), proc.runs(1, "1"), proc.stat(child.pid)[1:2] == [str(os.getpid())]
+child.kill()
+child.wait()
+print(*seen, proc.runs(child.pid, start or "1"))
+"""
+NAMESPACES = {
+    "whole": ("unshare --pid --fork --mount-proc", "whole False False True False"),
+    "missing": ("unshare --mount sh -c 'mount -t tmpfs none /proc && exec \"$@\"' sh", "blind None None False False"),
+    "foreign": ("unshare --pid --fork sh -c '\"$@\"; exit $?' sh", "blind None None False False"),
+    "hidden": (
+        "unshare --mount sh -c 'mount -t proc -o hidepid=2 proc /proc && "
+        'exec setpriv --reuid=54321 --regid=54321 --clear-groups "$@"\' sh',
+        "partial False None True False",
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "seen"), NAMESPACES.values(), ids=NAMESPACES)
+def test_what_is_concluded_about_a_process_is_what_this_proc_proves(words: str, seen: str) -> None:
+    need(os.getuid() == 0, "namespaces need root")
+    done = subprocess.run(
+        ["sh", "-c", f'{words} "$@"', "sh", sys.executable, "-c", TELL],
+        cwd=HERE,
+        env={**os.environ, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout.strip(), done.stderr) == (seen, "")
+
+
+def test_a_process_is_told_from_a_later_one_with_its_number() -> None:
+    start = proc.start_of(os.getpid())
+    assert start
+    assert proc.runs(os.getpid(), start) is True
+    assert proc.runs(os.getpid(), str(int(start) - 1)) is False
+    assert proc.runs(os.getpid(), "") is None
+
+
+def test_a_zombie_has_ended() -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert proc.start_of(child.pid) == ""
+    assert proc.runs(child.pid, "1") is False
+    child.wait()
+
+
+FIRST_THREAD_ENDS = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(600,)).start()
+print(flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_whose_first_thread_has_ended_runs_on() -> None:
+    child = subprocess.Popen([sys.executable, "-c", FIRST_THREAD_ENDS], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout
+        child.stdout.readline()
+        eventually(lambda: proc.stat(child.pid)[:1] == ["Z"], "its first thread has ended")
+        assert proc.start_of(child.pid)
+    finally:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.parametrize("pid", [-1, 0, (1 << 22) + 1, 1 << 40])
+def test_a_number_that_no_process_can_have_is_that_of_none(pid: int) -> None:
+    assert proc.runs(pid, "1") is False
