@@ -12,9 +12,9 @@ class Exit(IntEnum):
     """What the exit status of a farmer means."""
 
     DONE = 0
-    """Nothing is left to take, and no task of the farm failed."""
+    """Nothing is left to take, and no task of the farm failed, or other farmers still hold tasks."""
     FAILURES = 1
-    """Nothing is left to take, but tasks failed."""
+    """Every task of the farm is recorded, and tasks failed."""
     USAGE = 2
     """Wrong usage or configuration; nothing was changed."""
     TROUBLE = 74
@@ -88,7 +88,8 @@ class Ending:
     """How a run ended. `finished`, `failed` and `returned` are this farmer's, `farm` is everybody's.
 
     `again` says that tasks will be unprocessed that the ledger still has as held: by this farmer, which left
-    with a note only, or by one that was killed on this node and whose tasks run on.
+    with a note only, or by one that was killed on this node and whose tasks run on. `others_hold` says that other
+    farmers hold tasks: what becomes of the farm is for the last of them to say.
     """
 
     finished: int
@@ -101,6 +102,7 @@ class Ending:
     survivors: tuple[int, ...]
     seconds: float
     again: bool = False
+    others_hold: bool = False
 
     @property
     def status(self) -> Exit:
@@ -108,7 +110,7 @@ class Ending:
             return Exit.TROUBLE
         if self.farm.unprocessed or self.again:
             return Exit.AGAIN
-        return Exit.FAILURES if self.farm.failed else Exit.DONE
+        return Exit.FAILURES if self.farm.failed and not self.others_hold else Exit.DONE
 
 
 @dataclass(frozen=True)

@@ -381,4 +381,5 @@ class Farmer:
             tuple(self.survivors),
             time.monotonic() - self.begin,
             self.again or (self.farewell and self.returned > 0),
+            self.neighbours.hold_tasks(self.ledger.state),
         )

@@ -65,6 +65,10 @@ def _rest(ending: Ending, status: int) -> list[str]:
             "tasks are held by a farmer that is gone, and are soon unprocessed: run the same command again "
             f"(exit status {status})"
         )
+    elif ending.trouble is None and ending.others_hold and ending.farm.failed:
+        lines.append(
+            f"other farmers still hold tasks: exit status {status}; the last farmer exits with the farm's status"
+        )
     return lines
 
 
