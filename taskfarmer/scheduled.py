@@ -11,6 +11,7 @@ _SLURM = (
     "SLURM_ARRAY_JOB_ID",
     "SLURM_ARRAY_TASK_ID",
     "SLURM_STEP_ID",
+    "SLURM_UMASK",
     "SLURM_PROCID",
     "SLURMD_NODENAME",
     "SLURM_RESTART_COUNT",
@@ -18,7 +19,20 @@ _SLURM = (
     "SLURM_CPUS_ON_NODE",
     "SLURM_CPUS_PER_TASK",
 )
-_GRID_ENGINE = ("JOB_ID", "JOB_NAME", "SGE_TASK_ID", "SGE_CELL", "QUEUE", "NSLOTS")
+_GRID_ENGINE = (
+    "JOB_ID",
+    "JOB_NAME",
+    "SGE_TASK_ID",
+    "SGE_ROOT",
+    "SGE_CELL",
+    "SGE_CLUSTER_NAME",
+    "LOGNAME",
+    "RESTARTED",
+    "QUEUE",
+    "NSLOTS",
+)
+_SPECIAL_STEPS = 1 << 31
+"""Steps with larger numbers are Slurm's own: the batch script, `extern`, and that of an interactive shell."""
 _OF_A_STEP = (
     "PMI_",
     "PMI2_",
@@ -62,6 +76,23 @@ def job_name(job: Mapping[str, str]) -> str | None:
         if job.get(array) and job.get(element, "undefined") != "undefined":
             return f"{job[array]}_{job[element]}"
     return job.get("SLURM_JOB_ID") or job.get("JOB_ID")
+
+
+def step_name(job: Mapping[str, str]) -> str | None:
+    """The number of the Slurm step that a farmer runs in, as `0`; None for none, or if that is not certain.
+
+    `sbatch` inside a step passes SLURM_STEP_ID of that step on to another job. Only tasks of `srun` have SLURM_UMASK,
+    too (srun(1), OUTPUT ENVIRONMENT VARIABLES): Slurm removes it from the environment of a batch script.
+    """
+    step = job.get("SLURM_STEP_ID", "")
+    is_certain = step.isascii() and step.isdecimal() and int(step) < _SPECIAL_STEPS and "SLURM_UMASK" in job
+    return step if is_certain else None
+
+
+def restarts(job: Mapping[str, str]) -> int:
+    """How often the scheduler had started a job again when it started this run of it; Grid Engine counts to 1."""
+    count = job.get("SLURM_RESTART_COUNT") or job.get("RESTARTED") or "0"
+    return int(count) if count.isascii() and count.isdecimal() else 0
 
 
 def cpus(job: Mapping[str, str]) -> str | None:

@@ -12,9 +12,9 @@ class Exit(IntEnum):
     """What the exit status of a farmer means."""
 
     DONE = 0
-    """Nothing is left to take, and no task of the farm failed."""
+    """Nothing is left to take, and no task of the farm failed, or other farmers still hold tasks."""
     FAILURES = 1
-    """Nothing is left to take, but tasks failed."""
+    """Every task of the farm is recorded, and tasks failed."""
     USAGE = 2
     """Wrong usage or configuration; nothing was changed."""
     TROUBLE = 74
@@ -90,8 +90,8 @@ class Ending:
     """How a run ended. `finished`, `failed` and `returned` are this farmer's, `farm` is everybody's.
 
     `again` says that tasks will be unprocessed that the ledger still has as held: by this farmer, which left
-    with a note only, or by one that was killed on this node and whose tasks run on. `untaken` says that the
-    task list may have tasks that the farm does not have yet.
+    with a note only, or by one that was killed on this node and whose tasks run on. `untaken`: the task list may have
+    tasks that the farm does not have yet. `others_hold`: other farmers hold tasks, and the last one decides the status.
     """
 
     finished: int
@@ -105,6 +105,7 @@ class Ending:
     seconds: float
     again: bool = False
     untaken: bool = False
+    others_hold: bool = False
 
     @property
     def status(self) -> Exit:
@@ -112,7 +113,7 @@ class Ending:
             return Exit.TROUBLE
         if self.farm.unprocessed or self.again or self.untaken:
             return Exit.AGAIN
-        return Exit.FAILURES if self.farm.failed else Exit.DONE
+        return Exit.FAILURES if self.farm.failed and not self.others_hold else Exit.DONE
 
 
 @dataclass(frozen=True)

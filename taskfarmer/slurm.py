@@ -2,24 +2,20 @@
 
 When the allocation ends is in SLURM_JOB_END_TIME since Slurm 23.02 (sbatch(1)). Before that one farmer of a
 job asks with `squeue` and leaves the answer in the farm for the others of the same job; jobs of an array,
-which start together, wait for a random time first. Whether a silent farmer's job is over is asked at most
-once a minute, one job after the other. Nobody waits for an answer.
+which start together, wait for a random time first. No farmer waits for an answer. What is asked about the jobs of
+silent farmers is in farmer/jobs.py.
 """
 
 from __future__ import annotations
 
-import math
-import os
 import random
-import re
-import signal
 import time
 from collections.abc import Mapping
 
 from taskfarmer import durable, scheduled
 from taskfarmer.errors import StorageError
-from taskfarmer.ledger.liveness import Identity
 from taskfarmer.model import sealed, unsealed
+from taskfarmer.question import PATIENCE, Question
 from taskfarmer.workdir import Workdir
 
 OVER = frozenset(
@@ -37,11 +33,7 @@ OVER = frozenset(
     )
 )
 """States of a job that has ended (squeue(1), JOB STATE CODES)."""
-PATIENCE = 30.0
-LAST_BREATH = 2.0
 STARTS_PER_SECOND = 10.0
-ASKED_EVERY = 60.0
-_JOB = re.compile(r"\d+(_\d+)?", re.ASCII)
 
 
 def _number(text: str) -> float | None:
@@ -50,97 +42,6 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return found if 0 < found < 1e12 else None
-
-
-class Question:
-    """`squeue` about one job, under way. `form` is its -o.
-
-    It gets none of our descriptors: with the lock on our alive file it would seem to be us when we are gone.
-    """
-
-    def __init__(self, number: str, form: str) -> None:
-        self.number = number
-        self.until = time.monotonic() + PATIENCE
-        self._last_breath = math.inf
-        self._text = b""
-        self._pid = 0
-        self._fd = theirs = null = -1
-        try:
-            self._fd, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            files: list[tuple[int, ...]] = [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()]
-            files += [(os.POSIX_SPAWN_DUP2, one, to) for one, to in ((null, 0), (theirs, 1), (null, 2))]
-            words = ["squeue", "--noheader", "--states=all", "-j", number, "-o", form]
-            variables = {**os.environ, "SLURM_TIME_FORMAT": "%s"}
-            self._pid = os.posix_spawnp("squeue", words, variables, file_actions=files, setsigmask=())
-        except OSError:
-            self._close()
-        finally:
-            for fd in (theirs, null):
-                if fd >= 0:
-                    os.close(fd)
-
-    def answer(self) -> str | None:
-        """What Slurm said; empty where it said nothing in time or cannot be asked, None while it is not known.
-
-        It is known when `squeue` is gone, so that no zombie of it stays.
-        """
-        now = time.monotonic()
-        self._hear()
-        if now >= self.until and self._fd >= 0:
-            self._text = b""
-            self._close()
-        if self._lives() and now >= self.until and self._last_breath == math.inf:
-            os.kill(self._pid, signal.SIGKILL)
-            self._last_breath = now + LAST_BREATH
-        if self._fd >= 0 or (self._pid and now < self._last_breath):
-            return None
-        return self._text.decode("ascii", "replace").strip()
-
-    def _hear(self) -> None:
-        for _ in range(2):  # what was said, and its end
-            if self._fd >= 0:
-                try:
-                    data = os.read(self._fd, 1 << 16)
-                except BlockingIOError:
-                    return
-                self._text += data
-                if not data:
-                    self._close()
-
-    def _lives(self) -> bool:
-        if self._pid:
-            try:
-                gone, _ = os.waitpid(self._pid, os.WNOHANG)
-            except ChildProcessError:  # the pool ends and takes what it did not start, where a worker was lost
-                gone = self._pid
-            if gone:
-                self._pid = 0
-        return self._pid != 0
-
-    def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def _inherited() -> list[int]:
-    """Our descriptors that a program gets if nothing is done about it."""
-    found = []
-    try:
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and _is_inherited(int(name)):
-                found.append(int(name))
-    except OSError:
-        pass
-    return found
-
-
-def _is_inherited(fd: int) -> bool:
-    try:
-        return os.get_inheritable(fd)
-    except OSError:  # the one with which they were listed
-        return False
 
 
 def _key(variables: Mapping[str, str]) -> str:
@@ -190,7 +91,9 @@ class Allocation:
             mine = self._claim()
             self._ask_at = now + random.uniform(0, self._spread) + (0.0 if mine else random.uniform(1, 2) * PATIENCE)
         elif now >= self._ask_at:
-            self._question = Question(scheduled.job_name(self.job) or self.number, "%e")
+            number = scheduled.job_name(self.job) or self.number
+            words = ["squeue", "--noheader", "--states=all", "-j", number, "-o", "%e"]
+            self._question = Question(words, SLURM_TIME_FORMAT="%s")
         self.due = min(now + 2.0, self._ask_at) if self._ask_at and not self._question else now + 0.1
         return self.end is not None
 
@@ -223,45 +126,3 @@ class Allocation:
         except (OSError, StorageError):
             pass
         return True
-
-
-class Jobs:
-    """Whether the jobs of other farmers of this cluster are over.
-
-    An answer counts for a minute, for all farmers of the job: one that is requeued keeps its number.
-    """
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self.cluster = environ.get("SLURM_CLUSTER_NAME", "") if "SLURM_JOB_ID" in environ else ""
-        self.mine = environ.get("SLURM_JOB_ID", "")
-        self._question: Question | None = None
-        self._waiting: list[str] = []
-        self._asked: dict[str, float] = {}
-        self._said: dict[str, str] = {}
-
-    def over(self, them: Identity, now: float) -> str | None:
-        """Why a farmer's job is over, in words; None where it is not, or is not known (it is asked for then)."""
-        job = them.job_name or ""
-        if not self.cluster or them.job.get("SLURM_CLUSTER_NAME") != self.cluster or not _JOB.fullmatch(job):
-            return None
-        if them.job.get("SLURM_JOB_ID") == self.mine:
-            return None
-        self._hear()
-        if now - self._asked.get(job, -ASKED_EVERY) >= ASKED_EVERY:
-            self._said.pop(job, None)
-            if job not in self._waiting and not (self._question and self._question.number == job):
-                self._waiting.append(job)
-        if self._waiting and self._question is None:
-            self._ask(self._waiting.pop(0), now)
-        answer = self._said.get(job)
-        return f"Slurm says that its job {job} is {answer}" if answer in OVER else None
-
-    def _hear(self) -> None:
-        said = self._question.answer() if self._question is not None else None
-        if said is not None and self._question is not None:
-            self._said[self._question.number] = said
-            self._question = None
-
-    def _ask(self, job: str, now: float) -> None:
-        self._asked[job] = now
-        self._question = Question(job, "%T")

@@ -186,9 +186,12 @@ def _verdict(
         return "gone", "it said farewell"
     if them is None:
         return "unknown", "no file says who it is"
-    if them.boot and (them.boot, them.pid_namespace) == (me.boot, me.pid_namespace):
-        if liveness.process_start(them.pid) == them.pid_start:
+    if them.shares_processes_with(me):
+        runs = them.runs
+        if runs:
             return "alive", f"process {them.pid} runs here"
+        if runs is None:
+            return "unknown", f"process {them.pid} is here, and /proc does not show whose it is"
         # looked at only now: to try the lock of a farmer that lives could disturb its start
         if locks.alive_is_free(workdir.alive(farmer)):
             return "gone", f"process {them.pid} is gone"

@@ -39,6 +39,7 @@ FLOORS = {
     "tasks": 2,
     "runners": 2,
     "config": 2,
+    "question": 2,
     "task": 3,
     "atlas": 3,
     "views": 3,

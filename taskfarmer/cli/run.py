@@ -34,11 +34,14 @@ once. Start it again after whatever happened, and it goes on.
 
 \b
 Exit status:
-  0   nothing is left to take, and nothing failed
-  1   nothing is left to take, but tasks failed
+  0   all tasks are finished; or none is left to take, and others hold tasks
+  1   all tasks are recorded, and some failed
   2   wrong usage or configuration; nothing was changed
   74  something could not be recorded, or the farm is damaged or gone
   75  unprocessed tasks remain: run the same command again
+A farmer that has nothing left to take exits with 0 while other living farmers
+hold tasks, even if tasks failed: `srun -K` then ends none of them. The last
+farmer exits with the status of the whole farm; so does one with --wait.
 
 \b
 Signals:

@@ -19,9 +19,9 @@ import re
 import shutil
 import stat
 
-from taskfarmer import durable
+from taskfarmer import durable, proc
 from taskfarmer.errors import UsageError
-from taskfarmer.ledger.liveness import Identity, process_start
+from taskfarmer.ledger.liveness import Identity
 from taskfarmer.model import unsealed
 
 FOLDER = ".taskfarmer-doctor"
@@ -112,11 +112,9 @@ class Place:
                     document = unsealed(durable.read(path))
                 except OSError:
                     document = None
-                if document is not None and (document.get("boot"), document.get("namespace")) == (
-                    me.boot,
-                    me.pid_namespace,
-                ):
-                    return process_start(str(document.get("pid"))) != document.get("pid_start")
+                runs = _runs_here(document, me) if document is not None else None
+                if runs is not None:
+                    return not runs
         try:
             return now - os.stat(path).st_mtime > OLD
         except OSError:
@@ -149,3 +147,12 @@ class Place:
                 os.rmdir(self.path)
             except OSError:
                 pass
+
+
+def _runs_here(document: dict[str, object], me: Identity) -> bool | None:
+    """Whether the process of a doctor of this very node runs; None if it is of another node, or cannot be known."""
+    node = document.get("host"), document.get("boot"), document.get("namespace")
+    pid, start = document.get("pid"), document.get("pid_start")
+    if node != (me.host, me.boot, me.pid_namespace) or not all(node):
+        return None
+    return proc.runs(pid, start) if isinstance(pid, int) and isinstance(start, str) else None

@@ -391,4 +391,5 @@ class Farmer:
             time.monotonic() - self.begin,
             self.again or (self.farewell and self.returned > 0),
             self.growth.untaken,
+            self.neighbours.hold_tasks(self.ledger.state),
         )

@@ -10,12 +10,13 @@ import os
 import time
 from collections.abc import Iterable
 
-from taskfarmer import durable, slurm
+from taskfarmer import durable
 from taskfarmer.errors import StorageError
 from taskfarmer.farmer.exchanges import Exchanges
+from taskfarmer.farmer.jobs import Jobs
 from taskfarmer.farmer.proofs import LockProofs
 from taskfarmer.ledger.ledger import Ledger
-from taskfarmer.ledger.liveness import Identity, Presence, Watch, beat_of, every_of, identity_of, process_start
+from taskfarmer.ledger.liveness import Identity, Presence, Watch, beat_of, every_of
 from taskfarmer.ledger.state import State
 from taskfarmer.ledger.stops import told_to_stop
 from taskfarmer.pool.processes import STUCK_AFTER
@@ -26,7 +27,10 @@ WATCHED_WHEN_IDLE = 64
 """Heartbeats that a farmer reads per beat: of its successors in the order of IDs, more where there is time."""
 WATCHED_BY_ALL = 4096
 """Heartbeats that all read together, at most, where all are idle: with more than 64 farmers each reads fewer."""
+EARLIER_RUNS = 256
+"""Farmers among which a job that runs again looks for those of its earlier runs."""
 SILENT_BEATS = 4
+MISSED_BEATS = 2
 
 
 def watched(farmers: int, idle: bool) -> int:
@@ -42,7 +46,7 @@ class Neighbours:
         self.exchanges = exchanges
         self.workdir = ledger.workdir
         self.watch = Watch(self.workdir, identity, ledger.farm.lease)
-        self.jobs = slurm.Jobs(os.environ)
+        self.jobs = Jobs(identity.job)
         self.proofs = LockProofs(self.workdir, identity, ledger.farm.lease)
         self.presence: Presence | None = None
         self.next_beat = 0.0
@@ -79,7 +83,8 @@ class Neighbours:
             if self.ledger.registered and self.identity.farmer not in state.farmers:
                 self.exchanges.make(0)  # raises Expelled, in words
         farmers = self.ledger.state.farmers
-        self.expel(self.watch.sample(farmers, watched(len(farmers), self.exchanges.exhausted)))
+        sample = self.watch.sample(farmers, watched(len(farmers), self.exchanges.exhausted))
+        self.expel({*sample, *self._earlier_runs(farmers)})
         # whether we are punctual is judged at the next look by the beat that leads to it
         self.watch.beat = beat
 
@@ -99,14 +104,26 @@ class Neighbours:
             self.presence.farewell()
 
     def look_around(self) -> None:
-        """Expel everybody whose death can be seen without waiting."""
-        self.expel(self.watch.suspects(self.ledger.look().farmers))
+        """Expel all farmers whose death is seen without waiting."""
+        farmers = self.ledger.look().farmers
+        self.expel({*self.watch.suspects(farmers), *self._earlier_runs(farmers)})
+
+    def _earlier_runs(self, farmers: Iterable[str]) -> list[str]:
+        """Farmers of earlier runs of our own job. Only if there was one are files of farmers read."""
+        if not self.jobs.restarted:
+            return []
+        found = []
+        for farmer in self.watch.sample(farmers, EARLIER_RUNS):
+            them = self.watch.identity(farmer)
+            if them is not None and self.jobs.was_earlier_run(them.job):
+                found.append(farmer)
+        return found
 
     def worth_waiting(self, state: State, settings: Settings) -> bool:
         """Whether others hold tasks that may come to us: with --wait any, else those of a farmer that seems dead.
 
         One that was killed here has workers, which end its tasks within the grace time: as long as we wait for that.
-        One of another node is waited for until it beats, or is dead on evidence: at most for the lease.
+        One of another node is waited for until it beats, or is expelled: at most for the lease.
         """
         holders = self._holders(state)
         unexpelled = self.ledger.unexpelled()
@@ -128,11 +145,11 @@ class Neighbours:
         That is a hint only, by the times of files. Whoever is seen to beat is alive.
         """
         return any(
-            farmer in holders and not self.watch.seen_beating(farmer) and self._seems_silent(farmer)
+            farmer in holders and not self.watch.seen_beating(farmer) and self._seems_silent(farmer, SILENT_BEATS)
             for farmer in self.watch.successors(state.farmers, WATCHED)
         )
 
-    def _seems_silent(self, farmer: str) -> bool:
+    def _seems_silent(self, farmer: str, beats: int) -> bool:
         try:
             theirs = os.stat(self.workdir.alive(farmer)).st_mtime
         except OSError:
@@ -141,7 +158,7 @@ class Neighbours:
             mine = os.stat(self.workdir.alive(self.identity.farmer)).st_mtime
         except OSError:
             mine = time.time()  # not there yet
-        return mine - theirs > SILENT_BEATS * max(self.watch.beat, self._beat_of(farmer))
+        return mine - theirs > beats * max(self.watch.beat, self._beat_of(farmer))
 
     def _beat_of(self, farmer: str) -> float:
         """Seconds between two heartbeats of a farmer, as far as it says so."""
@@ -159,18 +176,20 @@ class Neighbours:
             return False
         return any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(self.ledger.look())))
 
+    def hold_tasks(self, state: State) -> bool:
+        """Whether other farmers hold tasks."""
+        return bool(self._holders(state))
+
     def _holders(self, state: State) -> list[str]:
         return [farmer for farmer, entry in state.farmers.items() if entry.claims and farmer != self.identity.farmer]
 
     def _killed(self, farmer: str) -> bool:
         """Whether a farmer's process is gone from this very node; its workers may still be there."""
-        me, them = self.identity, identity_of(self.workdir, farmer)
-        if them is None or not them.boot or (them.boot, them.pid_namespace) != (me.boot, me.pid_namespace):
-            return False
-        return process_start(them.pid) != them.pid_start
+        them = self.watch.identity(farmer)
+        return them is not None and them.shares_processes_with(self.identity) and them.runs is False
 
     def expel(self, farmers: Iterable[str]) -> None:
-        """Expel those of `farmers` that are dead on evidence."""
+        """Expel those of `farmers` that are dead."""
         dead = {}
         for farmer in farmers:
             if farmer != self.identity.farmer:
@@ -196,16 +215,25 @@ class Neighbours:
             self.exchanges.again()
 
     def _evidence(self, farmer: str) -> str | None:
-        """Why a farmer that gives no sign of life has ended: its lock is free, or Slurm says that its job is over."""
+        """Why a farmer has ended although the lease has not; None if nothing proves that.
+
+        Its free lock proves it between containers of one node, its scheduler's report between any two jobs and steps.
+        """
         now = time.monotonic()
         them = self.watch.identity(farmer)
-        if them is not None:
-            self.proofs.look(them, now)
-        if self.watch.suspicious(farmer) is None or them is None:
+        if them is None:
             return None
-        if self.proofs.ended(them):
-            return f"its lock is free, and locks are shared with {them.host}"
-        return self.jobs.over(them, now)
+        self.proofs.look(them, now)
+        silent = self.watch.suspicious(farmer)
+        if silent is not None:
+            if self.proofs.ended(them):
+                return f"its lock is free, and {them.host} is a container of this node"
+            return self.jobs.ended(them.job, now - silent, now)
+        why = self.jobs.was_earlier_run(them.job)
+        if why is None or self.presence is None or self.watch.seen_beating(farmer):
+            return None
+        # its file is compared with ours, which the same server has just stamped: it need not be watched for two beats
+        return why if self._seems_silent(farmer, MISSED_BEATS) else None
 
     def part(self) -> None:
         """Take our signs of life away; where the ledger still has us, others must find us dead by them."""

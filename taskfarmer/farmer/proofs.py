@@ -1,14 +1,20 @@
-"""What a farmer proves of the file system beside its work: whether locks are shared with the nodes that it meets.
+"""What a farmer proves of the file system beside its work: whether locks exclude between it and the nodes it meets.
 
-Where they are, a farmer of such a node whose lock is free has ended, tasks and all, and need not be waited for
-until the lease is over. What was found is left in the farm for people.
+The result is left in the farm for people (`locks.json`). It is evidence only between containers of one node: a farmer
+in another pid namespace of our kernel whose lock is free has ended, tasks and all, if the file system belongs to this
+kernel alone. Between two kernels a free lock proves nothing: servers drop the locks of clients that are silent, NFSv4's
+and Ceph's after a minute or two, and such a client may only be cut off.
 """
 
 from __future__ import annotations
 
+import os
+
 from taskfarmer import locks
 from taskfarmer.doctor.kept import keep
+from taskfarmer.doctor.knowledge import known
 from taskfarmer.doctor.lockproof import STALENESS, LockProof, Verdict
+from taskfarmer.doctor.mounts import mount_of
 from taskfarmer.doctor.neighbours import glance, prove_lock
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.settings import Reporter
@@ -37,6 +43,7 @@ class LockProofs:
         self._staleness = min(STALENESS, lease / 5)
         self.verdicts: dict[_Node, Verdict] = {}
         self._proofs: dict[str, LockProof] = {}
+        self._of_one_kernel: bool | None = None
 
     def look(self, them: Identity, now: float) -> None:
         """One step of the proof with a farmer of another node."""
@@ -54,5 +61,11 @@ class LockProofs:
         self._proofs.pop(farmer, None)
 
     def ended(self, them: Identity) -> bool:
-        """Whether a farmer's lock is free, and was seen to be shared with its node: nothing of it lives."""
-        return self.verdicts.get(node_of(them)) == "shared" and locks.alive_is_free(self.workdir.alive(them.farmer))
+        """Whether a farmer in another container of this node has ended, tasks and all, as its free lock proves."""
+        if not them.is_in_container_beside(self.me) or self.verdicts.get(node_of(them)) != "shared":
+            return False
+        if self._of_one_kernel is None:
+            self._of_one_kernel = known(mount_of(self.workdir.farmers)).shared is False
+        alive = self.workdir.alive(them.farmer)
+        # the lock of a file that a purge has removed is not free
+        return self._of_one_kernel and os.path.exists(alive) and locks.alive_is_free(alive)

@@ -1,5 +1,8 @@
 """Who lives: a farmer's own signs of life, and what it takes to call another one dead.
 
+A farmer that left is dead, and so is one whose process on this very node is gone. Any other has the lease, unless its
+scheduler, or its lock on a file system of this kernel alone, proves its end (farmer/neighbours.py).
+
 Owns `farmers/`. `<id>.json` says who and where a farmer is. `<id>.alive` is locked for
 as long as the farmer, its workers or their tasks have it open; its one line is the heartbeat: a number
 that rises, and the tasks that run in each slot. `<id>.farewell` says that all is over. Clocks of two
@@ -17,7 +20,7 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from taskfarmer import durable, locks, scheduled
+from taskfarmer import durable, locks, proc, scheduled
 from taskfarmer.errors import StorageError
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import asdict, dataclass, field, names_of, replace
@@ -67,21 +70,35 @@ class Identity:
         """The scheduler's number of our job, an element of an array as `123_4`; None for none."""
         return scheduled.job_name(self.job)
 
+    @property
+    def runs(self) -> bool | None:
+        """Whether the process of a farmer that shares our processes runs; None if that cannot be known."""
+        return proc.runs(self.pid, self.pid_start)
+
+    def shares_processes_with(self, other: Identity) -> bool:
+        """Whether a pid is the same process for both: their host, boot and pid namespace are the same.
+
+        Virtual machines that were resumed from one snapshot have the same boot id, and every kernel gives its first pid
+        namespace the same number, so only the host name tells them apart.
+        """
+        mine, theirs = self._node, other._node
+        return mine == theirs and all(mine)
+
+    def is_in_container_beside(self, other: Identity) -> bool:
+        """Whether both are on one kernel, in different pid namespaces."""
+        (_, mine, here), (_, theirs, there) = self._node, other._node
+        return mine == theirs != "" and here != there and bool(here and there)
+
+    @property
+    def _node(self) -> tuple[str, str, int]:
+        return self.host, self.boot, self.pid_namespace
+
 
 def _text(path: str) -> str:
     try:
         return durable.read(path).decode("ascii", "replace").strip()
     except OSError:
         return ""
-
-
-def process_start(pid: int | str) -> str:
-    """When a process began, in ticks since boot (field 22 of proc(5) stat); empty where it is gone.
-
-    A zombie counts as gone: it holds nothing and does nothing.
-    """
-    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 and fields[0] not in ("Z", "X") else ""
 
 
 def _namespace() -> int:
@@ -104,7 +121,7 @@ def introduce(slots: int, version: str, job: dict[str, str]) -> Identity:
         host=host,
         boot=_text("/proc/sys/kernel/random/boot_id"),
         pid=pid,
-        pid_start=process_start(pid),
+        pid_start=proc.start_of(pid) or "",
         pid_namespace=_namespace(),
         slots=slots,
         started=time.time(),
@@ -192,9 +209,10 @@ def identity_of(workdir: Workdir, farmer: str) -> Identity | None:
     try:
         document: dict[str, Any] = unsealed(durable.read(workdir.identity(farmer))) or {}
         # a later version may have more to say
-        return Identity(**{name: document[name] for name in names_of(Identity) if name in document})
+        found = Identity(**{name: document[name] for name in names_of(Identity) if name in document})
     except (OSError, TypeError):
         return None
+    return found if isinstance(found.pid, int) and isinstance(found.job, dict) else None
 
 
 def running_of(workdir: Workdir, farmer: str) -> list[tuple[int, int]]:
@@ -285,19 +303,20 @@ class Watch:
         return seen.silent
 
     def identity(self, farmer: str) -> Identity | None:
-        """Who a farmer is, as far as a verdict on it has asked for that."""
-        return self._identities.get(farmer)
+        """Who a farmer is; None if its file cannot be read (yet)."""
+        if self._identities.get(farmer) is None:
+            self._identities[farmer] = identity_of(self.workdir, farmer)
+        return self._identities[farmer]
 
     def seen_beating(self, farmer: str) -> bool:
         """Whether a farmer's heartbeat has changed while we looked."""
         seen = self._seen.get(farmer)
         return seen is not None and seen.beats
 
-    def suspicious(self, farmer: str) -> Identity | None:
-        """Who a farmer is whose heartbeat did not change for two beats; None for one that beats, or is not known."""
+    def suspicious(self, farmer: str) -> float | None:
+        """For how many seconds a farmer has been silent, if it has missed two beats; else None."""
         seen = self._seen.get(farmer)
-        missed = seen is not None and seen.silent >= 2 * self._beat_of(seen)
-        return self._identities.get(farmer) if missed else None
+        return seen.silent if seen is not None and seen.silent >= 2 * self._beat_of(seen) else None
 
     def _beat_of(self, seen: _Watched) -> float:
         """Seconds between two beats of theirs, which may know of more farmers, or of fewer, than we do."""
@@ -307,29 +326,19 @@ class Watch:
         """Why a farmer is dead, in words, or None while it may live."""
         if os.path.exists(self.workdir.farewell(farmer)):
             return "it said farewell"
-        if self._identities.get(farmer) is None:
-            self._identities[farmer] = identity_of(self.workdir, farmer)
+        them = self.identity(farmer)
         silent = self.silence(farmer)
-        them = self._identities[farmer]
         if them is not None and self._gone_here(them):
             return f"its process {them.pid} on {them.host} is gone"
-        if (
-            them is not None
-            and them.host == self.me.host
-            and them.boot != self.me.boot
-            and them.boot
-            and silent >= 2 * self._beat_of(self._seen[farmer])
-        ):
-            return f"{them.host} was started anew since"
         if silent >= self.lease:
             return f"no sign of life for {silent:.0f} s"
         return None
 
     def _gone_here(self, them: Identity) -> bool:
         """Whether a farmer of this very node and pid namespace is gone, tasks and all."""
-        if (them.boot, them.pid_namespace) != (self.me.boot, self.me.pid_namespace) or not them.boot:
+        if not them.shares_processes_with(self.me) or them.runs is not False:
             return False
-        return process_start(them.pid) != them.pid_start and locks.alive_is_free(self.workdir.alive(them.farmer))
+        return locks.alive_is_free(self.workdir.alive(them.farmer))
 
     def forget(self, farmer: str) -> None:
         for known in (self._seen, self._identities, self._looked):

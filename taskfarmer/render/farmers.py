@@ -70,6 +70,10 @@ def _rest(ending: Ending, status: int) -> list[str]:
             "the end of the task list was not taken in: run the same command again "
             f"(exit status {status}{', for --exit-zero' if status != Exit.AGAIN else ''})"
         )
+    elif ending.trouble is None and ending.others_hold and ending.farm.failed:
+        lines.append(
+            f"other farmers still hold tasks: exit status {status}; the last farmer exits with the farm's status"
+        )
     return lines
 
 

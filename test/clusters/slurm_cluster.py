@@ -1,7 +1,7 @@
 """A Slurm of three nodes on this machine, in a folder of its own, on free ports.
 
-A node is a slurmd in namespaces of its own: it has a host name and processes that no other node sees, and dies at once
-with everything that runs on it.
+A node is a slurmd in namespaces of its own: it has a host name, a boot id and processes that no other node sees, and
+dies at once with everything that runs on it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import subprocess
+import uuid
 from pathlib import Path
 
 from daemons import Daemon, free_ports
@@ -54,7 +55,10 @@ MessageTimeout=10
 PartitionName=test Nodes=n[1-3] Default=YES MaxTime=INFINITE State=UP
 """
 NODE = "NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={port} CPUs=512 RealMemory=999000 Gres=gpu:{gpus}\n"
-INSIDE = 'hostname "$1"; mount --bind "$2" /etc/hosts; slurmd -D -N "$1" -f "$3" & wait'
+INSIDE = """\
+hostname "$1"; mount --bind "$2" /etc/hosts; mount --bind "$4" /proc/sys/kernel/random/boot_id
+slurmd -D -N "$1" -f "$3" & wait
+"""
 
 
 class SlurmCluster:
@@ -78,6 +82,7 @@ class SlurmCluster:
         for name, port in zip(NODES, ports, strict=True):
             text += NODE.format(name=name, port=port, gpus=GPUS)
             (self.folder / f"spool-{name}").mkdir()
+            (self.folder / f"boot-{name}").write_text(f"{uuid.uuid4()}\n")
         self.configuration.write_text(text)
         (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-{GPUS - 1}]\n")
         (self.folder / "hosts").write_text(f"127.0.0.1 localhost {socket.gethostname()} {' '.join(NODES)}\n")
@@ -124,7 +129,8 @@ class SlurmCluster:
             INSIDE,
             "sh",
         ]
-        self._launch(name, [*words, name, str(self.folder / "hosts"), str(self.configuration)])
+        files = (self.folder / "hosts", self.configuration, self.folder / f"boot-{name}")
+        self._launch(name, [*words, name, *map(str, files)])
 
     def kill_node(self, name: str) -> None:
         """The node loses its power: its slurmd and every process on it are gone."""

@@ -73,7 +73,7 @@ def test_slurm_says_that_the_job_of_a_dead_node_is_over(slurm: SlurmCluster, tmp
         slurm.wait_for_node("n3", "down")
         slow.hurry()
         eventually(lambda: "NODE_FAIL" in field.said(), lambda: f"Slurm says so; {field.said()}", 120, 0.2)
-        assert re.search(rf"Slurm says that its job {slow.job}_[12] is NODE_FAIL", field.said())
+        assert re.search(rf"Slurm reports its job {slow.job}_[12] as NODE_FAIL", field.said())
         assert ("COMPLETED", 0) in slow.elements(), field.said()
         field.judge(once=False)
     finally:

@@ -227,7 +227,7 @@ def test_what_a_farmer_knows_of_its_job_is_in_its_file_and_in_the_timeline(
     farm.write("true")
     assert farm.run("--timeout", "none", environment=variables).process.returncode == 0
     (path,) = (farm.workdir / "farmers").glob("*.json")
-    assert json.loads(path.read_bytes())["job"] == {name: variables[name] for name in variables if name != "SGE_ROOT"}
+    assert json.loads(path.read_bytes())["job"] == variables
     named = {event["name"]: event["args"] for event in farm.timeline() if event["ph"] == "M" and event["pid"]}
     assert named["process_labels"]["labels"] == label
     assert named["process_name"]["name"].endswith(" job 10_4" if "SLURM_JOB_ID" in variables else " job 3_2")
@@ -318,7 +318,7 @@ def test_a_silent_farmer_whose_job_is_over_is_dead(
     field = Field(tmp_path)
     folder = tmp_path / "bin"
     folder.mkdir()
-    (folder / "squeue").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho {state}\n')
+    (folder / "squeue").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho {state} 0\n')
     (folder / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "one")
@@ -336,7 +336,7 @@ def test_a_silent_farmer_whose_job_is_over_is_dead(
         second = field.start(*options, "--wait", node="second")
         if expelled:
             assert second.wait() == 0, second.said
-            assert "Slurm says that its job 1 is NODE_FAIL" in second.said
+            assert "Slurm reports its job 1 as NODE_FAIL" in second.said
             assert check(field.workdir).complete
         else:
             eventually(lambda: asked.exists() and "-j 1 " in asked.read_text(), "Slurm was asked", 60)

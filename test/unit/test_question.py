@@ -1,0 +1,99 @@
+"""A scheduler's client is asked without waiting: an answer is whole or none, and nothing of the client is left."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from farming import children, eventually
+
+from taskfarmer import locks, question
+from taskfarmer.question import Question
+
+
+def asked(text: str) -> Question:
+    return Question(["bash", "-c", text])
+
+
+def answer_of(one: Question) -> str:
+    def known() -> list[str]:
+        text = one.answer()
+        return [] if text is None else [text]
+
+    (text,) = eventually(known, "the client has ended")
+    return str(text)
+
+
+@pytest.fixture(autouse=True)
+def no_client_is_left() -> Iterator[None]:
+    before = set(children(os.getpid())), len(os.listdir("/proc/self/fd"))
+    yield
+    assert (set(children(os.getpid())), len(os.listdir("/proc/self/fd"))) == before
+
+
+def test_an_answer_is_known_when_the_client_is_gone() -> None:
+    assert answer_of(asked("echo RUNNING; exec >&-; sleep 0.3")) == "RUNNING"
+
+
+def test_an_answer_may_be_longer_than_a_pipe() -> None:
+    assert answer_of(asked("yes 0123456789 | head -n 30000")) == "\n".join(["0123456789"] * 30000)
+
+
+@pytest.mark.parametrize("how", ["echo half an answer; exit 1", "echo half; kill -9 $$", "exec /no/such/program"])
+def test_a_client_that_fails_has_given_no_answer(how: str) -> None:
+    assert answer_of(asked(how)) == ""
+
+
+def test_a_client_that_is_not_installed_has_given_no_answer() -> None:
+    assert answer_of(Question(["no-such-client"])) == ""
+
+
+def test_a_client_that_hangs_is_killed_and_has_given_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(question, "PATIENCE", 0.3)
+    assert answer_of(asked("echo RUNNING; exec sleep 600")) == ""
+
+
+def test_a_client_does_not_hold_the_lock_by_which_its_farmer_is_known_to_live(tmp_path: Path) -> None:
+    path = tmp_path / "alive"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    assert locks.hold_alive(fd)
+    one = asked(f"touch {tmp_path}/runs; exec sleep 600")
+    eventually((tmp_path / "runs").exists, "the client runs")
+    os.close(fd)
+    assert locks.alive_is_free(str(path))
+    one.until = 0.0
+    assert answer_of(one) == ""
+
+
+def test_descriptors_are_found_without_proc_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = os.open(tmp_path / "alive", os.O_RDWR | os.O_CREAT)
+    os.set_inheritable(fd, True)
+    listed: Callable[[str], list[str]] = os.listdir
+
+    def without_proc(path: str) -> list[str]:
+        if path.startswith("/proc/"):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", without_proc)
+    found = question._inherited()
+    monkeypatch.undo()
+    os.close(fd)
+    assert fd in found
+
+
+def test_a_farmer_without_a_descriptor_to_spare_learns_nothing_and_goes_on() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        answer = asked("echo RUNNING").answer()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert answer == ""
+    assert os.dup(0) == free
+    os.close(free)
