@@ -352,6 +352,11 @@ def _write_new(path: str, data: bytes) -> None:
         os.close(fd)
 
 
+def add_name(name: str, target: str, dir_fd: int, target_dir_fd: int) -> None:
+    """Give a file a second name, in directories that are open; FileExistsError if that name is taken."""
+    os.link(name, target, src_dir_fd=dir_fd, dst_dir_fd=target_dir_fd, follow_symlinks=False)
+
+
 def _linked(path: str, target: str) -> OSError | None:
     """What `link` answers; None for success."""
     try:
