@@ -314,6 +314,11 @@ def share_directory(path: str) -> None:
     os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_ISGID | stat.S_IRWXG)
 
 
+def add_name(name: str, target: str, dir_fd: int, target_dir_fd: int) -> None:
+    """Give a file a second name, in directories that are open; FileExistsError if that name is taken."""
+    os.link(name, target, src_dir_fd=dir_fd, dst_dir_fd=target_dir_fd, follow_symlinks=False)
+
+
 def linked(path: str, target: str) -> OSError | None:
     """What `link` answers; None for success."""
     try:

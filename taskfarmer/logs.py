@@ -11,16 +11,19 @@ import re
 import stat
 from array import array
 from collections.abc import Iterator
+from itertools import chain
 
 from taskfarmer import parts
 from taskfarmer.errors import FarmError
-from taskfarmer.ledger import State, results
+from taskfarmer.ledger import State, logowner, results
 from taskfarmer.parts import Part, Runs
 from taskfarmer.plain import dataclass, field
 from taskfarmer.workdir import Workdir
 
 BLOCK = 1 << 16
 _LOG = re.compile(r"log_(\d{1,18})")
+_LATEST_ASIDE = 9
+"""The last attempt whose name for an earlier log is looked for."""
 _SET_ASIDE = re.compile(r"(.+-[0-9a-f]{8})\.(\d{1,18})\.(\d{1,9})")
 _INDEX = re.compile(r"(.+-[0-9a-f]{8})\.index")
 _PACK = re.compile(r".+-[0-9a-f]{8}")
@@ -29,16 +32,32 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 @dataclass(frozen=True)
 class Log:
-    """Output of a task: pieces of a file, or all of it. `attempt` is 0 for `log_<ID>`, which may have several."""
+    """Output of a task: pieces of a file, or all of it. `attempt` is 0 for `log_<ID>`, which may have several.
+
+    Of a `log_<ID>` only the parts of the farm with the ID `farm` count, with `first` also the text before all headers.
+    """
 
     task_id: int
     attempt: int
     path: str
     farmer: str = ""
     pieces: tuple[tuple[int, int], ...] | None = None
+    farm: str = ""
+    first: bool = True
 
     def blocks(self) -> Iterator[bytes]:
-        """Its bytes; OSError where they cannot be read, also where something else is in the file's place."""
+        """Its bytes; OSError if they cannot be read, also if something else is in the file's place."""
+        blocks = self._blocks()
+        return blocks if self.attempt else own_parts(blocks, self.task_id, self.farm.encode(), self.first)
+
+    def has_parts(self) -> bool:
+        """Whether a `log_<ID>` that several farms may have written has anything of this farm."""
+        try:
+            return next((True for _ in self.blocks()), False) or (self.first and not os.path.getsize(self.path))
+        except OSError:
+            return True  # it is said when the log is printed
+
+    def _blocks(self) -> Iterator[bytes]:
         fd = os.open(self.path, _FLAGS)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -57,15 +76,23 @@ class Shelf:
     """What a farm's logs hold. `doubts` are lines about what cannot be read, for people."""
 
     workdir: Workdir
+    farm: str
     doubts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._first = logowner.owns(self.workdir, self.farm)
+
+    def _log(self, task_id: int, path: str) -> Log:
+        return Log(task_id, 0, path, farm=self.farm, first=self._first)
 
     def find(self, wanted: set[int]) -> dict[int, list[Log]]:
         """The logs of some tasks, those of earlier attempts first."""
         found: dict[int, list[Log]] = {task_id: [] for task_id in wanted}
         for task_id in wanted:
-            path = self.workdir.log(task_id)
-            if os.path.lexists(path):
-                found[task_id].append(Log(task_id, 0, path))
+            for path in self._files(task_id):
+                log = self._log(task_id, path)
+                if self.workdir.has_own_logs or log.has_parts():
+                    found[task_id].append(log)
         for log in self._others(wanted):
             found[log.task_id].append(log)
         for logs in found.values():
@@ -73,11 +100,18 @@ class Shelf:
                 logs.sort(key=lambda log: log.attempt or _first_attempt(log))
         return found
 
+    def _files(self, task_id: int) -> list[str]:
+        """`log_<ID>`; if a crash left none, the names that later attempts give to a log that they take over."""
+        path = self.workdir.log(task_id)
+        if os.path.lexists(path):
+            return [path]
+        return [aside for n in range(2, _LATEST_ASIDE + 1) if os.path.lexists(aside := f"{path}.{n}")]
+
     def all(self, tasks: int) -> Iterator[Log]:
         """Every log of a farm with so many tasks: files by ID, then what is packed as it was written."""
         numbers = (int(match[1]) for name in _names(self.workdir.logs) if (match := _LOG.fullmatch(name)))
         for task_id in sorted(number for number in numbers if number < tasks):
-            yield Log(task_id, 0, self.workdir.log(task_id))
+            yield self._log(task_id, self.workdir.log(task_id))
         for log in self._others(None):
             if log.task_id < tasks:
                 yield log
@@ -151,6 +185,34 @@ class Shelf:
                 f"{path}: {damaged} lines are damaged and were passed over; what they tell is looked for in "
                 f"{self.workdir.pack(farmer)}"
             )
+
+
+def own_parts(blocks: Iterator[bytes], task_id: int, farm: bytes, first: bool) -> Iterator[bytes]:
+    """The parts of a `log_<ID>` that are one farm's: those below its headers and, with `first`, before all headers.
+
+    The header of a first attempt at the beginning is left out, as if the log were this farm's alone.
+    """
+    ours, printed = first, False
+    rest = b""
+    for data in chain(blocks, (b"",)):
+        rest += data
+        while match := parts.ATTEMPT.search(rest):
+            is_header = int(match[2]) == task_id  # else the task printed the log of another one
+            text, rest = rest[: match.start() if is_header else match.end()], rest[match.end() :]
+            if ours and text:
+                yield text
+                printed = True
+            if is_header:
+                ours = match[3] == farm
+                if ours and (printed or int(match[1]) > 1):
+                    yield match[0]
+                    printed = True
+        # a header that began here may end in the next block
+        end = len(rest) if not data else max(0, len(rest) - parts.LONGEST_ATTEMPT)
+        if ours and end:
+            yield rest[:end]
+            printed = True
+        rest = rest[end:]
 
 
 def kept_as(workdir: Workdir, state: State, wanted: set[int]) -> dict[int, tuple[int, str, bool]]:

@@ -1,4 +1,4 @@
-"""The packed output of a farmer's tasks: the lines of the packed file and of its index (docs/workdir-format.md).
+"""The formats of logs: headers in `log_<ID>`, the lines of packed files and of their index (docs/workdir-format.md).
 
 The packed file is for people: a head line, what a task wrote, the next head line. A part of more than a chunk has
 several pieces, with a head line each, since other workers append in between. The index tells where they are. It is
@@ -22,6 +22,9 @@ _HEAD = re.compile(
     rb"(\d{1,18}) bytes[^\n]* ===\n"
 )
 HEAD_BEGINS = b"=== taskfarmer: task "
+ATTEMPT = re.compile(rb"=== taskfarmer: attempt (\d{1,9}) on [^\n]{1,300}, task (\d{1,18}), farm ([0-9a-f]{16}) ===\n")
+"""The header of an attempt in `log_<ID>`: attempt, task, farm."""
+LONGEST_ATTEMPT = 400
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Runs:
     task_id: int
     attempt: int
     scratch: str
+
+
+def attempt_head(farm: str, task_id: int, attempt: int, host: str, when: str) -> bytes:
+    """The header that an attempt writes into `log_<ID>` before its output."""
+    return f"=== taskfarmer: attempt {attempt} on {host}, {when}, task {task_id}, farm {farm} ===\n".encode()
 
 
 def head(task_id: int, attempt: int, status: int, size: int, when: str) -> bytes:

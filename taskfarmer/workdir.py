@@ -146,6 +146,16 @@ class Workdir:
     def logs(self) -> str:
         return self.logs_dir or self._in("logs")
 
+    @property
+    def has_own_logs(self) -> bool:
+        """Whether the logs are inside the work directory, not in a directory that other farms may use, too."""
+        return self.logs == self._in("logs")
+
+    @property
+    def log_owner(self) -> str:
+        """With --logs-dir: contains the ID of the farm that used the directory first."""
+        return os.path.join(self.logs, ".farm")
+
     def log(self, task_id: int) -> str:
         return os.path.join(self.logs, f"log_{task_id}")
 

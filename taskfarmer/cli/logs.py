@@ -61,12 +61,13 @@ def command(workdir: str, ids: tuple[str, ...], failed: bool, grep: str | None) 
     ledger = Ledger(found, farm, "logs")
     state = ledger.look()
     wanted = failed_tasks(found, ledger) if failed else parse_ids(ids, state.tasks) if ids else None
+    shelf = logs.Shelf(found, farm.farm)
     if pattern is not None:
-        return 0 if _search(found, state, pattern, wanted) else 1
+        return 0 if _search(shelf, state, pattern, wanted) else 1
     assert wanted is not None
     if not wanted:
         complain("no task of this farm failed")
-    return 1 if _show(found, state, wanted) else 0
+    return 1 if _show(shelf, state, wanted) else 0
 
 
 def _compiled(pattern: str) -> re.Pattern[bytes]:
@@ -86,9 +87,9 @@ def failed_tasks(workdir: Workdir, ledger: Ledger) -> list[int]:
     return [task_id for task_id, where in enumerate(place) if where == results.IS_FAILED]
 
 
-def _show(found: Workdir, state: State, wanted: list[int]) -> int:
+def _show(shelf: logs.Shelf, state: State, wanted: list[int]) -> int:
     """Print the logs of tasks; how many have none."""
-    shelf = logs.Shelf(found)
+    found = shelf.workdir
     there = shelf.find(set(wanted))
     absent = {task_id for task_id, some in there.items() if not some}
     recorded = logs.kept_as(found, state, absent) if absent else {}
@@ -152,9 +153,8 @@ def _silent(
     return False
 
 
-def _search(found: Workdir, state: State, pattern: re.Pattern[bytes], wanted: list[int] | None) -> int:
+def _search(shelf: logs.Shelf, state: State, pattern: re.Pattern[bytes], wanted: list[int] | None) -> int:
     """Print the lines that match with the task's ID before each; how many they were."""
-    shelf = logs.Shelf(found)
     count = 0
 
     def matches() -> Iterator[bytes]:

@@ -9,23 +9,24 @@ work since its last exchange, and never a task.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
 
-from taskfarmer import durable, policy, scheduled
+from taskfarmer import durable, policy
 from taskfarmer.errors import Contended, StorageError, TaskFarmerError
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.growth import Growth
 from taskfarmer.farmer.hold import Hold
 from taskfarmer.farmer.neighbours import Neighbours
+from taskfarmer.farmer.places import first_place
 from taskfarmer.farmer.speech import Speech, progress_of
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.model import Interval, counted
+from taskfarmer.plain import replace
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.member import Happened
 from taskfarmer.pool.pool import Pool
@@ -63,15 +64,10 @@ class Farmer:
         self.identity = identity
         self.workdir = intake.workdir
         self.begin = begin
-        try:
-            self.logs_fd = os.open(self.workdir.logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise StorageError(
-                f"{self.workdir.logs}: {error.strerror}; logs cannot be written; an empty folder will do"
-            ) from error
+        self._first_place = first_place(settings, reporter, self.workdir, ledger, identity)
+        self.logs_fd = self._first_place.logs_fd
         self.hold = Hold(reporter, self.logs_fd)
         self.deadline = Deadline(settings, reporter, intake.workdir, begin)
-        self._hidden = scheduled.of_a_step(os.environb) if settings.clean_env else frozenset()
         wakeup, unfinished, leftovers = signals.wakeup, settings.unfinished_status, settings.leftovers
         self.pool = Pool(settings.slots, self._place, runner, settings.grace, wakeup, unfinished, leftovers)
         self.views = Views(self.workdir, ledger, identity)
@@ -89,11 +85,7 @@ class Farmer:
         self._next_look = 0.0
 
     def _place(self, slot: int) -> Place:
-        me, workdir = self.identity, self.workdir
-        end = self.deadline.epoch_end
-        logs, shared, hidden = workdir.logs, workdir.shared, self._hidden
-        mode, limit = self.settings.logs, self.settings.log_limit
-        return Place(slot, me.farmer, me.host, workdir.path, logs, self.logs_fd, end, hidden, shared, mode, limit)
+        return replace(self._first_place, slot=slot, deadline=self.deadline.epoch_end)
 
     # --- life ----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 
 from taskfarmer import durable
@@ -17,7 +18,9 @@ from taskfarmer.plain import asdict, dataclass, names_of
 from taskfarmer.workdir import Workdir
 
 FORMAT = 1
-_OLD_FILES = ("toprocess", "finished", "failed")
+_LOG = re.compile(r"log_\d+")
+_JOURNAL = re.compile(r".+-\d+-[0-9a-f]{8}(-r\d+)?(\.\d+)?")
+_MOST_NAMED = 5
 _RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
 
 
@@ -94,30 +97,53 @@ def demand(workdir: Workdir) -> Farm:
 
 
 def refuse_foreign(workdir: Workdir) -> None:
-    """Refuse a directory that holds files of PyTaskFarmer 0.1.0, which we would write over; or a farm of ours whose
-    `farm.json` is lost, since what an interrupted start leaves has neither views nor results.
+    """Refuse to make a farm in a directory whose files it would write over or mix with its own.
+
+    They may be the user's, or those of PyTaskFarmer 0.1.0; or `farm.json` of a farm of ours was lost. An interrupted
+    start leaves none of them: views, results and logs are written after `farm.json`.
     """
     if not os.path.lexists(workdir.path):
         return
-    if os.path.lexists(workdir.views) or _holds_anything(workdir.results):
-        if durable.seen(workdir.farm) is not None:
-            return
+    found = _files_in_the_way(workdir)
+    if not found or durable.seen(workdir.farm) is not None:  # made since we looked
+        return
+    if _is_ours(workdir):
         raise Damaged(f"{workdir.farm}: missing, and this directory holds a farm; {_RESTORE}")
-    for name in _OLD_FILES:
-        if os.path.lexists(os.path.join(workdir.path, name)):
-            if durable.seen(workdir.farm) is not None:
-                return  # made since we looked: `farm.json` stands before any view is written
-            raise NotAFarm(
-                f"{os.path.join(workdir.path, name)}: this directory holds no farm, but a file of that name, perhaps "
-                "of PyTaskFarmer 0.1.0; use another work directory (-w DIR) or move the file away"
-            )
+    names = [os.path.relpath(path, workdir.path) for path in found[:_MOST_NAMED]]
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    raise NotAFarm(
+        f"{found[0]}: this directory holds no farm, but files with names that a farm uses: {', '.join(names)}{more}. "
+        "They may be of PyTaskFarmer 0.1.0. Use another work directory (-w DIR), or move the files away"
+    )
 
 
-def _holds_anything(folder: str) -> bool:
+def _files_in_the_way(workdir: Workdir) -> list[str]:
+    """Files in a directory without a farm that a farm would replace, or take for its own."""
+    views = workdir.toprocess, workdir.finished, workdir.failed, workdir.timeline, workdir.views
+    found = [
+        path for path in (*views, workdir.locks, workdir.stop, workdir.head, workdir.turn) if os.path.lexists(path)
+    ]
+    found += (os.path.join(workdir.results, name) for name in _names(workdir.results))
+    if workdir.has_own_logs:
+        found += (os.path.join(workdir.logs, name) for name in _names(workdir.logs) if _LOG.fullmatch(name))
+    return found
+
+
+def _is_ours(workdir: Workdir) -> bool:
+    """Whether a directory without `farm.json` was a farm of ours."""
     try:
-        return bool(os.listdir(folder))
+        if unsealed(durable.read_range(workdir.views, 0, 1 << 16)) is not None:
+            return True
     except OSError:
-        return False
+        pass
+    return any(_JOURNAL.fullmatch(name) for name in _names(workdir.results))
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
 
 
 def publish(workdir: Workdir, farm: Farm) -> bool:

@@ -10,10 +10,10 @@ is `NotStarted`: trouble of the farmer, and the task is untouched.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import sys
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from taskfarmer.pool.slot import Slot
 
 _NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-_APPENDING = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-_ANEW = _APPENDING | os.O_TRUNC
 _DUP2 = os.POSIX_SPAWN_DUP2
 _File = tuple[int, int, int]
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
@@ -59,6 +57,14 @@ class Place:
     """What becomes of the output of tasks: a word of `--logs`."""
     log_limit: int = 0
     """Bytes that are kept of what a task writes; 0 for all."""
+    farm: str = ""
+    """The farm's ID, for headers in logs."""
+    own_logs: bool = True
+    """Whether the logs are inside the work directory. A directory that --logs-dir names may have other farms' logs."""
+    all_headers: bool = False
+    """Whether first attempts have a header, too, since their log files may also be used by others."""
+    lease: float = math.inf
+    """Seconds of silence after which other farmers may have this farmer's tasks."""
 
 
 def runs_programs(runner: Runner) -> bool:
@@ -86,29 +92,6 @@ class Environment:
         self.deadline = {b"TASKFARMER_DEADLINE": b"%d" % deadline} if deadline else {}
         self.variables.pop(b"TASKFARMER_DEADLINE", None)
         self.variables.update(self.deadline)
-
-
-def open_log(place: Place, task_id: int, attempt: int) -> int:
-    """Open a task's log to append; a later attempt begins with a line that says so.
-
-    O_NONBLOCK keeps a FIFO that somebody put there from stopping us; on a file it means nothing. A symbolic link
-    could lead to any file of ours, and is not followed.
-    """
-    fd = -1
-    try:
-        fd = os.open(f"log_{task_id}", _ANEW if attempt == 1 else _APPENDING, durable.FILE_MODE, dir_fd=place.logs_fd)
-        if place.shared:
-            durable.give(fd, durable.GROUP_WRITES)
-        if attempt > 1:
-            now = time.strftime("%Y-%m-%d %H:%M:%S")
-            os.write(fd, f"=== taskfarmer: attempt {attempt} on {place.host}, {now} ===\n".encode())
-    except OSError as error:
-        if fd >= 0:
-            durable.let_go(fd)
-        reason = "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
-        path = os.path.join(place.logs, f"log_{task_id}")
-        raise NotStarted(f"{path}: {reason}; the log cannot be opened; make room, or move it away") from error
-    return fd
 
 
 def note(log: int, line: bytes) -> None:

@@ -7,12 +7,17 @@ as in a loop.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from taskfarmer.model import parse_task
 
 if TYPE_CHECKING:
     from taskfarmer.pool.slot import Slot
+
+
+FRESH = 0.75
+"""The part of the lease for which a batch may wait in its slot. A farmer that was silent for longer may be expelled."""
 
 
 class Task:
@@ -33,9 +38,12 @@ class Task:
 
 
 class Batch:
-    """Tasks of a slot that follow each other, all at the same attempt; `next` is the place of the next one."""
+    """Tasks of a slot that follow each other, all at the same attempt; `next` is the place of the next one.
 
-    __slots__ = ("attempt", "next", "number", "slot", "tasks")
+    After `fresh_until` the batch is too old to start tasks of it. Its clock also runs while the node is suspended.
+    """
+
+    __slots__ = ("attempt", "fresh_until", "next", "number", "slot", "tasks")
 
     def __init__(self, slot: Slot, number: int, attempt: int, lines: list[bytes]) -> None:
         self.slot = slot
@@ -43,3 +51,4 @@ class Batch:
         self.attempt = attempt
         self.tasks = [Task(self, line) for line in lines]
         self.next = 0
+        self.fresh_until = time.clock_gettime(time.CLOCK_BOOTTIME) + FRESH * slot.place.lease

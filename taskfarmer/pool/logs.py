@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from typing import TextIO
 
-from taskfarmer import durable
-from taskfarmer.pool.attempt import Place, open_log
-from taskfarmer.pool.limits import punch, shorten
+from taskfarmer.pool.attempt import Place
+from taskfarmer.pool.logfiles import LogFolder
 
 
 class Logs:
@@ -64,39 +63,15 @@ class FileLogs(Logs):
     """`files`: a file for each task, `log_<ID>`."""
 
     passes = True
+    heeds = False
 
-    def __init__(self, place: Place) -> None:
-        super().__init__(place)
-        self._open = -1  # with a limit, while the task runs
-        self._start = 0
-        self._prefix = os.fsencode(os.path.join(place.logs, "log_"))
-        self.heeds = place.log_limit > 0
+    def __init__(self, folder: LogFolder) -> None:
+        super().__init__(folder.place)
+        self._folder = folder
+        self._prefix = os.fsencode(os.path.join(folder.place.logs, "log_"))
 
     def open(self, task_id: int, attempt: int) -> tuple[int, bytes]:
-        fd = open_log(self.place, task_id, attempt)
-        if self.heeds:
-            self._open, self._start = os.dup(fd), os.fstat(fd).st_size
-        return fd, b"%s%d" % (self._prefix, task_id)
-
-    def look(self) -> None:
-        if self._open >= 0 and os.fstat(self._open).st_size - self._start > self.place.log_limit:
-            punch(self._open, self._start, self.place.log_limit)
-
-    def ended(self, task_id: int, attempt: int, status: int, group: int = 0) -> None:
-        if self._open < 0:
-            return
-        try:
-            if os.fstat(self._open).st_size - self._start > self.place.log_limit:
-                flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-                fd = os.open(f"log_{task_id}", flags, dir_fd=self.place.logs_fd)
-                try:
-                    shorten(fd, self._start, self.place.log_limit)
-                finally:
-                    os.close(fd)
-        except OSError:
-            pass  # it stays longer than it should be
-        durable.let_go(self._open)
-        self._open = -1
+        return self._folder.open_log(task_id, attempt), b"%s%d" % (self._prefix, task_id)
 
     def text(self, fd: int) -> TextIO:
         os.set_blocking(fd, True)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from taskfarmer.pool.attempt import Place
+from taskfarmer.pool.logfiles import LogFolder
 from taskfarmer.pool.logs import FileLogs, Logs, NoLogs
 from taskfarmer.pool.packs import Folder, Pack
-from taskfarmer.pool.scratch import MOMENT, FailedLogs, PackedLogs
+from taskfarmer.pool.scratch import MOMENT, FailedLogs, LimitedLogs, PackedLogs
 
 LOOK_EVERY = 5.0
 """Seconds between looks at the sizes of running tasks' logs, where they have a limit."""
@@ -18,11 +19,12 @@ LOOK_EVERY = 5.0
 class Output:
     def __init__(self, places: Sequence[Place]) -> None:
         first = places[0]
-        self._pack = Pack(first)
-        running = Folder(first, self._pack.workdir.running)
-        self.slots = {place.slot: _logs_of(place, self._pack, running) for place in places}
+        folder = LogFolder(first)
+        self._pack = Pack(folder)
+        running = Folder(folder, self._pack.workdir.running)
+        self.slots = {place.slot: _logs_of(place, folder, self._pack, running) for place in places}
         self._limited = first.log_limit > 0 and first.log_mode != "none"
-        self._waiting = first.log_mode in ("packed", "failed")
+        self._waiting = self._limited or first.log_mode in ("packed", "failed")
         self._looked = 0.0
 
     def patience(self) -> float | None:
@@ -50,9 +52,11 @@ class Output:
             logs.close()
 
 
-def _logs_of(place: Place, pack: Pack, running: Folder) -> Logs:
+def _logs_of(place: Place, folder: LogFolder, pack: Pack, running: Folder) -> Logs:
+    if place.log_mode == "none":
+        return NoLogs(place)
     if place.log_mode == "packed":
         return PackedLogs(place, pack, running)
     if place.log_mode == "failed":
-        return FailedLogs(place, pack, running)
-    return NoLogs(place) if place.log_mode == "none" else FileLogs(place)
+        return FailedLogs(place, folder, pack, running)
+    return LimitedLogs(place, folder, pack, running) if place.log_limit else FileLogs(folder)

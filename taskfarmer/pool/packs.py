@@ -13,8 +13,8 @@ import zlib
 
 from taskfarmer import durable, parts
 from taskfarmer.parts import Part
-from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.limits import kept
+from taskfarmer.pool.logfiles import GONE, LogFolder
 from taskfarmer.workdir import Workdir
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -24,39 +24,65 @@ _ROOM = parts.CHUNK - parts.LONGEST_HEAD
 
 
 class Folder:
-    """A directory of the logs, made where it is not there, and open as soon as it is needed."""
+    """A directory inside that of the logs. It is made when it is first needed, and again if it is removed."""
 
-    def __init__(self, place: Place, path: str) -> None:
+    def __init__(self, logs: LogFolder, path: str) -> None:
         self.path = path
-        self._place = place
+        self._logs = logs
+        self._shared = logs.place.shared
         self._fd = -1
 
     @property
     def fd(self) -> int:
         if self._fd < 0:
-            name, flags = os.path.basename(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
             try:
-                os.mkdir(name, durable.FOLDER_MODE, dir_fd=self._place.logs_fd)
-                if self._place.shared:
-                    durable.share_directory(self.path)
-            except FileExistsError:
-                pass
-            self._fd = os.open(name, flags, dir_fd=self._place.logs_fd)
+                self._make()
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+                self._logs.restore()
+                self._make()
         return self._fd
 
+    def _make(self) -> None:
+        name, flags = os.path.basename(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            os.mkdir(name, durable.FOLDER_MODE, dir_fd=self._logs.fd)
+            if self._shared:
+                durable.share_directory(self.path)
+        except FileExistsError:
+            pass
+        self._fd = os.open(name, flags, dir_fd=self._logs.fd)
+
     def open(self, name: str, flags: int) -> int:
-        fd = os.open(name, flags, durable.FILE_MODE, dir_fd=self.fd)
-        if self._place.shared:
+        try:
+            fd = os.open(name, flags, durable.FILE_MODE, dir_fd=self.fd)
+        except OSError as error:
+            if error.errno not in GONE or not flags & os.O_CREAT or self._fd < 0:
+                raise
+            durable.let_go(self._fd)
+            self._fd = -1
+            fd = os.open(name, flags, durable.FILE_MODE, dir_fd=self.fd)
+        if self._shared:
             durable.give(fd, durable.GROUP_WRITES)
         return fd
+
+
+def removed(fd: int) -> bool:
+    """Whether an open file has no name any more."""
+    try:
+        return not os.fstat(fd).st_nlink
+    except OSError:  # a network file system has lost it
+        return True
 
 
 class Pack:
     """The packed file and the index of a farmer, as one worker writes them."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, logs: LogFolder) -> None:
+        place = logs.place
         self.workdir = Workdir(place.workdir, place.logs)
-        self.folder = Folder(place, self.workdir.packed)
+        self.folder = Folder(logs, self.workdir.packed)
         self.limit = place.log_limit
         self._farmer = place.farmer
         self._packed = self._index = -1
@@ -64,6 +90,9 @@ class Pack:
 
     def add(self, fd: int, size: int, task_id: int, attempt: int, status: int) -> None:
         """Append what a task wrote into a file of this size; OSError where the disk does not take it."""
+        if self._packed >= 0 and removed(self._packed):
+            durable.let_go(self._packed)
+            self._packed = -1
         if self._packed < 0:
             self._packed = self.folder.open(os.path.basename(self.workdir.pack(self._farmer)), _FLAGS)
         when = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -104,6 +133,9 @@ class Pack:
             return
         data = b"".join(self._waiting)
         try:
+            if self._index >= 0 and removed(self._index):
+                durable.let_go(self._index)
+                self._index = -1
             if self._index < 0:
                 self._index = self.folder.open(os.path.basename(self.workdir.pack_index(self._farmer)), _FLAGS)
             written = os.write(self._index, data)

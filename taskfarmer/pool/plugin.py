@@ -83,7 +83,7 @@ class PluginWorker(Worker):
     def run(self) -> None:
         (slot,) = self.slots.values()
         while not self.stopping:
-            task = slot.begin(time.monotonic() + self.clock)
+            task = self.next_task(slot)
             if task is not None:
                 self._task(slot, task)
             elif self.quitting:

@@ -132,7 +132,7 @@ class ProgramWorker(Worker):
         """Let a slot that runs nothing begin its next task; it is free where there is none."""
         number = slot.number
         while not self.stopping:
-            task = slot.begin(time.monotonic() + self.clock)
+            task = self.next_task(slot)
             if task is None:
                 break
             if not self._keeps and not self.tree.is_ours_alone:

@@ -1,9 +1,10 @@
-"""`packed` and `failed`: a slot's tasks write into a scratch file, and what is to be kept is taken from there.
+"""`packed`, `failed` and `--log-limit`: a slot's tasks write into a scratch file. Their output is taken from there.
 
-A task has only the scratch file of its slot, so it cannot hurt what others wrote, whatever it does to its output.
-Nothing is done for a task that writes nothing. A scratch file that something of an ended task still has open is not
-used again. What a crash leaves: the scratch files of what ran, each with a line in the farmer's index that says of
-which task it is, if that ran longer than a moment; and files of tasks for which there was no room elsewhere.
+A task has only the scratch file of its slot, so it cannot hurt what others wrote, whatever it does to its output. Only
+a scratch file is ever cut: attempts on other nodes and other farms may append to a log at any time.
+Nothing is done for a task that writes nothing. A scratch file is not used again if something of an ended task still has
+it open, or if it was removed. A crash leaves the scratch files of tasks that ran, and of those for which there was no
+room elsewhere. The farmer's index records their tasks if these ran longer than a moment.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TextIO
 
 from taskfarmer import durable
 from taskfarmer.parts import Runs, runs_line
-from taskfarmer.pool.attempt import NotStarted, Place, open_log
-from taskfarmer.pool.limits import punch, shorten
+from taskfarmer.pool.attempt import NotStarted, Place
+from taskfarmer.pool.limits import kept, punch, shorten
+from taskfarmer.pool.logfiles import LogFolder
 from taskfarmer.pool.logs import Logs, close, text_file
-from taskfarmer.pool.packs import Folder, Pack
+from taskfarmer.pool.packs import Folder, Pack, removed
 from taskfarmer.pool.processes import children, lives
 
 MOMENT = 0.02
@@ -30,6 +32,9 @@ _BLOCK = 1 << 20
 
 class ScratchLogs(Logs):
     """The scratch file of a slot. What becomes of what is in it is for subclasses."""
+
+    keeps_empty = False
+    """Whether `_keep` has something to do for a task that wrote nothing."""
 
     def __init__(self, place: Place, pack: Pack, running: Folder) -> None:
         super().__init__(place)
@@ -100,9 +105,11 @@ class ScratchLogs(Logs):
         except OSError:  # a network file system has lost it
             size = 1
         lingers = _lives(group)
-        if size or lingers:
+        if size or lingers or self.keeps_empty:
             try:
                 self._keep(size, task_id, attempt, status, lingers)
+                if self._fd >= 0 and removed(self._fd):
+                    self._let_go()
             except OSError:  # a full disk, say: nothing is lost that is in the scratch file
                 self._set_aside(task_id, attempt)
         elif self._said:
@@ -115,7 +122,7 @@ class ScratchLogs(Logs):
         raise NotImplementedError
 
     def _shorten(self) -> None:
-        """Bring the scratch file to its limit."""
+        """Bring the scratch file to its limit; FileNotFoundError if it was removed."""
         if self.place.log_limit:
             fd = self._running.open(self._name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
@@ -155,26 +162,39 @@ class PackedLogs(ScratchLogs):
     """`packed`: everything goes to one file of the farmer."""
 
     def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> None:
-        if lingers or min(size, self.place.log_limit or size) > LARGE:
+        large = min(size, self.place.log_limit or size) > LARGE
+        if (lingers or large) and not removed(self._fd):
             if not lingers:
                 self._shorten()
             self._set_aside(task_id, attempt)
             return
         self.pack.add(self._fd, size, task_id, attempt, status)
-        os.ftruncate(self._fd, 0)
+        if lingers:
+            self._let_go()
+        else:
+            os.ftruncate(self._fd, 0)
 
 
 class FailedLogs(ScratchLogs):
     """`failed`: what did not end well gets a file as with `files`; the rest is forgotten."""
 
+    def __init__(self, place: Place, folder: LogFolder, pack: Pack, running: Folder) -> None:
+        super().__init__(place, pack, running)
+        self._folder = folder
+
+    def _is_kept(self, size: int, status: int) -> bool:
+        return size > 0 and status != 0
+
     def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> None:
         if self._said:
             self.pack.nothing(task_id, attempt, status)
-        if status and size:
-            self._shorten()
-            if attempt == 1:
-                os.rename(self._name, f"log_{task_id}", src_dir_fd=self._running.fd, dst_dir_fd=self.place.logs_fd)
-                self._let_go()
+        if self._is_kept(size, status):
+            if self._becomes_log(task_id, attempt):
+                self._remove()
+                return
+            if lingers and not removed(self._fd):
+                self._shorten()
+                self._set_aside(task_id, attempt)
                 return
             self._copy(task_id, attempt)
         if lingers:
@@ -182,18 +202,42 @@ class FailedLogs(ScratchLogs):
         else:
             os.ftruncate(self._fd, 0)
 
+    def _becomes_log(self, task_id: int, attempt: int) -> bool:
+        """Whether the scratch file got the name of the task's log; not if that has to have a header, or exists."""
+        if attempt > 1 or self._folder.all_headers:
+            return False
+        try:
+            self._shorten()
+            durable.add_name(self._name, f"log_{task_id}", self._running.fd, self._folder.fd)
+        except OSError:
+            return False  # it is copied then
+        return True
+
     def _copy(self, task_id: int, attempt: int) -> None:
         try:
-            log = open_log(self.place, task_id, attempt)
+            log = self._folder.open_log(task_id, attempt)
         except NotStarted as error:
             raise OSError from error
         try:
-            place = 0
-            while data := os.pread(self._fd, _BLOCK, place):
-                durable.write_all(log, data)
-                place += len(data)
+            for span in kept(0, os.fstat(self._fd).st_size, self.place.log_limit):
+                place, end = (0, len(span)) if isinstance(span, bytes) else span
+                while place < end:
+                    data = span if isinstance(span, bytes) else os.pread(self._fd, min(_BLOCK, end - place), place)
+                    if not data:
+                        break
+                    durable.write_all(log, data)
+                    place += len(data)
         finally:
             durable.let_go(log)
+
+
+class LimitedLogs(FailedLogs):
+    """`files` with `--log-limit`: every task gets a file, and what it writes is brought to the limit before."""
+
+    keeps_empty = True
+
+    def _is_kept(self, size: int, status: int) -> bool:
+        return True
 
 
 def _lives(group: int) -> bool:

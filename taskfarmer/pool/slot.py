@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections import deque
 
 from taskfarmer.pool.attempt import Place
@@ -30,11 +31,16 @@ class Slot:
         self._shown = shown
 
     def begin(self, now: float) -> Task | None:
-        """Take the next task, and show that it runs; None where there is none. `now` is in epoch seconds."""
+        """Take the next task, and show that it runs; None if there is none, or if its batch is too old.
+
+        `now` is in epoch seconds.
+        """
         while self.queue:
             batch = self.queue[0]
             place = batch.next
             if place < len(batch.tasks):
+                if time.clock_gettime(time.CLOCK_BOOTTIME) > batch.fresh_until:
+                    return None
                 batch.next = place + 1
                 task = batch.tasks[place]
                 task.start = now

@@ -226,6 +226,16 @@ class Worker:
 
     # --- tasks ---------------------------------------------------------------------------------
 
+    def next_task(self, slot: Slot) -> Task | None:
+        """The next task of a slot; None if there is none.
+
+        After a sleep others may have the tasks of our batches. They go back to the farmer, which asks the ledger.
+        """
+        task = slot.begin(time.monotonic() + self.clock)
+        if task is None and slot.queue:
+            self.hand_back()
+        return task
+
     def not_begun(self, slot: Slot, task: Task, error: NotStarted) -> None:
         """A task could not be begun for no reason of its own: tell, and hand back everything."""
         slot.undo(task)

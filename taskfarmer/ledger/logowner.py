@@ -1,0 +1,56 @@
+"""Which farm used a directory of logs first, if it is one that --logs-dir names.
+
+Several farms may have the same one, and all of them have a task 0. So an attempt has a header line before its output if
+it finds a log, and always if another farm, or the user, used the directory first. Text before the first header of a log
+is then output of the first farm. Its ID is in the file `.farm`, which is made by `link`. The file decides nothing but
+which text `taskfarmer logs` shows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from taskfarmer import durable
+from taskfarmer.workdir import Workdir
+
+_LOG = re.compile(r"log_\d+")
+
+
+def claim(workdir: Workdir, farm: str) -> bool:
+    """Make a farm the owner of its directory of logs if that has neither owner nor logs; whether it is the owner."""
+    if workdir.has_own_logs:
+        return True
+    try:
+        if _owner(workdir) is None and not _is_used(workdir):
+            prepared = durable.beside(workdir.log_owner)
+            durable.prepare(prepared, farm.encode() + b"\n", workdir.shared)
+            durable.publish(prepared, workdir.log_owner)
+    except OSError:
+        pass  # headers do for all
+    return owns(workdir, farm)
+
+
+def owns(workdir: Workdir, farm: str) -> bool:
+    """Whether text before the first header of a log is output of this farm."""
+    try:
+        return workdir.has_own_logs or _owner(workdir) == farm
+    except OSError:
+        return False
+
+
+def _owner(workdir: Workdir) -> str | None:
+    """The ID of the farm that owns the directory of the logs; None if no farm does."""
+    try:
+        return durable.read_range(workdir.log_owner, 0, 64).strip().decode("ascii", "replace")
+    except FileNotFoundError:
+        return None
+
+
+def _is_used(workdir: Workdir) -> bool:
+    """Whether a directory has logs, or is the one inside another farm's work directory."""
+    parent, name = os.path.split(workdir.logs)
+    if name == "logs" and parent != workdir.path and os.path.lexists(os.path.join(parent, "farm.json")):
+        return True
+    with os.scandir(workdir.logs) as entries:
+        return any(_LOG.fullmatch(entry.name) for entry in entries)
