@@ -28,6 +28,7 @@ from taskfarmer.ledger.liveness import Identity
 from taskfarmer.model import Interval, counted
 from taskfarmer.plain import replace
 from taskfarmer.pool.attempt import Place
+from taskfarmer.pool.begun import FRESH
 from taskfarmer.pool.member import Happened
 from taskfarmer.pool.pool import Pool
 from taskfarmer.runners.base import Runner
@@ -227,6 +228,8 @@ class Farmer:
             self._die(text)
 
     def _dispatch(self, now: float) -> None:
+        if time.monotonic() - now > FRESH * self.ledger.farm.lease:
+            return  # we slept, and others may have our tasks: the next exchange finds out
         if self.pool.queued and self.pool.idle and self.hold.full(now):
             self._cannot_start(self.hold.text)
         state = self.ledger.state

@@ -217,7 +217,7 @@ def test_a_running_task_with_a_limit_does_not_keep_the_disk(farm: Farm, mode: st
     farm.write(farm.begun(f"echo begins; head -c 20000000 /dev/zero; {wait}; echo ends"))
     farmer = farm.start("-n", 1, "--logs", mode, "--log-limit", "64k")
     farm.wait_for_tasks(0)
-    folder = farm.workdir / "logs" / ("running" if mode == "packed" else "")
+    folder = farm.workdir / "logs" / "running"
 
     def sizes() -> list[tuple[int, int]]:
         found = [path.stat() for path in folder.iterdir() if path.is_file()]
