@@ -23,6 +23,10 @@ class TaskListError(UsageError):
     """The task list cannot be read, holds what it must not hold, or was changed."""
 
 
+class ListUnavailable(TaskListError):
+    """The file system does not let the task list be read, or its tasks be stored, now: a later try may succeed."""
+
+
 class ConfigError(UsageError):
     """An INI file, or a runner or task list handler that it names, cannot be used."""
 

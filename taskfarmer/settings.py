@@ -88,7 +88,8 @@ class Ending:
     """How a run ended. `finished`, `failed` and `returned` are this farmer's, `farm` is everybody's.
 
     `again` says that tasks will be unprocessed that the ledger still has as held: by this farmer, which left
-    with a note only, or by one that was killed on this node and whose tasks run on.
+    with a note only, or by one that was killed on this node and whose tasks run on. `untaken` says that the
+    task list may have tasks that the farm does not have yet.
     """
 
     finished: int
@@ -101,12 +102,13 @@ class Ending:
     survivors: tuple[int, ...]
     seconds: float
     again: bool = False
+    untaken: bool = False
 
     @property
     def status(self) -> Exit:
         if self.trouble is not None or self.unrecorded:
             return Exit.TROUBLE
-        if self.farm.unprocessed or self.again:
+        if self.farm.unprocessed or self.again or self.untaken:
             return Exit.AGAIN
         return Exit.FAILURES if self.farm.failed else Exit.DONE
 

@@ -140,16 +140,15 @@ class Exchanges:
         if self.views.due(now):
             self._show_views()
 
-    def ends_here(self, grow: Callable[[], None]) -> bool:
+    def ends_here(self, took_everything: Callable[[], bool]) -> bool:
         """Whether what there is to tell is the last of the farm: it is told as we leave, in one commit.
 
-        `grow` takes in what the list has more.
+        `took_everything` takes in what the list has more; False if that did not succeed, or not yet.
         """
         try:
             if not self.ledger.ends_here() or self.ledger.look().left:
                 return False
-            grow()
-            return self.ledger.ends_here()
+            return took_everything() and self.ledger.ends_here()
         except StorageError:
             return False  # the exchange that follows says what is wrong
 

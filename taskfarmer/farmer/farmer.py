@@ -143,8 +143,9 @@ class Farmer:
     def _anything_to_do(self) -> bool:
         """Whether there is anything to take now, dead peers' tasks included; no worker is started otherwise."""
         self.neighbours.look_around()
+        self.growth.announce()
         state = self.ledger.state
-        return state.left or self.neighbours.worth_waiting(state, self.settings)
+        return state.left or self.growth.untaken or self.neighbours.worth_waiting(state, self.settings)
 
     def _taking(self, now: float) -> bool:
         return now >= self.hold.until and not self.stopped_by and self.deadline.fits(now, self.ledger.state)
@@ -193,6 +194,8 @@ class Farmer:
             due.append(now + 0.1)
         if not self.pool.outstanding and not self.pool.queued and not self.exchanges.trouble:
             due.append(self._next_look)
+        if self.exchanges.exhausted:
+            due.append(self.growth.next_look)
         return max(0.0, min(due) - now)
 
     # --- what workers tell ---------------------------------------------------------------------
@@ -255,7 +258,7 @@ class Farmer:
                 self._die(exchanges.trouble)
             return False
         if not exchanges.exhausted or not self.ledger.told_everything:
-            if not self.settings.wait and exchanges.ends_here(lambda: self.growth.look(now, at_once=True)):
+            if not self.settings.wait and exchanges.ends_here(lambda: self.growth.took_everything(now)):
                 return True
             exchanges.make(max(1, exchanges.wants()))
             if self.pool.queued or not exchanges.exhausted or not self.ledger.told_everything:
@@ -271,7 +274,7 @@ class Farmer:
             return False
         if state.left:
             self.deadline.say_what_is_left(now, state)
-        elif self.neighbours.worth_waiting(state, self.settings):
+        elif self.neighbours.worth_waiting(state, self.settings) or self.growth.waits(now, self.deadline):
             return False
         self.again = self.neighbours.killed_here(state)
         return True
@@ -377,8 +380,9 @@ class Farmer:
             0 if self.farewell else self.ledger.untold,
             progress_of(self.ledger.state, self.pool),
             self.stopped_by,
-            self.fatal or "; ".join(self.ledger.unexpelled().values()) or None,
+            self.fatal or self.growth.fatal(self.stopped_by) or "; ".join(self.ledger.unexpelled().values()) or None,
             tuple(self.survivors),
             time.monotonic() - self.begin,
             self.again or (self.farewell and self.returned > 0),
+            self.growth.untaken,
         )

@@ -33,7 +33,6 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     if intake.made is not None:
         ledger.commits.known = intake.made  # as the list is, and the views: nothing to compare
     else:
-        intake.watch()
         if grown := intake.check(ledger):
             reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
     reporter.info(opening(settings, ledger.state))

@@ -1,6 +1,7 @@
 """The task list on its way into a farm."""
 
 from taskfarmer.intake.intake import Intake
+from taskfarmer.intake.lastline import QUIET
 from taskfarmer.intake.preview import preview
 
-__all__ = ["Intake", "preview"]
+__all__ = ["QUIET", "Intake", "preview"]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from taskfarmer import durable
-from taskfarmer.errors import TaskListError
+from taskfarmer.errors import ListUnavailable, TaskListError
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import State
@@ -53,16 +53,16 @@ def whole_digest(path: str) -> tuple[int, str]:
 
 @contextmanager
 def _readable(path: str) -> Iterator[None]:
-    """TaskListError for an error of the file system that a list is on."""
+    """Raise ListUnavailable for an error of the file system that a list is on."""
     try:
         yield
     except OSError as error:
-        raise TaskListError(
+        raise ListUnavailable(
             f"{error.filename or path}: {error.strerror}; the list cannot be compared with its farm: start again when "
             "the file system works"
         ) from error
     except IndexError as error:
-        raise TaskListError(f"{path}: changes while it is read: start again when it is whole") from error
+        raise ListUnavailable(f"{path}: changes while it is read: start again when it is whole") from error
 
 
 def compare(path: str, workdir: Workdir, state: State, farm: Farm, patience: float = PATIENCE) -> int | None:
@@ -96,7 +96,7 @@ def _compare(path: str, workdir: Workdir, state: State, farm: Farm) -> int | Non
 def _compare_tasks(stream: BinaryIO, path: str, workdir: Workdir, state: State, farm: Farm) -> int:
     """Task by task: how many agree, which must be all that were taken in."""
     stream.seek(0)
-    listed = (task for batch in SourceReader(stream, path) for task in batch)
+    listed = _listed(SourceReader(stream, path, whole_lines_only=True))
     count = 0
     for taken in _taken(workdir, state, farm):
         now = next(listed, None)
@@ -105,6 +105,14 @@ def _compare_tasks(stream: BinaryIO, path: str, workdir: Workdir, state: State, 
             raise _refusal(path, workdir, farm, count, taken, now, _TooShort if short else TaskListError)
         count += 1
     return count
+
+
+def _listed(reader: SourceReader) -> Iterator[bytes]:
+    """The tasks of the list. A last line without newline may be half of one that `_task` refuses: it comes last."""
+    for batch in reader:
+        yield from batch
+    for batch in reader.last_line():
+        yield from batch
 
 
 def _refusal(

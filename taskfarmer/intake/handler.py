@@ -6,9 +6,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from taskfarmer.errors import TaskFarmerError, TaskListError
+from taskfarmer.errors import ListUnavailable, TaskFarmerError, TaskListError
 from taskfarmer.plain import dataclass
 from taskfarmer.settings import Reporter, Settings
+
+
+class ReadsInItsOwnWay(Exception):
+    """A handler of lines reads the list by itself, and so to its end."""
 
 
 @dataclass(frozen=True)
@@ -20,20 +24,39 @@ class Handler:
     options: dict[str, str]
     by_line: bool
 
-    def commands(self, path: str, workdir: str, first: int) -> Iterator[list[bytes]]:
-        """The commands from task `first` on, in batches; TaskListError for whatever the handler raises."""
+    def commands(
+        self, path: str, workdir: str, first: int, end: int | None = None, size: int | None = None
+    ) -> Iterator[list[bytes]]:
+        """The commands from task `first` on, in batches; TaskListError for each exception of the handler.
+
+        With `end` a handler of lines makes them of the list up to that byte. ReadsInItsOwnWay if it does not read the
+        list through ListTaskList, and the list does not have this `size`.
+        """
         try:
-            tasks: Any = self.kind(path, workdir, **self.options)
+            tasks = self._make(path, workdir, end)
             count = len(tasks)
             for start in range(first, count, 4096):
-                yield [self._command(tasks[number]) for number in range(start, min(start + 4096, count))]
-        except TaskFarmerError:
+                batch = [self._command(tasks[number]) for number in range(start, min(start + 4096, count))]
+                if start == first and end is not None and not tasks._heeded_end and os.path.getsize(path) != size:
+                    raise ReadsInItsOwnWay
+                yield batch
+        except (TaskFarmerError, ReadsInItsOwnWay):
             raise
         except Exception as error:
-            raise TaskListError(
+            kind = ListUnavailable if isinstance(error, OSError) else TaskListError
+            raise kind(
                 f"{path}: task list handler '{self.name}' ({self.kind.__module__}.{self.kind.__qualname__}) failed: "
                 f"{type(error).__name__}: {error}; mend the handler or its options and start again"
             ) from error
+
+    def _make(self, path: str, workdir: str, end: int | None) -> Any:
+        if end is None:
+            return self.kind(path, workdir, **self.options)
+        kind: Any = self.kind
+        tasks = kind.__new__(kind, path, workdir, **self.options)
+        tasks._end = end
+        tasks.__init__(path, workdir, **self.options)
+        return tasks
 
     def _command(self, command: object) -> bytes:
         if isinstance(command, bytes):

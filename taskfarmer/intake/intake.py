@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable, Iterable
 
 from taskfarmer import durable
-from taskfarmer.errors import FarmError, Stopped, TaskListError, UsageError
-from taskfarmer.intake.comparison import PATIENCE, compare, compare_whole, digest, whole_digest
+from taskfarmer.errors import FarmError, ListUnavailable, Stopped, TaskListError, UsageError
+from taskfarmer.intake.comparison import PATIENCE, compare, compare_whole
 from taskfarmer.intake.handler import find_handler
+from taskfarmer.intake.importer import Importer
 from taskfarmer.ledger import farmfile, making, sharing, trust
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import Ledger
-from taskfarmer.ledger.segments import SegmentWriter, discard
-from taskfarmer.ledger.state import Segment, State
+from taskfarmer.ledger.segments import discard
+from taskfarmer.ledger.state import State
 from taskfarmer.locks import FarmLock, scratch_folder
 from taskfarmer.plain import replace
 from taskfarmer.settings import Reporter, Settings
@@ -30,7 +31,6 @@ from taskfarmer.views import views
 from taskfarmer.workdir import Workdir
 
 LEASE = 600.0
-_LOOK_AGAIN = (-1, 0)
 EPOCH_LENGTH = 256
 IMPORT_PATIENCE = 120.0
 LONGEST_IMPORT_PAUSE = 2.0
@@ -48,7 +48,11 @@ class Intake:
         self.handler = find_handler(settings, reporter)
         self.made: State | None = None
         """The first state of the farm, where it was us who made it of the list as it is."""
+        self.importer = Importer(self.path, self.handler)
+        self.last_line = self.importer.last_line
         self._seen: tuple[int, int] | None = None
+        """Size and time of the list when it was last taken in, or refused; None if it was gone."""
+        self._look_again = False
         self._lock_stood = False
 
     # --- a farm to work on ---------------------------------------------------------------------
@@ -104,8 +108,10 @@ class Intake:
         """Read the whole list once before anything is made, so that a bad list leaves nothing behind."""
         if self.handler is None or self.handler.by_line:
             with open_source(self.path) as stream:
-                for _ in SourceReader(stream, self.path):
+                reader = SourceReader(stream, self.path, whole_lines_only=True)
+                for _ in reader:
                     pass
+                reader.refuse_binary_rest()
 
     def _make_exclusively(self) -> Farm:
         """Make the farm under a lock, or wait until another farmer has."""
@@ -189,9 +195,10 @@ class Intake:
             logs=self.workdir.logs_dir,
             shared_group=self.workdir.shared,
         )
-        self.watch()  # what comes to the list while it is taken in is seen later, when little is left of it
-        segment = self._segment(None, whole_lines_only=False)
+        seen = self._look()  # lines added while the list is taken in are seen later, when little is left of it
+        segment = self.importer.segment(self.workdir, None)
         assert segment is not None
+        self._seen = seen
         state = self.made = making.make(self.workdir, farm, segment)
         if state is not None:
             # without the farm's lock, which may be the one that we hold: where a farmer that is faster shows its
@@ -218,114 +225,78 @@ class Intake:
                 "which takes time and loses nothing"
             )
 
-    # --- segments ------------------------------------------------------------------------------
-
-    def _segment(self, state: State | None, whole_lines_only: bool, skip: int | None = None) -> Segment | None:
-        """Write what the list has beyond `state` as a segment; None where that is nothing.
-
-        `skip` is the number of tasks to pass over where the bytes before them have changed.
-        """
-        last = state.segments[-1] if state is not None else None
-        first = state.tasks if state is not None else 0
-        writer = SegmentWriter(self.workdir, first)
-        try:
-            if self.handler is not None and not self.handler.by_line:
-                self._add(writer, first)
-                (source_bytes, sha), open_end, seconds = whole_digest(self.path), False, 0.0
-            else:
-                reader = self._add_lines(writer, last, skip, whole_lines_only)
-                source_bytes, sha, open_end = reader.consumed, reader.sha.hexdigest(), reader.open_end
-                seconds = reader.seconds
-            if state is not None and not writer.tasks:
-                writer.discard()
-                return None
-            name = writer.close()
-        except OSError as error:
-            writer.discard()
-            raise UsageError(
-                f"{error.filename or self.workdir.tasks}: {error.strerror}; the task list was not taken in, nothing "
-                "was changed: make room, or name another work directory with -w DIR"
-            ) from error
-        except BaseException:
-            writer.discard()
-            raise
-        return Segment(name, first, writer.tasks, 0, source_bytes, sha, open_end, writer.timed, seconds)
-
-    def _add_lines(
-        self, writer: SegmentWriter, last: Segment | None, skip: int | None, whole_lines_only: bool
-    ) -> SourceReader:
-        with open_source(self.path) as stream:
-            offset = 0 if last is None or skip is not None else last.source_bytes
-            sha, before = digest(stream, offset)
-            reader = SourceReader(
-                stream,
-                self.path,
-                offset=offset,
-                sha=sha,
-                first_line=before + 1,
-                whole_lines_only=whole_lines_only,
-                seconds=last.time if last is not None and skip is None else 0.0,
-            )
-            if self.handler is not None:
-                lines = [task for batch in reader for task in batch]
-                if lines[skip or 0 :]:
-                    self._add(writer, writer.first_id)
-                source = b"".join(line + b"\n" for line in lines[skip or 0 :])
-                durable.prepare(self.workdir.segment_source(writer.name), source, self.workdir.shared)
-            else:
-                left = skip or 0
-                for batch in reader:
-                    writer.add(batch[left:] if left else batch)
-                    left = max(0, left - len(batch))
-        return reader
-
-    def _add(self, writer: SegmentWriter, first: int) -> None:
-        assert self.handler is not None
-        for batch in self.handler.commands(self.path, self.workdir.path, first):
-            writer.add(batch)
-
     # --- a list that changed -------------------------------------------------------------------
 
     def check(self, ledger: Ledger, running: bool = False) -> int:
         """Compare the list with the farm and take in what is new at its end; the number of new tasks.
 
-        TaskListError names the first line that differs. A farmer that is `running` leaves a last line
-        without newline until it is whole.
+        TaskListError names the first line that differs. ListUnavailable, StorageError and others: nothing is known,
+        and the next call tries again.
         """
-        if running and not self._touched():
+        found = self._look()
+        if running and not self._needs_check(found):
             return 0
+        self._look_again = True
+        try:
+            grown = self._take_in(ledger, found, running)
+        except ListUnavailable:
+            raise
+        except TaskListError:
+            self._settle(found)  # the list stays refused until it changes
+            self.last_line.pending = False
+            raise
+        if grown is None:
+            return 0
+        self._settle(found)
+        return grown
+
+    def _needs_check(self, found: tuple[int, int] | None) -> bool:
+        if found is None:  # the list was removed while it is run: what was taken in remains
+            self._settle(None)
+            self.last_line.pending = False
+            return False
+        due = self.last_line.pending and time.monotonic() >= self.last_line.due
+        return due or self._look_again or found != self._seen
+
+    def _settle(self, found: tuple[int, int] | None) -> None:
+        self._seen, self._look_again = found, False
+
+    def _take_in(self, ledger: Ledger, found: tuple[int, int] | None, running: bool) -> int | None:
+        """The number of new tasks; None if another farmer was faster with some of them."""
         state = ledger.look()
+        last = state.segments[-1]
         if self.handler is not None and not self.handler.by_line:
-            compare_whole(self.path, state, ledger.farm)
+            if not self.importer.took_nothing_yet(state):
+                compare_whole(self.path, state, ledger.farm)
+                self.last_line.pending = False
+                return 0
+            skip = None
+        else:
+            skip = compare(self.path, self.workdir, state, ledger.farm, 0.0 if running else PATIENCE)
+        if skip is None and found is not None and found[0] == last.source_bytes:
+            self.last_line.pending = False
             return 0
-        skip = compare(self.path, self.workdir, state, ledger.farm, 0.0 if running else PATIENCE)
-        if skip is None and self._size() == state.segments[-1].source_bytes:
-            return 0
-        segment = self._segment(state, running or bool(state.farmers), skip)
+        segment = self.importer.segment(self.workdir, state, skip or 0, changed=skip is not None)
         if segment is None:
             return 0
         if not ledger.grow(segment):
             discard(self.workdir, segment.file)
-            self._seen = _LOOK_AGAIN
-            return 0
+            return None
         return segment.tasks
 
-    def _size(self) -> int | None:
-        try:
-            return os.stat(self.path).st_size
-        except OSError:
-            return None
-
-    def _touched(self) -> bool:
-        """Whether size or time of the list changed since we looked last."""
+    def _look(self) -> tuple[int, int] | None:
+        """Size and time of the list, None if it is gone."""
         try:
             found = os.stat(self.path)
-        except OSError:
-            return False
-        now = (found.st_size, found.st_mtime_ns)
-        before, self._seen = self._seen, now
-        return before is not None and before != now
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ListUnavailable(
+                f"{self.path}: {error.strerror}; the list cannot be looked at: start again when the file system works"
+            ) from error
+        return found.st_size, found.st_mtime_ns
 
-    def watch(self) -> None:
-        """Remember how the list looks now, for later looks by size and time."""
-        self._touched()
+    @property
+    def has_untaken(self) -> bool:
+        """Whether the list may have tasks that were not taken in, and that a later `check` may find."""
+        return self.last_line.pending or self._look_again

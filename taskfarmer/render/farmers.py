@@ -65,6 +65,11 @@ def _rest(ending: Ending, status: int) -> list[str]:
             "tasks are held by a farmer that is gone, and are soon unprocessed: run the same command again "
             f"(exit status {status})"
         )
+    elif ending.trouble is None and ending.untaken:
+        lines.append(
+            "the end of the task list was not taken in: run the same command again "
+            f"(exit status {status}{', for --exit-zero' if status != Exit.AGAIN else ''})"
+        )
     return lines
 
 

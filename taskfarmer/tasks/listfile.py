@@ -15,11 +15,16 @@ class ListTaskList(TaskList):
     Subclasses change a task in `__getitem__`, or replace `tasks` as a whole.
     """
 
+    # Set by the intake before __init__. A last line that is still being written lies behind this byte.
+    _end: int | None = None
+    _heeded_end = False
+
     @cached_property
     def tasks(self) -> list[str]:
         """The tasks, read at first use. Bytes that are no text in the locale's encoding survive as surrogates."""
+        self._heeded_end = True
         with open_source(self.path) as stream:
-            return [os.fsdecode(task) for batch in SourceReader(stream, self.path) for task in batch]
+            return [os.fsdecode(task) for batch in SourceReader(stream, self.path, end=self._end) for task in batch]
 
     def __len__(self) -> int:
         """Return how many tasks there are."""

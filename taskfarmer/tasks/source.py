@@ -2,9 +2,13 @@
 
 Lines end at LF or with the file, and nowhere else; a CR before that belongs to it. Lines that begin with `#` and lines
 of blanks only are no tasks. Blanks (space, tab) around a task are dropped, at its end only where no backslash would
-become its last character. Everything else is kept byte by byte: no encoding is assumed. `#TASKFARMER --time 90m` says
-how long each of the tasks below it takes, until another such line; other lines that begin so are refused, since a
-later version may give them a meaning. A NUL means that the file is no text.
+become its last character. Everything else is kept byte by byte: no encoding is assumed, and a UTF-8 byte order mark at
+the beginning of the file is skipped. `#TASKFARMER --time 90m` says how long each of the tasks below it takes, until
+another such line; other lines that begin so are refused, since a later version may give them a meaning. A NUL means
+that the file is not text.
+
+A last line without newline may be half of a line that a program is still writing. `whole_lines_only` leaves it in
+`rest`, for the caller to decide (taskfarmer/intake/lastline.py).
 
 A million lines take about a second: the work is done by the block, and a line is looked at by itself only in blocks
 that hold something unusual.
@@ -12,8 +16,10 @@ that hold something unusual.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
+import math
 import os
 import re
 import stat
@@ -21,7 +27,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from taskfarmer.durations import seconds
-from taskfarmer.errors import TaskListError
+from taskfarmer.errors import ListUnavailable, TaskListError
 from taskfarmer.model import TimedCommand
 
 if TYPE_CHECKING:
@@ -40,9 +46,10 @@ class SourceReader:
     After each batch, and at the end: `consumed` is the offset in the file up to which it was read, `sha` the SHA-256 of
     the bytes from `offset` to there (continued from `sha`, where one is given: that object is updated), `lines` the
     number of lines in them, `seconds` how long the next tasks take as the list says (0: it does not), and `open_end`
-    says that they end in a task whose line has no newline. A last line without newline that is no task, a comment
-    that somebody still writes, is not consumed; with `whole_lines_only` no last line without newline is.
-    `first_line` is the number of the line at `offset`, for messages.
+    says that they end in a task whose line has no newline. A last line without newline that is not a task (an
+    unfinished comment) is not consumed. With `whole_lines_only` no last line without newline is: `rest` contains it
+    then, and `last_line` gives its task. `first_line` is the number of the line at `offset`, for messages. `end`: the
+    list is read up to this byte only, as if the file ended there.
     """
 
     def __init__(
@@ -55,8 +62,10 @@ class SourceReader:
         first_line: int = 1,
         whole_lines_only: bool = False,
         seconds: float = 0.0,
+        end: int | None = None,
     ) -> None:
         self.consumed = offset
+        self.rest = b""
         self.sha = hashlib.sha256() if sha is None else sha
         self.lines = 0
         self.open_end = False
@@ -65,20 +74,46 @@ class SourceReader:
         self._path = path
         self._first_line = first_line
         self._whole_lines_only = whole_lines_only
+        self._end = end
 
     def __iter__(self) -> Iterator[list[bytes]]:
         """Give the tasks, some 4 MiB of the file at a time. TaskListError for what a list must not hold."""
         for block in self._blocks():
-            tasks = self._tasks(block)
-            whole = block.endswith(b"\n")
-            if not whole and not tasks:
-                return
-            self.consumed += len(block)
-            self.sha.update(block)
-            self.lines += block.count(b"\n") + (not whole)
-            self.open_end = not whole
-            if tasks:
-                yield tasks
+            if self._whole_lines_only and not block.endswith(b"\n"):
+                self.rest = block
+            else:
+                yield from self._consume(block)
+
+    def last_line(self) -> Iterator[list[bytes]]:
+        """Give the task in `rest`: the last line is complete, although it has no newline."""
+        rest, self.rest = self.rest, b""
+        self._refuse_nul(rest)
+        yield from self._consume(rest)
+
+    @property
+    def rest_is_task(self) -> bool:
+        """Whether there is a task in `rest`, as far as it is written."""
+        return bool(_task(self._text(self.rest)))
+
+    def refuse_binary_rest(self) -> None:
+        """Raise TaskListError if there is a NUL in `rest`."""
+        self._refuse_nul(self.rest)
+
+    def _consume(self, block: bytes) -> Iterator[list[bytes]]:
+        tasks = self._tasks(self._text(block))
+        whole = block.endswith(b"\n")
+        if not whole and not tasks:
+            return
+        self.consumed += len(block)
+        self.sha.update(block)
+        self.lines += block.count(b"\n") + (not whole)
+        self.open_end = not whole
+        if tasks:
+            yield tasks
+
+    def _text(self, block: bytes) -> bytes:
+        """The next block without the byte order mark with which Windows editors begin a file."""
+        return block.removeprefix(codecs.BOM_UTF8) if not self.consumed else block
 
     def _blocks(self) -> Iterator[bytes]:
         """Give the bytes of the file in pieces of whole lines, and last what follows the last newline."""
@@ -94,18 +129,21 @@ class SourceReader:
             self._refuse_nul(block)
             yield block
             begun = [chunk[end:]] if end < len(chunk) else []
-        if begun and not self._whole_lines_only:
+        if begun:
             last = b"".join(begun)
-            self._refuse_nul(last)
+            if not self._whole_lines_only:
+                self._refuse_nul(last)
             yield last
 
     def _chunks(self) -> Iterator[bytes]:
         try:
             self._stream.seek(self.consumed)
-            while chunk := self._stream.read(CHUNK):
+            left = math.inf if self._end is None else self._end - self.consumed
+            while left > 0 and (chunk := self._stream.read(int(min(CHUNK, left)))):
+                left -= len(chunk)
                 yield chunk
         except OSError as error:
-            raise TaskListError(
+            raise ListUnavailable(
                 f"{self._path}: cannot be read from byte {self.consumed} on: {error.strerror}: "
                 "start again when the file system works"
             ) from error
@@ -122,6 +160,8 @@ class SourceReader:
     def _refuse_nul(self, block: bytes) -> None:
         position = block.find(b"\0")
         if position >= 0:
+            if not self.consumed and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise TaskListError(f"{self._path}: is encoded in UTF-16: save it as UTF-8")
             line = self._first_line + self.lines + block.count(b"\n", 0, position)
             raise TaskListError(
                 f"{self._path}: line {line}: holds a NUL byte, so this is no text: "
@@ -160,7 +200,8 @@ def open_source(path: str) -> BinaryIO:
         _refuse_other_kinds(path, os.stat(path))
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        raise TaskListError(_cannot_open(path, error)) from error
+        gone = not isinstance(error, OSError) or error.errno in (errno.ENOENT, errno.ENOTDIR)
+        raise (TaskListError if gone else ListUnavailable)(_cannot_open(path, error)) from error
     stream = os.fdopen(descriptor, "rb")
     try:
         _refuse_other_kinds(path, os.fstat(descriptor))
@@ -178,11 +219,13 @@ def line_of_task(path: str, k: int) -> int:
     with open_source(path) as stream:
         reader = SourceReader(stream, path)
         for block in reader._blocks():
-            count = len(reader._tasks(block))
+            text = reader._text(block)
+            count = len(reader._tasks(text))
             if k < count:
-                return _line_in(block, k) + reader.lines
+                return _line_in(text, k) + reader.lines
             k -= count
             reader.lines += block.count(b"\n")
+            reader.consumed += len(block)
     raise IndexError(f"{path} holds fewer tasks")
 
 
