@@ -6,10 +6,10 @@ from taskfarmer.runners import CommandRunner
 
 
 class ContainerRunner(CommandRunner):
-    """Runs a task as `START /bin/bash -c TASK`. start: the program with its options and the image."""
+    """Runs a task as `START /bin/bash -c -- TASK`. start: the program with its options and the image."""
 
     def __init__(self, start):
         self.start = shlex.split(start)
 
     def argv(self, taskid, command):
-        return [*self.start, "/bin/bash", "-c", command]
+        return [*self.start, "/bin/bash", "-c", "--", command]

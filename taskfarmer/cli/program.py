@@ -145,11 +145,21 @@ def explain(error: BaseException) -> tuple[int, str]:
         return error.exit_status, str(error)
     if isinstance(error, ModuleNotFoundError):
         return 2, f"no module {error.name} in {sys.executable}; install it with pip"
+    if isinstance(error, FileNotFoundError) and not error.filename and _directory_is_deleted():
+        return 2, "the current directory was deleted: change to one that exists (cd DIR) and start again"
     if isinstance(error, OSError) and error.strerror:
         if error.filename:
             return TROUBLE, f"{os.fsdecode(error.filename)}: {error.strerror}"
         return TROUBLE, f"{error.strerror}; --verbose shows where it was needed"
     return DEFECT, f"unexpected {type(error).__name__}: {error}; --verbose shows where. Please report it"
+
+
+def _directory_is_deleted() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _usage(error: click.ClickException) -> str:

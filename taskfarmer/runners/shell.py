@@ -23,6 +23,7 @@ _KEYWORDS_AND_BUILTINS = (
     "printf pushd pwd read readarray readonly return set shift shopt source suspend test times trap true type "
     "typeset ulimit umask unalias unset wait"
 )
+BASH = "/bin/bash"
 SHELL_WORDS = frozenset(_KEYWORDS_AND_BUILTINS.split())
 
 
@@ -56,7 +57,7 @@ class BasicRunner(CommandRunner):
         return self._argv(command) if self._plans and not is_too_long(command) else None
 
     def _argv(self, command: str) -> list[str]:
-        return words(command, self._programs) or [shell(), "-c", command]
+        return words(command, self._programs) or shell_argv(command)
 
     def otherwise(self, taskid: int, command: str, error: OSError) -> list[str] | None:
         """Leave to bash what the system would not start: a script without `#!`, and the words for what is wrong."""
@@ -65,7 +66,7 @@ class BasicRunner(CommandRunner):
         if words(command, self._programs) is None:
             return None
         self._programs.forget()
-        return [shell(), "-c", command]
+        return shell_argv(command)
 
     def cleanup(self, taskid: int) -> None:
         """Let go of the file of a command that was too long to be an argument."""
@@ -76,8 +77,18 @@ class BasicRunner(CommandRunner):
 
 @cache
 def shell() -> str:
-    """Return the shell of this system that runs commands."""
-    return "/bin/bash" if os.access("/bin/bash", os.X_OK) else "/bin/sh"
+    """Return the path of bash: in /bin, or on PATH, as on NixOS and FreeBSD. Without bash it is /bin/sh."""
+    # A relative folder on PATH would find another program after a change of directory.
+    folders = [folder for folder in os.environ.get("PATH", "").split(":") if folder.startswith("/")]
+    for path in (BASH, *(f"{folder}/bash" for folder in folders)):
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return "/bin/sh"
+
+
+def shell_argv(command: str) -> list[str]:
+    """Return the arguments with which the shell runs a command. Without `--` it takes a first dash for an option."""
+    return [shell(), "-c", "--", command]
 
 
 def words(command: str, programs: Programs | None = None) -> list[str] | None:

@@ -23,7 +23,7 @@ _ENDING = re.compile(r"(?:\s*(?:&&|;))+$")
 
 
 class ShifterRunner(CommandRunner):
-    """Runs a task as `shifter --image=IMAGE ... -- /bin/bash -c "SETUP && TASK"`.
+    """Runs a task as `shifter --image=IMAGE ... -- /bin/bash -c -- "SETUP && TASK"`.
 
     image: the image's name. setup: commands that come before each task, on one line or several. volumes, modules:
     bindings and modules of Shifter, separated by blanks. tempdir: give each task a fresh working directory, which is
@@ -67,7 +67,7 @@ class ShifterRunner(CommandRunner):
             argv.append(f"--workdir={self._directory(taskid)}")
         argv += [f"--volume={volume}" for volume in self.volumes]
         argv += [f"--module={module}" for module in self.modules]
-        return [*argv, "--", "/bin/bash", "-c", text]
+        return [*argv, "--", "/bin/bash", "-c", "--", text]
 
     def environment(self, taskid: int) -> dict[str, str]:
         """Keep the container's bash from reading the start-up file of the host, which the image need not have."""
@@ -141,7 +141,9 @@ def _is_complete(text: str) -> bool:
         return False
     import subprocess
 
-    answer = subprocess.run([shell(), "-n", "-c", text], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    answer = subprocess.run(
+        [shell(), "-n", "-c", "--", text], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
     # A here-document without its end is a warning, with status 0.
     return answer.returncode == 0 and not answer.stderr
 

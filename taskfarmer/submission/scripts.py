@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
+from taskfarmer.runners.shell import BASH, shell
 from taskfarmer.submission.request import SHORT_GRACE, Request, clock, hours
 
 WIDTH = 100
@@ -99,7 +100,7 @@ def slurm_script(request: Request) -> str:
 
 
 def grid_engine_script(request: Request) -> str:
-    lines = [f"-N {request.name}", "-S /bin/bash", "-cwd -V -j y", "-notify"]
+    lines = [f"-N {request.name}", f"-S {_bash()}", "-cwd -V -j y", "-notify"]
     if request.requeue:
         lines.append("-r y")
     if request.array is not None:
@@ -119,7 +120,12 @@ def grid_engine_script(request: Request) -> str:
 
 
 def _head(mark: str, lines: list[str]) -> str:
-    return "\n".join(["#!/bin/bash", *(f"{mark} {line}" for line in lines)]) + "\n\n"
+    return "\n".join([f"#!{_bash()}", *(f"{mark} {line}" for line in lines)]) + "\n\n"
+
+
+def _bash() -> str:
+    """The path of bash, which these scripts need; the usual one if there is no bash here."""
+    return shell() if shell().endswith("/bash") else BASH
 
 
 def _about(request: Request) -> str:

@@ -115,7 +115,7 @@ def test_a_plain_program_with_plain_words_needs_no_shell(tools: Path) -> None:
 )
 def test_a_command_with_anything_for_bash_runs_in_a_shell(command: str) -> None:
     assert words(command) is None
-    assert BasicRunner().argv(0, command) == [BASH, "-c", command]
+    assert BasicRunner().argv(0, command) == [BASH, "-c", "--", command]
 
 
 @pytest.mark.parametrize("name", ["true", "false"])
@@ -409,7 +409,7 @@ def test_the_longest_command_that_is_an_argument_runs(tmp_path: Path) -> None:
     start = "echo $PROC_NUMBER #"
     longest = start + "x" * (script_module.ARGUMENT_LIMIT - 1 - len(start))
     runner = BasicRunner()
-    assert runner.argv(7, longest) == [BASH, "-c", longest]
+    assert runner.argv(7, longest) == [BASH, "-c", "--", longest]
     assert run(runner, longest, tmp_path) == (0, "7\n")
     assert runner.argv(7, longest + "x")[1].startswith("/proc/self/fd/")
     runner.cleanup(7)
@@ -458,13 +458,14 @@ def test_shifter_gets_its_options_and_runs_setup_and_task(shifter: Path, tmp_pat
         "--",
         "/bin/bash",
         "-c",
+        "--",
         'export A=1 && echo "$A $PROC_NUMBER"',
     ]
 
 
 def test_without_setup_the_task_alone_runs(shifter: Path, tmp_path: Path) -> None:
     assert run(ShifterRunner("debian:12"), "echo a; echo b # c", tmp_path) == (0, "a\nb\n")
-    assert recorded(shifter) == ["--image=debian:12", "--", "/bin/bash", "-c", "echo a; echo b # c"]
+    assert recorded(shifter) == ["--image=debian:12", "--", "/bin/bash", "-c", "--", "echo a; echo b # c"]
 
 
 def test_bash_env_is_empty_in_the_container(shifter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

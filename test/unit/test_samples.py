@@ -42,7 +42,7 @@ def test_no_sample_has_a_problem(samples: Configuration) -> None:
 
 
 def test_the_plain_sample_runs_commands(samples: Configuration) -> None:
-    assert samples.runner("plain").argv(0, "echo a | cat") == ["/bin/bash", "-c", "echo a | cat"]
+    assert samples.runner("plain").argv(0, "echo a | cat") == ["/bin/bash", "-c", "--", "echo a | cat"]
 
 
 def test_the_shifter_sample_starts_the_container_that_it_describes(samples: Configuration, tmp_path: Path) -> None:
@@ -52,14 +52,14 @@ def test_the_shifter_sample_starts_the_container_that_it_describes(samples: Conf
         assert argv[1] == "--image=zlmarshall/atlas-grid-centos7:20191110"
         assert argv[2].startswith("--workdir=")
         assert argv[3:7] == ["--volume=/global/cfs/cdirs/atlas:/data", "--module=cvmfs", "--", "/bin/bash"]
-        assert argv[8] == (
+        assert argv[9] == (
             "export ATLAS_LOCAL_ROOT_BASE=/cvmfs/atlas.cern.ch/repo/ATLASLocalRootBase && "
             "source ${ATLAS_LOCAL_ROOT_BASE}/user/atlasLocalSetup.sh && "
             "source ${AtlasSetup}/scripts/asetup.sh Athena,22.2,latest && Reco_tf.py"
         )
     finally:
         runner.cleanup(0)
-    assert samples.runner("debian").argv(0, "date")[1:] == ["--image=debian:12", "--", "/bin/bash", "-c", "date"]
+    assert samples.runner("debian").argv(0, "date")[1:] == ["--image=debian:12", "--", "/bin/bash", "-c", "--", "date"]
 
 
 def test_the_atlas_samples_make_the_commands_that_they_show(samples: Configuration, tmp_path: Path) -> None:
