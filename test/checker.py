@@ -130,7 +130,7 @@ def read_segment(workdir: Path, segment: dict[str, Any], report: Report) -> None
     size, count = entries.pop()
     if size != len(data) or count != segment["tasks"] or len(entries) != -(-count // BLOCK):
         report.problems.append(f"{path}: {len(data)} bytes, the index says {size} and {count} tasks")
-    stops = [offset for offset, _ in entries[1:]] + [size]
+    stops = [offset for offset, _ in entries[1:]] + [size] * bool(entries)
     for (offset, crc), stop in zip(entries, stops, strict=True):
         if zlib.crc32(data[offset:stop]) != crc:
             report.problems.append(f"{path}: bytes {offset} to {stop} are not what the index says")

@@ -100,6 +100,11 @@ class Farm:
         with open(self.list, "ab") as file:
             file.write(os.fsencode(text))
 
+    def age_list(self) -> None:
+        """Let the list look as if it was changed last an hour ago."""
+        then = time.time() - 3600
+        os.utime(self.list, (then, then))
+
     def begun(self, command: str) -> str:
         """The command with a word in front that says that it runs: the file `started/ID`."""
         return f": > {self.started}/$PROC_NUMBER; {command}"

@@ -31,11 +31,15 @@ def waiting(farm: Farm, name: str = "go") -> str:
 
 @pytest.mark.parametrize("end", ["\n", ""])
 def test_a_list_that_grew_at_its_end_between_runs_has_new_tasks(farm: Farm, end: str) -> None:
+    """A list without newline at its end is an hour old, so its last line is complete."""
     farm.write("echo 0", "echo 1")
     if not end:
         farm.list.write_text("echo 0\necho 1")
+        farm.age_list()
     assert farm.run().wait() == 0
     farm.append(("" if end else "\n") + "# more\n\necho 2\necho 3" + end)
+    if not end:
+        farm.age_list()
     farmer = farm.run()
     assert farmer.wait() == 0
     assert "2 more tasks" in farmer.said
@@ -49,6 +53,7 @@ def test_a_list_that_grew_at_its_end_between_runs_has_new_tasks(farm: Farm, end:
 
 def test_a_last_line_that_was_made_longer_is_another_task(farm: Farm) -> None:
     farm.list.write_bytes(b"echo 0\necho 1")
+    farm.age_list()
     assert farm.run().wait() == 0
     farm.append("0\necho 2\n")
     farmer = farm.run()
@@ -57,21 +62,15 @@ def test_a_last_line_that_was_made_longer_is_another_task(farm: Farm) -> None:
     assert farm.places() == ([], [0, 1], [])
 
 
-@pytest.mark.parametrize("end", ["\n", ""])
-def test_a_list_that_grows_under_a_running_farmer_has_new_tasks(farm: Farm, end: str) -> None:
-    """A last line without newline is left until it is whole, or until the farmer ends: the next run takes it."""
+def test_a_list_that_grows_under_a_running_farmer_has_new_tasks(farm: Farm) -> None:
     farm.write(waiting(farm), "echo 1")
     farmer = farm.start("-n", 2)
     farm.wait_for_tasks(0)
-    farm.append("echo 2\necho 3" + end)
-    taken = [1, 2, 3] if end else [1, 2]
-    eventually(lambda: (farm.workdir / "logs" / f"log_{taken[-1]}").exists(), "the new tasks run")
-    if not end:
-        farm.append(" and more\n")
-        eventually(lambda: (farm.workdir / "logs" / "log_3").exists(), "the last one is whole, and runs")
+    farm.append("echo 2\necho 3\n")
+    eventually(lambda: (farm.workdir / "logs" / "log_3").exists(), "the new tasks run")
     (farm.folder / "go").touch()
     assert farmer.wait() == 0
-    assert farm.log(3) == ("3\n" if end else "3 and more\n")
+    assert farm.log(3) == "3\n"
     assert farm.places() == ([], [0, 1, 2, 3], [])
     farm.check()
 
