@@ -18,7 +18,7 @@ PREFIX = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+: ")
 
 
 def test_a_list_runs_and_every_task_is_in_one_view(farm_run: Run) -> None:
-    done = farm_run("echo a\nexit 3\n# a comment\n\necho c")
+    done = farm_run("echo a\nexit 3\n# a comment\n\necho c\n")
     assert done.status == 1
     assert sorted(done.view("finished")) == ["0 echo a", "2 echo c"]
     assert done.view("failed") == ["1 exit 3"]

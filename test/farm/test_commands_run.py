@@ -163,6 +163,7 @@ def test_a_list_whose_last_line_has_no_newline_runs_whole(farm: Farm) -> None:
     farm.list.write_bytes(
         b"# a comment\n\n \t \necho first\n#echo never\n  # a command for bash, and not for us\necho last"
     )
+    farm.age_list()
     assert farm.run().wait() == 0
     assert farm.view("finished") == {
         0: b"echo first",

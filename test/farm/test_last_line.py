@@ -131,15 +131,6 @@ def test_lines_added_to_a_running_list_wait_for_their_newline(farm: Farm) -> Non
     farm.check()
 
 
-def test_a_dry_run_shows_the_last_line_and_touches_nothing(farm: Farm) -> None:
-    farm.list.write_bytes(b"echo 0\necho 1")
-    before = sorted(farm.folder.iterdir())
-    farmer = farm.run("--dry-run")
-    assert farmer.wait() == 0
-    assert farmer.said == "0 echo 0\n1 echo 1\n"
-    assert [path for path in sorted(farm.folder.iterdir()) if path.suffix != ".err"] == before
-
-
 # --- handlers --------------------------------------------------------------------------------------
 
 HANDLERS = """
