@@ -194,9 +194,13 @@ class Farmer:
             due.append(now + 0.1)
         if not self.pool.outstanding and not self.pool.queued and not self.exchanges.trouble:
             due.append(self._next_look)
-        if self.exchanges.exhausted:
+        if self._has_room():
             due.append(self.growth.next_look)
         return max(0.0, min(due) - now)
+
+    def _has_room(self) -> bool:
+        """Whether there is a slot for a new task, and none in the farm."""
+        return self.exchanges.exhausted or (self.pool.idle > 0 and not self.ledger.state.left)
 
     # --- what workers tell ---------------------------------------------------------------------
 
@@ -249,7 +253,7 @@ class Farmer:
     def _done(self, now: float) -> bool:
         """Whether there is nothing left to run, to record or (with --wait) to wait for."""
         exchanges = self.exchanges
-        if exchanges.exhausted:
+        if self._has_room():
             self.growth.look(now)
         if self.pool.outstanding or (self.pool.queued and not exchanges.trouble):
             return False
