@@ -29,7 +29,8 @@ Examples:
   pytaskfarmer.py list.txt --timeout 1:50:00   end in time, give the rest back
 
 The task list has a command on each line, as on a bash command line; empty lines and lines that begin with #
-are left out. Start it any number of times, on any nodes that share the file system: each task is recorded
+are left out. If it was changed in the last minute, a last line without newline runs when the list has not changed for
+10 s. Start it any number of times, on any nodes that share the file system: each task is recorded
 once. Start it again after whatever happened, and it goes on.
 
 \b

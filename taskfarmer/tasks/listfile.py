@@ -12,7 +12,8 @@ from taskfarmer.tasks.source import SourceReader, open_source
 class ListTaskList(TaskList):
     """A file with a task on each line; blank lines and lines that begin with `#` are left out.
 
-    Subclasses change a task in `__getitem__`, or replace `tasks` as a whole.
+    Subclasses change a task in `__getitem__`, or replace `tasks` as a whole. One that opens the file by itself is given
+    a list only when its last line is complete.
     """
 
     # Set by the intake before __init__. A last line that is still being written lies behind this byte.
