@@ -1,8 +1,7 @@
 """Whether the runs of other farmers have ended, as the scheduler of our own job reports it.
 
 The scheduler is asked about a farmer only if that has missed two heartbeats: one question at a time, and each at most
-once a minute. No farmer waits for an answer. An answer that does not come, or that does not prove itself, is no
-evidence:
+once a minute. No farmer waits for an answer. One that does not come, or that does not prove itself, is not evidence:
 
     Slurm        `squeue -j JOB` prints the state of a job and how often it was started again. `squeue --steps -j JOB`
                  prints the steps of a job that run: that counts only if another step of the job is among them.

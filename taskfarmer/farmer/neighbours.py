@@ -123,13 +123,14 @@ class Neighbours:
         """Whether others hold tasks that may come to us: with --wait any, else those of a farmer that seems dead.
 
         One that was killed here has workers, which end its tasks within the grace time: as long as we wait for that.
-        One of another node is waited for until it beats, or is expelled: at most for the lease.
+        One of another node is waited for until it beats, or is expelled: at most for the lease. So is any of an earlier
+        run of our own job.
         """
         holders = self._holders(state)
         unexpelled = self.ledger.unexpelled()
         if settings.wait:
             return any(farmer not in unexpelled for farmer in holders)
-        if self._silent(holders, state):
+        if self._silent(holders, state) or not all(map(self.watch.seen_beating, self._earlier_runs(holders))):
             return True
         if not self.killed_here(state):
             self._killed_since = None

@@ -63,6 +63,7 @@ def test_the_tasks_of_a_step_that_ended_go_to_another_step_of_the_job(slurm: Slu
     field.judge(once=False)
 
 
+@pytest.mark.campaign
 def test_a_requeued_job_takes_what_its_earlier_run_held_at_once(slurm: SlurmCluster, field: ClusterField) -> None:
     try:
         where = ("--exclude=n1", "--requeue", "--cpus-per-task=4")

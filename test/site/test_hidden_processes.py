@@ -18,6 +18,8 @@ def play(project: Project, script: str) -> list[int]:
     """The numbers that a script prints on a node of its own. In it `$first` and `$second` start two users' farmers."""
     first = project.words(MAKER, "run", project.list, "--shared-group", "-n", 1, "--grace", 1)
     second = project.words(JOINER, "run", project.list, "-n", 1, "--grace", 1)
+    status = project.words(JOINER, "status", project.workdir)
+    script = script.replace("$status", f"{shlex.join(status)} >status")
     named = script.replace("$first", f"{shlex.join(first)} 2>said-0").replace(
         "$second", f"{shlex.join(second)} 2>said-1"
     )
@@ -41,8 +43,9 @@ def said(project: Project) -> str:
 
 def test_the_other_user_s_farmer_is_not_taken_for_killed(project: Project) -> None:
     project.write("umask 0; : > begun; until [ -e go ]; do sleep 0.1; done", "true")
-    script = f"$first & {UNTIL_BEGUN}; $second; echo $?; : > go; wait $!; echo $?"
+    script = f"$first & {UNTIL_BEGUN}; $second; echo $?; $status; : > go; wait $!; echo $?"
     assert play(project, script) == [0, 0], said(project)
+    assert "/proc does not show whose it is" in (project.folder / "status").read_text()
     assert "gone" not in said(project)
     assert check(project.workdir, views=True).finished == {0, 1}
 

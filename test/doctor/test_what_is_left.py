@@ -1,0 +1,45 @@
+"""Files that a doctor left are removed if its process is known to be gone, and else only when they are old."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskfarmer.doctor.place import OLD, Place
+from taskfarmer.ledger.liveness import introduce
+from taskfarmer.model import sealed
+from taskfarmer.plain import replace
+
+
+def gone_process() -> int:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+@pytest.mark.parametrize(
+    ("theirs", "age", "removed"),
+    [
+        ({}, 0.0, True),
+        ({"pid": os.getpid()}, 0.0, False),
+        ({"host": "machine of the same snapshot"}, 0.0, False),
+        ({"boot": "another"}, 0.0, False),
+        ({"namespace": 1}, 0.0, False),
+        ({"pid": "../.."}, 0.0, False),
+        ({"boot": "another"}, OLD + 1.0, True),
+    ],
+)
+def test_another_doctor_s_files(tmp_path: Path, theirs: dict[str, Any], age: float, removed: bool) -> None:
+    me = replace(introduce(0, "0", {}), farmer="mine")
+    place, other = Place(str(tmp_path), "mine"), Place(str(tmp_path), "other")
+    says = {"host": me.host, "boot": me.boot, "namespace": me.pid_namespace, "pid": gone_process()}
+    # our own start stands for theirs if the pid is ours
+    document = {**says, "pid_start": me.pid_start, **theirs}
+    os.close(other.create(other.sign("other")))
+    Path(other.sign("other")).write_bytes(sealed(document))
+    place.sweep(me, os.stat(other.sign("other")).st_mtime + age)
+    assert (place.doctors() == []) is removed
