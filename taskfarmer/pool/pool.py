@@ -61,6 +61,7 @@ class Pool(Staff):
         self._next_batch = 0
         self._forced = False
         self._stuck: set[int] = set()
+        self._doubted: list[Member] = []
         self._next_look = time.monotonic() + LOOK_EVERY
         adopt_orphans()
 
@@ -163,9 +164,8 @@ class Pool(Staff):
             # those that could be started go on
             (happened.warnings if self.members else happened.troubles).append(self.trouble)
             self.trouble, timeout = None, 0.0
-        doubted = [member for member in self.members.values() if member.doubted is not None]
-        if doubted:
-            timeout = min(timeout, self._resolve(doubted, happened))
+        if self._doubted:
+            timeout = min(timeout, self._resolve(happened))
         if self.members:
             timeout = min(timeout, self._next_look - time.monotonic())
         for fd, event in self._poll.poll(max(0.0, timeout) * 1000):
@@ -203,17 +203,20 @@ class Pool(Staff):
             now = time.monotonic() if unasked else 0.0
             if unasked and now >= member.doubted_until + DOUBT:
                 member.doubted, member.doubted_until = news, now + 2 * DOUBT
+                self._doubted.append(member)
                 self._poll.unregister(member.link)
                 return
             self._take(member, news, happened)
 
-    def _resolve(self, doubted: list[Member], happened: Happened) -> float:
+    def _resolve(self, happened: Happened) -> float:
         """Go on with workers whose news waited long enough, or with all if we are to stop; seconds until the next."""
         now = time.monotonic()
         wait = math.inf
+        doubted, self._doubted = self._doubted, []
         for member in doubted:
             if not self.stopping and now < member.doubted_until:
                 wait = min(wait, member.doubted_until - now)
+                self._doubted.append(member)
                 continue
             wait = 0.0  # what they told is to be heard at once
             news, member.doubted = member.doubted, None
@@ -325,14 +328,14 @@ class Pool(Staff):
         deaths, died = self.deaths, member.died
         first = deaths.add(time.monotonic(), member.started, [(one.segment, one.start) for one in died])
         slots = ", ".join(map(str, member.seats))
-        how = ending(member.process.exitcode) + ("" if died else ", before it ran a task")
+        how = ending(member.process.exitcode) + ("" if died else ", no task ran")
         if not deaths.alike:
             happened.warnings.append(f"worker for slot {slots} died ({how}); starting a replacement")
             return
         text = f"{deaths.workers} workers died one after the other and no task ended; the last for slot {slots} ({how})"
         if deaths.hopeless and not self.busy:
             logs = self.place(min(member.seats)).logs
-            happened.hopeless = f"{text}; look into {logs}, at the runner and at limits of memory (`ulimit -a`)"
+            happened.hopeless = f"{text}; look into {logs}, at the runner and at `ulimit -a`, and run the command again"
         elif first:
             happened.warnings.append(f"{text}; the next start is in {deaths.pause:.0f} s")
 
