@@ -36,8 +36,8 @@ _JSON_START = b'{"command":'
 class Interval:
     """`count` tasks that follow each other in segment number `segment`, from place `start` on.
 
-    All of them are at the same `attempt` (from 1), as many farmers (`deaths`) died while they ran, and each
-    is known to need at least `needs` seconds (0 where nothing is known). Never changed once it is made.
+    All of them are at the same `attempt` (from 1), as many farmers or workers (`deaths`) died while they ran, and
+    each is known to need at least `needs` seconds (0 where nothing is known). Never changed once it is made.
     """
 
     __slots__ = ("attempt", "count", "deaths", "needs", "segment", "start")

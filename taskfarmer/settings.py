@@ -18,7 +18,7 @@ class Exit(IntEnum):
     USAGE = 2
     """Wrong usage or configuration; nothing was changed."""
     TROUBLE = 74
-    """Something could not be recorded, or the farm is damaged, gone, or given to others (EX_IOERR)."""
+    """Something could not be recorded, the farm is damaged, gone, or given to others, or all workers die (EX_IOERR)."""
     AGAIN = 75
     """Unprocessed tasks remain: run the same command again (EX_TEMPFAIL)."""
 

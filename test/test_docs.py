@@ -197,6 +197,11 @@ def test_the_runner_of_the_readme_runs_as_it_is_printed(tmp_path: Path) -> None:
     assert level == min(19, 10 + os.nice(0))
 
 
+def test_the_table_of_broken_rules_is_the_one_that_its_command_writes() -> None:
+    done = run(sys.executable, str(HERE / "test" / "property" / "find_seeds.py"), "--check")
+    assert (done.returncode, done.stderr) == (0, ""), "run test/property/find_seeds.py"
+
+
 @pytest.mark.parametrize(("name", "number"), [("spawn", 20), ("workers", 3), ("import", 1000)])
 def test_a_benchmark_runs_and_writes_its_figures(name: str, number: int, tmp_path: Path) -> None:
     if name == "spawn" and shutil.which("cc") is None:

@@ -156,7 +156,7 @@ Durations:
     default=10,
     show_default=True,
     metavar="N",
-    help="Record a task as failed when more than N farmers have died while it ran. 0: never.",
+    help="Record a task as failed when more than N farmers or workers have died while it ran. 0: never.",
 )
 @click.option(
     "--clean-env",

@@ -26,6 +26,8 @@ from taskfarmer.views.views import EVERY, Views
 
 LONG_LIST_OF_RETURNED = 4096
 LARGEST_LOOK = 4096
+OTHERS = 2
+"""Tasks that are taken beside one that may have killed its worker."""
 TRIM_EVERY = 1.0
 """Seconds between looks whether tasks that say how long they take still fit."""
 
@@ -70,7 +72,9 @@ class Exchanges:
         if self.exhausted and not left:
             left = self.pool.idle  # somebody may have given something back since
         queued = self.pool.queued + self.pool.outstanding - self.pool.busy
-        return policy.want(self.pace(), self.pool.idle, queued, left)
+        want = policy.want(self.pace(), self.pool.idle, queued, left)
+        # what came back is taken first: others are to show whether they kill workers, too
+        return min(left, want + OTHERS) if want and self.pool.deaths.unclear else want
 
     def due(self, now: float, taking: bool) -> float:
         """When the next exchange is to be looked at; `now + 60` where nothing waits for one."""
@@ -239,8 +243,7 @@ class Exchanges:
             tidings.lines.append(result_line(task_id, interval.attempt, 0, now, now, LOST, log=b"none"))
             event = time_slice(number, 0, task_id, interval.attempt, command, now, now, LOST, 0, 0, 0.0, 0.0, 0)
             tidings.views.append((b"", line, event))
-            self.reporter.warning(
-                f"task {task_id} is failed as lost: {interval.deaths} farmers died while it ran (--max-deaths)"
-            )
+            times = f"{interval.deaths} times a farmer or a worker died while it ran"
+            self.reporter.warning(f"task {task_id} is failed as lost: {times} (--max-deaths)")
         self.lost_here += interval.count
         self.ledger.note(tidings)

@@ -215,6 +215,9 @@ class Farmer:
             self.reporter.warning(text)
         for text in () if ending else happened.troubles:
             self._cannot_start(text)
+        if happened.hopeless and not ending:
+            self.hold.text = happened.hopeless
+            self._die(happened.hopeless)
 
     def _cannot_start(self, text: str) -> None:
         """A task could not be started for reasons that are not its own: wait, and give up in the end."""

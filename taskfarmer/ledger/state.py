@@ -143,7 +143,7 @@ class State:
 class Settlement:
     """What a farmer has to tell: `done` are recorded in its journal up to `bytes`; `returned` go back.
 
-    `died` go back too, each with one death more: they ran when their worker was killed. `overran` go back
+    `died` go back too, each with one death more: they ran when their worker died. `overran` go back
     because the farmer's time was over. `times` counts finished tasks by their class of durations.
     """
 

@@ -39,6 +39,14 @@ class Child:
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
 
+    def look(self) -> int:
+        """How it is, without waiting: CLD_STOPPED, one of the CLD_ codes of a process that has ended, or 0."""
+        try:
+            found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return os.CLD_EXITED
+        return found.si_code if found is not None else 0
+
     def _ended(self) -> bool:
         if self.exitcode is None:
             try:

@@ -11,7 +11,7 @@ from taskfarmer.ledger.ledger import Tidings
 from taskfarmer.model import Interval
 from taskfarmer.plain import dataclass, field
 from taskfarmer.pool.child import Child
-from taskfarmer.pool.wire import NewsFeed
+from taskfarmer.pool.wire import News, NewsFeed
 
 FEW = 8
 """Workers that have a slot each; where there are more slots, a worker serves up to as many."""
@@ -28,7 +28,10 @@ def teams(slots: int, shared: bool) -> list[range]:
 
 @dataclass
 class Happened:
-    """What workers told since the last look: for the ledger, and for people."""
+    """What workers told since the last look: for the ledger, and for people.
+
+    `hopeless` is why no more workers are started; empty while they are.
+    """
 
     tidings: Tidings = field(default_factory=Tidings)
     troubles: list[str] = field(default_factory=list)
@@ -36,6 +39,7 @@ class Happened:
     warnings: list[str] = field(default_factory=list)
     leftovers: list[tuple[int, int]] = field(default_factory=list)
     """Tasks that left processes, and how many; a negative ID if the task is not known."""
+    hopeless: str = ""
 
 
 @dataclass
@@ -79,7 +83,12 @@ class Seat:
 
 
 class Member:
-    """One worker as its farmer knows it: a process, the pipe to it, and its slots."""
+    """One worker as its farmer knows it: a process, the pipe to it, and its slots.
+
+    `doubted` is news of an interrupted task although nothing is to stop: it waits, and with it all later news, until
+    it is known whether the farmer is to stop, too (`doubted_until`). `died` are tasks that were not given back then.
+    `looks` counts the looks in a row that found the process stopped or ended.
+    """
 
     def __init__(self, slots: Iterable[int], process: Child, link: socket.socket) -> None:
         self.process = process
@@ -87,6 +96,10 @@ class Member:
         self.link = link
         self.feed = NewsFeed()
         self.out = bytearray()
+        self.doubted: News | None = None
+        self.doubted_until = 0.0
+        self.died: list[Interval] = []
+        self.looks = 0
         self.seats = {slot: Seat(slot, self) for slot in slots}
 
     @property

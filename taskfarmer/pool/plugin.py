@@ -20,6 +20,7 @@ from taskfarmer.pool.attempt import Environment, NotStarted, Place, command_of
 from taskfarmer.pool.begun import Task
 from taskfarmer.pool.leftovers import END, KEEP
 from taskfarmer.pool.output import Output
+from taskfarmer.pool.processes import STUCK_AFTER
 from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.variables import Variable
 from taskfarmer.pool.worker import DOUBT, FLUSH_EVERY, NOW, Job, Worker, of_stop_signal
@@ -67,7 +68,11 @@ class PluginWorker(Worker):
 
     def on_alarm(self, number: int, frame: FrameType | None) -> None:
         self._rings = 0.0  # it has rung: also for a task that has ended and is not gathered yet
-        if time.monotonic() >= self._kill_after:
+        late = time.monotonic() - self._kill_after
+        if late >= STUCK_AFTER:  # `run` does not return: our end is all that ends it, and the farmer sees that
+            self.flush()
+            os._exit(1)
+        if late >= 0:
             self.kill_tree(number, frame)
             return
         if self.plugin.running:
@@ -220,6 +225,7 @@ class PluginTask:
             os.environb.pop(name, None)
         self.told_to_end = False
         self.running = False
+        self._pid = os.getpid()
         self._log: TextIO | None = None
         os.environb.update(self.environment.variables)
         self._number, self._task_id, self._attempt, self._path = (
@@ -230,6 +236,8 @@ class PluginTask:
     def run(self, task_id: int, attempt: int, command: str) -> int:
         """The wait status that a process with the returned code would have."""
         status = self._run(task_id, attempt, command)
+        if os.getpid() != self._pid:  # a child that `run` forked: the worker tells of the task, and runs the next one
+            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
         if self.logs.heeds:
             self.logs.ended(task_id, attempt, status, -self.root)
         return status

@@ -2,12 +2,17 @@
 
 A task that a farmer holds is in `queue` (not handed out) or in a batch of one
 worker; a batch's tasks are run in their order, so how far it has come is one number. Whatever a worker
-does, each task of its batches leaves exactly once: as done, as returned, or back into the queue.
+does, each task of its batches leaves exactly once: as done, as returned, as died, or back into the queue.
+
+A worker that ends although nothing is to stop counts a death for each task that ran in it, however it ended: by
+SIGKILL, by a crash, or by a SIGTERM that its farmer did not send. A SIGTERM may also have been for all processes of a
+job, the farmer too, which may get it a moment later. So what such a worker reports is not read before DOUBT has passed.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import select
 import signal
 import time
@@ -16,20 +21,24 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import groupby
 
-from taskfarmer.model import RETURNED, Interval, joined, result_line
+from taskfarmer.ledger.ledger import Tidings
+from taskfarmer.model import Interval, joined
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.leftovers import KEEP
 from taskfarmer.pool.member import Batch, Happened, Member, Seat, Stock
 from taskfarmer.pool.processes import STUCK_AFTER, Tree, adopt_orphans, reap, send
-from taskfarmer.pool.recovery import recover
-from taskfarmer.pool.slot import GROUP, SHOWN
+from taskfarmer.pool.recovery import died_at, recover
+from taskfarmer.pool.slot import SHOWN
 from taskfarmer.pool.staff import UNRESPONSIVE, Staff
 from taskfarmer.pool.wire import News, Order
+from taskfarmer.pool.worker import DOUBT
 from taskfarmer.runners.base import Runner
-from taskfarmer.trace import farmer_number, time_slice
 
-SIGKILLED = 9
+LOOK_EVERY = 5.0
+"""Seconds between two looks whether workers were stopped (SIGSTOP), or are gone although their pipe is open."""
+MOST_CONTINUED = 3
+"""How often a worker that is found stopped, look by look, is continued before it is killed."""
 
 
 class Pool(Staff):
@@ -54,6 +63,8 @@ class Pool(Staff):
         self._forced = False
         self._stuck: set[int] = set()
         self._tree = Tree(groups=self._groups)
+        self._doubted: list[Member] = []
+        self._next_look = time.monotonic() + LOOK_EVERY
         adopt_orphans()
 
     @property
@@ -64,7 +75,11 @@ class Pool(Staff):
     # --- tasks ---------------------------------------------------------------------------------
 
     def add(self, interval: Interval, lines: list[bytes]) -> None:
-        self.queue.append(Stock(interval, lines))
+        """Put tasks into the queue, at its end, but before those that a worker or a farmer died of."""
+        place = len(self.queue)
+        while place and self.queue[place - 1].interval.deaths and not interval.deaths:
+            place -= 1
+        self.queue.insert(place, Stock(interval, lines))
         self.queued += interval.count
 
     def take_back(self, keep: Callable[[bytes], bool] | None = None) -> list[Interval]:
@@ -151,6 +166,10 @@ class Pool(Staff):
             # those that could be started go on
             (happened.warnings if self.members else happened.troubles).append(self.trouble)
             self.trouble, timeout = None, 0.0
+        if self._doubted:
+            timeout = min(timeout, self._resolve(happened))
+        if self.members:
+            timeout = min(timeout, self._next_look - time.monotonic())
         for fd, event in self._poll.poll(max(0.0, timeout) * 1000):
             member = self.members.get(fd)
             if member is None:
@@ -159,8 +178,12 @@ class Pool(Staff):
                 self._push(member)
             if event & ~select.POLLOUT:
                 self._hear(member, happened)
-        if self.stopping and self.members and time.monotonic() > self._stop_by:
+        now = time.monotonic()
+        if self.stopping and self.members and now > self._stop_by:
             self._force(happened)
+        elif now >= self._next_look:
+            self._next_look = now + LOOK_EVERY
+            self._look(happened)
         return happened
 
     def _hear(self, member: Member, happened: Happened) -> None:
@@ -173,8 +196,37 @@ class Pool(Staff):
         if not data:
             self._lose(member, happened)
             return
+        self._take_all(member, data, happened)
+
+    def _take_all(self, member: Member, data: bytes, happened: Happened) -> None:
+        """Take news as they come, up to the first that cannot be judged yet."""
         for news in member.feed.feed(data):
+            unasked = news.kind == wire.INTERRUPTED and not self.stopping and not self.warned
+            now = time.monotonic() if unasked else 0.0
+            if unasked and now >= member.doubted_until + DOUBT:
+                member.doubted, member.doubted_until = news, now + 2 * DOUBT
+                self._doubted.append(member)
+                self._poll.unregister(member.link)
+                return
             self._take(member, news, happened)
+
+    def _resolve(self, happened: Happened) -> float:
+        """Go on with workers whose news waited long enough, or with all if we are to stop; seconds until the next."""
+        now = time.monotonic()
+        wait = math.inf
+        doubted, self._doubted = self._doubted, []
+        for member in doubted:
+            if not self.stopping and now < member.doubted_until:
+                wait = min(wait, member.doubted_until - now)
+                self._doubted.append(member)
+                continue
+            wait = 0.0  # what they told is to be heard at once
+            news, member.doubted = member.doubted, None
+            assert news is not None
+            self._watch(member)
+            self._take(member, news, happened)
+            self._take_all(member, b"", happened)
+        return wait
 
     def _take(self, member: Member, news: News, happened: Happened) -> None:
         if news.kind == wire.TROUBLE:
@@ -196,9 +248,13 @@ class Pool(Staff):
         done = batch.interval.part(batch.done, news.count)
         tidings = happened.tidings
         if news.kind in (wire.INTERRUPTED, wire.UNFINISHED):
-            back = tidings.overran if self.out_of_time and news.kind == wire.INTERRUPTED else tidings.returned
-            back.append(done.part(news.count - 1, 1))
-            done = done.part(0, news.count - 1)
+            last, done = done.part(news.count - 1, 1), done.part(0, news.count - 1)
+            if news.kind == wire.UNFINISHED or (self.warned and not self.stopping):
+                tidings.returned.append(last)
+            else:
+                self._interrupted(member, last, tidings)
+        if news.finished or news.failed:
+            self.deaths.progress()
         tidings.done.append(done)
         tidings.lines.append(news.results)
         tidings.finished += news.finished
@@ -208,6 +264,14 @@ class Pool(Staff):
         tidings.times.update(news.times)
         tidings.views.append((news.finished_lines, news.failed_lines, news.slices))
         self._progress(seat, batch, news.count)
+
+    def _interrupted(self, member: Member, task: Interval, tidings: Tidings) -> None:
+        """A task ran when its worker ended: since we stop, or else that counts as a death."""
+        if self.stopping:
+            (tidings.overran if self.out_of_time else tidings.returned).append(task)
+        else:
+            tidings.died.append(task)
+            member.died.append(task)
 
     def _stuck_on(self, pids: Iterable[int], happened: Happened) -> None:
         """Processes that do not die are told once, and not waited for again."""
@@ -249,10 +313,11 @@ class Pool(Staff):
         for slot, seat in member.seats.items():
             self._has(seat, -seat.outstanding)
             del self._seats[slot]
-        member.process.join(UNRESPONSIVE)
-        if member.process.exitcode is None:
-            send(member.pid, signal.SIGKILL)
-            member.process.join(STUCK_AFTER)
+        if not self._forced:  # else it was killed, and waited for, with all others
+            member.process.join(UNRESPONSIVE)
+            if member.process.exitcode is None:
+                send(member.pid, signal.SIGKILL)
+        member.process.join(STUCK_AFTER if not self._forced else 0.1)
         held = member.process.exitcode is None  # by the kernel, in an uninterruptible wait
         if held:
             self._stuck_on([member.pid], happened)
@@ -263,32 +328,57 @@ class Pool(Staff):
             for seat in member.seats.values():
                 self._recover(seat, happened)
         if not self.stopping:
-            slots = ", ".join(map(str, member.seats))
-            happened.warnings.append(f"the worker of slot {slots} was killed; another one takes its place")
+            self._count_death(member, happened)
             self._replace(member)
+
+    def _count_death(self, member: Member, happened: Happened) -> None:
+        """Warn of a worker that died, of a round of them if all of them die, and give up in the end."""
+        ran = [(one.segment, one.start) for one in member.died]
+        first = self.deaths.add(time.monotonic(), member.started, ran)
+        gives_up = self.deaths.hopeless and not self.busy
+        logs = self.place(min(member.seats)).logs if gives_up else None
+        text = self.deaths.describe(member.seats, member.process.exitcode, bool(ran), logs)
+        if gives_up:
+            happened.hopeless = text
+        elif first or not self.deaths.alike:
+            happened.warnings.append(text)
 
     def _recover(self, seat: Seat, happened: Happened) -> None:
         shown, attempt, start = SHOWN.unpack_from(self._view(seat.slot))
         found = recover(seat.batches, shown, attempt)
         happened.tidings.returned += found.returned
         if found.died is not None:
-            happened.tidings.died.append(found.died)
-            self._record_death(seat.slot, shown - 1, attempt, found.command, start, happened)
+            self._interrupted(seat.member, found.died, happened.tidings)
+            if shown > 0:
+                place = self.place(seat.slot)
+                line, event = died_at(time.monotonic() + self.clock, place, (shown - 1, attempt, found.command, start))
+                happened.tidings.lines.append(line)
+                happened.tidings.views.append((b"", b"", event))
         for stock in reversed(found.kept):
             self.queue.appendleft(stock)
             self.queued += stock.interval.count
 
-    def _record_death(
-        self, slot: int, task_id: int, attempt: int, command: bytes, start: float, happened: Happened
-    ) -> None:
-        end = time.monotonic() + self.clock
-        place = self.place(slot)
-        log = place.log_mode.encode()
-        line = result_line(task_id, attempt, slot, start, end, RETURNED, signal=SIGKILLED, log=log)
-        happened.tidings.lines.append(line)
-        number = farmer_number(place.farmer)
-        event = time_slice(number, slot, task_id, attempt, command, start, end, RETURNED, 0, SIGKILLED, 0.0, 0.0, 0)
-        happened.tidings.views.append((b"", b"", event))
+    def _look(self, happened: Happened) -> None:
+        """Continue workers that were stopped, which would keep their tasks for ever, and find those that are gone.
+
+        The second look in a row acts: all of us may be about to be stopped, or to go on, as a job that is suspended is.
+        The pipe of a worker that is gone stays open if a process has it that a runner of the user's own forked.
+        """
+        for member in list(self.members.values()):
+            state = 0 if member.doubted is not None else member.process.look()
+            member.looks = member.looks + 1 if state else 0
+            if member.looks < 2:
+                continue
+            slots = ", ".join(map(str, member.seats))
+            if state != os.CLD_STOPPED:
+                self._lose(member, happened)
+            elif member.looks <= MOST_CONTINUED + 1:
+                if member.looks == 2:
+                    happened.warnings.append(f"worker for slot {slots} was stopped (SIGSTOP); continuing it")
+                send(member.pid, signal.SIGCONT)
+            else:
+                happened.warnings.append(f"worker for slot {slots} was stopped again and again; killing it")
+                send(member.pid, signal.SIGKILL)
 
     def _force(self, happened: Happened) -> None:
         """Workers that do not come back: a runner that ignores `terminate`, a stopped process, one that hangs."""
@@ -306,8 +396,3 @@ class Pool(Staff):
         survivors = self._tree.end(time.monotonic(), frozenset(self._pids()))
         reap(frozenset(self._pids()))
         return survivors
-
-    def _groups(self) -> list[int]:
-        """The process groups of tasks as the workers showed them last; orphans of a killed worker are in them."""
-        found = [GROUP.unpack_from(self._view(slot))[0] for slot in range(self.slots)]
-        return [group for group in found if group > 0]

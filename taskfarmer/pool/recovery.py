@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from taskfarmer.model import Interval, parse_task
+from taskfarmer.model import RETURNED, Interval, parse_task, result_line
 from taskfarmer.plain import dataclass, field
+from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.member import Batch, Stock
+from taskfarmer.trace import farmer_number, time_slice
+
+_SIGKILLED = 9
 
 
 @dataclass
 class Recovered:
-    """`died` ran when the worker ended, `returned` had ended untold and is run again, `kept` was not begun."""
+    """`died` ran when the worker ended, or had just ended: both may be why. `kept` was not begun.
+
+    `returned` had ended before, and is run again, since its results are lost.
+    """
 
     died: Interval | None = None
     command: bytes = b""
@@ -36,11 +43,9 @@ def recover(batches: Iterable[Batch], shown: int, attempt: int) -> Recovered:
         for stock in found.kept:
             found.returned.append(stock.interval)
         found.kept.clear()
-        if shown > 0:
-            found.died, found.command = rest.part(place, 1), parse_task(lines[place])[1]
-        ended = place if shown > 0 else place + 1
-        if ended:
-            found.returned.append(rest.part(0, ended))
+        found.died, found.command = rest.part(place, 1), parse_task(lines[place])[1]
+        if place:
+            found.returned.append(rest.part(0, place))
         if rest.count > place + 1:
             found.kept.append(Stock(rest.part(place + 1, rest.count - place - 1), lines[place + 1 :]))
     return found
@@ -51,3 +56,12 @@ def _place_of(task_id: int, lines: list[bytes]) -> int | None:
         if parse_task(line)[0] == task_id:
             return place
     return None
+
+
+def died_at(end: float, place: Place, ran: tuple[int, int, bytes, float]) -> tuple[bytes, bytes]:
+    """The result line and the slice of an attempt that died with its worker: task ID, attempt, command and start."""
+    task_id, attempt, command, start = ran
+    log = place.log_mode.encode()
+    line = result_line(task_id, attempt, place.slot, start, end, RETURNED, signal=_SIGKILLED, log=log)
+    times = start, end, RETURNED, 0, _SIGKILLED, 0.0, 0.0, 0
+    return line, time_slice(farmer_number(place.farmer), place.slot, task_id, attempt, command, *times)

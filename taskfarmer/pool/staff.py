@@ -15,18 +15,18 @@ from taskfarmer import signals
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import Place, is_ours, runs_programs
 from taskfarmer.pool.child import Child
+from taskfarmer.pool.deaths import START_PAUSE, Deaths
 from taskfarmer.pool.leftovers import KEEP
 from taskfarmer.pool.life import kind_of, work
 from taskfarmer.pool.member import Member, Seat, teams
 from taskfarmer.pool.processes import STUCK_AFTER, send
-from taskfarmer.pool.slot import SHOWN
+from taskfarmer.pool.slot import GROUP, SHOWN
 from taskfarmer.pool.wire import Order
 from taskfarmer.pool.worker import NOW, Job
 from taskfarmer.runners.base import Runner
 
 _STRIDE = 64
 UNRESPONSIVE = 2.0
-_START_PAUSE = 1.0
 _NEXT_TRY = 60.0
 _SPARE = 8
 """Descriptors that a farmer keeps for the lock, the ledger and the views, however many workers it could have."""
@@ -60,6 +60,8 @@ class Staff:
         self.out_of_time = False
         self.start_after = 0.0
         self.trouble: str | None = None
+        self.warned = False  # tasks were sent a signal that is to end them
+        self.deaths = Deaths()
         self._kind = kind_of(runner)
         self.attentive = runs_programs(runner)
         self._wakeup = wakeup
@@ -78,7 +80,7 @@ class Staff:
             try:
                 self._start(self._teams[0])
             except OSError as error:
-                self.start_after = time.monotonic() + (_NEXT_TRY if self.members else _START_PAUSE)
+                self.start_after = time.monotonic() + (_NEXT_TRY if self.members else START_PAUSE)
                 self.trouble = f"no worker could be started: {error.strerror}; give fewer with -n, or raise `ulimit`"
                 return
             self._teams.popleft()
@@ -109,12 +111,13 @@ class Staff:
         self.members[ours.fileno()] = member
         self._seats.update(member.seats)
         self._hungry.update(slots)
-        self._poll.register(ours, select.POLLIN)
+        self._watch(member)
 
     def _replace(self, member: Member) -> None:
-        """Its slots get another worker, after a pause where this one ended at once."""
+        """Its slots get another worker, after a pause if this one ended soon, or if all of them end."""
         self._teams.appendleft(range(min(member.seats), max(member.seats) + 1))
-        self.start_after = max(self.start_after, member.started + _START_PAUSE)
+        begin = time.monotonic() if self.deaths.alike else member.started
+        self.start_after = max(self.start_after, begin + self.deaths.pause)
 
     def running(self) -> list[list[int]]:
         """`[slot, task ID, attempt]` of what runs now, as the workers show it."""
@@ -124,6 +127,11 @@ class Staff:
             if task > 0:
                 found.append([slot, task - 1, attempt])
         return found
+
+    def _groups(self) -> list[int]:
+        """The process groups of tasks as the workers showed them last; orphans of a killed worker are in them."""
+        found = [GROUP.unpack_from(self._view(slot))[0] for slot in range(self.slots)]
+        return [group for group in found if group > 0]
 
     def _send(self, member: Member, order: Order) -> None:
         member.out += order.encode()
@@ -139,11 +147,17 @@ class Staff:
             pass
         except OSError:
             member.out.clear()  # it is dead: its end of file tells the rest
-        mask = select.POLLIN | (select.POLLOUT if member.out else 0)
-        self._poll.modify(member.link, mask)
+        if member.doubted is None:
+            self._watch(member)
+
+    def _watch(self, member: Member) -> None:
+        """Let `wait` see what comes from a worker, and when it takes what waits for it."""
+        self._poll.register(member.link, select.POLLIN | (select.POLLOUT if member.out else 0))
 
     def tell(self, order: Order) -> None:
         """Give the same order to all workers."""
+        if order.kind == wire.WARN:
+            self.warned = True
         for member in self.members.values():
             self._send(member, order)
 
@@ -156,6 +170,7 @@ class Staff:
         for member in list(self.members.values()):
             self._send(member, Order(wire.STOP, seconds=grace))
             send(member.pid, signal.SIGTERM)  # a runner of the user's own hears nothing else
+            send(member.pid, signal.SIGCONT)
             if not grace and not self.attentive:
                 send(member.pid, NOW)
 
@@ -165,6 +180,7 @@ class Staff:
         self._stop_by = time.monotonic() + self.grace + STUCK_AFTER + UNRESPONSIVE
         for member in list(self.members.values()):
             self._send(member, Order(wire.QUIT))
+            send(member.pid, signal.SIGCONT)
 
     def _pids(self) -> Iterable[int]:
         return (member.pid for member in self.members.values())

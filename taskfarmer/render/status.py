@@ -78,7 +78,7 @@ def _farmer_row(farmer: FarmerStatus) -> list[str]:
 def how(failure: Failure) -> str:
     """How a task failed, in words."""
     if failure.outcome == "lost":
-        return "lost: its farmers died"
+        return "lost: farmers or workers died"
     return f"signal {failure.signal}" if failure.signal else f"exit status {failure.status}"
 
 

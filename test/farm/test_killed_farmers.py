@@ -65,7 +65,7 @@ def test_a_killed_worker_is_replaced_and_its_task_ended_and_run_again(farm: Farm
     farm.no_survivors()
     assert farm.attempts(0) == [(1, "returned"), (2, "finished")]
     assert farm.places() == ([], list(range(21)), [])
-    assert "the worker of slot" in farmer.said
+    assert "worker for slot" in farmer.said
 
 
 def test_workers_that_are_killed_again_and_again_lose_no_task(farm: Farm) -> None:

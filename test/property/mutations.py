@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from world import Weather
+
+SEEDS_FILE = Path(__file__).parent / "seeds.json"
+"""The seed at which each rule of the ledger is found when it is broken, by name. find_seeds.py writes it."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,12 @@ class Mutation:
     edits: tuple[tuple[str, str, str], ...]
     machine: str = "ledger"
     weather: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
+
+    @property
+    def seed(self) -> int:
+        """The first seed that is tried, 0 for a rule that has none yet."""
+        seeds: dict[str, int] = json.loads(SEEDS_FILE.read_text(encoding="utf-8"))
+        return seeds.get(self.name, 0)
 
     def weather_of(self, seed: int) -> Weather | None:
         return Weather(seed=seed, epoch_length=4, **self.weather) if self.weather else None

@@ -18,7 +18,6 @@ OF_THE_LEDGER = (
         "Read the newest revision N ... never accept one older than was seen before",
         ((f"{COMMITS}._look", "state = self.known", "state = None"),),
         weather={"stale": 20.0, "locks": "none"},
-        seed=729,
     ),
     Mutation(
         "the file is linked before its bytes are on the disk",
@@ -45,14 +44,12 @@ OF_THE_LEDGER = (
         "Who won is read from the ledger (by of revision N+1, or of our entry in the newest state)",
         ((f"{COMMITS}.commit", "if state.by == (by, seq) or (mine is not None and mine.seq == seq):", "if False:"),),
         weather=LOSSY,
-        seed=17,
     ),
     Mutation(
         "what was meant to be written is taken for what was written",
         "Who won is read from the ledger: what it holds is known from the committed state alone",
         ((f"{COMMITS}._link", "return found\n", "return following\n"),),
         weather=LOSSY,
-        seed=13,
     ),
     Mutation(
         "the directory is not synced after a commit",
@@ -64,20 +61,17 @@ OF_THE_LEDGER = (
         "ENOENT or ESTALE at link is not lost, but look again from nothing",
         ((f"{COMMITS}._try", "if won is False:", "if won is not True:"),),
         weather=LOSSY,
-        seed=4,
     ),
     Mutation(
         "a fork is not noticed",
         "a mismatch of what link said and what the ledger says is a fork, and fatal",
         ((f"{COMMITS}._link", "if answer is None and found.by != following.by:", "if False:"),),
         weather={"lying": 0.5, "locks": "none"},
-        seed=37,
     ),
     Mutation(
         "a damaged revision is passed over",
         "A damaged revision is an error that names the file, never skipped",
         ((f"{COMMITS}._load", "            raise Damaged(", "            return None\n            raise Damaged("),),
-        seed=57,
     ),
     Mutation(
         "the farm's id is not compared",
@@ -88,41 +82,35 @@ OF_THE_LEDGER = (
             (f"{COMMITS}.check_farm", 'if document is None or document.get("farm") != self.farm:', "if False:"),
         ),
         weather={"pauses": 0.001, "locks": "local"},
-        seed=54,
     ),
     Mutation(
         "a commit that failed is taken for one that did not land",
         "never believed: NFS can lose a reply, and show what was",
         ((f"{LEDGER}._resolve", "if not self._landed(state) and self.commits.uncertain:", "if False:"),),
         weather=LOSSY,
-        seed=9,
     ),
     Mutation(
         "the name of a farm is not brought to the disk",
         "a farm that somebody works in is there after a power failure",
         ((f"{LEDGER}.exchange", "self._settle_in()", "pass"),),
         weather={"refused": 0.05},
-        seed=161,
     ),
     # --- epochs -----------------------------------------------------------------------------------
     Mutation(
         "a fresh epoch is named before it is durable",
         "the committer makes the next epoch's directory, complete and durable, and its revision names it",
         (("durable:make_directory", "sync_directory(os.path.dirname(path))", "pass"),),
-        seed=12,
     ),
     Mutation(
         "an epoch begins before the end of the one before is durable",
         "fsync the epoch's directory: all that a farmer builds on is on the disk",
         ((f"{COMMITS}._try", "self.make_durable(state)", "pass"),),
         weather={"kills": 0.003, "locks": "none", "refused": 0.02},
-        seed=5,
     ),
     Mutation(
         "an epoch is removed as soon as it is over",
         "Two epochs later the old one is removed",
         (("ledger.epochs:sweep", "after(current) - 2", "after(current) - 1"),),
-        seed=1,
     ),
     Mutation(
         "tmp/ is removed last",
@@ -148,7 +136,6 @@ OF_THE_LEDGER = (
         "A deleted farm: a farmer of it writes nothing",
         (("ledger.epochs:_is_of", 'return document is not None and document.get("farm") == farm', "return True"),),
         weather={"pauses": 0.02, "locks": "local"},
-        seed=6230,
     ),
     Mutation(
         "lengths are forgotten before they are in the names",
@@ -178,7 +165,6 @@ OF_THE_LEDGER = (
             ),
         ),
         weather=GUSTY,
-        seed=9,
     ),
     Mutation(
         "a journal that failed is written on",
@@ -188,21 +174,18 @@ OF_THE_LEDGER = (
             (f"{LEDGER}._write", "self._journal.failed = True", "pass"),
         ),
         weather=GUSTY,
-        seed=7,
     ),
     Mutation(
         "what does not count yet is not written into the fresh journal",
         "everything that does not count yet is written again into a fresh one",
         ((f"{LEDGER}._write", "self._written + fresh, []", "fresh, []"),),
         weather=GUSTY,
-        seed=306,
     ),
     Mutation(
         "a dead farmer's journal is counted as it is seen",
         "It fsyncs that file first, so that what it counts stays",
         (("ledger.results:left_behind", "durable.sync_file(path)", "pass"),),
         weather={"kills": 0.002},
-        seed=17,
     ),
     Mutation(
         "damaged lines of a dead farmer are skipped",
@@ -215,7 +198,6 @@ OF_THE_LEDGER = (
             ),
         ),
         weather={"kills": 0.003, "refused": 0.02},
-        seed=267,
     ),
     Mutation(
         "lines count whose tasks the dead farmer does not hold",
@@ -228,7 +210,6 @@ OF_THE_LEDGER = (
             ),
         ),
         weather={"kills": 0.003},
-        seed=751,
     ),
     Mutation(
         "all of a departed farmer's journal counts",
@@ -241,7 +222,6 @@ OF_THE_LEDGER = (
             ),
         ),
         weather={"kills": 0.002, "pauses": 0.002},
-        seed=259,
     ),
     Mutation(
         "bytes that cannot be seen are done without",
@@ -254,7 +234,6 @@ OF_THE_LEDGER = (
             ),
         ),
         weather=STALE,
-        seed=318,
     ),
     Mutation(
         "retry believes what it sees of results",
@@ -273,7 +252,6 @@ OF_THE_LEDGER = (
             ),
         ),
         weather=STALE,
-        seed=318,
     ),
     # --- farmers ----------------------------------------------------------------------------------
     Mutation(
@@ -288,7 +266,6 @@ OF_THE_LEDGER = (
             ),
         ),
         weather=SLEEPY,
-        seed=5,
     ),
     Mutation(
         "a farewell is folded in more than once",
@@ -301,13 +278,11 @@ OF_THE_LEDGER = (
         "it carries by: the farmer and the number of its commit",
         ((f"{LEDGER}.apply", "self._also", "self.me"),),
         weather={"kills": 0.002, "lost": 0.05},
-        seed=88,
     ),
     Mutation(
         "a farmer that left is taken for expelled",
         "Who won is read from the ledger",
         ((f"{LEDGER}._change", "and leave and self._all_counted(state):", "and False:"),),
         weather=LOSSY,
-        seed=36,
     ),
 )

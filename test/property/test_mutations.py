@@ -1,15 +1,19 @@
 """A product with one rule of the design broken is found out, by the machine over transitions or over the ledger.
 
-Each mutation names the first seed that finds it; where the product has changed since, seeds after it are tried too.
+`seeds.json` has a seed for each rule of the ledger. If the product has changed since, seeds after it are tried, too;
+`find_seeds.py` brings the seeds up to date.
 """
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from farmyard import history
+from find_seeds import first_found
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
-from mutations import Mutation
+from mutations import SEEDS_FILE, Mutation
 from rules import OF_THE_LEDGER
 from rules_of_states import OF_STATES
 from transitions import Histories
@@ -37,23 +41,16 @@ def found_by_transitions(mutation: Mutation) -> bool:
     return False
 
 
-def found_by_ledger(mutation: Mutation, start: int, seeds: int) -> int | None:
-    """The first seed whose run goes wrong."""
-    with mutation.made():
-        for number in range(start, start + seeds):
-            try:
-                history(number, mutation.weather_of(number))
-            except Exception:
-                return number
-    return None
-
-
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_broken_rule_is_found(mutation: Mutation) -> None:
     if mutation.machine == "transitions":
         assert found_by_transitions(mutation)
     else:
-        assert found_by_ledger(mutation, mutation.seed, SEEDS) is not None
+        assert first_found(mutation, range(mutation.seed, mutation.seed + SEEDS)) is not None, "run find_seeds.py"
+
+
+def test_each_rule_of_the_ledger_has_a_seed() -> None:
+    assert list(json.loads(SEEDS_FILE.read_text(encoding="utf-8"))) == [mutation.name for mutation in OF_THE_LEDGER]
 
 
 @pytest.mark.parametrize("mutation", OF_THE_LEDGER, ids=lambda one: one.name)

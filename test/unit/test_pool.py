@@ -49,3 +49,11 @@ def test_what_is_kept_by_its_line_stays_in_its_order_and_in_one_piece(pool: Pool
     assert [one.attempt for one in back] == [1, 3]
     assert places(pool.following(9)) == [1, 3, 4, 5]
     assert [stock.interval.count for stock in pool.queue] == [1, 3]
+
+
+def test_tasks_that_something_died_of_wait_behind_those_that_nothing_died_of(pool: Pool) -> None:
+    pool.add(Interval(0, 6, 1, 2, deaths=1), [b"6 true\n"])
+    pool.add(Interval(0, 7, 1), [b"7 true\n"])
+    pool.add(Interval(0, 8, 1, 3, deaths=2), [b"8 true\n"])
+    pool.add(Interval(0, 9, 1), [b"9 true\n"])
+    assert places(pool.following(10)) == [0, 1, 2, 3, 4, 5, 7, 9, 6, 8]

@@ -1,4 +1,4 @@
-"""A worker that is gone: what ran has died, what had ended untold is run again, what was not begun stays as it is."""
+"""A worker that is gone: what ran or ended last has died, what ended before is run again, the rest stays as it is."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def ids(intervals: list[Interval]) -> list[int]:
         (0, None, [], [1, 2, 3, 4, 5, 6, 7]),
         (2, 1, [], [2, 3, 4, 5, 6, 7]),
         (3, 2, [1], [3, 4, 5, 6, 7]),
-        (-3, None, [1, 2], [3, 4, 5, 6, 7]),
+        (-3, 2, [1], [3, 4, 5, 6, 7]),
         (-1, None, [], [1, 2, 3, 4, 5, 6, 7]),
         (6, 5, [1, 2, 3, 4], [6, 7]),
-        (-8, None, [1, 2, 3, 4, 5, 6, 7], []),
+        (-8, 7, [1, 2, 3, 4, 5, 6], []),
     ],
 )
 def test_what_a_slot_showed_last_says_where_it_was(
