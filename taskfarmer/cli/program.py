@@ -15,7 +15,7 @@ import click
 from taskfarmer import __version__, signals
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.voice import complain
-from taskfarmer.errors import TaskFarmerError
+from taskfarmer.errors import TaskFarmerError, remedy
 
 INTERRUPTED = 130
 """Ended by SIGINT, as a shell counts it."""
@@ -146,9 +146,10 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, ModuleNotFoundError):
         return 2, f"no module {error.name} in {sys.executable}; install it with pip"
     if isinstance(error, OSError) and error.strerror:
+        advice = remedy(error, "")
         if error.filename:
-            return TROUBLE, f"{os.fsdecode(error.filename)}: {error.strerror}"
-        return TROUBLE, f"{error.strerror}; --verbose shows where it was needed"
+            return TROUBLE, f"{os.fsdecode(error.filename)}: {error.strerror}" + (f"; {advice}" if advice else "")
+        return TROUBLE, f"{error.strerror}; {advice or '--verbose shows where it was needed'}"
     return DEFECT, f"unexpected {type(error).__name__}: {error}; --verbose shows where. Please report it"
 
 

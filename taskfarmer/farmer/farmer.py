@@ -15,7 +15,7 @@ import signal
 import time
 
 from taskfarmer import durable, policy, scheduled
-from taskfarmer.errors import Contended, StorageError, TaskFarmerError
+from taskfarmer.errors import Contended, StorageError, TaskFarmerError, remedy
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.growth import Growth
@@ -66,9 +66,8 @@ class Farmer:
         try:
             self.logs_fd = os.open(self.workdir.logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise StorageError(
-                f"{self.workdir.logs}: {error.strerror}; logs cannot be written; an empty folder will do"
-            ) from error
+            what = f"logs cannot be written; {remedy(error, 'an empty folder will do')}"
+            raise StorageError(f"{self.workdir.logs}: {error.strerror}; {what}") from error
         self.hold = Hold(reporter, self.logs_fd)
         self.deadline = Deadline(settings, reporter, intake.workdir, begin)
         self._hidden = scheduled.of_a_step(os.environb) if settings.clean_env else frozenset()

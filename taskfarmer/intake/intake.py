@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from taskfarmer import durable
-from taskfarmer.errors import FarmError, Stopped, TaskListError, UsageError
+from taskfarmer.errors import FarmError, Stopped, TaskListError, UsageError, remedy
 from taskfarmer.intake.comparison import PATIENCE, compare, compare_whole, digest, whole_digest
 from taskfarmer.intake.handler import find_handler
 from taskfarmer.ledger import farmfile, making, sharing, trust
@@ -25,7 +25,7 @@ from taskfarmer.ledger.state import Segment, State
 from taskfarmer.locks import FarmLock, scratch_folder
 from taskfarmer.plain import replace
 from taskfarmer.settings import Reporter, Settings
-from taskfarmer.tasks.source import SourceReader, open_source
+from taskfarmer.tasks.source import SourceReader, demand_source, open_source
 from taskfarmer.views import views
 from taskfarmer.workdir import Workdir
 
@@ -34,6 +34,7 @@ _LOOK_AGAIN = (-1, 0)
 EPOCH_LENGTH = 256
 IMPORT_PATIENCE = 120.0
 LONGEST_IMPORT_PAUSE = 2.0
+_ELSEWHERE = "name another work directory with -w DIR"
 
 
 class Intake:
@@ -86,8 +87,8 @@ class Intake:
     def check_readable(self) -> None:
         if self.handler is None or self.handler.by_line:
             open_source(self.path).close()
-        elif not os.path.exists(self.path):
-            raise TaskListError(f"{self.path}: there is no such task list: check the path")
+        else:
+            demand_source(self.path)
 
     def existing(self) -> Farm | None:
         if os.path.lexists(self.workdir.path) and not os.path.isdir(self.workdir.path):
@@ -244,7 +245,7 @@ class Intake:
             writer.discard()
             raise UsageError(
                 f"{error.filename or self.workdir.tasks}: {error.strerror}; the task list was not taken in, nothing "
-                "was changed: make room, or name another work directory with -w DIR"
+                f"was changed: {remedy(error, _ELSEWHERE, _ELSEWHERE)}"
             ) from error
         except BaseException:
             writer.discard()

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from taskfarmer import durable
-from taskfarmer.errors import TaskFarmerError
+from taskfarmer.errors import TaskFarmerError, remedy
 from taskfarmer.plain import dataclass
 from taskfarmer.runners.base import NOT_STARTED, CommandRunner, Runner, start_failure
 
@@ -107,7 +107,8 @@ def open_log(place: Place, task_id: int, attempt: int) -> int:
             durable.let_go(fd)
         reason = "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
         path = os.path.join(place.logs, f"log_{task_id}")
-        raise NotStarted(f"{path}: {reason}; the log cannot be opened; make room, or move it away") from error
+        what = f"the log cannot be opened; {remedy(error, 'move it away')}"
+        raise NotStarted(f"{path}: {reason}; {what}") from error
     return fd
 
 
