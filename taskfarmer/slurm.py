@@ -232,7 +232,7 @@ class Jobs:
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self.cluster = environ.get("SLURM_CLUSTER_NAME", "") if "SLURM_JOB_ID" in environ else ""
+        self.cluster = environ.get("SLURM_CLUSTER_NAME", "") if scheduled.in_slurm(environ) else ""
         self.mine = environ.get("SLURM_JOB_ID", "")
         self._question: Question | None = None
         self._waiting: list[str] = []

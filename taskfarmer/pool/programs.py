@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 
+from taskfarmer import scheduled
 from taskfarmer.plain import dataclass
 from taskfarmer.pool.attempt import NotStarted, Starter, is_ours
 from taskfarmer.pool.begun import Batch, Task
@@ -57,7 +58,7 @@ class ProgramWorker(Worker):
         self._waking = self._waking_by()
         self._doubtful: dict[int, Ended] = {}  # by slot
         self._free = dict.fromkeys(self.slots)  # those that run nothing; what ended in them is told
-        self._refused = "SLURM_JOB_ID" in os.environ
+        self._refused = scheduled.in_slurm(os.environ)
         """Whether tasks may fail of the end of our job before anybody tells us: Slurm then refuses their steps."""
         self._believed = -math.inf
         self._warned = 0
