@@ -120,7 +120,7 @@ def main(program: str, args: Sequence[str]) -> int:
         status, line = explain(error)
         if line:
             complain(f"{program}: error: {' '.join(line.split())}")
-        if status in (DEFECT, TROUBLE) and not {"-v", "--verbose"}.isdisjoint(args):
+        if (status in (DEFECT, TROUBLE) or is_unforeseen(error)) and not {"-v", "--verbose"}.isdisjoint(args):
             show_traceback()
     leave_stdout()
     return status if isinstance(status, int) else 0
@@ -143,6 +143,12 @@ def explain(error: BaseException) -> tuple[int, str]:
         return error.exit_code, _usage(error)
     if isinstance(error, TaskFarmerError):
         return error.exit_status, str(error)
+    if is_unforeseen(error):
+        from taskfarmer.requirements import outdated  # not at the top: it reads what is installed
+
+        complaint = outdated()
+        if complaint is not None:
+            return 2, complaint
     if isinstance(error, ModuleNotFoundError):
         return 2, f"no module {error.name} in {sys.executable}; install it with pip"
     if isinstance(error, OSError) and error.strerror:
@@ -151,6 +157,12 @@ def explain(error: BaseException) -> tuple[int, str]:
             return TROUBLE, f"{os.fsdecode(error.filename)}: {error.strerror}" + (f"; {advice}" if advice else "")
         return TROUBLE, f"{error.strerror}; {advice or '--verbose shows where it was needed'}"
     return DEFECT, f"unexpected {type(error).__name__}: {error}; --verbose shows where. Please report it"
+
+
+def is_unforeseen(error: BaseException) -> bool:
+    """Whether an error can only be a defect, of ours or of a package that we use."""
+    known = (click.ClickException, click.Abort, click.exceptions.Exit, TaskFarmerError, KeyboardInterrupt, OSError)
+    return not isinstance(error, known)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -37,6 +37,7 @@ Exit status:
   0   nothing is left to take, and nothing failed
   1   nothing is left to take, but tasks failed
   2   wrong usage or configuration; nothing was changed
+  70  an error that was not foreseen, a defect: please report it, with what --verbose prints
   74  something could not be recorded, or the farm is damaged or gone
   75  unprocessed tasks remain: run the same command again
 
