@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from taskfarmer.errors import ConfigError
+from taskfarmer.errors import ConfigError, hit_a_limit, remedy
 from taskfarmer.plain import dataclass, field
 
 Kind = Literal["runner", "tasklist"]
@@ -106,17 +106,16 @@ class Configuration:
     ) -> Configuration:
         """Read every INI file there is, and import nothing.
 
-        `config_file` is what --config names, `beside` the folder of the task list: modules there and in `cwd` can be
-        named. ConfigError where a file or folder that was named, not found, cannot be read.
+        `config_file` is what --config names, `beside` the folder of the task list: INI files and modules there and in
+        `cwd` are found. ConfigError if a file or folder that was named, not found, cannot be read.
         """
         environ = os.environ if environ is None else environ
         home = os.path.expanduser("~") if home is None else home
         files: list[IniFile] = []
         warnings: list[str] = []
         seen: set[str] = set()
-        for path, named in _places(config_file, environ.get("TASKFARMER_CONFIG_DIR"), cwd, home, etc):
-            real = os.path.realpath(path)
-            if real in seen:
+        for path, named in _places(config_file, environ.get("TASKFARMER_CONFIG_DIR"), cwd, beside, home, etc):
+            if (real := os.path.realpath(path)) in seen:
                 continue
             file, status = _read(path, named)
             reason = None if named else _distrust(path, status)
@@ -166,18 +165,16 @@ class Configuration:
         return self._load(definition), definition.options
 
     def _find(self, kind: Kind, name: str) -> Definition:
-        for definition in DEFAULTS:
-            if (definition.kind, definition.name) == (kind, name):
-                return definition
+        if built_in := next((one for one in DEFAULTS if (one.kind, one.name) == (kind, name)), None):
+            return built_in
         for file in self.files:
             if file.fault and name in file.sections:
                 raise ConfigError(file.fault)
             for definition in file.definitions:
                 if (definition.kind, definition.name) == (kind, name):
                     return definition
-        for definition in _entry_points(kind):
-            if definition.name == name:
-                return definition
+        if plug_in := next((one for one in _entry_points(kind) if one.name == name), None):
+            return plug_in
         raise ConfigError(self._not_found(kind, name))
 
     def _not_found(self, kind: Kind, name: str) -> str:
@@ -209,11 +206,13 @@ class Configuration:
         try:
             module = importlib.import_module(module_name)
         except (Exception, SystemExit) as error:  # a script without a main guard exits when it is imported
+            if isinstance(error, OSError) and hit_a_limit(error):
+                raise
             fact = f"module {module_name} cannot be imported: {_cause(error)}: "
-            remedy = "correct the path, install the module, or put it beside the task list"
+            advice = "correct the path, install the module, or put it beside the task list"
             for folder in filter(_is_everybodys, self._folders):
-                remedy += f"; {folder} is passed over, since everybody may put modules there (chmod o-w)"
-            raise ConfigError(_error(definition, key, fact + remedy)) from error
+                advice += f"; {folder} is passed over, since everybody may put modules there (chmod o-w)"
+            raise ConfigError(_error(definition, key, fact + advice)) from error
         found = getattr(module, class_name, None)
         if not isinstance(found, type):
             fact = f"module {module_name} has no class {class_name}: correct the path"
@@ -234,7 +233,7 @@ class Configuration:
 
 
 def _places(
-    config_file: str | None, config_dir: str | None, cwd: str, home: str, etc: str
+    config_file: str | None, config_dir: str | None, cwd: str, beside: str | None, home: str, etc: str
 ) -> Iterator[tuple[str, bool]]:
     """Give the paths of INI files in the order in which they count, and whether they were named rather than found."""
     if config_file is not None:
@@ -245,19 +244,19 @@ def _places(
         for folder in (config_dir, f"{config_dir}/runners.d", f"{config_dir}/tasklists.d"):
             for path in _ini_files(folder):
                 yield path, True
-    for folder in (cwd, f"{cwd}/runners.d", f"{cwd}/tasklists.d"):
+    folders = [f"{base}{part}" for base in (cwd, beside) if base for part in ("", "/runners.d", "/tasklists.d")]
+    folders += [f"{base}{part}" for base in (f"{home}/.pytaskfarmer", etc) for part in ("/runners.d", "/tasklists.d")]
+    for folder in folders:
         for path in _ini_files(folder):
             yield path, False
-    for base in (f"{home}/.pytaskfarmer", etc):
-        for folder in (f"{base}/runners.d", f"{base}/tasklists.d"):
-            for path in _ini_files(folder):
-                yield path, False
 
 
 def _ini_files(folder: str) -> list[str]:
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".ini") and name[0] != ".")
-    except OSError:
+    except OSError as error:
+        if hit_a_limit(error):
+            raise
         return []
     paths = [os.path.normpath(os.path.join(folder, name)) for name in names]
     # A directory or a pipe of that name is no INI file, and to open a pipe could wait for ever.
@@ -293,7 +292,8 @@ def _read(path: str, named: bool) -> tuple[IniFile, os.stat_result | None]:
             status = os.fstat(stream.fileno())
             data = stream.read()
     except OSError as error:
-        fault = f"{path}: this INI file cannot be read: {error.strerror}: correct the path or its permissions"
+        advice = remedy(error, "correct the path or its permissions")
+        fault = f"{path}: this INI file cannot be read: {error.strerror}: {advice}"
         if named:
             raise ConfigError(fault) from error
         return IniFile(path, fault=fault), None

@@ -6,6 +6,58 @@ The message of each is one line for a person: first the fact (file, line, option
 
 from __future__ import annotations
 
+import errno
+
+_LIMITS = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "too many files are open on this node: start again later, or on another node",
+    errno.ENOMEM: "this node has no memory left: start again later, or on another node",
+}
+_NOT_ALLOWED = {
+    errno.EACCES: "restore its permissions, or ask its owner",
+    errno.EPERM: "restore its permissions, or ask its owner",
+    errno.EROFS: "start again when the file system is mounted for writing, or use another one",
+}
+_FULL = {errno.ENOSPC: "make room", errno.EDQUOT: "make room"}
+_REMEDIES = {**_LIMITS, **_NOT_ALLOWED, **_FULL, errno.ENAMETOOLONG: "choose a shorter path"}
+_OUTAGES = frozenset(
+    (
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.EREMOTEIO,
+        errno.ENOTCONN,
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ESHUTDOWN,
+    )
+)
+"""The file system, or the way to its server, fails: the file itself may be sound."""
+
+
+AGAIN = "start again when the file system works"
+
+
+def remedy(error: OSError, otherwise: str, elsewhere: str | None = None) -> str:
+    """What to do about an error of the system.
+
+    `otherwise` is the remedy if the file itself is missing or damaged, `elsewhere` if another place would do.
+    """
+    if elsewhere is not None and error.errno in _NOT_ALLOWED:
+        return elsewhere
+    if error.errno in _OUTAGES:
+        return AGAIN if otherwise in ("", AGAIN) else f"{AGAIN}; if the error stays, {otherwise}"
+    return _REMEDIES.get(error.errno or 0, otherwise)
+
+
+def hit_a_limit(error: OSError) -> bool:
+    """Whether a limit of the process or of its node was reached: then the error is not about the file."""
+    return error.errno in _LIMITS
+
 
 class TaskFarmerError(Exception):
     """Anything that stops taskfarmer and that a person can do something about."""

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 
 from filelock import Timeout, UnixFileLock
 
+from taskfarmer.errors import UsageError
+
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
 LEAST_PATIENCE = 0.2
@@ -74,6 +76,9 @@ class FarmLock:
         self.excludes = False
         # thread_local=False: the farmer has no threads, and its workers never touch this lock
         mode = 0o660 if shared else 0o600
+        # an old filelock prints a traceback of its own when it refuses an argument, so it is looked at before
+        if "fallback_to_soft" not in (UnixFileLock.__init__.__kwdefaults__ or ()):
+            _refuse_outdated()
         self._lock = UnixFileLock(path, timeout=0, mode=mode, thread_local=False, fallback_to_soft=False)
 
     def doubts(self) -> list[str]:
@@ -141,6 +146,15 @@ class FarmLock:
                     self._lock.release()
                 except OSError:
                     pass
+
+
+def _refuse_outdated() -> None:
+    # not at the top: hardly ever needed
+    from taskfarmer.requirements import outdated
+
+    complaint = outdated()
+    if complaint is not None:
+        raise UsageError(complaint)
 
 
 def _holder(path: str) -> bytes | None:

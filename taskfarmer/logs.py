@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from taskfarmer import parts
-from taskfarmer.errors import FarmError
+from taskfarmer.errors import FarmError, hit_a_limit
 from taskfarmer.ledger import State, logowner, results
 from taskfarmer.parts import Part, Runs
 from taskfarmer.plain import dataclass, field
@@ -234,7 +234,9 @@ def kept_as(workdir: Workdir, state: State, wanted: set[int]) -> dict[int, tuple
 def _names(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder))
-    except OSError:
+    except OSError as error:
+        if hit_a_limit(error):
+            raise
         return []
 
 
@@ -253,7 +255,9 @@ def _untold(path: str, starts: array[int], sizes: array[int]) -> list[tuple[int,
     found: dict[tuple[int, int], list[tuple[int, int]]] = {}
     try:
         fd = os.open(path, _FLAGS)
-    except OSError:
+    except OSError as error:
+        if hit_a_limit(error):
+            raise
         return []
     try:
         for begin, end in _gaps(fd, starts, sizes):

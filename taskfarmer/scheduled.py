@@ -62,18 +62,27 @@ _OF_A_TASK = frozenset(
 
 
 def job(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that say which job this is, of Slurm or of Grid Engine; empty outside of both."""
-    if "SLURM_JOB_ID" in environ:
-        return {name: environ[name] for name in _SLURM if name in environ}
-    if "SGE_ROOT" in environ and environ.get("JOB_ID", "").isdecimal():
-        return {name: environ[name] for name in _GRID_ENGINE if name in environ}
-    return {}
+    """The variables that name this job, of Slurm or of Grid Engine; empty outside of both.
+
+    A variable that is set and empty counts as not set: container programs and login scripts pass such ones on.
+    """
+    names: tuple[str, ...] = ()
+    if in_slurm(environ):
+        names = _SLURM
+    elif environ.get("SGE_ROOT") and environ.get("JOB_ID", "").isdecimal():
+        names = _GRID_ENGINE
+    return {name: environ[name] for name in names if environ.get(name)}
+
+
+def in_slurm(variables: Mapping[str, str]) -> bool:
+    """Whether these variables are those of a job of Slurm."""
+    return bool(variables.get("SLURM_JOB_ID"))
 
 
 def job_name(job: Mapping[str, str]) -> str | None:
     """The scheduler's number of a job, an element of an array as `123_4`; None for none."""
     for array, element in (("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), ("JOB_ID", "SGE_TASK_ID")):
-        if job.get(array) and job.get(element, "undefined") != "undefined":
+        if job.get(array) and (job.get(element) or "undefined") != "undefined":
             return f"{job[array]}_{job[element]}"
     return job.get("SLURM_JOB_ID") or job.get("JOB_ID")
 

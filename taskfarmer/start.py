@@ -37,13 +37,27 @@ def _start(program: str) -> None:
     loader.install()
     try:
         from taskfarmer.cli import main
-    except ModuleNotFoundError as error:
-        # a checkout that is called by its path, with a Python that has not what it needs
-        sys.stderr.write(f"{program}: error: no module {error.name} in {sys.executable}; install it with pip\n")
-        sys.exit(2)
-    status = main(program, sys.argv[1:])
+
+        status = main(program, sys.argv[1:])
+    except Exception as error:  # `main` lets none through, unless it cannot work with the packages that are found
+        status = _explain(program, error)
     gc.freeze()  # or the interpreter looks for garbage in all of it once more, a tenth of the time of a short list
     sys.exit(status)
+
+
+def _explain(program: str, error: Exception) -> int:
+    """Say in one line why there is no command line; the exit status."""
+    from taskfarmer.requirements import outdated
+
+    status, line = 2, outdated()
+    if line is None and isinstance(error, ModuleNotFoundError):
+        # a checkout that is called by its path, with a Python that has not what it needs
+        line = f"no module {error.name} in {sys.executable}; install it with pip"
+    elif line is None:
+        status = 74 if isinstance(error, OSError) else 70
+        line = f"taskfarmer cannot be started: {type(error).__name__}: {error}"
+    sys.stderr.write(f"{program}: error: {' '.join(line.split())}\n")
+    return status
 
 
 def _tell_version() -> bool:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from taskfarmer import durable, locks
 from taskfarmer.doctor.kept import kept
-from taskfarmer.errors import Damaged, StorageError, TaskFarmerError
+from taskfarmer.errors import Damaged, StorageError, TaskFarmerError, remedy
 from taskfarmer.ledger import Ledger, State, liveness, results, sharing
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.ledger.segments import SegmentReader
@@ -214,7 +214,7 @@ def newest_failures(workdir: Workdir, state: State, count: int, warnings: list[s
     try:
         journals = results.journals(workdir, state)
     except OSError as error:
-        raise StorageError(f"{workdir.results}: {error.strerror}; {results.RESTORE}") from error
+        raise StorageError(f"{workdir.results}: {error.strerror}; {remedy(error, results.RESTORE)}") from error
     open_tasks = _Spans(state)
     size = FIRST_TAIL
     while True:

@@ -24,6 +24,7 @@ FLOORS = {
     "plain": -1,
     "durations": 0,
     "errors": 0,
+    "requirements": 0,
     "model": 0,
     "parts": 0,
     "proc": 0,

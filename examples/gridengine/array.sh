@@ -17,7 +17,7 @@
 # kills. Both make a farmer give back what it runs and end; env keeps for it what comes while Python still starts.
 
 # A shell that Grid Engine starts as a login shell forgets the PATH of the qsub; SGE_O_PATH is that.
-export PATH=$SGE_O_PATH
+export PATH=${SGE_O_PATH:-$PATH}
 
 # The line that matters ends with &. bash runs a trap only when no program runs in the foreground, and $! is the pid of
 # one in the background.

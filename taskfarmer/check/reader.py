@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from taskfarmer.check.journals import check_journals
-from taskfarmer.check.report import Findings, Report, Unreadable
+from taskfarmer.check.report import Findings, Report, Unreadable, refuse_if_limited
 from taskfarmer.check.revisions import Snapshot, newest_revision, read_farm
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, HELD, RETURNED, Tasks, read_tasks
 from taskfarmer.check.views import check_views
@@ -39,6 +39,7 @@ def _check_folders(workdir: Workdir, findings: Findings) -> None:
         try:
             os.scandir(folder).close()
         except OSError as error:
+            refuse_if_limited(folder, error)
             findings.tell(folder, f"{error.strerror}; no farmer can start; an empty folder will do", note=note)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from typing import BinaryIO
 
+from taskfarmer.errors import AGAIN, NotAFarm, StorageError, hit_a_limit, remedy
 from taskfarmer.plain import dataclass, field
 
 MOST = 20
@@ -83,7 +85,11 @@ class Findings:
 
 def opened(path: str) -> BinaryIO:
     """A file to read from; a FIFO that somebody put in its place is empty, and keeps nobody waiting."""
-    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    try:
+        return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    except OSError as error:
+        refuse_if_limited(path, error)
+        raise
 
 
 def read(path: str) -> bytes:
@@ -94,6 +100,22 @@ def read(path: str) -> bytes:
 def listed(folder: str) -> list[str]:
     """The names in a folder, none where it cannot be read: what is missed in it is told where it is missed."""
     try:
-        return sorted(os.listdir(folder))
+        return sorted(names_in(folder))
     except OSError:
         return []
+
+
+def names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        refuse_if_limited(folder, error)
+        raise
+
+
+def refuse_if_limited(path: str, error: OSError) -> None:
+    """Raise FarmError if an error is not about the file, which may then be sound: it could not be looked at."""
+    too_long = error.errno == errno.ENAMETOOLONG
+    if too_long or hit_a_limit(error):
+        kind = NotAFarm if too_long else StorageError
+        raise kind(f"{path}: {error.strerror}; the farm cannot be checked; {remedy(error, AGAIN)}") from error

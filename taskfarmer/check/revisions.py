@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from taskfarmer.check.report import Findings, read
+from taskfarmer.check.report import Findings, names_in, read
 from taskfarmer.errors import NotAFarm
 from taskfarmer.model import unsealed
 from taskfarmer.plain import dataclass
@@ -109,12 +109,12 @@ def newest_revision(workdir: Workdir, farm: str, findings: Findings) -> Snapshot
 def _names(workdir: Workdir, findings: Findings) -> Iterator[tuple[str, int]]:
     """Epoch and number of every revision."""
     try:
-        epochs = sorted(name for name in os.listdir(workdir.ledger) if epoch_number(name) is not None)
+        epochs = sorted(name for name in names_in(workdir.ledger) if epoch_number(name) is not None)
     except OSError as error:
         raise findings.give_up(workdir.ledger, f"{error.strerror}; the ledger cannot be read") from error
     for epoch in epochs:
         try:
-            numbers = [int(name) for name in os.listdir(workdir.epoch(epoch)) if name.isdigit()]
+            numbers = [int(name) for name in names_in(workdir.epoch(epoch)) if name.isdigit()]
         except FileNotFoundError:
             if os.path.islink(workdir.epoch(epoch)):
                 findings.tell(workdir.epoch(epoch), "a symbolic link to nowhere")
@@ -155,7 +155,7 @@ def _check_newest(workdir: Workdir, snapshot: Snapshot, there: dict[int, list[st
     """Whether the newest revision that is there can be the last that was written, and can have a successor."""
     for folder in (workdir.epoch(snapshot.epoch), workdir.prepared(snapshot.epoch)):
         try:
-            os.listdir(folder)
+            names_in(folder)
         except OSError as error:
             findings.tell(folder, f"{error.strerror}; nothing can be committed")
             break

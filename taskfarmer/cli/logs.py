@@ -114,7 +114,8 @@ def _put(one: logs.Log, header: bool, attempts: bool) -> bool:
     except OSError as error:
         if error.filename == "stdout":
             raise
-        complain(f"task {one.task_id} has no log ({one.path}): {error.strerror}")
+        gone = " has no log" if isinstance(error, FileNotFoundError) else ""
+        complain(f"task {one.task_id}{gone}: {one.path}: {error.strerror}")
         return False
     return True
 

@@ -15,7 +15,7 @@ import click
 from taskfarmer import __version__, signals
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.voice import complain
-from taskfarmer.errors import TaskFarmerError
+from taskfarmer.errors import TaskFarmerError, remedy
 
 INTERRUPTED = 130
 """Ended by SIGINT, as a shell counts it."""
@@ -120,7 +120,7 @@ def main(program: str, args: Sequence[str]) -> int:
         status, line = explain(error)
         if line:
             complain(f"{program}: error: {' '.join(line.split())}")
-        if status in (DEFECT, TROUBLE) and not {"-v", "--verbose"}.isdisjoint(args):
+        if (status in (DEFECT, TROUBLE) or is_unforeseen(error)) and not {"-v", "--verbose"}.isdisjoint(args):
             show_traceback()
     leave_stdout()
     return status if isinstance(status, int) else 0
@@ -143,14 +143,21 @@ def explain(error: BaseException) -> tuple[int, str]:
         return error.exit_code, _usage(error)
     if isinstance(error, TaskFarmerError):
         return error.exit_status, str(error)
+    if is_unforeseen(error):
+        from taskfarmer.requirements import outdated  # not at the top: it reads what is installed
+
+        complaint = outdated()
+        if complaint is not None:
+            return 2, complaint
     if isinstance(error, ModuleNotFoundError):
         return 2, f"no module {error.name} in {sys.executable}; install it with pip"
     if isinstance(error, FileNotFoundError) and not error.filename and _directory_is_deleted():
         return 2, "the current directory was deleted: change to one that exists (cd DIR) and start again"
     if isinstance(error, OSError) and error.strerror:
+        advice = remedy(error, "")
         if error.filename:
-            return TROUBLE, f"{os.fsdecode(error.filename)}: {error.strerror}"
-        return TROUBLE, f"{error.strerror}; --verbose shows where it was needed"
+            return TROUBLE, f"{os.fsdecode(error.filename)}: {error.strerror}" + (f"; {advice}" if advice else "")
+        return TROUBLE, f"{error.strerror}; {advice or '--verbose shows where it was needed'}"
     return DEFECT, f"unexpected {type(error).__name__}: {error}; --verbose shows where. Please report it"
 
 
@@ -160,6 +167,12 @@ def _directory_is_deleted() -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def is_unforeseen(error: BaseException) -> bool:
+    """Whether an error can only be a defect, of ours or of a package that we use."""
+    known = (click.ClickException, click.Abort, click.exceptions.Exit, TaskFarmerError, KeyboardInterrupt, OSError)
+    return not isinstance(error, known)
 
 
 def _usage(error: click.ClickException) -> str:

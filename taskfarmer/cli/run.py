@@ -38,6 +38,7 @@ Exit status:
   0   all tasks are finished; or none is left to take, and others hold tasks
   1   all tasks are recorded, and some failed
   2   wrong usage or configuration; nothing was changed
+  70  an error that was not foreseen, a defect: please report it, with what --verbose prints
   74  something could not be recorded, or the farm is damaged or gone
   75  unprocessed tasks remain: run the same command again
 A farmer that has nothing left to take exits with 0 while other living farmers

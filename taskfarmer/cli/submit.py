@@ -52,8 +52,11 @@ class SubmitVerb(Verb):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
         words = Rewriter(self.get_params(ctx), ctx.resilient_parsing).rewrite(args[:end])
-        ctx.meta[_FOR_SCHEDULER] = tuple(args[end + 1 :])
         ctx.meta[_FOR_FARMER] = _handed(words)
+        rest = args[end + 1 :]
+        if rest and not any(map(_is_argument, words)):
+            rest = _take_list(words, rest, ctx)
+        ctx.meta[_FOR_SCHEDULER] = tuple(rest)
         try:
             return super(Verb, self).parse_args(ctx, words)
         except click.NoSuchOption as error:
@@ -74,6 +77,21 @@ class SubmitVerb(Verb):
         for title, part in zip(("Options", "Options of the farmers, as of `taskfarmer run`"), parts, strict=True):
             with formatter.section(title):
                 formatter.write_dl(part)
+
+
+def _is_argument(word: str) -> bool:
+    return not word.startswith("-") or word == "-"
+
+
+def _take_list(words: list[str], rest: list[str], ctx: click.Context) -> list[str]:
+    """Add the task list to `words` if it is the first word after `--`: its name may begin with a dash. What remains."""
+    name, *more = rest
+    if not os.path.lexists(name):
+        raise click.UsageError(
+            f"no task list is given before --, and {name!r} after it is not a file: write the list before --", ctx
+        )
+    words += ["--", name]
+    return more[1:] if more[:1] == ["--"] else more
 
 
 def _handed(words: Sequence[str]) -> tuple[str, ...]:
@@ -153,7 +171,8 @@ def command(
 ) -> int:
     """Write a job script that works on TASKLIST, keep it in the farm, and submit it to Slurm or Grid Engine.
 
-    What stands behind -- is for sbatch or qsub, as it is: any other option of theirs.
+    All words after -- are for sbatch or qsub, as they are: any other option of theirs. If no TASKLIST stands before
+    it, the first word after it is the list, whose name may then begin with a dash.
     """
     told = click.get_current_context().meta
     chosen = SCHEDULERS[scheduler] if scheduler else _found()

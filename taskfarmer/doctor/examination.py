@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,10 +14,12 @@ from taskfarmer.doctor.meeting import Meeting
 from taskfarmer.doctor.mounts import mount_of
 from taskfarmer.doctor.place import Place
 from taskfarmer.doctor.signs import Locked, Says, first_words
-from taskfarmer.errors import UsageError
+from taskfarmer.errors import UsageError, hit_a_limit, remedy
 from taskfarmer.ledger import farmfile, liveness
 from taskfarmer.plain import dataclass, replace
 from taskfarmer.workdir import Workdir
+
+_ELSEWHERE = "name a directory that you can write to"
 
 
 def lock_directory(directory: str, scratch: str | None, uid: int) -> str:
@@ -47,7 +50,10 @@ def examine(directory: str, locks: str, version: str, nodes: int = 1, wait: floa
                 Meeting(doctor.place, doctor.lock_place, doctor.says, doctor.sign).run(nodes, wait) if nodes > 1 else []
             )
         except OSError as error:
-            raise UsageError(f"{error.filename or path}: {error.strerror}; a farm cannot be kept here") from error
+            what = "a farm cannot be kept here"
+            if hit_a_limit(error):
+                what = f"the file system cannot be examined; {remedy(error, '')}"
+            raise UsageError(f"{error.filename or path}: {error.strerror}; {what}") from error
     return Findings(
         doctor.says.doctor,
         doctor.says.host,
@@ -103,7 +109,11 @@ def _present(path: str, lock_path: str, version: str) -> Iterator[_Doctor]:
 
 def _sign(place: Place, says: Says) -> Locked:
     try:
-        if not os.path.isdir(place.directory):
+        try:
+            there = stat.S_ISDIR(os.stat(place.directory).st_mode)
+        except FileNotFoundError:
+            there = False
+        if not there:
             what = "not a directory" if os.path.lexists(place.directory) else "no such directory"
             raise UsageError(f"{place.directory}: {what}; name the directory that farmers are to share")
         sign = Locked(place, place.sign(place.doctor))
@@ -111,8 +121,7 @@ def _sign(place: Place, says: Says) -> Locked:
         os.mkdir(place.work)
     except OSError as error:
         raise UsageError(
-            f"{place.directory}: no file can be made in it ({error.strerror}); name a directory that you can write to, "
-            "and that has room"
+            f"{place.directory}: no file can be made in it ({error.strerror}); {remedy(error, _ELSEWHERE, _ELSEWHERE)}"
         ) from error
     return sign
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from taskfarmer import scheduled
-from taskfarmer.errors import StorageError
+from taskfarmer.errors import StorageError, remedy
 from taskfarmer.ledger import logowner
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.liveness import Identity
@@ -19,9 +19,8 @@ def first_place(settings: Settings, reporter: Reporter, workdir: Workdir, ledger
     try:
         logs_fd = os.open(workdir.logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise StorageError(
-            f"{workdir.logs}: {error.strerror}; logs cannot be written; an empty folder will do"
-        ) from error
+        what = f"logs cannot be written; {remedy(error, 'an empty folder will do')}"
+        raise StorageError(f"{workdir.logs}: {error.strerror}; {what}") from error
     owner = logowner.claim(workdir, ledger.farm.farm)
     if not owner:
         reporter.warning(

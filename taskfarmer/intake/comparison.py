@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from taskfarmer import durable
-from taskfarmer.errors import ListUnavailable, TaskListError
+from taskfarmer.errors import AGAIN, ListUnavailable, TaskListError, remedy
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import State
@@ -58,8 +58,8 @@ def _readable(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ListUnavailable(
-            f"{error.filename or path}: {error.strerror}; the list cannot be compared with its farm: start again when "
-            "the file system works"
+            f"{error.filename or path}: {error.strerror}; the list cannot be compared with its farm: "
+            + remedy(error, AGAIN)
         ) from error
     except IndexError as error:
         raise ListUnavailable(f"{path}: changes while it is read: start again when it is whole") from error

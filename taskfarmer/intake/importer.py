@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from taskfarmer import durable
-from taskfarmer.errors import ListUnavailable
+from taskfarmer.errors import ListUnavailable, remedy
 from taskfarmer.intake.comparison import digest, whole_digest
 from taskfarmer.intake.handler import Handler, ReadsInItsOwnWay
 from taskfarmer.intake.lastline import LastLine, has_newline
@@ -21,6 +21,7 @@ from taskfarmer.ledger.state import Segment, State
 from taskfarmer.tasks.source import SourceReader, open_source
 from taskfarmer.workdir import Workdir
 
+_ELSEWHERE = "name another work directory with -w DIR"
 _NOTHING = 0, hashlib.sha256().hexdigest()
 """Size and SHA-256 of the part of a list of which nothing was read."""
 
@@ -52,7 +53,7 @@ class Importer:
             writer.discard()
             raise ListUnavailable(
                 f"{error.filename or workdir.tasks}: {error.strerror}; the task list was not taken in, nothing "
-                "was changed: make room, or name another work directory with -w DIR"
+                f"was changed: {remedy(error, _ELSEWHERE, _ELSEWHERE)}"
             ) from error
         except BaseException:
             writer.discard()

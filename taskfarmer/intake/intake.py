@@ -26,7 +26,7 @@ from taskfarmer.ledger.state import State
 from taskfarmer.locks import FarmLock, scratch_folder
 from taskfarmer.plain import replace
 from taskfarmer.settings import Reporter, Settings
-from taskfarmer.tasks.source import SourceReader, open_source
+from taskfarmer.tasks.source import SourceReader, demand_source, open_source
 from taskfarmer.views import views
 from taskfarmer.workdir import Workdir
 
@@ -90,8 +90,8 @@ class Intake:
     def check_readable(self) -> None:
         if self.handler is None or self.handler.by_line:
             open_source(self.path).close()
-        elif not os.path.exists(self.path):
-            raise TaskListError(f"{self.path}: there is no such task list: check the path")
+        else:
+            demand_source(self.path)
 
     def existing(self) -> Farm | None:
         if os.path.lexists(self.workdir.path) and not os.path.isdir(self.workdir.path):

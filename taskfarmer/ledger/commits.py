@@ -23,7 +23,18 @@ from contextlib import contextmanager
 from typing import Literal
 
 from taskfarmer import durable, locks
-from taskfarmer.errors import Contended, Damaged, FarmGone, Forked, NotAFarm, StaleView, StorageError
+from taskfarmer.errors import (
+    AGAIN,
+    Contended,
+    Damaged,
+    FarmGone,
+    Forked,
+    NotAFarm,
+    StaleView,
+    StorageError,
+    hit_a_limit,
+    remedy,
+)
 from taskfarmer.ledger import epochs, farmfile, turns
 from taskfarmer.ledger.document import FORMAT, from_document, to_document
 from taskfarmer.ledger.state import State, begin_epoch, stamp
@@ -38,20 +49,16 @@ LEAST_ROOM = 1.0
 MOST_ROOM = 5.0
 ROOM = 8.0
 RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
-AGAIN = "start again when the file system works"
 _GONE = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 Change = Callable[[State], State]
 
 
-def _remedy(error: OSError) -> str:
-    """What to do about a directory of the ledger that cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "make room"
-    return RESTORE if error.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR) else AGAIN
-
-
 def encode(state: State) -> bytes:
     return sealed(to_document(state))
+
+
+def _unreadable(path: str, error: OSError) -> StorageError:
+    return StorageError(f"{path}: {error.strerror}; the ledger cannot be read; {remedy(error, RESTORE)}")
 
 
 class Commits:
@@ -92,7 +99,7 @@ class Commits:
             except OSError as error:
                 if error.errno == errno.ESTALE:
                     return None
-                raise StorageError(f"{path}: {error.strerror}; the ledger cannot be read; {RESTORE}") from error
+                raise _unreadable(path, error) from error
             document = unsealed(data)
             if document is not None:
                 break
@@ -125,15 +132,14 @@ class Commits:
             found = [name for name in os.listdir(self.workdir.ledger) if epoch_number(name) is not None]
         except OSError as error:
             if error.errno not in _GONE:
-                raise StorageError(
-                    f"{self.workdir.ledger}: {error.strerror}; the ledger cannot be read; {RESTORE}"
-                ) from error
+                raise _unreadable(self.workdir.ledger, error) from error
             return None
         for epoch in found:
             try:
                 names += [(int(name), epoch) for name in os.listdir(self.workdir.epoch(epoch)) if name.isdigit()]
-            except OSError:
-                continue
+            except OSError as error:
+                if hit_a_limit(error):
+                    raise _unreadable(self.workdir.epoch(epoch), error) from error
         for number, epoch in sorted(names, reverse=True):
             state = self._load(epoch, number)
             if state is not None and state.farm == self.farm:
@@ -148,9 +154,8 @@ class Commits:
             document = farmfile.document_of(self.workdir)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
-                raise StorageError(
-                    f"{self.workdir.farm}: {error.strerror}; the farm cannot be read; {RESTORE}"
-                ) from error
+                what = f"the farm cannot be read; {remedy(error, RESTORE)}"
+                raise StorageError(f"{self.workdir.farm}: {error.strerror}; {what}") from error
             document = {}
         if document is None or document.get("farm") != self.farm:
             raise FarmGone(
@@ -308,7 +313,7 @@ class Commits:
                 what = (
                     "it is not known what was committed, and found out next time" if linked else "nothing was committed"
                 )
-                raise StorageError(f"{where}: {error.strerror}; {what}; {_remedy(error)}") from error
+                raise StorageError(f"{where}: {error.strerror}; {what}; {remedy(error, AGAIN)}") from error
             won = None
             self.check_farm()
         if not isinstance(won, State):
@@ -376,7 +381,7 @@ class Commits:
                 self.check_farm()
                 return
             path = self.workdir.epoch(epoch)
-            raise StorageError(f"{path}: {error.strerror}; a commit may not last; {_remedy(error)}") from error
+            raise StorageError(f"{path}: {error.strerror}; a commit may not last; {remedy(error, AGAIN)}") from error
 
     def hint(self, epoch: str, number: int) -> None:
         """Leave word where the newest revision is: 64 bytes in place, one operation for each reader."""

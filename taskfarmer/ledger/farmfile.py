@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import time
 
 from taskfarmer import durable
-from taskfarmer.errors import Damaged, NotAFarm, StorageError
+from taskfarmer.errors import Damaged, NotAFarm, StorageError, hit_a_limit, remedy
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import asdict, dataclass, names_of
 from taskfarmer.workdir import Workdir
@@ -76,7 +77,10 @@ def load(workdir: Workdir) -> Farm | None:
             "directory of your own with -w DIR"
         ) from error
     except OSError as error:
-        raise StorageError(f"{workdir.farm}: {error.strerror}; the farm cannot be read; {_RESTORE}") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise _too_long(workdir, error) from error
+        what = f"the farm cannot be read; {remedy(error, _RESTORE)}"
+        raise StorageError(f"{workdir.farm}: {error.strerror}; {what}") from error
     if document is None:
         raise Damaged(f"{workdir.farm}: not what was written into it; {_RESTORE}")
     if document.get("format") != FORMAT:
@@ -90,10 +94,22 @@ def load(workdir: Workdir) -> Farm | None:
 
 def demand(workdir: Workdir) -> Farm:
     """The farm in this directory; NotAFarm where there is none."""
-    farm = load(workdir) if os.path.isdir(workdir.path) else None
+    try:
+        there = stat.S_ISDIR(os.stat(workdir.path).st_mode)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _too_long(workdir, error) from error
+        if error.errno == errno.EACCES:
+            raise NotAFarm(f"{workdir.path}: {error.strerror}; {remedy(error, '')}") from error
+        there = False
+    farm = load(workdir) if there else None
     if farm is None:
         raise NotAFarm(f"{workdir.path}: no farm here (no farm.json); name the work directory of a task list")
     return farm
+
+
+def _too_long(workdir: Workdir, error: OSError) -> NotAFarm:
+    return NotAFarm(f"{workdir.path}: {error.strerror}; choose a shorter path for the work directory (-w DIR)")
 
 
 def refuse_foreign(workdir: Workdir) -> None:
@@ -142,7 +158,9 @@ def _is_ours(workdir: Workdir) -> bool:
 def _names(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder))
-    except OSError:
+    except OSError as error:
+        if hit_a_limit(error):
+            raise
         return []
 
 

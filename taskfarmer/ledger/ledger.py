@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from taskfarmer import durable
-from taskfarmer.errors import StaleView, StorageError
+from taskfarmer.errors import AGAIN, StaleView, StorageError, remedy
 from taskfarmer.ledger import results
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import Commits
@@ -178,7 +178,7 @@ class Ledger:
             self.commits.check_farm()
         except OSError as error:
             raise StorageError(
-                f"{self.workdir.path}: {error.strerror}; the farm may not last; start again when the file system works"
+                f"{self.workdir.path}: {error.strerror}; the farm may not last; {remedy(error, AGAIN)}"
             ) from error
 
     def _change(self, sent: Tidings, want: int, leave: bool, room: float) -> Callable[[State], State]:

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from taskfarmer import durable, locks, proc, scheduled
-from taskfarmer.errors import StorageError
+from taskfarmer.errors import StorageError, remedy
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import asdict, dataclass, field, names_of, replace
 from taskfarmer.workdir import Workdir
@@ -154,8 +154,8 @@ class Presence:
         except OSError as error:
             self.leave()
             raise StorageError(
-                f"{error.filename or path}: {error.strerror}; a farmer cannot start here; make room, or restore the "
-                "folder: an empty folder will do"
+                f"{error.filename or path}: {error.strerror}; a farmer cannot start here; "
+                + remedy(error, "restore the folder: an empty folder will do")
             ) from error
 
     @property

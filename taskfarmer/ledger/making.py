@@ -6,17 +6,22 @@ the others take back what they made and join it.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from taskfarmer import durable
-from taskfarmer.errors import StorageError
+from taskfarmer.errors import StorageError, remedy
 from taskfarmer.ledger import epochs, farmfile, linkproof, sharing
 from taskfarmer.ledger.commits import encode
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.segments import discard
 from taskfarmer.ledger.state import Segment, State
 from taskfarmer.workdir import Workdir
+
+_ELSEWHERE = "name another work directory with -w DIR"
+_LONGEST_NAME = 200
+"""Bytes that a path below the work directory may have more than the work directory: at most 130, and some to spare."""
 
 
 def make_folders(workdir: Workdir, made: list[str] | None = None) -> None:
@@ -25,6 +30,7 @@ def make_folders(workdir: Workdir, made: list[str] | None = None) -> None:
     `made` gets those that were not there before, as they are made.
     """
     try:
+        _check_length(workdir.path)
         submitted = [path for path in (workdir.jobs, workdir.submitted) if workdir.shared and os.path.isdir(path)]
         for folder in (workdir.path, *workdir.folders, *submitted):
             if _make_folder(folder) and made is not None:
@@ -40,10 +46,23 @@ def make_folders(workdir: Workdir, made: list[str] | None = None) -> None:
         if workdir.shared:
             sharing.prove_modes(workdir)
     except OSError as error:
-        raise StorageError(
-            f"{error.filename or workdir.path}: {error.strerror}; the work directory cannot be made here, "
-            "name another one with -w DIR"
-        ) from error
+        path = str(error.filename or workdir.path)
+        what, option = "work directory", "-w"
+        if workdir.logs_dir and path.startswith(workdir.logs_dir):
+            what, option = "folder of the logs", "--logs-dir"
+        advice = f"name another one with {option} DIR"
+        if error.errno == errno.ENAMETOOLONG:
+            advice = f"choose a shorter path with {option} DIR"
+        else:
+            advice = remedy(error, advice, advice)
+        raise StorageError(f"{path}: {error.strerror}; the {what} cannot be made here, {advice}") from error
+
+
+def _check_length(path: str) -> None:
+    """Raise ENAMETOOLONG before anything is made, if files deep in the farm could not be opened later."""
+    longest = os.pathconf("/", "PC_PATH_MAX")
+    if len(os.fsencode(path)) + _LONGEST_NAME > longest:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
 
 
 def _make_folder(path: str) -> bool:
@@ -82,8 +101,8 @@ def make(workdir: Workdir, farm: Farm, segment: Segment) -> State | None:
         if other is None or other.farm == farm.farm:
             # nothing is taken back: `farm.json` may have its name although we were told otherwise, and name all this
             raise StorageError(
-                f"{error.filename or workdir.path}: {error.strerror}; the farm was not made, or may not last; make "
-                "room, or name another work directory with -w DIR"
+                f"{error.filename or workdir.path}: {error.strerror}; the farm was not made, or may not last; "
+                + remedy(error, _ELSEWHERE, _ELSEWHERE)
             ) from error
     if not made:
         if epoch is not None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from taskfarmer import durable
-from taskfarmer.errors import Damaged, FarmError, FarmGone, StaleView, StorageError
+from taskfarmer.errors import Damaged, FarmError, FarmGone, StaleView, StorageError, remedy
 from taskfarmer.ledger.state import Settlement, State
 from taskfarmer.model import (
     FINISHED,
@@ -113,7 +113,7 @@ def _unreadable(workdir: Workdir, error: OSError) -> FarmError:
     """The error to raise where the names of the journals cannot be read."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return FarmGone(f"{workdir.results}: {error.strerror}; the farm's results are gone; {RESTORE}")
-    return StorageError(f"{workdir.results}: {error.strerror}; results cannot be read; {RESTORE}")
+    return StorageError(f"{workdir.results}: {error.strerror}; results cannot be read; {remedy(error, RESTORE)}")
 
 
 def _first_missing(workdir: Workdir, state: State, found: Mapping[str, tuple[str, int]]) -> str:
@@ -144,7 +144,7 @@ def _exactly(workdir: Workdir, name: str, path: str, size: int, end: float) -> b
             path, data = renamed(workdir, name), b""
         except OSError as error:
             why = error.strerror or "no file to read"
-            raise StorageError(f"{path}: {why}; results cannot be read; {RESTORE}") from error
+            raise StorageError(f"{path}: {why}; results cannot be read; {remedy(error, RESTORE)}") from error
         if len(data) == size:
             return data
         if time.monotonic() > end:
@@ -233,9 +233,9 @@ def left_behind(workdir: Workdir, state: State, farmer: str) -> Settlement:
             raise StaleView(f"{path}: cannot be seen, but {entry.bytes} bytes of it count; {RESTORE}") from None
         data = b""
     except OSError as error:
-        if error.errno in _NOT_READABLE:
-            raise StaleView(f"{path}: {error.strerror}; a dead farmer's results cannot be read; {RESTORE}") from error
-        raise StorageError(f"{path}: {error.strerror}; a dead farmer's results cannot be read; {RESTORE}") from error
+        kind = StaleView if error.errno in _NOT_READABLE else StorageError
+        what = f"a dead farmer's results cannot be read; {remedy(error, RESTORE)}"
+        raise kind(f"{path}: {error.strerror}; {what}") from error
     if len(data) < entry.bytes - last:
         raise StaleView(f"{path}: fewer bytes can be seen than the {entry.bytes} that count; {RESTORE}")
     return _unbroken(

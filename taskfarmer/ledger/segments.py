@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from taskfarmer import durable
-from taskfarmer.errors import Damaged, StorageError
+from taskfarmer.errors import Damaged, StorageError, remedy
 from taskfarmer.ledger.state import Segment
 from taskfarmer.model import TimedCommand, parse_task, task_line
 from taskfarmer.plain import dataclass
@@ -24,7 +24,7 @@ from taskfarmer.workdir import Workdir
 BLOCK = 64
 MOST_OPEN = 32
 _REMEDY = "restore it from a snapshot of the file system, or make a new farm (-w) from the task list"
-_FOLDER = "make room, restore the folder from a snapshot of the file system, or name another work directory (-w)"
+_FOLDER = "restore the folder from a snapshot of the file system, or name another work directory (-w)"
 _MAGIC = b"taskfarmer index 1\n"
 _ENTRY = struct.Struct("<QI")
 
@@ -42,7 +42,8 @@ class SegmentWriter:
         try:
             self._file = open(path, "xb", buffering=1 << 20, opener=durable.fresh)  # noqa: SIM115
         except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}; the task list cannot be taken in; {_FOLDER}") from error
+            what = f"the task list cannot be taken in; {remedy(error, _FOLDER)}"
+            raise StorageError(f"{path}: {error.strerror}; {what}") from error
         if workdir.shared:
             durable.give(self._file.fileno(), durable.GROUP_READS)
         self._index = bytearray(_MAGIC)
@@ -125,9 +126,8 @@ class SegmentReader:
             data = durable.read(path)
             fd = os.open(self.workdir.segment(segment.file), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise StorageError(
-                f"{error.filename or path}: {error.strerror}; the farm's tasks cannot be read; {_REMEDY}"
-            ) from error
+            what = f"the farm's tasks cannot be read; {remedy(error, _REMEDY)}"
+            raise StorageError(f"{error.filename or path}: {error.strerror}; {what}") from error
         body, crc = data[:-9], data[-9:]
         if not body.startswith(_MAGIC) or crc != b"%08x\n" % zlib.crc32(body):
             os.close(fd)
@@ -150,7 +150,8 @@ class SegmentReader:
         try:
             data = durable.persistent(lambda: os.pread(opened.fd, end - begin, begin))
         except OSError as error:
-            raise StorageError(f"{self.workdir.segment(segment.file)}: {error.strerror}; {_REMEDY}") from error
+            path = self.workdir.segment(segment.file)
+            raise StorageError(f"{path}: {error.strerror}; {remedy(error, _REMEDY)}") from error
         self._check(segment, opened, data, first, last, begin)
         lines = data.splitlines(keepends=True) if b"\r" not in data else _split(data)
         skip = start - first * BLOCK

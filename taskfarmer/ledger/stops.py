@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 
 from taskfarmer import durable
-from taskfarmer.errors import StorageError
+from taskfarmer.errors import AGAIN, StorageError, hit_a_limit, remedy
 from taskfarmer.ledger.state import State
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.workdir import Workdir
@@ -20,7 +20,9 @@ def farmers_at_work(workdir: Workdir, state: State) -> list[str]:
     """Those that the ledger knows, and those that have come and taken nothing yet."""
     try:
         names = os.listdir(workdir.farmers)
-    except OSError:
+    except OSError as error:
+        if hit_a_limit(error):
+            raise
         names = []
     arriving = {name.removesuffix(".alive") for name in names if name.endswith(".alive")}
     return sorted({*state.farmers, *arriving})
@@ -34,7 +36,7 @@ def order_stop(workdir: Workdir, farmers: Iterable[str], now: bool) -> None:
         durable.replace(workdir.stop, sealed({"farmers": named, "now": now}), workdir.shared)
     except OSError as error:
         raise StorageError(
-            f"{workdir.stop}: {error.strerror}; nobody was told to stop: make room, and say it again"
+            f"{workdir.stop}: {error.strerror}; the farmers were not told to stop; {remedy(error, AGAIN)}"
         ) from error
 
 

@@ -71,7 +71,7 @@ class Deaths:
         return min(_LONGEST_PAUSE, START_PAUSE * 2.0 ** min(self._rounds - 1, 10))
 
     def describe(self, slots: Iterable[int], exitcode: int | None, ran: bool, logs: str | None) -> str:
-        """The line for people about the worker that died last, in which a task `ran`; `logs` if there is no replacement."""
+        """The line for people about the worker that died last, in which a task `ran`; `logs` if it was the last one."""
         where = ", ".join(map(str, slots))
         how = ending(exitcode) + ("" if ran else ", no task ran")
         if not self.alike:

@@ -24,6 +24,7 @@ import time
 from contextlib import suppress
 
 from taskfarmer import durable, parts
+from taskfarmer.errors import remedy
 from taskfarmer.pool.attempt import NotStarted, Place
 
 GONE = (errno.ENOENT, errno.ESTALE)
@@ -85,7 +86,8 @@ class LogFolder:
         except OSError as error:
             reason = "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
             path = os.path.join(self.place.logs, f"log_{task_id}")
-            raise NotStarted(f"{path}: {reason}; the log cannot be opened; make room, or move it away") from error
+            what = f"the log cannot be opened; {remedy(error, 'move it away')}"
+            raise NotStarted(f"{path}: {reason}; {what}") from error
 
     def _open_new_log(self, name: str, task_id: int, attempt: int) -> int:
         """A log that did not exist; -1 if it does."""

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Collection, Iterable
 
+from taskfarmer import scheduled
 from taskfarmer.plain import dataclass
 from taskfarmer.pool.attempt import NotStarted, Starter, is_ours
 from taskfarmer.pool.begun import Batch, Task
@@ -65,7 +66,7 @@ class ProgramWorker(Worker):
         """Processes of a runner of the user's own that were there before the task began."""
         self._keeps = job.leftovers == KEEP
         self._free = dict.fromkeys(self.slots)  # those that run nothing; what ended in them is told
-        self._refused = "SLURM_JOB_ID" in os.environ
+        self._refused = scheduled.in_slurm(os.environ)
         """Whether tasks may fail of the end of our job before anybody tells us: Slurm then refuses their steps."""
         self._believed = -math.inf
         self._warned = 0

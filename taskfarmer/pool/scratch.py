@@ -14,6 +14,7 @@ import time
 from typing import TextIO
 
 from taskfarmer import durable
+from taskfarmer.errors import AGAIN, remedy
 from taskfarmer.parts import Runs, runs_line
 from taskfarmer.pool.attempt import NotStarted, Place
 from taskfarmer.pool.limits import kept, punch, shorten
@@ -66,7 +67,7 @@ class ScratchLogs(Logs):
             except FileExistsError:
                 continue
             except OSError as error:
-                raise NotStarted(f"{path}: {error.strerror}; logs cannot be kept; make room") from error
+                raise NotStarted(f"{path}: {error.strerror}; logs cannot be kept; {remedy(error, AGAIN)}") from error
             self._name, self._path = os.path.basename(path), os.fsencode(path)
             return
 

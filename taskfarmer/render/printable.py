@@ -67,7 +67,9 @@ def moment(seconds: float) -> str:
 
 
 def shell_word(text: str) -> str:
-    """A file name as it can be copied into a command line."""
+    """A file name as it can be copied into a command line, where it is never taken for an option."""
+    if text.startswith("-"):
+        text = f"./{text}"
     if _PLAIN_WORD.fullmatch(text):
         return text
     if text.isprintable():

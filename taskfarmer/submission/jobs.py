@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 
 from taskfarmer.plain import dataclass
-from taskfarmer.scheduled import job_name
+from taskfarmer.scheduled import in_slurm, job_name
 from taskfarmer.slurm import told_end
 from taskfarmer.submission.client import Answer, call
 from taskfarmer.submission.records import Submission
@@ -92,7 +92,7 @@ def _gangs(workers: Iterable[Worker], clusters: Container[str]) -> dict[tuple[st
     found: dict[tuple[str, str], dict[str, list[Worker]]] = {}
     for one in workers:
         job = job_name(one.variables) or ""
-        scheduler = SLURM.name if "SLURM_JOB_ID" in one.variables else GRID_ENGINE.name if job else ""
+        scheduler = SLURM.name if in_slurm(one.variables) else GRID_ENGINE.name if job else ""
         cluster = one.variables.get("SLURM_CLUSTER_NAME", "")
         place = scheduler, cluster if cluster in clusters else ""
         found.setdefault(place, {}).setdefault(job, []).append(one)

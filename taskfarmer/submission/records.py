@@ -10,10 +10,12 @@ import os
 import time
 
 from taskfarmer import durable
-from taskfarmer.errors import UsageError
+from taskfarmer.errors import UsageError, hit_a_limit, remedy
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import asdict, dataclass
 from taskfarmer.workdir import Workdir
+
+_ELSEWHERE = "name another one with -w DIR"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Keeping:
             self.forget()
             raise UsageError(
                 f"{error.filename or workdir.submitted}: {error.strerror}; the script cannot be kept in the work "
-                "directory, and nothing was submitted; name another one with -w DIR"
+                f"directory, and nothing was submitted; {remedy(error, _ELSEWHERE, _ELSEWHERE)}"
             ) from error
 
     def note(self, submission: Submission) -> None:
@@ -72,7 +74,9 @@ def submissions(workdir: Workdir) -> list[Submission]:
     """All that was submitted for this farm, the oldest first; what cannot be read is left out."""
     try:
         names = sorted(os.listdir(workdir.submitted))
-    except OSError:
+    except OSError as error:
+        if hit_a_limit(error):
+            raise
         return []
     found = (_read(workdir, name.removesuffix(".json")) for name in names if name.endswith(".json"))
     return [one for one in found if one is not None]
@@ -81,7 +85,9 @@ def submissions(workdir: Workdir) -> list[Submission]:
 def _read(workdir: Workdir, name: str) -> Submission | None:
     try:
         document = unsealed(durable.read(workdir.submission(name)))
-    except OSError:
+    except OSError as error:
+        if hit_a_limit(error):
+            raise
         return None
     command, submitted = (document or {}).get("command"), (document or {}).get("submitted")
     if document is None or not isinstance(command, list) or not isinstance(submitted, (int, float)):

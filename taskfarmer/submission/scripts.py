@@ -54,7 +54,7 @@ _GE_TOLD = """\
 # The farmer is in the background (&), because bash runs a trap only when no program runs in the foreground.
 
 # A shell that Grid Engine starts as a login shell forgets the PATH of the qsub; SGE_O_PATH is that.
-export PATH=$SGE_O_PATH
+export PATH=${SGE_O_PATH:-$PATH}
 """
 _GE_AGAIN = """\
 # 75: tasks are left. Grid Engine starts a job again that ends with 99; one that was deleted stays deleted.

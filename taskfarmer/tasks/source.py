@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from taskfarmer.durations import seconds
-from taskfarmer.errors import ListUnavailable, TaskListError
+from taskfarmer.errors import AGAIN, ListUnavailable, TaskListError, remedy
 from taskfarmer.model import TimedCommand
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ class SourceReader:
                 yield chunk
         except OSError as error:
             raise ListUnavailable(
-                f"{self._path}: cannot be read from byte {self.consumed} on: {error.strerror}: "
-                "start again when the file system works"
+                f"{self._path}: cannot be read from byte {self.consumed} on: {error.strerror}: {remedy(error, AGAIN)}"
             ) from error
 
     def _tasks(self, block: bytes) -> list[bytes]:
@@ -211,6 +210,14 @@ def open_source(path: str) -> BinaryIO:
     return stream
 
 
+def demand_source(path: str) -> None:
+    """Raise TaskListError, in words, if nothing is there that a handler could read."""
+    try:
+        os.stat(path)
+    except (OSError, ValueError) as error:
+        raise TaskListError(_cannot_open(path, error)) from error
+
+
 def line_of_task(path: str, k: int) -> int:
     """Return the number, from 1, of the line that holds the k-th task (from 0) of the list. IndexError beyond its end.
 
@@ -259,5 +266,7 @@ def _cannot_open(path: str, error: OSError | ValueError) -> str:
         return f"{path}: there is no such task list: check the path"
     if number == errno.EACCES:
         return f"{path}: this task list may not be read by you: ask its owner, or `chmod u+r` it"
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return f"{path}: this task list cannot be opened: {reason}: check the path and the file system"
+    advice = "check the path and the file system"
+    if isinstance(error, OSError):
+        return f"{path}: this task list cannot be opened: {error.strerror}: {remedy(error, advice)}"
+    return f"{path}: this task list cannot be opened: {error}: {advice}"

@@ -21,8 +21,8 @@ def farmer_events(identity: Identity | None, farmer: str, slots: int) -> bytes:
 def _labels(identity: Identity) -> str:
     """More about a farmer's job: its step, how often it was started again, its CPUs, when its allocation ends."""
     job = identity.job
-    found = [f"step {job['SLURM_STEP_ID']}"] if "SLURM_STEP_ID" in job else []
-    if job.get("SLURM_RESTART_COUNT", "0") != "0":
+    found = [f"step {job['SLURM_STEP_ID']}"] if job.get("SLURM_STEP_ID") else []
+    if (job.get("SLURM_RESTART_COUNT") or "0") != "0":
         found.append(f"restart {job['SLURM_RESTART_COUNT']}")
     if cpus := scheduled.cpus(job):
         found.append(f"cpus {cpus}")

@@ -113,7 +113,10 @@ def test_an_unexpected_error_is_one_line_and_verbose_shows_where(house: House) -
 def test_an_error_of_the_system_names_the_file(house: House) -> None:
     error = "PermissionError(13, 'Permission denied', '/some/file')"
     done = house.process([sys.executable, "-c", BREAK.format(error=error), "status", "x"])
-    assert (done.status, done.error_line) == (74, "taskfarmer: error: /some/file: Permission denied")
+    assert (done.status, done.error_line) == (
+        74,
+        "taskfarmer: error: /some/file: Permission denied; restore its permissions, or ask its owner",
+    )
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_a_byte_order_mark_is_no_part_of_the_file(house: House) -> None:
 
 def test_the_first_definition_wins_in_the_order_of_the_places(house: House) -> None:
     house.environ["TASKFARMER_CONFIG_DIR"] = str(house.named)
-    config_file = house.write(house.beside / "mine.ini", shifter("0"))
+    config_file = house.write(house.cwd.parent / "mine.ini", shifter("0"))
     places = [
         house.named / "z.ini",
         house.named / "runners.d" / "a.ini",
@@ -159,6 +159,9 @@ def test_the_first_definition_wins_in_the_order_of_the_places(house: House) -> N
         house.cwd / "b.ini",
         house.cwd / "runners.d" / "a.ini",
         house.cwd / "tasklists.d" / "a.ini",
+        house.beside / "a.ini",
+        house.beside / "runners.d" / "a.ini",
+        house.beside / "tasklists.d" / "a.ini",
         house.home / ".pytaskfarmer" / "runners.d" / "a.ini",
         house.home / ".pytaskfarmer" / "tasklists.d" / "a.ini",
         house.etc / "runners.d" / "a.ini",

@@ -175,7 +175,7 @@ def test_the_line_of_a_task_is_found_again(chunk: int, tmp_path: Path) -> None:
         ("folder", "is a directory, not a task list: name the text file"),
         ("fifo", "is a pipe or a device.*: write the commands into a file"),
         ("loop", "cannot be opened: Too many levels of symbolic links: check"),
-        ("x" * 300, "cannot be opened: File name too long: check"),
+        ("x" * 300, "cannot be opened: File name too long: choose a shorter path"),
     ],
 )
 def test_what_is_no_readable_file_is_refused_in_words(tmp_path: Path, name: str, message: str) -> None:

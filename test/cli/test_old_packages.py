@@ -1,0 +1,124 @@
+"""Old packages on PYTHONPATH, as modules of a cluster put them there: one line, and nothing is looked at before."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from house import PROGRAMS, TOP, Done, House
+
+from taskfarmer.requirements import NEEDED
+
+EMPTY = "__version__ = '0.9'\n"
+OLD_LOCK = """
+__version__ = "0.9"
+
+
+class Timeout(Exception):
+    pass
+
+
+class UnixFileLock:
+    def __init__(self, lock_file, timeout=-1, mode=0o644, thread_local=True):
+        self.descriptor = None
+
+    def __del__(self):
+        assert self.descriptor is None
+"""
+"""It refuses an argument, and its half-made object prints a traceback when it is removed, as filelock 3.12 does."""
+
+
+def site(house: House, name: str, text: str, version: str | None = None) -> dict[str, str]:
+    """The environment with an old package on PYTHONPATH. `version` is in its metadata; without one it has none."""
+    folder = house.folder / "site"
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").write_text(text)
+    if version is not None:
+        (folder / f"{name}-{version}.dist-info").mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (folder / f"{name}-{version}.dist-info" / "METADATA").write_text(metadata)
+    return {"PYTHONPATH": f"{folder}:{TOP}"}
+
+
+def assert_names(done: Done, name: str, version: str, needed: str) -> None:
+    assert done.status == 2, done.stderr
+    line = done.error_line
+    assert f"{name} {version} in {done.list.parent / 'site'} is too old" in line
+    assert f"needs {name} {needed} or newer" in line
+    assert f"take {done.list.parent / 'site'} off PYTHONPATH" in line
+
+
+@pytest.mark.parametrize("version", [None, "0.9.1"])
+@pytest.mark.parametrize("name", ["click", "filelock", "pydantic"])
+def test_an_old_package_is_named_with_its_version_its_place_and_what_is_needed(
+    house: House, name: str, version: str | None
+) -> None:
+    house.write("echo one\n")
+    (house.folder / "x.ini").write_text("[x]\nRunner = taskfarmer.runners.BasicRunner\n")
+    environ = site(house, name, EMPTY, version)
+    done = house.command("pytaskfarmer.py", "list.txt", "-q", "-r", "x", environ=environ)
+    assert_names(done, name, version or "0.9", NEEDED[name])
+
+
+def test_a_lock_that_refuses_an_argument_prints_nothing_of_its_own(house: House) -> None:
+    house.write("echo one\n")
+    done = house.command("pytaskfarmer.py", "list.txt", "-q", environ=site(house, "filelock", OLD_LOCK, "3.12.0"))
+    assert_names(done, "filelock", "3.12.0", NEEDED["filelock"])
+
+
+def test_an_old_package_that_only_tables_need_is_named_when_one_is_drawn(house: House) -> None:
+    house.write("false\n")
+    assert house.command("pytaskfarmer.py", "list.txt", "-q").status == 1
+    environ = site(house, "rich", EMPTY, "9.0.0")
+    assert house.command("taskfarmer", "status", "list.txt_workdir", environ=environ).status == 0
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [*PROGRAMS["taskfarmer"], "status", "list.txt_workdir"],
+        cwd=house.folder,
+        env={**house.environ, **environ},
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
+    os.close(ours)
+    os.close(theirs)
+    shown = Done(done.returncode, b"", done.stderr.decode(), house.list, house.workdir)
+    assert_names(shown, "rich", "9.0.0", NEEDED["rich"])
+
+
+def test_a_package_that_one_of_ours_needs_is_named_too(house: House) -> None:
+    house.write("echo one\n")
+    (house.folder / "x.ini").write_text("[x]\nRunner = taskfarmer.runners.BasicRunner\n")
+    environ = site(house, "typing_extensions", EMPTY, "4.0.0")
+    done = house.command("pytaskfarmer.py", "list.txt", "-q", "-r", "x", environ=environ)
+    assert done.status == 2
+    assert re.search(
+        r"typing-extensions 4\.0\.0 in \S+/site is too old: pydantic[-_]?\S* \S+ in \S+ needs", done.error_line
+    )
+
+
+def test_a_defect_stays_a_defect_when_the_packages_are_recent(house: House) -> None:
+    code = "import taskfarmer.cli.status as s; s.open_farm = None; from taskfarmer.cli import main; import sys; "
+    done = house.process([sys.executable, "-c", code + "sys.exit(main('taskfarmer', ['status', 'x']))"])
+    assert done.status == 70
+    assert "unexpected TypeError" in done.error_line and "Please report it" in done.error_line
+
+
+def test_no_version_is_looked_at_when_nothing_fails(house: House) -> None:
+    house.write("echo one\n")
+    program = [sys.executable, "-X", "importtime", str(TOP / "pytaskfarmer.py")]
+    done = house.process([*program, "list.txt", "-q"])
+    assert done.status == 0, done.stderr
+    assert "taskfarmer.start" in done.stderr
+    assert "taskfarmer.requirements" not in done.stderr and "importlib.metadata" not in done.stderr
+
+
+def test_the_versions_are_those_of_the_package() -> None:
+    text = (TOP / "pyproject.toml").read_text()
+    listed = re.search(r"^dependencies = \[(.*)\]$", text, re.MULTILINE)
+    assert listed is not None
+    assert listed[1] == ", ".join(f'"{name}>={version}"' for name, version in NEEDED.items())
