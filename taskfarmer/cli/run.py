@@ -130,7 +130,7 @@ Durations:
     metavar="SIZE",
     help="Keep no more of what a task writes: its head and its tail (64k, 10M, 1G). [default: all]",
 )
-@click.option("--logs-dir", "--logDir", type=Name(True), metavar="DIR", help="Where logs go; nothing there is overwritten. [default: WORKDIR/logs]")
+@click.option("--logs-dir", "--logDir", type=Name(True), metavar="DIR", help="Where logs go. [default: WORKDIR/logs]")
 @click.option(
     "--grace",
     type=Duration(),
