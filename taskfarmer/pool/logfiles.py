@@ -170,7 +170,8 @@ class LogFolder:
                     if self._exchange(name, temporary, f"{name}.{attempt}", old, len(data)):
                         return fd
                 finally:
-                    os.unlink(temporary, dir_fd=self.fd)
+                    with suppress(OSError):
+                        os.unlink(temporary, dir_fd=self.fd)
             except BaseException:
                 durable.let_go(fd)
                 raise
@@ -215,5 +216,8 @@ class LogFolder:
                 durable.add_name(aside, name, self.fd, self.fd)
             except FileExistsError:
                 return False  # another attempt has made a log since; the old one keeps its new name
+            except OSError:  # the file system has no links
+                os.rename(aside, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                return False
         os.unlink(aside, dir_fd=self.fd)
         return done

@@ -173,6 +173,18 @@ def test_a_full_disk_changes_no_log(place: Place, monkeypatch: pytest.MonkeyPatc
     assert (names(place), log(place)) == (["log_7"], b"first\n")
 
 
+def test_a_log_is_appended_to_where_there_are_no_links(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(LogFolder(place), 1, b"first\n")
+
+    def refused(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(logfiles.durable, "add_name", refused)
+    written(LogFolder(place), 2, b"second\n")
+    assert names(place) == ["log_7"]
+    assert log(place).startswith(b"first\n=== ") and log(place).endswith(b"===\nsecond\n")
+
+
 @pytest.mark.parametrize("kind", ["a link", "open to all"])
 def test_a_directory_that_others_put_in_the_place_of_the_logs_is_not_used(place: Place, kind: str) -> None:
     os.rmdir(place.logs)
