@@ -53,7 +53,7 @@ class Volume:
 
     def _begin(self, *words: str) -> subprocess.Popen[bytes]:
         with open(self.folder / "out", "ab") as out:
-            return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.folder)
 
     @contextmanager
     def running(self) -> Iterator[None]:
