@@ -70,9 +70,12 @@ class Importer:
             return Segment(writer.name, 0, 0, 0, *_NOTHING)
         self.last_line.pending = False
         assert self.handler is not None
+        before = whole_digest(self.path)
         for batch in self.handler.commands(self.path, writer.workdir.path, 0):
             writer.add(batch)
-        return Segment(writer.name, 0, writer.tasks, 0, *whole_digest(self.path), timed=writer.timed)
+        if whole_digest(self.path) != before:
+            raise ListUnavailable(f"{self.path}: changes while it is read: start again when it is whole")
+        return Segment(writer.name, 0, writer.tasks, 0, *before, timed=writer.timed)
 
     def _lines(self, writer: SegmentWriter, last: Segment | None, skip: int) -> Segment:
         with open_source(self.path) as stream:
@@ -122,8 +125,9 @@ class Importer:
         known = None if self.last_line.pending else size
         taken = True
         try:
-            for batch in self.handler.commands(self.path, workdir.path, writer.first_id, reader.consumed, known):
-                writer.add(batch)
+            if lines:
+                for batch in self.handler.commands(self.path, workdir.path, writer.first_id, reader.consumed, known):
+                    writer.add(batch)
         except ReadsInItsOwnWay:
             self.last_line.wait()
             lines, taken = [], False
