@@ -13,7 +13,7 @@ from taskfarmer import durable
 from taskfarmer.errors import AGAIN, ListUnavailable, TaskListError, remedy
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.segments import SegmentReader
-from taskfarmer.ledger.state import State
+from taskfarmer.ledger.state import Segment, State
 from taskfarmer.tasks.source import SourceReader, line_of_task, open_source
 from taskfarmer.workdir import Workdir
 
@@ -86,11 +86,20 @@ def _compare(path: str, workdir: Workdir, state: State, farm: Farm) -> int | Non
     last = state.segments[-1]
     with open_source(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        if size >= last.source_bytes and digest(stream, last.source_bytes)[0].hexdigest() == last.source_sha256:
-            following = stream.read(2)
-            if not last.open_end or following[:1] in (b"", b"\n") or following == b"\r\n":
-                return None
+        if size >= last.source_bytes and goes_on(stream, last, digest(stream, last.source_bytes)[0]):
+            return None
         return _compare_tasks(stream, path, workdir, state, farm)
+
+
+def goes_on(stream: BinaryIO, last: Segment, sha: _Hash) -> bool:
+    """Whether a list begins with what was taken in up to `last`, and a new line follows.
+
+    `sha` is the digest of so many bytes of it, and the stream stands behind them.
+    """
+    if sha.hexdigest() != last.source_sha256:
+        return False
+    following = stream.read(2)
+    return not last.open_end or following[:1] in (b"", b"\n") or following == b"\r\n"
 
 
 def _compare_tasks(stream: BinaryIO, path: str, workdir: Workdir, state: State, farm: Farm) -> int:

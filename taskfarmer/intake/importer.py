@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from taskfarmer import durable
 from taskfarmer.errors import ListUnavailable, remedy
-from taskfarmer.intake.comparison import digest, whole_digest
+from taskfarmer.intake.comparison import digest, goes_on, whole_digest
 from taskfarmer.intake.handler import Handler, ReadsInItsOwnWay
 from taskfarmer.intake.lastline import LastLine, has_newline
 from taskfarmer.ledger.segments import SegmentWriter
@@ -60,6 +60,9 @@ class Importer:
             raise
         return segment
 
+    def _changes(self) -> ListUnavailable:
+        return ListUnavailable(f"{self.path}: changes while it is read: start again when it is whole")
+
     def took_nothing_yet(self, state: State) -> bool:
         """Whether a handler that reads the list in its own way has not got it yet."""
         last = state.segments[-1]
@@ -71,13 +74,18 @@ class Importer:
             return Segment(writer.name, 0, 0, 0, *_NOTHING)
         self.last_line.pending = False
         assert self.handler is not None
+        before = whole_digest(self.path)
         for batch in self.handler.commands(self.path, writer.workdir.path, 0):
             writer.add(batch)
-        return Segment(writer.name, 0, writer.tasks, 0, *whole_digest(self.path), timed=writer.timed)
+        if whole_digest(self.path) != before:
+            raise self._changes()
+        return Segment(writer.name, 0, writer.tasks, 0, *before, timed=writer.timed)
 
     def _lines(self, writer: SegmentWriter, last: Segment | None, skip: int) -> Segment:
         with open_source(self.path) as stream:
             sha, before = digest(stream, last.source_bytes if last is not None else 0)
+            if last is not None and not goes_on(stream, last, sha):
+                raise self._changes()
             reader = SourceReader(
                 stream,
                 self.path,
@@ -123,8 +131,9 @@ class Importer:
         known = None if self.last_line.pending else size
         taken = True
         try:
-            for batch in self.handler.commands(self.path, workdir.path, writer.first_id, reader.consumed, known):
-                writer.add(batch)
+            if lines:
+                for batch in self.handler.commands(self.path, workdir.path, writer.first_id, reader.consumed, known):
+                    writer.add(batch)
         except ReadsInItsOwnWay:
             self.last_line.wait()
             lines, taken = [], False

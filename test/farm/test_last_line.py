@@ -96,16 +96,21 @@ def test_the_last_line_of_a_list_that_was_written_long_ago_runs_at_once(farm: Fa
 def test_a_farmer_that_waits_for_the_last_line_is_stopped_and_does_not_say_that_all_is_done(
     farm: Farm, options: tuple[str, ...], number: int
 ) -> None:
-    farm.list.write_bytes(b"echo 0\necho 1")
+    farm.list.write_bytes(b"echo 1")
     farmer = farm.start("-n", 1, *options)
-    wait_while_written(farm, 0)
+
+    def waits() -> bool:
+        still_written(farm)
+        return WARNING in farmer.said
+
+    eventually(waits, lambda: farmer.said, every=0.1)
     farmer.signal(number)
-    assert farmer.wait(QUIET) == AGAIN
+    assert farmer.wait() == AGAIN
     assert "the end of the task list was not taken in: run the same command again" in farmer.said
-    assert farm.places() == ([], [0], [])
+    assert farm.places() == ([], [], [])
     farm.append("1\n")
     assert farm.run().wait() == 0
-    assert farm.log(1) == "11\n"
+    assert farm.log(0) == "11\n"
 
 
 def test_a_farmer_that_waits_for_the_last_line_ends_at_its_timeout(farm: Farm) -> None:
@@ -197,4 +202,39 @@ def test_a_handler_that_reads_the_list_in_its_own_way_gets_it_when_it_is_quiet(f
     assert farmer.wait() == 0
     assert farm.places() == ([], [0, 1], [])
     assert WARNING in farmer.said
+    farm.check()
+
+
+CHANGES = """
+from taskfarmer.tasks import TaskList
+
+
+class Changes(TaskList):
+    # It reads the list while another program goes on writing it.
+
+    def __init__(self, path, workdir):
+        with open(path) as stream:
+            self.lines = stream.read().split()
+        if len(self.lines) < 3:
+            with open(path, "a") as stream:
+                stream.write("more\\n")
+
+    def __len__(self):
+        return len(self.lines)
+
+    def __getitem__(self, taskid):
+        return "echo " + self.lines[taskid]
+"""
+
+
+def test_a_list_that_changes_while_a_handler_reads_it_is_not_taken_for_what_it_was(farm: Farm) -> None:
+    (farm.folder / "handlers.py").write_text(CHANGES)
+    (farm.folder / "handlers.ini").write_text("[mine]\nTaskList = handlers.Changes\n")
+    farm.list.write_bytes(b"one\ntwo\n")
+    farmer = farm.run("-t", "mine")
+    assert farmer.wait() == 2
+    assert "changes while it is read: start again when it is whole" in farmer.said
+    assert not (farm.workdir / "farm.json").exists()
+    assert farm.run("-t", "mine").wait() == 0
+    assert farm.places() == ([], [0, 1, 2], [])
     farm.check()

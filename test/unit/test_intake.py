@@ -275,6 +275,26 @@ def test_a_refused_list_is_refused_once_until_it_changes(intake: tuple[Intake, L
         os.utime(one.path, (0, 0))
 
 
+@pytest.mark.parametrize("text", [b"echo 1\necho 22\necho 3\n", b"t"])
+def test_a_list_that_is_exchanged_between_two_reads_gives_no_half_line(
+    intake: tuple[Intake, Ledger], monkeypatch: pytest.MonkeyPatch, text: bytes
+) -> None:
+    one, ledger = intake
+    append(one, b"echo new\n")
+    write = one.importer.segment
+
+    def exchanged(*arguments: Any, **more: Any) -> Any:
+        Path(one.path).write_bytes(text)
+        return write(*arguments, **more)
+
+    monkeypatch.setattr(one.importer, "segment", exchanged)
+    with pytest.raises(ListUnavailable, match="changes while it is read"):
+        one.check(ledger, running=True)
+    assert len(ledger.look().segments) == 1
+    with pytest.raises(TaskListError, match=r"line 1|ends before task 0"):
+        one.check(ledger, running=True)
+
+
 def test_a_list_is_only_stat_when_nothing_changed(
     intake: tuple[Intake, Ledger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
