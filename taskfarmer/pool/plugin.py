@@ -82,6 +82,7 @@ class PluginWorker(Worker):
 
     def run(self) -> None:
         (slot,) = self.slots.values()
+        slot.show_group(os.getpgrp())  # that of its tasks, too, unless the runner gives them another one
         while not self.stopping:
             task = slot.begin(time.monotonic() + self.clock)
             if task is not None:
@@ -112,8 +113,6 @@ class PluginWorker(Worker):
         self.plugin.output.flush()
 
     def _task(self, slot: Slot, task: Task) -> None:
-        # the processes of a task are in the worker's group, if the runner does not give it another one
-        slot.show_group(os.getpgrp())
         try:
             status = self.plugin.run(task.task_id, task.batch.attempt, command_of(task))
         except NotStarted as error:

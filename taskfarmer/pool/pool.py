@@ -309,5 +309,5 @@ class Pool(Staff):
 
     def _groups(self) -> list[int]:
         """The process groups of tasks as the workers showed them last; orphans of a killed worker are in them."""
-        found = [GROUP.unpack_from(self._view(slot))[0] for slot in range(self.slots)]
+        found = [GROUP.unpack_from(self._view(slot), SHOWN.size)[0] for slot in range(self.slots)]
         return [group for group in found if group > 0]
