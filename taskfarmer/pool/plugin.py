@@ -87,6 +87,7 @@ class PluginWorker(Worker):
 
     def run(self) -> None:
         (slot,) = self.slots.values()
+        slot.show_group(os.getpgrp())  # that of its tasks, too, unless the runner gives them another one
         while not self.stopping:
             task = self.next_task(slot)
             if task is not None:
@@ -117,9 +118,6 @@ class PluginWorker(Worker):
         self.plugin.output.flush()
 
     def _task(self, slot: Slot, task: Task) -> None:
-        # the processes of a task are in the worker's group, if the runner does not give it another one
-        slot.show_group(os.getpgrp())
-        before_it = frozenset() if self.job.leftovers == KEEP else frozenset(self.tree.living())
         try:
             status = self.plugin.run(task.task_id, task.batch.attempt, command_of(task))
         except NotStarted as error:
@@ -131,7 +129,7 @@ class PluginWorker(Worker):
             self.hear()
         if status and of_stop_signal(status) and not self.stopping:
             self._wait_for_stop()
-        waited_for = self.job.leftovers != KEEP and self._see_to_leftovers(before_it)
+        waited_for = self.job.leftovers != KEEP and self._see_to_leftovers()
         if waited_for:
             ended = time.monotonic()
         before, self.usage = self.usage, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -148,17 +146,14 @@ class PluginWorker(Worker):
         if self.untold and ended > self._rings:
             self._ring_later(ended)
 
-    def _see_to_leftovers(self, before_it: frozenset[int]) -> bool:
-        """End the processes that a task left, or wait for them; whether we waited for some.
-
-        A runner may have processes of its own that were there before the task.
-        """
+    def _see_to_leftovers(self) -> bool:
+        """End the processes that a task left, or wait for them; whether we waited for some."""
         pause = HEAR_EVERY
         waits = False
-        while not self.stopping and set(self.tree.living()) - self.tree.stuck - before_it:
+        while not self.stopping and set(self.tree.living()) - self.tree.stuck:
             self.flush()
             if self.job.leftovers == END:
-                self.end_tree(time.monotonic() + self.job.grace, before_it)
+                self.end_tree(time.monotonic() + self.job.grace)
                 break
             waits = True
             self._rest(pause)

@@ -215,8 +215,12 @@ class Tree:
             return []
         found = dict.fromkeys(pid for pid in self._walk(spare) if lives(pid))
         if proc.sight() == "blind":
-            found = dict.fromkeys(group for group in self._groups() if owns_group(group))
+            found = dict.fromkeys(self._groups_but(spare))
         return list(found)
+
+    def _groups_but(self, spare: Collection[int]) -> list[int]:
+        """The known groups that still are those of processes of ours."""
+        return [group for group in self._groups() if group not in spare and owns_group(group)]
 
     def _walk(self, spare: Collection[int]) -> Iterable[int]:
         """Every process of the tree, dead ones too. The children of one are looked up after it was handed out."""
@@ -229,13 +233,13 @@ class Tree:
                     yield pid
                     waiting.append(pid)
 
-    def ask(self, pids: Iterable[int], asked: set[int]) -> None:
+    def ask(self, pids: Iterable[int], asked: set[int], spare: Collection[int] = frozenset()) -> None:
         """Ask those that were not `asked` yet to end, stopped ones too.
 
         Processes that one has started after it was asked are left to it: that may be how it saves its state.
         """
         before = frozenset(asked)
-        groups = [] if before else [group for group in self._groups() if owns_group(group)]
+        groups = [] if before else self._groups_but(spare)
         for group in groups:
             send_to_group(group, signal.SIGTERM)
             send_to_group(group, signal.SIGCONT)
@@ -251,7 +255,7 @@ class Tree:
 
     def kill(self, spare: Collection[int] = frozenset()) -> None:
         """Send SIGKILL to everything, in a way that no process escapes by forking."""
-        for group in self._groups():
+        for group in self._groups_but(spare):
             send_to_group(group, signal.SIGKILL)
         if self.is_ours_alone and not has_children():
             return
@@ -300,7 +304,7 @@ class Tree:
             if now >= grace_until:
                 self.kill(spare)
             else:
-                self.ask(left, asked)
+                self.ask(left, asked, spare)
             sooner = nap(pause)
             if sooner is not None and sooner < grace_until:
                 grace_until, give_up = sooner, max(sooner, now) + STUCK_AFTER

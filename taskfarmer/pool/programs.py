@@ -62,8 +62,6 @@ class ProgramWorker(Worker):
         self._doubtful: dict[int, Ended] = {}  # by slot
         self._lingering: Ended | None = None
         """A task whose first process has ended, and that waits for the others (--leftovers wait)."""
-        self._helpers: frozenset[int] = frozenset()
-        """Processes of a runner of the user's own that were there before the task began."""
         self._keeps = job.leftovers == KEEP
         self._free = dict.fromkeys(self.slots)  # those that run nothing; what ended in them is told
         self._refused = scheduled.in_slurm(os.environ)
@@ -136,8 +134,6 @@ class ProgramWorker(Worker):
             task = self.next_task(slot)
             if task is None:
                 break
-            if not self._keeps and not self.tree.is_ours_alone:
-                self._helpers = frozenset(self.tree.living())
             try:
                 status = self.starters[number].start(task)
             except NotStarted as error:
@@ -187,7 +183,7 @@ class ProgramWorker(Worker):
                 self._lingering = Ended(task, status, usage, now, math.inf)
                 return
             self.flush()
-            self.end_tree(now + self.job.grace, self._helpers)
+            self.end_tree(now + self.job.grace)
         self._take_note(task, status, usage, now)
 
     def _until_look(self) -> float | None:
@@ -205,7 +201,7 @@ class ProgramWorker(Worker):
         tree = self.tree
         if tree.is_ours_alone and not has_children():
             return False
-        return bool(set(tree.living()) - tree.stuck - self._helpers) or tree.has_hidden()
+        return bool(set(tree.living()) - tree.stuck) or tree.has_hidden()
 
     def _take_note(self, task: Task, status: int, usage: Usage, at: float | None = None) -> None:
         """Take note of a task that is over, and begin the slot's next one."""

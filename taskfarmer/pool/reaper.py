@@ -16,6 +16,8 @@ import time
 from taskfarmer.pool.processes import Tree, adopt_orphans, die_with, send
 
 _FOR_THE_WORKER = frozenset((signal.SIGTERM, signal.SIGQUIT, signal.SIGCONT))
+_MOMENT = 0.5
+"""Seconds for which the worker must be stopped until we stop, too."""
 _HEARD = _FOR_THE_WORKER | {signal.SIGCHLD}
 
 
@@ -45,12 +47,27 @@ def _wait_for(worker: int, farmer: int) -> int:
     """Reap until the worker has ended; its wait status."""
     while True:
         told = signal.sigwaitinfo(_HEARD)
+        if told.si_signo == signal.SIGCHLD and _is_stopped(worker):
+            _stop_with(worker)
         # one that is sent to all of a job step reaches the worker without us
         if told.si_signo in _FOR_THE_WORKER and told.si_pid in (farmer, os.getpid()):
             send(worker, told.si_signo)
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == worker:
                 return ended[1]
+
+
+def _stop_with(worker: int) -> None:
+    """Stop like the worker, so that the farmer sees it. SIGCONT for this process is one for the worker, too."""
+    time.sleep(_MOMENT)  # a job that is suspended and goes on gets the signal for all of its processes
+    if _is_stopped(worker):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        send(worker, signal.SIGCONT)
+
+
+def _is_stopped(worker: int) -> bool:
+    found = os.waitid(os.P_PID, worker, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return found is not None and found.si_code == os.CLD_STOPPED
 
 
 def _end_like(status: int) -> None:

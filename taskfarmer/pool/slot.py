@@ -11,14 +11,15 @@ from taskfarmer.pool.begun import Batch, Task
 from taskfarmer.pool.records import Recorder
 from taskfarmer.trace import farmer_number
 
-SHOWN = struct.Struct("<qid4x")
-"""What a slot shows to its farmer: ID + 1 of the task that runs, its attempt and start; and room for its GROUP.
+SHOWN = struct.Struct("<qid")
+"""What a slot shows to its farmer: ID + 1 of the task that runs, its attempt and start.
 
 The ID is negative where that task has ended, and 0 before the first one.
 """
-GROUP = struct.Struct("<20xi")
-"""The process group of the task that runs, 0 for none: how a farmer finds the processes of a worker that was killed."""
-_GROUP_ALONE, _GROUP_OFFSET = struct.Struct("<i"), 20
+GROUP = struct.Struct("<i")
+"""Behind it: the process group of the last task. There a farmer finds processes that a killed worker leaves."""
+STRIDE = 64
+"""Bytes of each slot, a line of the processor's cache."""
 
 
 class Slot:
@@ -50,8 +51,8 @@ class Slot:
         return None
 
     def show_group(self, group: int) -> None:
-        """Show in which process group the task runs that has begun."""
-        _GROUP_ALONE.pack_into(self._shown, _GROUP_OFFSET, group)
+        """Show in which process group the task runs that has started."""
+        GROUP.pack_into(self._shown, SHOWN.size, group)
 
     def undo(self, task: Task) -> None:
         """The task was not begun after all."""

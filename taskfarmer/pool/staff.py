@@ -20,12 +20,11 @@ from taskfarmer.pool.leftovers import KEEP
 from taskfarmer.pool.life import kind_of, work
 from taskfarmer.pool.member import Member, Seat, teams
 from taskfarmer.pool.processes import STUCK_AFTER, send
-from taskfarmer.pool.slot import GROUP, SHOWN
+from taskfarmer.pool.slot import GROUP, SHOWN, STRIDE
 from taskfarmer.pool.wire import Order
 from taskfarmer.pool.worker import NOW, Job
 from taskfarmer.runners.base import Runner
 
-_STRIDE = 64
 UNRESPONSIVE = 2.0
 _NEXT_TRY = 60.0
 _SPARE = 8
@@ -70,7 +69,7 @@ class Staff:
         self._hungry: set[int] = set()
         # orphans of a worker that serves one slot are that slot's
         self._teams = deque(teams(slots, is_ours(runner) and leftovers == KEEP))
-        self._shared = memoryview(mmap.mmap(-1, _STRIDE * slots))
+        self._shared = memoryview(mmap.mmap(-1, STRIDE * slots))
         self._poll = select.poll()
         self._poll.register(wakeup, select.POLLIN)
 
@@ -86,7 +85,7 @@ class Staff:
             self._teams.popleft()
 
     def _view(self, slot: int) -> memoryview:
-        return self._shared[slot * _STRIDE : (slot + 1) * _STRIDE]
+        return self._shared[slot * STRIDE : (slot + 1) * STRIDE]
 
     def _start(self, slots: Sequence[int]) -> None:
         _spare(self._wakeup)
@@ -97,6 +96,7 @@ class Staff:
         views = [self._view(slot) for slot in slots]
         for view in views:
             SHOWN.pack_into(view, 0, 0, 0, 0.0)
+            GROUP.pack_into(view, SHOWN.size, 0)
         signals.hold()  # the child must not run our handlers before it has its own
         try:
             process = Child(lambda: work(self._kind, job, theirs, views))
@@ -123,14 +123,14 @@ class Staff:
         """`[slot, task ID, attempt]` of what runs now, as the workers show it."""
         found = []
         for slot in range(self.slots):
-            task, attempt, _ = SHOWN.unpack_from(self._shared, slot * _STRIDE)
+            task, attempt, _ = SHOWN.unpack_from(self._shared, slot * STRIDE)
             if task > 0:
                 found.append([slot, task - 1, attempt])
         return found
 
     def _groups(self) -> list[int]:
         """The process groups of tasks as the workers showed them last; orphans of a killed worker are in them."""
-        found = [GROUP.unpack_from(self._view(slot))[0] for slot in range(self.slots)]
+        found = [GROUP.unpack_from(self._view(slot), SHOWN.size)[0] for slot in range(self.slots)]
         return [group for group in found if group > 0]
 
     def _send(self, member: Member, order: Order) -> None:

@@ -347,14 +347,9 @@ class Worker:
         self.end_tree(self.deadline if self.stopping else time.monotonic() + self.job.grace)
         self.push(wait=True)
 
-    def end_tree(
-        self,
-        grace_until: float,
-        spare: Collection[int] = frozenset(),
-        look: Callable[[], Collection[int]] = frozenset,
-    ) -> None:
-        """End all processes below us but those to `spare`, and tell which would not end."""
-        stuck = self.tree.end(grace_until, spare, self.nap, look)
+    def end_tree(self, grace_until: float, look: Callable[[], Collection[int]] = frozenset) -> None:
+        """End all processes below us, and tell which would not end; see `Tree.end`."""
+        stuck = self.tree.end(grace_until, nap=self.nap, look=look)
         if stuck:
             self.send(News(wire.SURVIVOR, results=" ".join(map(str, stuck)).encode()).encode())
 

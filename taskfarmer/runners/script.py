@@ -22,11 +22,15 @@ class Script:
 
     def __init__(self, command: str) -> None:
         self._file: str | None = None
+        self._descriptor = -1
         try:
             # No close-on-exec: the shell reads it through its own /proc/self/fd.
             self._descriptor = os.memfd_create("task", 0)
             self.path = f"/proc/self/fd/{self._descriptor}"
+            os.stat(self.path)  # fails if /proc is not mounted
         except (AttributeError, OSError):
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
             folder = os.environ.get("TMPDIR") or "/tmp"
             self._file = self.path = f"{folder}/taskfarmer-{os.getpid()}-{os.urandom(8).hex()}"
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -18,7 +18,7 @@ from pathlib import Path
 from taskfarmer.pool import wire
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.programs import ProgramWorker
-from taskfarmer.pool.slot import SHOWN
+from taskfarmer.pool.slot import STRIDE
 from taskfarmer.pool.wire import NewsFeed, Order
 from taskfarmer.pool.worker import Job
 from taskfarmer.runners.shell import BasicRunner
@@ -27,7 +27,7 @@ folder = Path(sys.argv[1])
 logs = os.open(folder, os.O_RDONLY)
 places = tuple(Place(slot, 'f', 'host', str(folder), str(folder), logs, log_mode='none') for slot in range(2))
 ours, farmer = socket.socketpair()
-shown = [memoryview(bytearray(SHOWN.size)) for _ in places]
+shown = [memoryview(bytearray(STRIDE)) for _ in places]
 worker = ProgramWorker(Job(places, BasicRunner(), 1.0, 0.0, os.getppid(), ()), ours, shown)
 lines = {0: b'0 true\\n2 sleep 1; exit 7\\n', 1: b'1 exit 3\\n'}
 for slot, body in lines.items():
