@@ -24,8 +24,8 @@ from taskfarmer.settings import Ending, Exit, Settings
 _EPILOG = """\b
 Examples:
   pytaskfarmer.py list.txt                     8 tasks at a time, here
-  pytaskfarmer.py list.txt -n auto             as many as it may use CPUs
-  srun -N 10 --ntasks-per-node=1 env --block-signal=USR1 pytaskfarmer.py list.txt -n 64
+  pytaskfarmer.py list.txt -n auto             one for each CPU that it may use
+  srun -N 10 --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=0 env --block-signal=USR1 pytaskfarmer.py list.txt -n 64
   pytaskfarmer.py list.txt --timeout 1:50:00   end in time, give the rest back
 
 The task list has a command on each line, as on a bash command line; empty lines and lines that begin with #
