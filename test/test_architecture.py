@@ -25,6 +25,7 @@ FLOORS = {
     "durations": 0,
     "errors": 0,
     "requirements": 0,
+    "cpus": 0,
     "model": 0,
     "parts": 0,
     "proc": 0,

@@ -19,10 +19,10 @@ from taskfarmer.cli.types import Duration, Name
     short_help="Prove a file system before farmers share it.",
     epilog="""\b
 Examples:
-  taskfarmer doctor                                   this directory, on this node
-  srun -N2 --ntasks-per-node=1 taskfarmer doctor DIR  between two nodes
-  taskfarmer doctor DIR --nodes 2 --wait 1m           the same by hand: start it on both
+  taskfarmer doctor                            this directory, on this node
+  taskfarmer doctor DIR --nodes 2 --wait 1m    between two nodes, by hand: start it on both
   taskfarmer doctor DIR --json | jq .verdict
+  srun -N2 --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=0 taskfarmer doctor DIR
 
 \b
 State of a check:

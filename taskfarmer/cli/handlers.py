@@ -25,7 +25,8 @@ A definition in an INI file:
   key = value for its constructor
 
 INI files are looked for in this order, and the first definition of a name counts: --config FILE, the directory
-TASKFARMER_CONFIG_DIR, the current directory, ~/.pytaskfarmer, /etc/pytaskfarmer.
+TASKFARMER_CONFIG_DIR, the current directory, for a farmer the folder of its task list, ~/.pytaskfarmer,
+/etc/pytaskfarmer.
 """,
 )
 @config_option

@@ -24,8 +24,8 @@ from taskfarmer.settings import Ending, Exit, Settings
 _EPILOG = """\b
 Examples:
   pytaskfarmer.py list.txt                     8 tasks at a time, here
-  pytaskfarmer.py list.txt -n auto             as many as there are CPUs
-  srun -N 10 --ntasks-per-node=1 env --block-signal=USR1 pytaskfarmer.py list.txt -n 64
+  pytaskfarmer.py list.txt -n auto             one for each CPU that it may use
+  srun -N 10 --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=0 env --block-signal=USR1 pytaskfarmer.py list.txt -n 64
   pytaskfarmer.py list.txt --timeout 1:50:00   end in time, give the rest back
 
 The task list has a command on each line, as on a bash command line; empty lines and lines that begin with #
@@ -65,7 +65,8 @@ Durations:
 @click.argument("tasklist", type=Name(), metavar="TASKLIST")
 @proc_option(
     Processes(),
-    "Tasks at a time. `auto`, or no number at the end or before an option: the CPUs that may be used.",
+    "Tasks at a time. `auto`, or no number at the end or before an option: the CPUs that this process may use, by its "
+    "affinity and the quotas of its cgroups.",
     default=8,
     show_default=True,
 )

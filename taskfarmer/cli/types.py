@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import signal
 from typing import TYPE_CHECKING
@@ -18,15 +17,6 @@ if TYPE_CHECKING:
 MOST_PROCESSES = 4096
 LEAST_SIZE = 1024
 """Of a log: below that the line that says what was cut would be much of it."""
-
-
-def usable_cpus() -> int:
-    """The CPUs that this process may use: fewer than the node has, inside a Slurm step or a container."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        count = os.cpu_count() or 1
-    return min(count, MOST_PROCESSES)
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
@@ -78,7 +68,9 @@ class Processes(click.ParamType):  # type: ignore[type-arg]  # generic since cli
             return value
         text = str(value)
         if text.lower() == "auto":
-            return usable_cpus()
+            from taskfarmer.cpus import usable_cpus  # not at the top: only `auto` reads what the kernel allows
+
+            return min(usable_cpus(), MOST_PROCESSES)
         if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
             self.fail(
                 f"{text!r} is no number of processes. Without a number the option must stand at the end or before "

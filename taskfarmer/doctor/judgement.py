@@ -185,7 +185,8 @@ def _nodes(findings: Findings) -> Iterable[Check]:
             "other nodes",
             "not proven",
             "only this node took part",
-            "to prove locks and names between nodes: srun -N2 taskfarmer doctor DIR, or with --nodes 2 on each of two",
+            "to prove locks and names between nodes: srun -N2 --kill-on-bad-exit=0 --wait=0 taskfarmer doctor DIR, or "
+            "with --nodes 2 on each of two",
         )
         return
     yield _met(findings)

@@ -35,7 +35,7 @@ def test_one_node_is_safe_and_says_what_it_did_not_prove() -> None:
     assert judged.health is Health.SAFE
     assert "of other nodes nothing is proven" in judged.conclusion
     assert states(ALONE)["other nodes"] == "not proven"
-    assert any("srun -N2 taskfarmer doctor DIR" in check.means for check in judged.checks)
+    assert any("srun -N2 --kill-on-bad-exit=0 --wait=0 taskfarmer doctor DIR" in check.means for check in judged.checks)
 
 
 def test_two_nodes_that_share_everything_are_safe_and_fast() -> None:
