@@ -6,6 +6,7 @@ import os
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from farming import children, eventually
@@ -28,10 +29,20 @@ def answer_of(one: Question) -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_client_is_left() -> Iterator[None]:
-    before = set(children(os.getpid())), len(os.listdir("/proc/self/fd"))
+def no_client_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    started: list[int] = []
+    real = os.posix_spawnp
+
+    def spawn(*words: Any, **more: Any) -> int:
+        started.append(real(*words, **more))
+        return started[-1]
+
+    monkeypatch.setattr(os, "posix_spawnp", spawn)
+    before = len(os.listdir("/proc/self/fd"))
     yield
-    assert (set(children(os.getpid())), len(os.listdir("/proc/self/fd"))) == before
+    # this process may also adopt orphans of other tests
+    assert not {*started} & {*children(os.getpid())}
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_an_answer_is_known_when_the_client_is_gone() -> None:
