@@ -34,6 +34,7 @@ from unittest.mock import patch
 from benchmarks.events import Diary, Process, World
 from benchmarks.standins import NoDeadline, SimulatedExchanges, SimulatedLedger, Slots
 from taskfarmer import locks, policy
+from taskfarmer.durations import time_class
 from taskfarmer.errors import Contended
 from taskfarmer.farmer import exchanges, farmer, growth, neighbours
 from taskfarmer.intake.intake import EPOCH_LENGTH, LEASE
@@ -44,7 +45,7 @@ from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import Tidings
 from taskfarmer.ledger.liveness import beat_of
 from taskfarmer.ledger.state import Segment, State, begin_epoch, stamp
-from taskfarmer.model import Interval, time_class
+from taskfarmer.model import Interval
 from taskfarmer.plain import replace
 from taskfarmer.views import views
 from taskfarmer.workdir import Workdir, epoch_name

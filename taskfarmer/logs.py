@@ -157,10 +157,10 @@ def kept_as(workdir: Workdir, state: State, wanted: set[int]) -> dict[int, tuple
     """(attempt, word of `--logs`, whether it ended well) of the newest recorded attempt of tasks, by their results."""
     found: dict[int, tuple[int, str, bool]] = {}
     try:
-        for _, data in results.read_counted(workdir, state, patience=1.0):
-            for line in data.splitlines():
+        for _, lines in results.read_counted(workdir, state, patience=1.0):
+            for line in lines:
                 words = line.split(b" ")
-                if len(words) == 13 and words[0].isdigit() and int(words[0]) in wanted:
+                if len(words) == 13 and words[0].isdigit() and words[1].isdigit() and int(words[0]) in wanted:
                     task_id, attempt = int(words[0]), int(words[1])
                     if attempt >= found.get(task_id, (0, "", False))[0]:
                         found[task_id] = attempt, words[11].decode("ascii", "replace"), words[5] == b"finished"

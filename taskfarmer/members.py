@@ -17,17 +17,18 @@ LONGEST_NAME = 255
 _SHOWN = 40
 
 
-def wrong(name: str, value: object) -> ValueError:
-    """The error for a member that is not as it must be. Nested or long values are cut, and never written out whole."""
+def shown(value: object) -> str:
+    """A value for a message. Nested or long values are cut, and never written out whole."""
     if isinstance(value, (dict, list)):
-        shown = "an object" if isinstance(value, dict) else "an array"
-    elif isinstance(value, str):
-        shown = repr(value[:_SHOWN]) + ("..." if len(value) > _SHOWN else "")
-    elif isinstance(value, int) and abs(value) > MOST:
-        shown = "a number out of range"
-    else:
-        shown = repr(value)
-    return ValueError(f"member `{name}` is {shown}")
+        return "an object" if isinstance(value, dict) else "an array"
+    if isinstance(value, str) and len(value) > _SHOWN:
+        return repr(value[:_SHOWN]) + "..."
+    return "a number out of range" if isinstance(value, int) and abs(value) > MOST else repr(value)
+
+
+def wrong(name: str, value: object) -> ValueError:
+    """The error for a member that is not as it must be."""
+    return ValueError(f"member `{name}` is {shown(value)}")
 
 
 def there(document: Mapping[str, Any], name: str) -> Any:
@@ -80,6 +81,8 @@ def text(document: Mapping[str, Any], name: str, longest: int = LONGEST) -> str:
 
 def is_name(value: object) -> bool:
     """Whether this can be the name of a file in a directory of the farm."""
+    if type(value) is str and value.isascii() and value.replace("-", "").isalnum() and len(value) <= LONGEST_NAME:
+        return True  # as good as all are, and a revision may have thousands
     return is_text(value, LONGEST_NAME) and value not in ("", ".", "..") and "/" not in str(value)
 
 
@@ -90,12 +93,16 @@ def name(document: Mapping[str, Any], member: str) -> str:
     return str(value)
 
 
+def is_texts(value: object) -> bool:
+    """Whether this is an object of texts."""
+    return isinstance(value, dict) and all(is_text(one) for pair in value.items() for one in pair)
+
+
 def texts(document: Mapping[str, Any], name: str) -> dict[str, str]:
-    """A member that is an object of texts."""
     value = there(document, name)
-    if not isinstance(value, dict) or not all(is_text(one) for pair in value.items() for one in pair):
+    if not is_texts(value):
         raise wrong(name, value)
-    return value
+    return dict(value)
 
 
 def array(document: Mapping[str, Any], name: str) -> list[Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from taskfarmer.model import class_end
+from taskfarmer.durations import class_end
 from taskfarmer.plain import dataclass
 
 SHORTEST = 1.0

@@ -17,18 +17,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from taskfarmer import limits
+
 T = TypeVar("T")
 
-DOCUMENT = 16 << 20
-"""Bytes of a sealed document, at most. The longest is a revision: each second of 10^7 tasks returned is 6 MB."""
-RESULT = 4096
-"""Bytes of a result line, at most."""
-TASK = 64 << 20
-"""Bytes of the line of one task, and of 64 lines that follow each other, at most."""
-INDEX_LINE = 16 << 20
-"""Bytes of a line in the index of a packed log, at most: 16 for each megabyte of a task's output."""
-
-_STALE = (errno.ESTALE, errno.EINTR)
+STALE = (errno.ESTALE, errno.EINTR)
 _FIRST_BLOCK, BLOCK = 1 << 16, 1 << 20
 """Bytes that are read at once: most files are shorter than the first."""
 
@@ -39,7 +32,7 @@ def persistent(action: Callable[[], T], tries: int = 5) -> T:
         try:
             return action()
         except OSError as error:
-            if error.errno not in _STALE or not left:
+            if error.errno not in STALE or not left:
                 raise
             time.sleep(0.02)
     raise AssertionError("unreachable")
@@ -76,7 +69,7 @@ def regular(fd: int, path: str) -> int:
     return found.st_size
 
 
-def read(path: str, most: int = DOCUMENT) -> bytes:
+def read(path: str, most: int = limits.DOCUMENT) -> bytes:
     """The whole file of at most so many bytes. Opened anew, since NFS looks at the server only then (close-to-open).
 
     On a file system that many nodes share, to ask for the status of a file costs more than to read it. So only one
@@ -97,7 +90,7 @@ def _whole(fd: int, path: str, most: int) -> bytes:
         while part := os.read(fd, BLOCK if parts else _FIRST_BLOCK):
             parts.append(part)
             known, size = size, size + len(part)
-            if known < _FIRST_BLOCK <= size and regular(fd, path) > most or size > most:
+            if (known < _FIRST_BLOCK <= size and regular(fd, path) > most) or size > most:
                 raise OSError(errno.EFBIG, f"longer than the {most} bytes that such a file may have", path)
     except BlockingIOError:
         pass  # a FIFO that somebody has open

@@ -22,10 +22,13 @@ PACKAGE = HERE / "taskfarmer"
 
 FLOORS = {
     "plain": -1,
+    "limits": -1,
     "durations": 0,
     "errors": 0,
     "model": 0,
     "parts": 0,
+    "reading": 0,
+    "members": 0,
     "workdir": 1,
     "durable": 1,
     "locks": 1,

@@ -249,7 +249,8 @@ class Intake:
         except BaseException:
             writer.discard()
             raise
-        return Segment(name, first, writer.tasks, 0, source_bytes, sha, open_end, writer.timed, seconds)
+        crc = writer.source_crc.decode("ascii")
+        return Segment(name, first, writer.tasks, 0, source_bytes, sha, open_end, writer.timed, seconds, crc)
 
     def _add_lines(
         self, writer: SegmentWriter, last: Segment | None, skip: int | None, whole_lines_only: bool
@@ -270,8 +271,7 @@ class Intake:
                 lines = [task for batch in reader for task in batch]
                 if lines[skip or 0 :]:
                     self._add(writer, writer.first_id)
-                source = b"".join(line + b"\n" for line in lines[skip or 0 :])
-                durable.prepare(self.workdir.segment_source(writer.name), source, self.workdir.shared)
+                writer.add_source(lines[skip or 0 :])
             else:
                 left = skip or 0
                 for batch in reader:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from taskfarmer import durable
+from taskfarmer import durable, members
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import dataclass
 from taskfarmer.workdir import Workdir
@@ -56,8 +56,10 @@ def load(workdir: Workdir) -> Shown | None:
     if document is None:
         return None
     try:
-        return Shown(int(document["results"]), int(document["revision"]), dict(document["sizes"]))
-    except (KeyError, TypeError, ValueError):
+        sizes = members.table(document, "sizes")
+        known = {name: members.whole(sizes, name) for name in sizes}
+        return Shown(members.whole(document, "results"), members.whole(document, "revision"), known)
+    except ValueError:
         return None
 
 

@@ -116,11 +116,11 @@ def _timeline(workdir: Workdir, state: State, reader: SegmentReader) -> Iterator
     yield files.TIMELINE_START
     commands = _Commands(state, reader)
     named: set[str] = set()
-    for journal, data in results.read_counted(workdir, state):
+    for journal, lines in results.read_counted(workdir, state):
         farmer = journal.rpartition("-r")[0] if journal.rpartition("-r")[2].isdigit() else journal
         number = farmer_number(farmer)
         slots = 0
-        for words in results.checked_lines(workdir.journal(journal), data):
+        for words in results.checked_lines(workdir.journal(journal), lines):
             one = parse_result(words)
             slots = max(slots, one.slot + 1)
             yield time_slice(

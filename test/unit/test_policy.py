@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarmer.model import time_class
+from taskfarmer.durations import time_class
 from taskfarmer.plain import replace
 from taskfarmer.policy import (
     ENOUGH,
