@@ -34,7 +34,7 @@ from taskfarmer.model import (
 from taskfarmer.plain import dataclass
 from taskfarmer.workdir import Workdir
 
-_JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r\d+)?)(?:\.(\d+))?")
+_JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r[0-9]+)?)(?:\.([0-9]{1,18}))?")
 _NOT_READABLE = (errno.ESTALE, errno.EACCES, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENOTDIR)
 """Errors of one file, not of the disk: it is old, not ours to open, or no regular file."""
 RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
