@@ -15,10 +15,11 @@ from collections import Counter
 
 from benchmarks.measure import Figure
 from taskfarmer import policy
+from taskfarmer.durations import time_class
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import encode
 from taskfarmer.ledger.state import Segment, Settlement, State
-from taskfarmer.model import Interval, joined, parse_intervals, time_class, without
+from taskfarmer.model import Interval, joined, parse_intervals, without
 from taskfarmer.plain import dataclass, field, replace
 
 NUMBER = 64

@@ -34,6 +34,7 @@ from unittest.mock import patch
 from benchmarks.events import Diary, Process, World
 from benchmarks.standins import NoDeadline, SimulatedExchanges, SimulatedLedger, Slots
 from taskfarmer import locks, policy
+from taskfarmer.durations import time_class
 from taskfarmer.errors import Contended
 from taskfarmer.farmer import exchanges, farmer, growth, neighbours
 from taskfarmer.intake.intake import EPOCH_LENGTH, LEASE
@@ -44,7 +45,7 @@ from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import Tidings
 from taskfarmer.ledger.liveness import beat_of
 from taskfarmer.ledger.state import Segment, State, begin_epoch, stamp
-from taskfarmer.model import Interval, time_class
+from taskfarmer.model import Interval
 from taskfarmer.plain import replace
 from taskfarmer.views import views
 from taskfarmer.workdir import Workdir, epoch_name
@@ -60,7 +61,8 @@ PREPARE, LINK, READ_BACK, HINT, SYNC = 2, 1, 2, 1, 2
 NEW_EPOCH, SWEEP = 6, 7
 """Two directories, made durable; the old epoch is listed and removed, and each of its revisions besides."""
 CHECK, SHOW, FINISH = 1, 9, 4
-"""`farm.json`; `views.json`, three sizes, two views, `views.json` anew (three); what is looked at in the end."""
+"""`farm.json`; `views.json`, a size, two views with their sizes, `views.json` anew (three); what is looked at in the
+end. After each write the newest revision is read."""
 BEAT, LOOK, PROOF, PROOF_BEATS = 3, 2, 1, 6
 """The order to stop, our beat, and that it is there; a neighbour's farewell and beat; and once more for as many
 beats as it takes to prove that locks are shared with its node."""
@@ -243,6 +245,8 @@ class Simulated:
         if got:
             self.views._forget()
             yield from self._unlock()
+            yield self.world.ask("views", READ) + self.ground.coding
+            self.commits.known = self.ground.newest
 
     # --- the ledger ----------------------------------------------------------------------------
 
@@ -389,7 +393,7 @@ class Simulated:
         state = self.ground.newest
         if state.unprocessed <= views.CHEAP or not any(entry.claims for entry in state.farmers.values()):
             got = yield from self._lock(FINISH_PATIENCE)
-            yield self.world.ask("views", READ + FINISH) + self.ground.coding
+            yield self.world.ask("views", 2 * READ + FINISH) + 2 * self.ground.coding
             if got:
                 yield from self._unlock()
         yield self.world.ask("others", PARTING)

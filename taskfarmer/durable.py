@@ -18,13 +18,13 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Iterable
 
 from taskfarmer.errors import StorageError
-
-T = TypeVar("T")
+from taskfarmer.reading import naming as naming
+from taskfarmer.reading import persistent as persistent
+from taskfarmer.reading import read as read
+from taskfarmer.reading import read_range as read_range
 
 FILE_MODE = 0o664
 FOLDER_MODE = 0o775
@@ -33,10 +33,9 @@ GROUP_READS = stat.S_IRGRP
 GROUP_WRITES = stat.S_IRGRP | stat.S_IWGRP
 """What a group that shares a farm gets whatever the umask is."""
 
-_STALE = (errno.ESTALE, errno.EINTR)
 _NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
-_FIRST_BLOCK, _BLOCK = 1 << 16, 1 << 20
-"""Bytes that are read or written at once: most files are shorter than the first."""
+_BLOCK = 1 << 20
+"""Bytes that are written at once."""
 _END = 1 << 16
 """Bytes in the largest page that there is."""
 _SEEN_WITHIN = 2.0
@@ -45,18 +44,6 @@ _SEEN_WITHIN = 2.0
 
 def random_name(length: int = 8) -> str:
     return secrets.token_hex(length // 2)
-
-
-def persistent(action: Callable[[], T], tries: int = 5) -> T:
-    """What `action` returns; tried again while NFS answers that a handle is stale."""
-    for left in range(tries - 1, -1, -1):
-        try:
-            return action()
-        except OSError as error:
-            if error.errno not in _STALE or not left:
-                raise
-            time.sleep(0.02)
-    raise AssertionError("unreachable")
 
 
 def seen(path: str) -> os.stat_result | None:
@@ -69,72 +56,6 @@ def seen(path: str) -> os.stat_result | None:
             if time.monotonic() >= end:
                 return None
         time.sleep(0.02)
-
-
-@contextmanager
-def _reading(path: str) -> Iterator[int]:
-    """A descriptor of a file. A FIFO that somebody put in its place is empty, and keeps nobody waiting.
-
-    Python's file objects ask for the status of what they open, twice where all of it is read: on a file system that
-    many nodes share that is more than the reading.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        with naming(path):
-            yield fd
-    finally:
-        os.close(fd)
-
-
-def _rest(fd: int) -> bytes:
-    """What follows in an open file, to its end."""
-    parts: list[bytes] = []
-    try:
-        while part := os.read(fd, _BLOCK if parts else _FIRST_BLOCK):
-            parts.append(part)
-    except BlockingIOError:
-        pass  # a FIFO that somebody has open
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _some(fd: int, size: int) -> bytes:
-    """The next bytes of an open file; fewer where it ends."""
-    data = os.read(fd, size)
-    while len(data) < size and (part := os.read(fd, size - len(data))):
-        data += part
-    return data
-
-
-def read(path: str) -> bytes:
-    """The whole file. Opened anew, since NFS looks at the server only then (close-to-open)."""
-
-    def attempt() -> bytes:
-        with _reading(path) as fd:
-            return _rest(fd)
-
-    return persistent(attempt)
-
-
-def read_range(path: str, start: int, stop: int | None = None) -> bytes:
-    """Bytes `start` to `stop` of the file, or to its end; fewer where it is shorter."""
-
-    def attempt() -> bytes:
-        with _reading(path) as fd:
-            os.lseek(fd, start, os.SEEK_SET)
-            return _rest(fd) if stop is None else _some(fd, stop - start)
-
-    return persistent(attempt)
-
-
-@contextmanager
-def naming(path: str) -> Iterator[None]:
-    """Name the file in errors of calls that were made with its descriptor."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = path
-        raise
 
 
 def sync_directory(path: str) -> None:

@@ -1,4 +1,4 @@
-"""Durations as people and Slurm write them."""
+"""Durations as people and Slurm write them, and the classes in which durations of tasks are counted."""
 
 from __future__ import annotations
 
@@ -64,3 +64,13 @@ def _refuse_carry(text: str, fields: _Fields) -> None:
     for count, most in given[1:]:
         if int(count) >= most:
             raise ValueError(f"{text!r} is no duration: {count} is more than fits behind the first field")
+
+
+def time_class(seconds: float) -> int:
+    """In which class of durations a task is: 0 below a second; class k ends at 2 ** (k / 4) seconds; 255 at most."""
+    return min(255, 1 + int(4 * math.log2(seconds))) if seconds >= 1 else 0
+
+
+def class_end(number: int) -> float:
+    """Seconds within which the tasks of a class of durations ended."""
+    return math.pow(2.0, number / 4)

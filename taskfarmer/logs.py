@@ -6,6 +6,7 @@ set aside, or the scratch file that it writes, or wrote when its farmer was kill
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ from array import array
 from collections.abc import Iterator
 from itertools import chain
 
-from taskfarmer import parts
+from taskfarmer import limits, parts, reading
 from taskfarmer.errors import FarmError, hit_a_limit
 from taskfarmer.ledger import State, logowner, results
 from taskfarmer.parts import Part, Runs
@@ -169,8 +170,9 @@ class Shelf:
         path = self.workdir.pack_index(farmer)
         damaged = 0
         try:
-            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-                for line in file:
+            with reading.opened(path) as fd:
+                reading.regular(fd, path)
+                for line in reading.lines(fd, limits.INDEX_LINE):
                     found = parts.parse_line(line[:-1]) if line.endswith(b"\n") else None
                     if found is not None:
                         yield found
@@ -219,10 +221,10 @@ def kept_as(workdir: Workdir, state: State, wanted: set[int]) -> dict[int, tuple
     """(attempt, word of `--logs`, whether it ended well) of the newest recorded attempt of tasks, by their results."""
     found: dict[int, tuple[int, str, bool]] = {}
     try:
-        for _, data in results.read_counted(workdir, state, patience=1.0):
-            for line in data.splitlines():
+        for _, lines in results.read_counted(workdir, state, patience=1.0):
+            for line in lines:
                 words = line.split(b" ")
-                if len(words) == 13 and words[0].isdigit() and int(words[0]) in wanted:
+                if len(words) == 13 and words[0].isdigit() and words[1].isdigit() and int(words[0]) in wanted:
                     task_id, attempt = int(words[0]), int(words[1])
                     if attempt >= found.get(task_id, (0, "", False))[0]:
                         found[task_id] = attempt, words[11].decode("ascii", "replace"), words[5] == b"finished"
@@ -260,6 +262,8 @@ def _untold(path: str, starts: array[int], sizes: array[int]) -> list[tuple[int,
             raise
         return []
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return []
         for begin, end in _gaps(fd, starts, sizes):
             for task_id, attempt, start, size in _pieces(fd, begin, end):
                 found.setdefault((task_id, attempt), []).append((start, size))
@@ -271,8 +275,9 @@ def _untold(path: str, starts: array[int], sizes: array[int]) -> list[tuple[int,
 def _gaps(fd: int, starts: array[int], sizes: array[int]) -> Iterator[tuple[int, int]]:
     """The ranges of a packed file that are neither told of, nor what stands between pieces that are."""
     place = 0
+    length = os.fstat(fd).st_size
     for number in sorted(range(len(starts)), key=starts.__getitem__):
-        start = starts[number]
+        start = min(starts[number], length)
         if start - place > parts.LONGEST_HEAD:
             yield place, start
         elif start - place > 2 * parts.SHORTEST_HEAD:
@@ -281,9 +286,8 @@ def _gaps(fd: int, starts: array[int], sizes: array[int]) -> Iterator[tuple[int,
             if found is None or found[3] != len(head):
                 yield place, start
         place = max(place, start + sizes[number])
-    size = os.fstat(fd).st_size
-    if size > place:
-        yield place, size
+    if length > place:
+        yield place, length
 
 
 def _pieces(fd: int, place: int, end: int) -> Iterator[tuple[int, int, int, int]]:
@@ -308,7 +312,7 @@ def _is_boundary(fd: int, place: int, end: int) -> bool:
 
 def _next_head(fd: int, place: int, end: int) -> int:
     """Where the next head line begins at the beginning of a line; `end` where there is none."""
-    while place < end:
+    while (place := _data_from(fd, place)) < end:
         data = os.pread(fd, min(BLOCK, end - place), place)
         at = data.find(parts.HEAD_BEGINS)
         if at < 0:
@@ -322,3 +326,11 @@ def _next_head(fd: int, place: int, end: int) -> int:
             return place + at
         place += at + 1
     return end
+
+
+def _data_from(fd: int, place: int) -> int:
+    """Where the next bytes are that were written: a sparse file of a terabyte is passed over at once."""
+    try:
+        return os.lseek(fd, place, os.SEEK_DATA)
+    except OSError as error:
+        return place if error.errno != errno.ENXIO else os.fstat(fd).st_size

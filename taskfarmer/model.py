@@ -11,10 +11,13 @@ Three line formats live here, and nowhere else (`docs/workdir-format.md` is thei
 from __future__ import annotations
 
 import json
-import math
+import re
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
+from taskfarmer import limits
 from taskfarmer.plain import dataclass
 
 FINISHED = b"finished"
@@ -23,7 +26,6 @@ RETURNED = b"returned"
 LOST = b"lost"
 OUTCOMES = frozenset((FINISHED, FAILED, RETURNED, LOST))
 RECORDED_AS_FAILED = frozenset((FAILED, LOST))
-RESULT_WORDS = 13
 
 LONGEST_GROUP = 64
 """Intervals in one word at most: whoever takes the first of `returned` parses one word."""
@@ -31,6 +33,7 @@ LONGEST_GROUP = 64
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
 _JSON_START = b'{"command":'
+_LONGEST_INTERVAL = 26  # digits in base 64: two numbers of up to 64 bits
 
 
 class Interval:
@@ -95,6 +98,8 @@ def parse_group(word: str) -> list[Interval]:
     if not scattered:
         start, more, count = digits.partition("+")
         return [Interval(number, int(start), int(count) if more else 1, *kind)]
+    if len(digits) > LONGEST_GROUP * _LONGEST_INTERVAL:
+        raise ValueError(f"invalid literal for intervals: {len(digits)} digits in a word")
     place = 0
     found = []
     numbers = _numbers(digits)
@@ -132,8 +137,12 @@ def _digits(number: int) -> str:
     return text + _DIGITS[number]
 
 
+def each_interval(text: str) -> Iterator[Interval]:
+    return (one for word in text.split() for one in parse_group(word))
+
+
 def parse_intervals(text: str) -> list[Interval]:
-    return [one for word in text.split() for one in parse_group(word)]
+    return list(each_interval(text))
 
 
 def write_intervals(intervals: Iterable[Interval]) -> str:
@@ -216,14 +225,10 @@ def without(held: Iterable[Interval], taken: Iterable[Interval]) -> list[Interva
     return left
 
 
-def time_class(seconds: float) -> int:
-    """In which class of durations a task is: 0 below a second; class k ends at 2 ** (k / 4) seconds; 255 at most."""
-    return min(255, 1 + int(4 * math.log2(seconds))) if seconds >= 1 else 0
-
-
-def class_end(number: int) -> float:
-    """Seconds within which the tasks of a class of durations ended."""
-    return math.pow(2.0, number / 4)
+_WHOLE, _DECIMAL, _COUNT = rb"(-?[0-9]{1,18})", rb"(-?[0-9]{1,18}(?:\.[0-9]{1,9})?)", rb"([0-9]{1,9})"
+_TIMES = (_DECIMAL, _DECIMAL)
+_WORDS = (_COUNT, _COUNT, _WHOLE, *_TIMES, rb"([a-z]{1,32})", _WHOLE, _COUNT, *_TIMES, _WHOLE, rb"([!-~]{1,64})")
+_RESULT = b" ".join(_WORDS)  # compiled when the first result is read
 
 
 class TimedCommand(bytes):
@@ -254,10 +259,13 @@ def task_line(task_id: int, command: bytes) -> bytes:
 
 
 def parse_task(line: bytes) -> tuple[int, bytes]:
-    """ID and command out of a task's line (with or without its newline)."""
+    """ID and command out of a task's line (with or without its newline); ValueError where it is none."""
     number, _, command = line.rstrip(b"\n").partition(b" ")
     if command[:1] == b"{" and command.startswith(_JSON_START):
-        command = json.loads(command)["command"].encode("utf-8", "surrogateescape")
+        text = _options(command).get("command")
+        if not isinstance(text, str):
+            raise ValueError(f"no command: {command[:60]!r}")
+        command = text.encode("utf-8", "surrogateescape")
     return int(number), command
 
 
@@ -266,8 +274,15 @@ def task_time(line: bytes) -> float | None:
     _, _, command = line.rstrip(b"\n").partition(b" ")
     if b'"time"' not in command or not command.startswith(_JSON_START):
         return None
-    seconds = json.loads(command).get("time")
-    return float(seconds) if isinstance(seconds, (int, float)) else None
+    seconds = _options(command).get("time")
+    return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e18 else None
+
+
+def _options(command: bytes) -> Any:
+    try:
+        return json.loads(command)
+    except RecursionError:
+        raise ValueError(f"no command: {command[:60]!r}") from None
 
 
 @dataclass(frozen=True)
@@ -324,12 +339,12 @@ def with_crc(body: bytes) -> bytes:
 
 
 def result_words(line: bytes) -> list[bytes] | None:
-    """The words of a whole, undamaged result line (no newline at its end), else None."""
+    """The words of a whole, undamaged result line (no newline at its end), else None. They are what they must be."""
     body, _, crc = line.rpartition(b" ")
-    words = line.split(b" ")
-    if len(words) != RESULT_WORDS or len(crc) != 8 or b"%08x" % zlib.crc32(body) != crc:
+    if len(crc) != 8 or b"%08x" % zlib.crc32(body) != crc:
         return None
-    return words
+    found = re.fullmatch(_RESULT, body)
+    return [*found.groups(), crc] if found is not None else None
 
 
 def parse_result(words: list[bytes]) -> Result:
@@ -356,12 +371,29 @@ def sealed(document: dict[str, object]) -> bytes:
 
 
 def unsealed(data: bytes) -> dict[str, object] | None:
-    """The document that `sealed` wrote, or None where the bytes are not exactly what it wrote."""
+    """The document that `sealed` wrote, or None where the bytes are not exactly what it wrote.
+
+    Nor is it where it has too many values, is nested too deeply, or has a number of thousands of digits: one with a
+    right checksum may be anybody's.
+    """
     body, mark, rest = data.rpartition(b',"crc":"')
     if not mark or len(rest) != 11 or rest[8:] != b'"}\n':
         return None
     body += b"}"
     if b"%08x" % zlib.crc32(body) != rest[:8]:
         return None
-    document = json.loads(body)
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > limits.VALUES:
+        return None
+    try:
+        document = json.loads(body, parse_int=_PARSE_INT)
+    except (ValueError, RecursionError):
+        return None
     return document if isinstance(document, dict) else None
+
+
+def _short_int(digits: str) -> int:
+    return int(digits[: limits.DIGITS])
+
+
+# Python before 3.10.7 takes hours for a number of a million digits; later ones refuse more than 4,300
+_PARSE_INT = None if hasattr(sys, "set_int_max_str_digits") else _short_int

@@ -11,6 +11,7 @@ import os
 import re
 import zlib
 
+from taskfarmer import limits
 from taskfarmer.plain import dataclass
 
 CHUNK = 1 << 20
@@ -90,17 +91,25 @@ def parse_line(line: bytes) -> Part | Runs | None:
     try:
         if words[0] == b"part" and len(words) == 7:
             pieces = () if words[6] == b"-" else tuple(_piece(one) for one in words[6].split(b","))
-            return Part(int(words[1]), int(words[2]), int(words[3]), int(words[4]), int(words[5], 16), pieces)
-        if words[0] == b"runs" and len(words) == 4:
-            return Runs(int(words[1]), int(words[2]), os.fsdecode(words[3]))
+            task_id, attempt, status, signal = map(_number, words[1:5])
+            return Part(task_id, attempt, status, signal, int(words[5], 16), pieces)
+        if words[0] == b"runs" and len(words) == 4 and b"/" not in words[3] and b"\0" not in words[3]:
+            return Runs(_number(words[1]), _number(words[2]), os.fsdecode(words[3]))
     except ValueError:
         pass
     return None
 
 
+def _number(digits: bytes) -> int:
+    """ValueError for what fits no file offset."""
+    if len(digits) > limits.DIGITS or not digits.isdigit():
+        raise ValueError(digits)
+    return int(digits)
+
+
 def _piece(text: bytes) -> tuple[int, int]:
     start, _, size = text.partition(b"+")
-    return int(start), int(size)
+    return _number(start), _number(size)
 
 
 def _checked(body: bytes) -> bytes:

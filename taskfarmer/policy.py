@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from taskfarmer.model import class_end
+from taskfarmer.durations import class_end
 from taskfarmer.plain import dataclass
 
 SHORTEST = 1.0
@@ -22,8 +22,8 @@ PER_EXCHANGE = 16.0
 JITTER = 0.15
 WAITING = 2.0
 OPERATIONS_OF_A_LOOK = 6.0
-PER_SHOW = 13.0
-OPERATIONS_OF_SHOWS = 42.0
+PER_SHOW = 16.0
+OPERATIONS_OF_SHOWS = 52.0
 BATCH = 0.2
 """Seconds of work in a batch: a worker tells twice as often how far it has come, so that the next one comes in time."""
 LONGEST_BATCH, BATCHES = 1.0, 5

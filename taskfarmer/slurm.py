@@ -11,8 +11,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
+from typing import Any
 
-from taskfarmer import durable, scheduled
+from taskfarmer import durable, members, scheduled
 from taskfarmer.errors import StorageError
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.question import PATIENCE, Question
@@ -33,6 +34,8 @@ OVER = frozenset(
     )
 )
 """States of a job that has ended (squeue(1), JOB STATE CODES)."""
+_LATEST = 1e11
+"""Seconds since the epoch that can still be written as a date."""
 STARTS_PER_SECOND = 10.0
 
 
@@ -59,8 +62,8 @@ def told_end(workdir: Workdir, variables: Mapping[str, str]) -> float | None:
         return None
     if document is None or document.get("cluster", "") != variables.get("SLURM_CLUSTER_NAME", ""):
         return None
-    end = document.get("end")
-    return float(end) if isinstance(end, (int, float)) and not 0 < end < time.time() else None
+    end: Any = document.get("end")
+    return float(end) if members.is_number(end, most=_LATEST) and not 0 < end < time.time() else None
 
 
 class Allocation:

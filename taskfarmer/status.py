@@ -9,24 +9,25 @@ from __future__ import annotations
 import os
 import re
 import time
-from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from taskfarmer import durable, locks
 from taskfarmer.doctor.kept import kept
-from taskfarmer.errors import Damaged, StorageError, TaskFarmerError, remedy
+from taskfarmer.errors import Damaged, FarmError, StorageError, TaskFarmerError, remedy
 from taskfarmer.ledger import Ledger, State, liveness, results, sharing
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import Entry
-from taskfarmer.model import RECORDED_AS_FAILED, RETURNED, Result, counted, parse_intervals, parse_result, result_words
+from taskfarmer.model import RECORDED_AS_FAILED, RETURNED, Result, counted, each_interval, parse_result, result_words
 from taskfarmer.plain import dataclass
 from taskfarmer.views import files
-from taskfarmer.workdir import Workdir, epoch_number
+from taskfarmer.workdir import Workdir, epoch_number, is_revision
 
 NEWEST = 10
-FIRST_TAIL = 1 << 16
+FIRST_TAIL, SHORTEST_TAIL = 1 << 16, 1 << 12
+LONGEST_TAILS = 32 << 20
+"""Bytes of results that are kept in memory while failures are looked for; more are read a block at a time."""
 LOST_PATIENCE = 2.0
 """Seconds for a file system to show a revision that another node has named."""
 CLOCK_SKEW = 600.0
@@ -143,7 +144,7 @@ def _lost(workdir: Workdir, state: State) -> str | None:
         return workdir.epoch(state.epoch)
     try:
         epoch, number = durable.read(workdir.head).decode("ascii").split()
-        newer = int(number) > state.revision and epoch_number(epoch) is not None
+        newer = is_revision(number) and int(number) > state.revision and epoch_number(epoch) is not None
     except (OSError, ValueError):
         return None
     path = workdir.revision(epoch, int(number))
@@ -163,7 +164,7 @@ def _farmer(workdir: Workdir, me: Identity, name: str, entry: Entry, now: float)
         them.pid if them else None,
         them.job_name if them else None,
         entry.slots,
-        counted(parse_intervals(entry.claims)),
+        counted(each_interval(entry.claims)),
         len(liveness.running_of(workdir, name)),
         them.started if them else None,
         verdict,
@@ -215,24 +216,59 @@ def newest_failures(workdir: Workdir, state: State, count: int, warnings: list[s
         journals = results.journals(workdir, state)
     except OSError as error:
         raise StorageError(f"{workdir.results}: {error.strerror}; {remedy(error, results.RESTORE)}") from error
-    open_tasks = _Spans(state)
-    size = FIRST_TAIL
+    open_tasks = _open_tasks(state)
+    size = max(SHORTEST_TAIL, min(FIRST_TAIL, LONGEST_TAILS // max(1, len(journals))))
     while True:
         newest, seen_from = _tails(journals, size, warnings)
         failed = [
             (result, farmer)
             for result, farmer in newest.values()
-            if result.outcome in RECORDED_AS_FAILED and result.end >= seen_from and result.task_id not in open_tasks
+            if result.outcome in RECORDED_AS_FAILED
+            and result.end >= seen_from
+            and result.task_id < len(open_tasks)
+            and not open_tasks[result.task_id]
         ]
         if len(failed) >= min(count, state.failed) or seen_from == float("-inf"):
             break
         size *= 8
+        if size * len(journals) > LONGEST_TAILS:
+            failed = _in_all(workdir, state, count, warnings) or failed
+            break
     failed.sort(key=lambda found: found[0].end, reverse=True)
     reader = SegmentReader(workdir)
     try:
         return [_failure(workdir, state, reader, *found, warnings) for found in failed[:count]]
     finally:
         reader.close()
+
+
+def _open_tasks(state: State) -> bytearray:
+    """By task ID: 1 for those that are unprocessed again or held again, whatever an earlier attempt came to."""
+    found = bytearray(state.tasks)
+    for text in (state.returned, *(entry.claims for entry in state.farmers.values())):
+        for one in each_interval(text):
+            first = state.first_id(one)
+            found[first : first + one.count] = b"\1" * one.count
+    return found
+
+
+def _in_all(workdir: Workdir, state: State, count: int, warnings: list[str]) -> list[tuple[Result, str]]:
+    """The newest failures by all results that there are, which are read twice: memory does not grow with them."""
+    newest: list[tuple[float, int, Result, str]] = []
+    try:
+        found = results.survey(workdir, state, LOST_PATIENCE)
+        for name, lines in results.read_counted(workdir, state, LOST_PATIENCE):
+            for words in results.checked_lines(workdir.journal(name), lines):
+                task_id, end = int(words[0]), float(words[4])
+                if words[5] not in RECORDED_AS_FAILED or found.place[task_id] != results.IS_FAILED:
+                    continue
+                if int(words[1]) == found.attempt[task_id] and (len(newest) < count or end > newest[0][0]):
+                    newest.append((end, task_id, parse_result(words), _SECOND_JOURNAL.sub("", name)))
+                    newest.sort(key=lambda one: one[:2])
+                    del newest[:-count]
+    except FarmError as error:
+        warnings.append(f"{error}; failures that are older than those shown are not looked for")
+    return [(result, farmer) for _, _, result, farmer in newest]
 
 
 def _tails(
@@ -247,27 +283,31 @@ def _tails(
     seen_from = float("-inf")
     for name, (path, length) in journals.items():
         start = max(0, length - size)
-        found = _results(path, start, length, warnings)
-        for result in found:
-            known = newest.get(result.task_id)
-            if known is None or known[0].attempt <= result.attempt:
-                newest[result.task_id] = result, _SECOND_JOURNAL.sub("", name)
+        first = float("inf")
+        for words in _results(path, start, length, warnings):
+            first = min(first, float(words[4]))
+            attempt = int(words[1])
+            if attempt == 1 and words[5] not in RECORDED_AS_FAILED:
+                continue  # it outdates nothing
+            known = newest.get(int(words[0]))
+            if known is None or known[0].attempt <= attempt:
+                newest[int(words[0])] = parse_result(words), _SECOND_JOURNAL.sub("", name)
         if start:
-            first = min((result.end for result in found), default=float("inf"))
             seen_from = max(seen_from, first + CLOCK_SKEW)
     return newest, seen_from
 
 
-def _results(path: str, start: int, stop: int, warnings: list[str]) -> list[Result]:
+def _results(path: str, start: int, stop: int, warnings: list[str]) -> Iterator[list[bytes]]:
     try:
         data = _read_range(path, start, stop)
     except OSError as error:
         text = f"{path}: {error.strerror or 'no file to read'}; failures in it are not shown"
         warnings += [text] if text not in warnings else []
-        return []
-    lines = data.split(b"\n")[1 if start else 0 : -1]
-    words = (result_words(line) for line in lines)
-    return [parse_result(found) for found in words if found is not None and found[5] != RETURNED]
+        return
+    for line in data.split(b"\n")[1 if start else 0 : -1]:
+        words = result_words(line)
+        if words is not None and words[5] != RETURNED:
+            yield words
 
 
 def _read_range(path: str, start: int, stop: int) -> bytes:
@@ -276,19 +316,6 @@ def _read_range(path: str, start: int, stop: int) -> bytes:
     except FileNotFoundError:
         # closed by an epoch that turned since we looked: its length is in its name now
         return durable.read_range(f"{path}.{stop}", start, stop)
-
-
-class _Spans:
-    """The tasks that are unprocessed again or held again, whatever an earlier attempt came to."""
-
-    def __init__(self, state: State) -> None:
-        texts = [state.returned, *(entry.claims for entry in state.farmers.values())]
-        intervals = (one for text in texts for one in parse_intervals(text))
-        self._spans = sorted((state.first_id(one), state.first_id(one) + one.count) for one in intervals)
-
-    def __contains__(self, task_id: int) -> bool:
-        place = bisect_right(self._spans, (task_id, float("inf")))
-        return place > 0 and task_id < self._spans[place - 1][1]
 
 
 def _failure(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 
+from taskfarmer import limits
 from taskfarmer.plain import dataclass
 
-_EPOCH = re.compile(r"(\d{6,})-[0-9a-f]{8}")
+_EPOCH = re.compile(r"([0-9]{6,18})-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,11 @@ def epoch_number(name: str) -> int | None:
     """The number of the epoch that a directory's name stands for, or None where it is no epoch."""
     match = _EPOCH.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def is_revision(name: str) -> bool:
+    """Whether a name in the directory of an epoch is that of a revision."""
+    return name.isascii() and name.isdigit() and len(name) <= limits.DIGITS
 
 
 def epoch_name(number: int, random: str) -> str:

@@ -22,6 +22,7 @@ PACKAGE = HERE / "taskfarmer"
 
 FLOORS = {
     "plain": -1,
+    "limits": -1,
     "durations": 0,
     "errors": 0,
     "requirements": 0,
@@ -29,6 +30,8 @@ FLOORS = {
     "model": 0,
     "parts": 0,
     "proc": 0,
+    "reading": 0,
+    "members": 0,
     "workdir": 1,
     "durable": 1,
     "locks": 1,

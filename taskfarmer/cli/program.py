@@ -143,6 +143,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return error.exit_code, _usage(error)
     if isinstance(error, TaskFarmerError):
         return error.exit_status, str(error)
+    if isinstance(error, MemoryError):
+        return TROUBLE, "not enough memory; a list of millions of tasks needs more (ulimit -v, --mem of the job)"
     if is_unforeseen(error):
         from taskfarmer.requirements import outdated  # not at the top: it reads what is installed
 

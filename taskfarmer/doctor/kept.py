@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskfarmer import durable
+from taskfarmer import durable, members
 from taskfarmer.doctor.lockproof import Verdict
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.workdir import Workdir
@@ -26,6 +26,6 @@ def kept(workdir: Workdir) -> tuple[str, list[str]] | None:
     except OSError:
         return None
     verdict, between = document.get("locks"), document.get("between")
-    if not isinstance(verdict, str) or not isinstance(between, list):
+    if verdict not in ("shared", "local", "unsupported") or not isinstance(between, list):
         return None
-    return verdict, [str(host) for host in between]
+    return str(verdict), [host for host in between[:2] if members.is_text(host)]

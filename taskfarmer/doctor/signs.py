@@ -64,7 +64,7 @@ def read(path: str) -> Says | None:
         says = Says(**document)  # type: ignore[arg-type]
         heard = {doctor: (int(beat), float(clock)) for doctor, (beat, clock) in says.heard.items()}
         return replace(says, heard=heard, news=tuple(says.news))
-    except (OSError, TypeError, ValueError, AttributeError):
+    except (OSError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from itertools import groupby
 
 from taskfarmer import policy
-from taskfarmer.errors import StorageError
+from taskfarmer.errors import StorageError, TaskFarmerError
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.segments import SegmentReader
@@ -168,6 +168,14 @@ class Exchanges:
             self.reporter.warning(f"{error.filename}: {error.strerror}; the views are brought up to date later")
         except StorageError as error:
             self.reporter.warning(f"{error}; the views are brought up to date later")
+
+    def mend_views(self) -> None:
+        """We were expelled: if nobody else will look at the views, make sure that we left them exact."""
+        try:
+            self.views.mend()
+        except (OSError, TaskFarmerError) as error:
+            text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            self.reporter.warning(f"{text}; the views may not be exact: taskfarmer check WORKDIR --repair")
 
     def in_trouble(self, text: str) -> None:
         now = time.monotonic()

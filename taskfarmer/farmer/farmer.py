@@ -14,7 +14,7 @@ import signal
 import time
 
 from taskfarmer import durable, policy
-from taskfarmer.errors import Contended, StorageError, TaskFarmerError
+from taskfarmer.errors import Contended, Expelled, StorageError, TaskFarmerError
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.growth import Growth
@@ -77,7 +77,7 @@ class Farmer:
         self.growth = Growth(reporter, intake, ledger, self.exchanges, settings.tasklist)
         self.speech = Speech(reporter, self.workdir)
         self.finished = self.failed = self.returned = 0
-        self.farewell = self.again = False
+        self.farewell = self.again = self.expelled = False
         self.stopped_by: str | None = None
         self.fatal: str | None = None
         self.survivors: list[int] = []
@@ -96,9 +96,11 @@ class Farmer:
             try:
                 self._work()
             except TaskFarmerError as error:
-                self._die(str(error))
+                self._fail(error)
             self._end_pool()
             self._part()
+            if self.expelled:
+                self.exchanges.mend_views()
         finally:
             self._abandon()
         return self._ending()
@@ -290,6 +292,10 @@ class Farmer:
             self.fatal = text
             self.reporter.warning(text)
 
+    def _fail(self, error: TaskFarmerError) -> None:
+        self.expelled = self.expelled or isinstance(error, Expelled)
+        self._die(str(error))
+
     def _end_pool(self) -> None:
         """End all workers and their tasks; what they still tell is noted."""
         if not self.pool.members:
@@ -325,7 +331,7 @@ class Farmer:
         except OSError as error:
             self.reporter.warning(f"{error.filename}: {error.strerror}; the views are not exact, the ledger is")
         except TaskFarmerError as error:
-            self._die(str(error))
+            self._fail(error)
 
     def _leave(self) -> bool:
         """Tell the last news and leave; False where patience ends before the disk takes them."""

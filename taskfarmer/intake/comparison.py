@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from taskfarmer import durable
-from taskfarmer.errors import AGAIN, ListUnavailable, TaskListError, remedy
+from taskfarmer import limits, reading
+from taskfarmer.errors import AGAIN, Damaged, ListUnavailable, TaskListError, remedy
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import Segment, State
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 PATIENCE = 5.0
+_RESTORE = "restore it from a snapshot of the file system, or use another work directory (-w)"
 
 
 class _TooShort(TaskListError):
@@ -170,4 +172,20 @@ def _taken(workdir: Workdir, state: State, farm: Farm) -> Iterator[bytes]:
             reader.close()
         return
     for segment in state.segments:
-        yield from durable.read(workdir.segment_source(segment.file)).split(b"\n")[:-1]
+        yield from _source(workdir.segment_source(segment.file), segment.source_crc)
+
+
+def _source(path: str, wanted: str) -> Iterator[bytes]:
+    """The lines of which a handler made a segment; Damaged where they are not what was written."""
+    crc = 0
+    with reading.opened(path) as fd:
+        reading.regular(fd, path)
+        for data in reading.blocks(fd) if wanted else ():
+            crc = zlib.crc32(data, crc)
+        if wanted and wanted != f"{crc:08x}":
+            raise Damaged(f"{path}: not what was written into it (wrong checksum); {_RESTORE}")
+        os.lseek(fd, 0, os.SEEK_SET)
+        for line in reading.lines(fd, limits.TASK):
+            if not line.endswith(b"\n"):
+                raise Damaged(f"{path}: has no end, or a line that is too long; {_RESTORE}")
+            yield line[:-1]

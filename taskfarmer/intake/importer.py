@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from taskfarmer import durable
 from taskfarmer.errors import ListUnavailable, remedy
 from taskfarmer.intake.comparison import digest, goes_on, whole_digest
 from taskfarmer.intake.handler import Handler, ReadsInItsOwnWay
@@ -100,10 +99,10 @@ class Importer:
                 for batch in complete:
                     writer.add(batch)
             elif not self._handled(writer, reader, [task for batch in complete for task in batch]):
-                return Segment(writer.name, 0, 0, 0, *_NOTHING)
-        size, digested = reader.consumed, reader.sha.hexdigest()
+                return Segment(writer.name, 0, 0, 0, *_NOTHING, source_crc=writer.source_crc.decode("ascii"))
+        size, digested, crc = reader.consumed, reader.sha.hexdigest(), writer.source_crc.decode("ascii")
         first, tasks, timed = writer.first_id, writer.tasks, writer.timed
-        return Segment(writer.name, first, tasks, 0, size, digested, reader.open_end, timed, reader.seconds)
+        return Segment(writer.name, first, tasks, 0, size, digested, reader.open_end, timed, reader.seconds, crc)
 
     def _complete_lines(
         self, reader: SourceReader, stream: BinaryIO, writer: SegmentWriter, skip: int
@@ -137,5 +136,5 @@ class Importer:
         except ReadsInItsOwnWay:
             self.last_line.wait()
             lines, taken = [], False
-        durable.prepare(workdir.segment_source(writer.name), b"".join(line + b"\n" for line in lines), workdir.shared)
+        writer.add_source(lines)
         return taken

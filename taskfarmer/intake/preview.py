@@ -11,7 +11,7 @@ from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import State
-from taskfarmer.model import parse_intervals, parse_task
+from taskfarmer.model import each_interval, parse_task
 from taskfarmer.settings import Reporter, Settings
 from taskfarmer.tasks.source import SourceReader, open_source
 
@@ -39,7 +39,7 @@ def _unprocessed(intake: Intake, farm: Farm) -> Iterator[tuple[int, bytes]]:
     state = Ledger(intake.workdir, farm, "preview").look()
     reader = SegmentReader(intake.workdir)
     try:
-        for one in parse_intervals(state.returned):
+        for one in each_interval(state.returned):
             yield from map(parse_task, reader.lines(state.segments[one.segment], one.start, one.count))
         for segment in state.segments:
             yield from reader.tasks(segment, segment.next, segment.tasks - segment.next)

@@ -22,33 +22,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from taskfarmer import durable, locks
+from taskfarmer import durable, limits, locks
 from taskfarmer.errors import (
     AGAIN,
     Contended,
     Damaged,
     FarmGone,
     Forked,
-    NotAFarm,
     StaleView,
     StorageError,
     hit_a_limit,
     remedy,
 )
 from taskfarmer.ledger import epochs, farmfile, turns
-from taskfarmer.ledger.document import FORMAT, from_document, to_document
+from taskfarmer.ledger.document import RESTORE, decode, refuse_contradictions, to_document
 from taskfarmer.ledger.state import State, begin_epoch, stamp
 from taskfarmer.locks import FarmLock
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import replace
-from taskfarmer.workdir import Workdir, epoch_number
+from taskfarmer.workdir import Workdir, epoch_number, is_revision
 
 PATIENCE = 60.0
 FIRST_PAUSE = 0.02
 LEAST_ROOM = 1.0
 MOST_ROOM = 5.0
 ROOM = 8.0
-RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
 _GONE = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 Change = Callable[[State], State]
 
@@ -106,11 +104,7 @@ class Commits:
             if time.monotonic() > end:
                 raise Damaged(f"{path}: not what was written into it ({len(data)} bytes, wrong checksum); {RESTORE}")
             time.sleep(0.1)
-        if document.get("format") != FORMAT:
-            raise NotAFarm(
-                f"{path}: format {document.get('format')}, this version knows {FORMAT}; use a newer taskfarmer"
-            )
-        state = from_document(document)
+        state = decode(path, document)
         if state.farm == self.farm and state.revision >= self._seen[0]:
             self._seen = state.revision, epoch
         return state
@@ -118,7 +112,7 @@ class Commits:
     def _hinted(self) -> State | None:
         try:
             epoch, number = durable.read(self.workdir.head).split()
-            if epoch_number(epoch.decode()) is None:
+            if epoch_number(epoch.decode()) is None or len(number) > limits.DIGITS:
                 return None
             found = self._load(epoch.decode(), int(number))
         except (OSError, ValueError):
@@ -136,7 +130,7 @@ class Commits:
             return None
         for epoch in found:
             try:
-                names += [(int(name), epoch) for name in os.listdir(self.workdir.epoch(epoch)) if name.isdigit()]
+                names += [(int(name), epoch) for name in os.listdir(self.workdir.epoch(epoch)) if is_revision(name)]
             except OSError as error:
                 if hit_a_limit(error):
                     raise _unreadable(self.workdir.epoch(epoch), error) from error
@@ -164,11 +158,16 @@ class Commits:
             )
 
     def newest(self) -> State:
-        """The newest revision that can be seen; never one older than was seen before."""
+        """The newest revision that can be seen; never one older than was seen before.
+
+        Damaged if the first one that we see contradicts itself: it may be anybody's.
+        """
         end = time.monotonic() + self.patience
         while True:
             state = self._look()
             if state is not None:
+                if self.known is None:
+                    refuse_contradictions(self.workdir.revision(self._seen[1], state.revision), state)
                 self.known = state
                 return state
             self.check_farm()

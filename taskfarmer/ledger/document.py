@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from taskfarmer.ledger.state import Entry, Segment, State
+from taskfarmer import limits, members
+from taskfarmer.errors import Damaged, NotAFarm
+from taskfarmer.ledger.state import Entry, Segment, State, problems
 from taskfarmer.plain import names_of
+from taskfarmer.workdir import epoch_number
 
 FORMAT = 1
+RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
 _SCALARS = (
     "farm",
     "revision",
@@ -21,7 +25,8 @@ _SCALARS = (
     "seconds",
     "ended",
 )
-_RARE = ("timed", "time")
+_RARE = ("timed", "time", "source_crc")
+_CLASSES = 256
 _OTHERS = frozenset(("format", "by", "segments", "farmers", "departed", "times", "longest"))
 
 
@@ -44,7 +49,9 @@ def _row(times: Mapping[int, int]) -> list[int]:
     return [first, *(times.get(number, 0) for number in range(first, max(times) + 1))]
 
 
-def _times(row: list[int]) -> dict[int, int]:
+def _times(row: Any) -> dict[int, int]:
+    if not isinstance(row, list) or len(row) > _CLASSES or not all(map(members.is_whole, row)) or row[:1] > [_CLASSES]:
+        raise members.wrong("times", row)
     return {number: count for number, count in enumerate(row[1:], start=row[0] if row else 0) if count}
 
 
@@ -53,12 +60,33 @@ def _segment_document(segment: Segment) -> dict[str, Any]:
     return {**members.pop("extra"), **members}
 
 
-def _segment(document: Mapping[str, Any]) -> Segment:
-    extra = {name: value for name, value in document.items() if name not in _SEGMENT}
-    return Segment(**{name: value for name, value in document.items() if name in _SEGMENT}, extra=extra)
+def _segment(document: Any, first: int) -> Segment:
+    """A segment whose tasks begin with ID `first`; ValueError where it cannot be one."""
+    if not isinstance(document, dict):
+        raise members.wrong("segments", document)
+    if document.get("first") != first:
+        raise members.wrong("first", document.get("first"))
+    members.name(document, "file")
+    tasks = members.whole(document, "tasks", most=limits.TASKS)
+    members.whole(document, "next", most=tasks)
+    given = {name: value for name, value in document.items() if name in _SEGMENT}
+    for name in _OPTIONAL & given.keys():
+        if not _fits(name, given[name]):
+            raise members.wrong(name, given[name])
+    return Segment(**given, extra={name: value for name, value in document.items() if name not in _SEGMENT})
+
+
+def _fits(name: str, value: object) -> bool:
+    """Whether a member of a segment that may be left out has its type."""
+    if name in ("open_end", "timed"):
+        return isinstance(value, bool)
+    if name in ("source_sha256", "source_crc"):
+        return members.is_text(value, 64)
+    return members.is_number(value) if name == "time" else members.is_whole(value)
 
 
 _SEGMENT = frozenset(names_of(Segment)) - {"extra"}
+_OPTIONAL = _SEGMENT - {"file", "first", "tasks", "next"}
 
 
 def _entry_document(farmer: str, entry: Entry) -> list[Any]:
@@ -69,20 +97,82 @@ def _entry_document(farmer: str, entry: Entry) -> list[Any]:
     return [*document, *entry.extra]
 
 
-def _entry(farmer: str, document: list[Any]) -> Entry:
+def _entry(farmer: str, document: Any) -> Entry:
+    if not isinstance(document, list) or len(document) < 4:
+        raise members.wrong(f"farmers.{farmer}", document)
     seq, claims, size, slots, *more = document
-    return Entry(seq, claims, more[0] if more else farmer, size, slots, tuple(more[1:]))
+    journal = more[0] if more else farmer
+    for value in (seq, size, slots):
+        if type(value) is not int or not 0 <= value <= members.MOST:
+            raise members.wrong(f"farmers.{farmer}", value)
+    if not isinstance(claims, str) or (more and not members.is_name(journal)):
+        raise members.wrong(f"farmers.{farmer}", journal if isinstance(claims, str) else claims)
+    return Entry(seq, claims, journal, size, slots, tuple(more[1:]))
+
+
+def decode(path: str, document: Mapping[str, Any]) -> State:
+    """The state in the revision that was read from `path`; errors name it."""
+    if document.get("format") != FORMAT:
+        found = members.shown(document.get("format"))
+        raise NotAFarm(f"{path}: format {found}, this version knows {FORMAT}; use a newer taskfarmer")
+    try:
+        return from_document(document)
+    except ValueError as error:
+        raise Damaged(f"{path}: {error}; {RESTORE}") from error
+
+
+def refuse_contradictions(path: str, state: State) -> None:
+    """Damaged if a state has tasks in two places, or in none: a revision may be anybody's."""
+    try:
+        wrong = problems(state)
+    except ValueError as error:
+        wrong = [str(error)]
+    if wrong:
+        raise Damaged(f"{path}: contradicts itself: {wrong[0]:.200}; see taskfarmer check WORKDIR; {RESTORE}")
 
 
 def from_document(document: Mapping[str, Any]) -> State:
-    """The state in a revision; members that this version does not know are kept for the next one."""
+    """The state in a revision; members that this version does not know are kept for the next one.
+
+    ValueError names a member that is missing, or not of its type or range.
+    """
+    scalars = {name: _scalar(document, name) for name in _SCALARS}
+    by = members.array(document, "by")
+    if len(by) < 2 or not members.is_name(by[0]) or not members.is_whole(by[1]):
+        raise members.wrong("by", by)
+    segments: list[Segment] = []
+    for one in members.array(document, "segments"):
+        segments.append(_segment(one, segments[-1].first + segments[-1].tasks if segments else 0))
+    if segments and segments[-1].first + segments[-1].tasks > limits.TASKS:
+        raise members.wrong("segments", segments[-1].first)
+    farmers, departed = members.table(document, "farmers"), members.table(document, "departed")
+    for names in (farmers, departed):
+        for name in names:
+            if not members.is_name(name):
+                raise members.wrong("farmers", name)
+    for name in departed:
+        members.whole(departed, name)
     return State(
-        **{name: document[name] for name in _SCALARS},
-        by=(document["by"][0], document["by"][1]),
-        segments=tuple(_segment(segment) for segment in document["segments"]),
-        farmers={name: _entry(name, entry) for name, entry in document["farmers"].items()},
-        departed=document["departed"],
+        **scalars,
+        by=(by[0], by[1]),
+        segments=tuple(segments),
+        farmers={name: _entry(name, entry) for name, entry in farmers.items()},
+        departed=departed,
         times=_times(document.get("times", [])),
-        longest=document.get("longest", 0),
+        longest=members.whole(document, "longest") if "longest" in document else 0,
         extra={name: value for name, value in document.items() if name not in _OTHERS and name not in _SCALARS},
     )
+
+
+def _scalar(document: Mapping[str, Any], name: str) -> Any:
+    if name == "seconds":
+        members.number(document, name, least=-members.MOST)
+        return document[name]
+    if name == "returned":
+        return members.text(document, name, limits.DOCUMENT)
+    if name == "epoch":
+        epoch = members.name(document, name)
+        if epoch_number(epoch) is None:
+            raise members.wrong(name, epoch)
+        return epoch
+    return members.name(document, name) if name == "farm" else members.whole(document, name)

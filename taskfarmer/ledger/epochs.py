@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from taskfarmer import durable
 from taskfarmer.ledger.state import Entry
 from taskfarmer.model import unsealed
-from taskfarmer.workdir import Workdir, epoch_name, epoch_number
+from taskfarmer.workdir import Workdir, epoch_name, epoch_number, is_revision
 
 CLOSED_AT_ONCE = 256
 
@@ -58,7 +58,7 @@ def sweep(workdir: Workdir, current: str, farm: str) -> None:
 def _is_of(workdir: Workdir, name: str, farm: str) -> bool:
     """Whether an epoch is this farm's: by a revision in it; by `farm.json` where none was ever, or is any more."""
     try:
-        numbers = [int(entry) for entry in os.listdir(workdir.epoch(name)) if entry.isdigit()]
+        numbers = [int(entry) for entry in os.listdir(workdir.epoch(name)) if is_revision(entry)]
         path = workdir.revision(name, max(numbers)) if numbers else workdir.farm
         document = unsealed(durable.read(path))
     except OSError:
@@ -78,7 +78,7 @@ def remove(workdir: Workdir, name: str) -> None:
         return
     try:
         entries = os.listdir(workdir.epoch(name))
-        for revision in sorted((entry for entry in entries if entry.isdigit()), key=int):
+        for revision in sorted(filter(is_revision, entries), key=int):
             os.unlink(os.path.join(workdir.epoch(name), revision))
         os.rmdir(workdir.epoch(name))
     except OSError:

@@ -11,11 +11,13 @@ import os
 import re
 import stat
 import time
+from collections.abc import Mapping
+from typing import Any
 
-from taskfarmer import durable
+from taskfarmer import durable, members
 from taskfarmer.errors import Damaged, NotAFarm, StorageError, hit_a_limit, remedy
 from taskfarmer.model import sealed, unsealed
-from taskfarmer.plain import asdict, dataclass, names_of
+from taskfarmer.plain import asdict, dataclass
 from taskfarmer.workdir import Workdir
 
 FORMAT = 1
@@ -85,11 +87,32 @@ def load(workdir: Workdir) -> Farm | None:
         raise Damaged(f"{workdir.farm}: not what was written into it; {_RESTORE}")
     if document.get("format") != FORMAT:
         raise NotAFarm(
-            f"{workdir.farm}: format {document.get('format')}, and this version knows format {FORMAT}; use the "
-            "taskfarmer that made this farm, or a newer one"
+            f"{workdir.farm}: format {members.shown(document.get('format'))}, and this version knows format {FORMAT}; "
+            "use the taskfarmer that made this farm, or a newer one"
         )
-    known = {name: value for name, value in document.items() if name in names_of(Farm)}
-    return Farm(**known)  # type: ignore[arg-type]
+    try:
+        return _farm(document)
+    except ValueError as error:
+        raise Damaged(f"{workdir.farm}: {error}; {_RESTORE}") from error
+
+
+def _farm(document: Mapping[str, Any]) -> Farm:
+    """The farm that a document describes; ValueError names a member that is missing, or not of its type or range."""
+    shared = document.get("shared_group", False)
+    if not isinstance(shared, bool):
+        raise members.wrong("shared_group", shared)
+    return Farm(
+        members.name(document, "farm"),
+        members.text(document, "list_path"),
+        members.text(document, "handler"),
+        members.texts(document, "handler_options"),
+        members.text(document, "lock") if document.get("lock") is not None else None,
+        members.number(document, "lease", least=0.001),
+        members.whole(document, "epoch_length", least=1),
+        members.number(document, "made"),
+        members.text(document, "logs") if document.get("logs") is not None else None,
+        shared,
+    )
 
 
 def demand(workdir: Workdir) -> Farm:

@@ -13,21 +13,22 @@ observer's own beats were punctual, so that a file system that hangs for everybo
 from __future__ import annotations
 
 import errno
-import math
 import os
 import time
 import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from taskfarmer import durable, locks, proc, scheduled
+from taskfarmer import durable, locks, members, proc, scheduled
 from taskfarmer.errors import StorageError, remedy
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import asdict, dataclass, field, names_of, replace
 from taskfarmer.workdir import Workdir
 
-_NO_HEARTBEAT = (errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EACCES)
+_NO_HEARTBEAT = (errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EINVAL, errno.EFBIG)
 """Errors that say that there is nothing to see here, now or later; any other may be the file system's."""
+_LATEST = 1e11
+"""Seconds since the epoch that can still be written as a date."""
 LONGEST_BEAT = 30.0
 SHORTEST_BEAT = 0.2
 BALLAST = 64 * 1024
@@ -206,13 +207,23 @@ class Presence:
 
 
 def identity_of(workdir: Workdir, farmer: str) -> Identity | None:
+    """Who a farmer is; None if its file is missing, damaged, or not as such files are."""
     try:
         document: dict[str, Any] = unsealed(durable.read(workdir.identity(farmer))) or {}
         # a later version may have more to say
-        found = Identity(**{name: document[name] for name in names_of(Identity) if name in document})
+        found = {name: document[name] for name in names_of(Identity) if name in document}
+        return Identity(**found) if all(_may_be(name, value) for name, value in found.items()) else None
     except (OSError, TypeError):
         return None
-    return found if isinstance(found.pid, int) and isinstance(found.job, dict) else None
+
+
+def _may_be(name: str, value: object) -> bool:
+    """Whether a member of an identity has its type and range."""
+    if name in ("pid", "pid_namespace", "slots"):
+        return members.is_whole(value)
+    if name == "job":
+        return members.is_texts(value)
+    return members.is_number(value, most=_LATEST) if name == "started" else members.is_text(value)
 
 
 def running_of(workdir: Workdir, farmer: str) -> list[tuple[int, int]]:
@@ -221,14 +232,20 @@ def running_of(workdir: Workdir, farmer: str) -> list[tuple[int, int]]:
         document = unsealed(durable.read(workdir.alive(farmer)))
     except OSError:
         return []
-    slots = document.get("running", []) if document else []
-    return [(int(slot[1]), int(slot[2])) for slot in slots] if isinstance(slots, list) else []
+    slots = document.get("running") if document else None
+    if not isinstance(slots, list):
+        return []
+    return [
+        (slot[1], slot[2])
+        for slot in slots
+        if isinstance(slot, list) and list(map(members.is_whole, slot[1:3])) == [True, True]
+    ]
 
 
 def every_of(content: bytes) -> float:
     """The seconds between two beats that a heartbeat speaks of; 0 where it does not, or where it is torn."""
     every = (unsealed(content) or {}).get("every", 0.0)
-    return float(every) if isinstance(every, int | float) and 0 < every < math.inf else 0.0
+    return float(every) if members.is_number(every) else 0.0  # type: ignore[arg-type]
 
 
 @dataclass

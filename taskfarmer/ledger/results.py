@@ -18,24 +18,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from taskfarmer import durable
+from taskfarmer import durable, limits, reading
+from taskfarmer.durations import time_class
 from taskfarmer.errors import Damaged, FarmError, FarmGone, StaleView, StorageError, remedy
-from taskfarmer.ledger.state import Settlement, State
+from taskfarmer.ledger.state import Entry, Settlement, State
 from taskfarmer.model import (
     FINISHED,
     OUTCOMES,
     RECORDED_AS_FAILED,
     RETURNED,
     Interval,
+    each_interval,
     joined,
     parse_intervals,
     result_words,
-    time_class,
 )
 from taskfarmer.plain import dataclass
 from taskfarmer.workdir import Workdir
 
-_JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r\d+)?)(?:\.(\d+))?")
+_JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r[0-9]+)?)(?:\.([0-9]{1,18}))?")
 _NOT_READABLE = (errno.ESTALE, errno.EACCES, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENOTDIR)
 """Errors of one file, not of the disk: it is old, not ours to open, or no regular file."""
 RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
@@ -83,11 +84,11 @@ def journals(workdir: Workdir, state: State) -> dict[str, tuple[str, int]]:
 
 def read_counted(
     workdir: Workdir, state: State, patience: float = 60.0, agrees_within: float = math.inf
-) -> Iterator[tuple[str, bytes]]:
-    """Every journal's name and exactly its bytes that count.
+) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Every journal's name and the lines in exactly its bytes that count.
 
-    StaleView if the names and lengths of the journals do not agree with the state, within `patience` seconds and
-    `agrees_within`; Damaged if a journal stays shorter than that.
+    A journal may have gigabytes: it is read as its lines are taken. StaleView if the names and lengths of the journals
+    do not agree with the state, within `patience` seconds and `agrees_within`; Damaged if a journal stays shorter.
     """
     begin = time.monotonic()
     end = begin + patience
@@ -136,29 +137,37 @@ def renamed(workdir: Workdir, name: str) -> str:
     return workdir.journal(name)
 
 
-def _exactly(workdir: Workdir, name: str, path: str, size: int, end: float) -> bytes:
+def _exactly(workdir: Workdir, name: str, path: str, size: int, end: float) -> Iterator[bytes]:
+    """The lines in the first `size` bytes of a journal, which are waited for until `end`."""
+    done = there = 0
     while True:
         try:
-            data = durable.read_range(path, 0, size)
+            with reading.opened(path) as fd:
+                there = reading.regular(fd, path)
+                if there >= size:
+                    os.lseek(fd, done, os.SEEK_SET)
+                    for line in reading.lines(fd, limits.RESULT, size - done):
+                        done += len(line)
+                        yield line
         except FileNotFoundError:
-            path, data = renamed(workdir, name), b""
+            path, there = renamed(workdir, name), 0
         except OSError as error:
-            why = error.strerror or "no file to read"
-            raise StorageError(f"{path}: {why}; results cannot be read; {remedy(error, RESTORE)}") from error
-        if len(data) == size:
-            return data
+            if error.errno not in reading.STALE:
+                why = error.strerror or "no file to read"
+                raise StorageError(f"{path}: {why}; results cannot be read; {remedy(error, RESTORE)}") from error
+        if done == size:
+            return
         if time.monotonic() > end:
-            raise Damaged(f"{path}: {len(data)} bytes where the ledger counts {size}; run: taskfarmer check WORKDIR")
+            raise Damaged(f"{path}: {there} bytes where the ledger counts {size}; run: taskfarmer check WORKDIR")
         time.sleep(0.1)
 
 
-def checked_lines(path: str, data: bytes) -> Iterator[list[bytes]]:
+def checked_lines(path: str, lines: Iterable[bytes]) -> Iterator[list[bytes]]:
     """The words of each line; Damaged where one is not what was written."""
-    *lines, rest = data.split(b"\n")
-    if rest:
-        raise Damaged(f"{path}: {len(data)} bytes of it count, and that is no end of a line; {RESTORE}")
     for number, line in enumerate(lines, start=1):
-        words = result_words(line)
+        words = result_words(line[:-1])
+        if not line.endswith(b"\n"):
+            raise Damaged(f"{path}: line {number} of what counts has no end, or is too long; {RESTORE}")
         if words is None or words[5] not in OUTCOMES:
             raise Damaged(f"{path}: line {number} is not what was written (wrong checksum); {RESTORE}")
         yield words
@@ -182,9 +191,9 @@ def survey(workdir: Workdir, state: State, patience: float = 60.0, agrees_within
 
     Errors are those of `read_counted`, and Damaged if the results do not add up to the state.
     """
-    found = Survey(bytearray(state.tasks), array("L", bytes(8 * state.tasks)))
-    for name, data in read_counted(workdir, state, patience, agrees_within):
-        for words in checked_lines(workdir.journal(name), data):
+    found = Survey(bytearray(state.tasks), array("L", [0]) * state.tasks)
+    for name, lines in read_counted(workdir, state, patience, agrees_within):
+        for words in checked_lines(workdir.journal(name), lines):
             _record(found, workdir.journal(name), words)
     _unrecord(found, state)
     found.finished = found.place.count(IS_FINISHED)
@@ -210,11 +219,11 @@ def _record(found: Survey, path: str, words: list[bytes]) -> None:
 
 def _unrecord(found: Survey, state: State) -> None:
     """Tasks that the ledger has elsewhere are there, whatever an earlier attempt came to."""
-    places = [(UNPROCESSED, one) for one in parse_intervals(state.returned)]
-    places += [(HELD, one) for entry in state.farmers.values() for one in parse_intervals(entry.claims)]
-    for place, one in places:
-        first = state.first_id(one)
-        found.place[first : first + one.count] = bytes([place]) * one.count
+    texts = [(UNPROCESSED, state.returned), *((HELD, entry.claims) for entry in state.farmers.values())]
+    for place, text in texts:
+        for one in each_interval(text):
+            first = state.first_id(one)
+            found.place[first : first + one.count] = bytes([place]) * one.count
 
 
 def left_behind(workdir: Workdir, state: State, farmer: str) -> Settlement:
@@ -224,23 +233,27 @@ def left_behind(workdir: Workdir, state: State, farmer: str) -> Settlement:
     """
     entry = state.farmers[farmer]
     path = workdir.journal(entry.journal)
-    last = max(0, entry.bytes - 1)  # the last byte that counts must be there
     try:
         durable.sync_file(path)
-        data = durable.read_range(path, last)
+        return durable.persistent(lambda: _beyond(path, state, entry))
     except FileNotFoundError:
         if entry.bytes:
             raise StaleView(f"{path}: cannot be seen, but {entry.bytes} bytes of it count; {RESTORE}") from None
-        data = b""
+        return Settlement(entry.journal, 0)
     except OSError as error:
         kind = StaleView if error.errno in _NOT_READABLE else StorageError
         what = f"a dead farmer's results cannot be read; {remedy(error, RESTORE)}"
         raise kind(f"{path}: {error.strerror}; {what}") from error
-    if len(data) < entry.bytes - last:
-        raise StaleView(f"{path}: fewer bytes can be seen than the {entry.bytes} that count; {RESTORE}")
-    return _unbroken(
-        entry.journal, entry.bytes, data[entry.bytes - last :], _claimed(state, parse_intervals(entry.claims))
-    )
+
+
+def _beyond(path: str, state: State, entry: Entry) -> Settlement:
+    """What stands behind the bytes of a journal that count."""
+    with reading.opened(path) as fd:
+        if reading.regular(fd, path) < entry.bytes:
+            raise StaleView(f"{path}: fewer bytes can be seen than the {entry.bytes} that count; {RESTORE}")
+        os.lseek(fd, entry.bytes, os.SEEK_SET)
+        held = _claimed(state, parse_intervals(entry.claims))
+        return _unbroken(entry.journal, entry.bytes, reading.lines(fd, limits.RESULT), held)
 
 
 def _claimed(state: State, claims: Iterable[Interval]) -> dict[tuple[int, int], Interval]:
@@ -253,15 +266,15 @@ def _claimed(state: State, claims: Iterable[Interval]) -> dict[tuple[int, int], 
     return held
 
 
-def _unbroken(journal: str, start: int, data: bytes, held: dict[tuple[int, int], Interval]) -> Settlement:
-    """What the first whole lines of `data`, which begin at byte `start` of the journal, tell of what is held."""
+def _unbroken(journal: str, start: int, lines: Iterable[bytes], held: dict[tuple[int, int], Interval]) -> Settlement:
+    """What the first whole lines, which begin at byte `start` of the journal, tell of what is held."""
     done: list[Interval] = []
     finished = failed = 0
     seconds = 0.0
     times: Counter[int] = Counter()
     size = start
-    for line in data.split(b"\n")[:-1]:
-        words = result_words(line)
+    for line in lines:
+        words = result_words(line[:-1]) if line.endswith(b"\n") else None
         if words is None:
             break
         if words[5] != RETURNED:
@@ -275,7 +288,7 @@ def _unbroken(journal: str, start: int, data: bytes, held: dict[tuple[int, int],
         if words[5] == FINISHED and took >= 1:
             times[time_class(took)] += 1
         seconds += took
-        size += len(line) + 1
+        size += len(line)
     return Settlement(
         journal,
         size,

@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from taskfarmer import durable
-from taskfarmer.errors import Damaged, StorageError, remedy
+from taskfarmer import durable, limits
+from taskfarmer.errors import Damaged, StorageError, TaskListError, remedy
 from taskfarmer.ledger.state import Segment
 from taskfarmer.model import TimedCommand, parse_task, task_line
 from taskfarmer.plain import dataclass
@@ -27,6 +27,9 @@ _REMEDY = "restore it from a snapshot of the file system, or make a new farm (-w
 _FOLDER = "restore the folder from a snapshot of the file system, or name another work directory (-w)"
 _MAGIC = b"taskfarmer index 1\n"
 _ENTRY = struct.Struct("<QI")
+_CRC = 9
+_AT_ONCE = 16 << 20
+"""Bytes that are read at once: the first block that is not what was written ends it."""
 
 
 class SegmentWriter:
@@ -38,6 +41,7 @@ class SegmentWriter:
         self.first_id = first_id
         self.tasks = 0
         self.timed = False
+        self.source_crc = b""
         path = workdir.segment(self.name)
         try:
             self._file = open(path, "xb", buffering=1 << 20, opener=durable.fresh)  # noqa: SIM115
@@ -64,13 +68,28 @@ class SegmentWriter:
             if len(block) == BLOCK:
                 self._flush()
         self.tasks = number - self.first_id
+        if number > limits.TASKS:
+            raise TaskListError(
+                f"the list has more than {limits.TASKS} tasks, which is all that a farm can have: split it"
+            )
 
     def _flush(self) -> None:
         data = b"".join(self._block)
+        if len(data) > limits.BLOCK:
+            raise TaskListError(
+                f"commands near task {self.first_id + self.tasks} are too long: 64 that follow each other may have "
+                f"{limits.BLOCK} bytes: put them into scripts"
+            )
         self._block.clear()
         self._index += _ENTRY.pack(self._offset, zlib.crc32(data))
         self._offset += len(data)
         self._file.write(data)
+
+    def add_source(self, lines: Iterable[bytes]) -> None:
+        """Keep the lines of the list of which a handler made this segment's tasks."""
+        data = b"".join(line + b"\n" for line in lines)
+        durable.prepare(self.workdir.segment_source(self.name), data, self.workdir.shared)
+        self.source_crc = b"%08x" % zlib.crc32(data)
 
     def close(self) -> str:
         """Make segment and index durable; the segment's name."""
@@ -104,6 +123,12 @@ class _Open:
     tasks: int
     size: int
 
+    def offset(self, block: int) -> int:
+        return int(_ENTRY.unpack_from(self.index, block * _ENTRY.size)[0])
+
+    def crc(self, block: int) -> int:
+        return int(_ENTRY.unpack_from(self.index, block * _ENTRY.size)[1])
+
 
 class SegmentReader:
     """Reads tasks by their place in a segment; each block is checked against the index."""
@@ -122,51 +147,65 @@ class SegmentReader:
 
     def _open_segment(self, segment: Segment) -> _Open:
         path = self.workdir.segment_index(segment.file)
+        entries = _ENTRY.size * (-(-segment.tasks // BLOCK) + 1)
         try:
-            data = durable.read(path)
-            fd = os.open(self.workdir.segment(segment.file), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            data = durable.read(path, len(_MAGIC) + entries + _CRC)
+            fd = os.open(self.workdir.segment(segment.file), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
             what = f"the farm's tasks cannot be read; {remedy(error, _REMEDY)}"
             raise StorageError(f"{error.filename or path}: {error.strerror}; {what}") from error
-        body, crc = data[:-9], data[-9:]
-        if not body.startswith(_MAGIC) or crc != b"%08x\n" % zlib.crc32(body):
+        body, crc = data[:-_CRC], data[-_CRC:]
+        index = body[len(_MAGIC) :]
+        if not body.startswith(_MAGIC) or crc != b"%08x\n" % zlib.crc32(body) or len(index) < _ENTRY.size:
             os.close(fd)
             raise Damaged(f"{path}: not what was written into it; {_REMEDY}")
-        entries = body[len(_MAGIC) :]
-        size, tasks = _ENTRY.unpack(entries[-_ENTRY.size :])
-        if tasks != segment.tasks:
+        size, tasks = _ENTRY.unpack(index[-_ENTRY.size :])
+        if tasks != segment.tasks or len(index) != entries:
             os.close(fd)
             raise Damaged(f"{path}: has {tasks} tasks where the ledger says {segment.tasks}; {_REMEDY}")
-        return _Open(fd, entries, tasks, size)
+        return _Open(fd, index, tasks, size)
 
     def lines(self, segment: Segment, start: int, count: int) -> list[bytes]:
         """The lines of `count` tasks from place `start` on, each with its newline."""
         if not count:
             return []
         opened = self._segment(segment)
-        first, last = start // BLOCK, (start + count - 1) // BLOCK
-        begin = _ENTRY.unpack_from(opened.index, first * _ENTRY.size)[0]
-        end = _ENTRY.unpack_from(opened.index, (last + 1) * _ENTRY.size)[0]
+        block, last = start // BLOCK, (start + count - 1) // BLOCK
+        lines: list[bytes] = []
+        while block <= last:
+            begin = end = opened.offset(block)
+            first = block
+            while block <= last and end - begin < _AT_ONCE:
+                block += 1
+                end = opened.offset(block)
+                if not 0 <= end - opened.offset(block - 1) <= limits.BLOCK:
+                    raise self._damaged(segment, block - 1)
+            lines += self._read(segment, opened, first, block, begin, end)
+        skip = start % BLOCK
+        return lines[skip : skip + count]
+
+    def _read(self, segment: Segment, opened: _Open, first: int, stop: int, begin: int, end: int) -> list[bytes]:
+        """The lines of blocks `first` to `stop`, bytes `begin` to `end`: what was written, for these very tasks."""
         try:
             data = durable.persistent(lambda: os.pread(opened.fd, end - begin, begin))
         except OSError as error:
             path = self.workdir.segment(segment.file)
             raise StorageError(f"{path}: {error.strerror}; {remedy(error, _REMEDY)}") from error
-        self._check(segment, opened, data, first, last, begin)
+        for block in range(first, stop):
+            part = data[opened.offset(block) - begin : opened.offset(block + 1) - begin]
+            if len(part) != opened.offset(block + 1) - opened.offset(block) or zlib.crc32(part) != opened.crc(block):
+                raise self._damaged(segment, block)
         lines = data.splitlines(keepends=True) if b"\r" not in data else _split(data)
-        skip = start - first * BLOCK
-        return lines[skip : skip + count]
+        ids = range(segment.first + first * BLOCK, segment.first + min(stop * BLOCK, segment.tasks))
+        if len(lines) != len(ids) or not all(map(_is_of, lines, ids)):
+            raise self._damaged(segment, first)
+        return lines
 
-    def _check(self, segment: Segment, opened: _Open, data: bytes, first: int, last: int, begin: int) -> None:
-        for block in range(first, last + 1):
-            offset, crc = _ENTRY.unpack_from(opened.index, block * _ENTRY.size)
-            end = _ENTRY.unpack_from(opened.index, (block + 1) * _ENTRY.size)[0]
-            part = data[offset - begin : end - begin]
-            if len(part) != end - offset or zlib.crc32(part) != crc:
-                raise Damaged(
-                    f"{self.workdir.segment(segment.file)}: tasks from {segment.first + block * BLOCK} on are not what "
-                    f"was written; they are not run; {_REMEDY}"
-                )
+    def _damaged(self, segment: Segment, block: int) -> Damaged:
+        return Damaged(
+            f"{self.workdir.segment(segment.file)}: tasks from {segment.first + block * BLOCK} on are not what "
+            f"was written; they are not run; {_REMEDY}"
+        )
 
     def tasks(self, segment: Segment, start: int, count: int) -> Iterator[tuple[int, bytes]]:
         """ID and command of `count` tasks, read a few blocks at a time."""
@@ -185,3 +224,16 @@ class SegmentReader:
 
 def _split(data: bytes) -> list[bytes]:
     return [line + b"\n" for line in data.split(b"\n")[:-1]]
+
+
+def _is_of(line: bytes, task_id: int) -> bool:
+    """Whether a line is that of a task; the checksum of its block is right, so that it is what was written."""
+    if not line.startswith(b"%d " % task_id):
+        return False
+    if b' {"command":' not in line:
+        return True
+    try:
+        parse_task(line)
+    except ValueError:
+        return False
+    return True

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 from taskfarmer.errors import Expelled, StaleView
 from taskfarmer.model import (
     Interval,
     counted,
+    each_interval,
     parse_group,
     parse_intervals,
     without,
@@ -25,6 +25,9 @@ from taskfarmer.model import (
 )
 from taskfarmer.plain import dataclass, field, replace
 
+_ENOUGH = 100
+"""Problems of a state that are told."""
+_MOST_RUNS = 10**9
 FITS_AGAIN = 0.95
 """Where a task ran out of time, the next attempt gets this share of the longest time that any farmer had, at least."""
 
@@ -35,7 +38,8 @@ class Segment:
 
     `source_bytes` and `source_sha256` say how much of the task list is in this segment and all before
     it; `open_end` that the last of these lines had no newline yet. `timed`: some of its tasks say how long they
-    take; `time` is what the list said of that last, in seconds, 0 for nothing.
+    take; `time` is what the list said of that last, in seconds, 0 for nothing. `source_crc` is the checksum of the
+    segment's `.source`, "" if there is none.
     """
 
     file: str
@@ -47,6 +51,7 @@ class Segment:
     open_end: bool = False
     timed: bool = False
     time: float = 0.0
+    source_crc: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -94,7 +99,7 @@ class State:
     @cached_property
     def unprocessed(self) -> int:
         fresh = sum(segment.tasks - segment.next for segment in self.segments)
-        return fresh + counted(parse_intervals(self.returned))
+        return fresh + counted(each_interval(self.returned))
 
     @property
     def left(self) -> bool:
@@ -111,7 +116,7 @@ class State:
 
     @cached_property
     def held(self) -> int:
-        return sum(counted(parse_intervals(entry.claims)) for entry in self.farmers.values())
+        return sum(counted(each_interval(entry.claims)) for entry in self.farmers.values())
 
     @property
     def journaled(self) -> int:
@@ -357,23 +362,28 @@ def begin_epoch(state: State, epoch: str, closed: Mapping[str, int]) -> State:
 
 
 def problems(state: State) -> list[str]:
-    """What is wrong with a state by itself: tasks in two places, or in none."""
+    """What is wrong with a state by itself: tasks in two places, or in none. ValueError where intervals are none.
+
+    A byte for each task that was given out is all the memory that this takes, whatever the intervals are.
+    """
     wrong = []
-    places: list[tuple[str, list[Interval]]] = [("returned", parse_intervals(state.returned))]
-    places += [(f"held by {name}", parse_intervals(entry.claims)) for name, entry in state.farmers.items()]
-    spans = []
-    for place, intervals in places:
-        for one in intervals:
-            if one.segment >= len(state.segments) or one.count < 1 or one.start < 0:
-                wrong.append(f"{place}: {one} names no tasks of this farm")
-            elif one.stop > state.segments[one.segment].next:
-                wrong.append(f"{place}: {one} was never given out")
+    places = [("returned", state.returned), *((f"held by {name}", one.claims) for name, one in state.farmers.items())]
+    seen = [bytearray(segment.next) for segment in state.segments]
+    for place, text in places:
+        for one in each_interval(text):
+            if not 0 <= one.segment < len(seen) or one.count < 1 or one.start < 0:
+                wrong.append(f"{place}: {one!r} names no tasks of this farm")
+            elif one.stop > len(seen[one.segment]):
+                wrong.append(f"{place}: {one!r} was never given out")
+            elif min(one.attempt - 1, one.deaths, one.needs) < 0 or max(one.attempt, one.deaths) > _MOST_RUNS:
+                wrong.append(f"{place}: {one!r} has an impossible attempt, number of deaths, or need of time")
             else:
-                spans.append((one.segment, one.start, one.stop, place))
-    spans.sort()
-    for (segment, _, stop, place), (other, start, _, second) in pairwise(spans):
-        if segment == other and start < stop:
-            wrong.append(f"task {state.segments[segment].first + start} is twice in the ledger: {place}, {second}")
+                tasks = seen[one.segment]
+                if (twice := tasks.find(1, one.start, one.stop)) >= 0:
+                    wrong.append(f"task {state.segments[one.segment].first + twice} is twice in the ledger: {place}")
+                tasks[one.start : one.stop] = b"\1" * one.count
+            if len(wrong) > _ENOUGH:
+                return wrong
     total = state.unprocessed + state.held + state.finished + state.failed
     if total != state.tasks:
         wrong.append(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from taskfarmer import durable
+from taskfarmer import durable, members
 from taskfarmer.errors import AGAIN, StorageError, hit_a_limit, remedy
 from taskfarmer.ledger.state import State
 from taskfarmer.model import sealed, unsealed
@@ -54,4 +54,6 @@ def _order(workdir: Workdir) -> tuple[list[str], bool]:
     except OSError:
         document = None
     farmers = document.get("farmers") if document else None
-    return (farmers, bool(document and document.get("now"))) if isinstance(farmers, list) else ([], False)
+    if not isinstance(farmers, list) or not all(map(members.is_name, farmers)):
+        return [], False
+    return farmers, bool(document and document.get("now"))

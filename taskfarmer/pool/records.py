@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from taskfarmer.model import FAILED, FINISHED, RETURNED, result_form, time_class, with_crc
+from taskfarmer.durations import time_class
+from taskfarmer.model import FAILED, FINISHED, RETURNED, result_form, with_crc
 from taskfarmer.plain import dataclass
 from taskfarmer.pool.begun import Task
 from taskfarmer.pool.wire import News

@@ -63,7 +63,10 @@ def unicode(value: Any) -> Any:
 
 def moment(seconds: float) -> str:
     """A time in epoch seconds, by the clock of this place."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return "?"  # no year of people
 
 
 def shell_word(text: str) -> str:

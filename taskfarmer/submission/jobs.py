@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 
+from taskfarmer import limits
 from taskfarmer.plain import dataclass
 from taskfarmer.scheduled import in_slurm, job_name
 from taskfarmer.slurm import told_end
@@ -16,6 +17,7 @@ UNKNOWN = "?"
 GONE = "GONE"
 """The state of a job that its scheduler does not have any more."""
 _NOWHERE = ("", "")
+_DIGITS_OF_TIMES = 12
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def _of_scheduler(
 
 
 def _order(job: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in "".join(c if c.isdecimal() else " " for c in job).split())
+    return tuple(int(part[: limits.DIGITS]) for part in "".join(c if c.isdecimal() else " " for c in job).split())
 
 
 def _job(
@@ -185,7 +187,11 @@ def _end(workdir: Workdir | None, gang: Iterable[Worker]) -> float | None:
     """When the allocation ends, as its farmers have learned it."""
     for one in gang:
         told = one.variables.get("SLURM_JOB_END_TIME", "")
-        end = float(told) if told.isdecimal() else told_end(workdir, one.variables) if workdir else None
+        end: float | None = None
+        if told.isdecimal() and len(told) < _DIGITS_OF_TIMES:
+            end = float(told)
+        elif workdir is not None:
+            end = told_end(workdir, one.variables)
         if end:
             return end
     return None

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import time
 
-from taskfarmer import durable
+from taskfarmer import durable, limits, members
 from taskfarmer.errors import UsageError, hit_a_limit, remedy
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import asdict, dataclass
 from taskfarmer.workdir import Workdir
 
 _ELSEWHERE = "name another one with -w DIR"
+_LATEST = 1e11
+"""Seconds since the epoch that can still be written as a date."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,11 @@ def _read(workdir: Workdir, name: str) -> Submission | None:
             raise
         return None
     command, submitted = (document or {}).get("command"), (document or {}).get("submitted")
-    if document is None or not isinstance(command, list) or not isinstance(submitted, (int, float)):
+    if document is None or not isinstance(command, list) or not members.is_number(submitted, most=_LATEST):
         return None
     texts = {key: document.get(key) for key in ("scheduler", "job", "cluster", "user", "directory")}
-    if not all(isinstance(text, str) for text in (*texts.values(), *command)):
+    if not all(members.is_text(text, limits.DOCUMENT) for text in (*texts.values(), *command)):
+        return None
+    if len(str(texts["job"])) > limits.DIGITS:
         return None
     return Submission(name=name, submitted=submitted, command=tuple(command), **texts)  # type: ignore[arg-type]

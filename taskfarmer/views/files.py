@@ -7,13 +7,15 @@ decided from a view, so nothing here is synced.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from taskfarmer import durable
+from taskfarmer import durable, members
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import dataclass
 from taskfarmer.workdir import Workdir
@@ -21,7 +23,10 @@ from taskfarmer.workdir import Workdir
 TIMELINE_START = b'[\n{"name":"process_labels","ph":"M","pid":0,"args":{"labels":"taskfarmer"}}'
 TIMELINE_END = b"\n]\n"
 SETTLING = 0.3
-GROWING = ("finished", "failed", "timeline.json")
+TIMELINE = "timeline.json"
+GROWING = ("finished", "failed", TIMELINE)
+_NOT_OURS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)
+"""Errors of `open` which mean that a view is missing, is no regular file, or belongs to another user."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,20 @@ def load(workdir: Workdir) -> Shown | None:
     if document is None:
         return None
     try:
-        return Shown(int(document["results"]), int(document["revision"]), dict(document["sizes"]))
-    except (KeyError, TypeError, ValueError):
+        sizes = members.table(document, "sizes")
+        known = {name: members.whole(sizes, name) for name in sizes}
+        return Shown(members.whole(document, "results"), members.whole(document, "revision"), known)
+    except ValueError:
         return None
 
 
+def encoded(shown: Shown) -> bytes:
+    """The content of `views.json`."""
+    return sealed({"format": 1, "results": shown.results, "revision": shown.revision, "sizes": dict(shown.sizes)})
+
+
 def save(workdir: Workdir, shown: Shown) -> None:
-    data = sealed({"format": 1, "results": shown.results, "revision": shown.revision, "sizes": dict(shown.sizes)})
-    write_anew(workdir.views, [data], workdir.shared)
+    write_anew(workdir.views, [encoded(shown)], workdir.shared)
 
 
 def sizes(workdir: Workdir, names: Iterable[str]) -> dict[str, int]:
@@ -94,33 +105,64 @@ def write_anew(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
     return size
 
 
-def append(path: str, parts: Sequence[bytes]) -> int:
-    """Write at the end of a view; how many bytes it has more."""
-    if not any(parts):
-        return 0
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with durable.naming(path):
+def create(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
+    """Make the first view of that name; its size. FileExistsError, and nothing changed, if there is one."""
+    size = 0
+    with durable.naming(path), open(path, "xb", buffering=1 << 20, opener=durable.fresh) as file:
         try:
-            written = durable.write_parts(fd, parts)
-            durable.let_memory_go(fd, written)
-            return written
-        finally:
+            if shared:
+                durable.give(file.fileno(), durable.GROUP_WRITES)
+            for part in parts:
+                size += file.write(part)
+            file.flush()
+        except OSError:
+            os.ftruncate(file.fileno(), 0)  # a full disk needs the room; the name may be of another file by now
+            raise
+    return size
+
+
+@contextmanager
+def growing(workdir: Workdir, shown: Shown, names: Iterable[str]) -> Iterator[dict[str, int] | None]:
+    """Descriptors of views to write into. None if one of them is not as long as `shown` has it.
+
+    The length is that of the open file: whatever replaces the view after that, our lines are not in it.
+    """
+    opened: dict[str, int] = {}
+    try:
+        yield opened if all(_open_to_grow(workdir, shown, name, opened) for name in names) else None
+    finally:
+        for fd in opened.values():
             os.close(fd)
 
 
-def extend_timeline(path: str, slices: Sequence[bytes], size: int) -> int:
+def _open_to_grow(workdir: Workdir, shown: Shown, name: str, opened: dict[str, int]) -> bool:
+    path = path_of(workdir, name)
+    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_APPEND if name != TIMELINE else 0)
+    try:
+        fd = opened[name] = os.open(path, flags)
+    except OSError as error:
+        if error.errno in _NOT_OURS:
+            return False
+        raise
+    there = os.fstat(fd)
+    return stat.S_ISREG(there.st_mode) and there.st_size == shown.sizes.get(name)
+
+
+def append(path: str, fd: int, parts: Sequence[bytes]) -> int:
+    """Write at the end of an open view; how many bytes it has more."""
+    with durable.naming(path):
+        written = durable.write_parts(fd, parts)
+        durable.let_memory_go(fd, written)
+        return written
+
+
+def extend_timeline(path: str, fd: int, slices: Sequence[bytes], size: int) -> int:
     """Write over the closing bracket; the file is a complete document before and after. How many bytes it has more."""
-    if not any(slices):
-        return 0
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with durable.naming(path):
-        try:
-            os.lseek(fd, size - len(TIMELINE_END), os.SEEK_SET)
-            written = durable.write_parts(fd, (*slices, TIMELINE_END))
-            durable.let_memory_go(fd, written)
-            return written - len(TIMELINE_END)
-        finally:
-            os.close(fd)
+        os.lseek(fd, size - len(TIMELINE_END), os.SEEK_SET)
+        written = durable.write_parts(fd, (*slices, TIMELINE_END))
+        durable.let_memory_go(fd, written)
+        return written - len(TIMELINE_END)
 
 
 def edited_by_hand(workdir: Workdir) -> list[str]:

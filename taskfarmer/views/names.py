@@ -8,6 +8,8 @@ from taskfarmer import scheduled
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.trace import farmer_number, named
 
+_DIGITS_OF_TIMES = 12
+
 
 def farmer_events(identity: Identity | None, farmer: str, slots: int) -> bytes:
     """The events that name a farmer and its slots; a farmer whose identity is lost goes by its ID."""
@@ -26,6 +28,7 @@ def _labels(identity: Identity) -> str:
         found.append(f"restart {job['SLURM_RESTART_COUNT']}")
     if cpus := scheduled.cpus(job):
         found.append(f"cpus {cpus}")
-    if job.get("SLURM_JOB_END_TIME", "").isdecimal():
-        found.append(time.strftime("ends %Y-%m-%d %H:%M:%S", time.localtime(int(job["SLURM_JOB_END_TIME"]))))
+    end = job.get("SLURM_JOB_END_TIME", "")
+    if end.isdecimal() and len(end) < _DIGITS_OF_TIMES:
+        found.append(time.strftime("ends %Y-%m-%d %H:%M:%S", time.localtime(int(end))))
     return ", ".join(found)

@@ -14,13 +14,25 @@ from taskfarmer.views import files
 from taskfarmer.views.names import farmer_events
 from taskfarmer.workdir import Workdir
 
+EXACT_TRIES = 5
+"""How often views are made anew, at most, while the ledger changes meanwhile."""
 _CACHED_BLOCKS = 4096
 
 
 def rebuild(workdir: Workdir, ledger: Ledger) -> None:
-    """Make all views anew, under the farm's lock where it can be had."""
+    """Make all views anew, under the farm's lock where it can be had.
+
+    A rebuild that took long (its node slept, the file system hung) may have replaced the views that the last farmer
+    made. So the ledger is compared afterwards: a farmer that holds tasks will update the views later; if there is none
+    and the ledger has changed, they are made once more.
+    """
     with ledger.lock.held(patience=30.0):
-        rebuild_unlocked(workdir, ledger.look())
+        for _ in range(EXACT_TRIES):
+            state = ledger.look()
+            rebuild_unlocked(workdir, state)
+            now = ledger.look()
+            if now.revision == state.revision or any(entry.claims for entry in now.farmers.values()):
+                return
 
 
 def rebuild_unlocked(workdir: Workdir, state: State) -> files.Shown:
@@ -44,10 +56,10 @@ def rebuild_unlocked(workdir: Workdir, state: State) -> files.Shown:
 
 def write_toprocess(workdir: Workdir, state: State, reader: SegmentReader) -> int:
     """Write the unprocessed tasks in the order of their IDs; the size."""
-    return files.write_anew(workdir.toprocess, _unprocessed(state, reader), workdir.shared)
+    return files.write_anew(workdir.toprocess, unprocessed(state, reader), workdir.shared)
 
 
-def _unprocessed(state: State, reader: SegmentReader) -> Iterator[bytes]:
+def unprocessed(state: State, reader: SegmentReader) -> Iterator[bytes]:
     returned = sorted(parse_intervals(state.returned), key=lambda one: (one.segment, one.start))
     for number, segment in enumerate(state.segments):
         for one in returned:
@@ -104,11 +116,11 @@ def _timeline(workdir: Workdir, state: State, reader: SegmentReader) -> Iterator
     yield files.TIMELINE_START
     commands = _Commands(state, reader)
     named: set[str] = set()
-    for journal, data in results.read_counted(workdir, state):
+    for journal, lines in results.read_counted(workdir, state):
         farmer = journal.rpartition("-r")[0] if journal.rpartition("-r")[2].isdigit() else journal
         number = farmer_number(farmer)
         slots = 0
-        for words in results.checked_lines(workdir.journal(journal), data):
+        for words in results.checked_lines(workdir.journal(journal), lines):
             one = parse_result(words)
             slots = max(slots, one.slot + 1)
             yield time_slice(

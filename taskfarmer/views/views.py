@@ -2,6 +2,10 @@
 
 Updates cost what they add. Two farmers that update at once (the lock is not shared) leave sizes that
 disagree with `views.json`; then nobody appends any more, and the farmer that ends makes all anew.
+
+A farmer may sleep in the middle of a write while others expel it, make the views exact and end. So each write is
+followed by a look at the newest revision, and a farmer that was expelled, or has left, goes on until the views are
+exact or a farmer that holds tasks will look at them later.
 """
 
 from __future__ import annotations
@@ -9,15 +13,15 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.ledger.segments import SegmentReader
-from taskfarmer.ledger.state import State
+from taskfarmer.ledger.state import State, entry_of
 from taskfarmer.views import files
 from taskfarmer.views.names import farmer_events
-from taskfarmer.views.rebuild import rebuild_unlocked, write_toprocess
+from taskfarmer.views.rebuild import EXACT_TRIES, rebuild_unlocked, unprocessed, write_toprocess
 from taskfarmer.workdir import Workdir
 
 EVERY = 5.0
@@ -26,20 +30,24 @@ MOST_KEPT = 64 << 20
 MUCH = 4 << 20
 """Bytes of lines and slices that are shown as soon as they are committed: they would take memory."""
 CHEAP = 100_000
-EXACT_TRIES = 5
 
 
 def begin(workdir: Workdir, state: State) -> None:
-    """The views of a farm that was just made: everything is to be processed."""
+    """The views of a farm that was just made: everything is to be processed.
+
+    Nothing is replaced: if a view exists, other farmers were faster, and theirs may be newer than this state.
+    """
     reader = SegmentReader(workdir)
     try:
         shared = workdir.shared
-        sizes = {name: files.write_anew(files.path_of(workdir, name), (), shared) for name in ("finished", "failed")}
-        sizes["timeline.json"] = files.write_anew(workdir.timeline, (files.TIMELINE_START, files.TIMELINE_END), shared)
-        sizes["toprocess"] = write_toprocess(workdir, state, reader)
+        sizes = {name: files.create(files.path_of(workdir, name), (), shared) for name in ("finished", "failed")}
+        sizes[files.TIMELINE] = files.create(workdir.timeline, (files.TIMELINE_START, files.TIMELINE_END), shared)
+        sizes["toprocess"] = files.create(workdir.toprocess, unprocessed(state, reader), shared)
+        files.create(workdir.views, [files.encoded(files.Shown(0, state.revision, sizes))], shared)
+    except FileExistsError:
+        pass
     finally:
         reader.close()
-    files.save(workdir, files.Shown(0, state.revision, sizes))
 
 
 class Views:
@@ -88,88 +96,121 @@ class Views:
         return now >= self.due_at
 
     def show(self, patience: float = 0.2) -> None:
-        """Bring the views up to date with our own results, if the lock can be had and they are sound."""
+        """Bring the views up to date with our own results, if the lock can be had and they are sound.
+
+        Expelled if other farmers have expelled us meanwhile: they may have ended, and `mend` is up to us.
+        """
         self._put_off()
         if not self._results:
             return
         with self.ledger.lock.held(patience) as got:
-            self._append_if_we_may(got)
+            wrote = self._append_if_we_may(got)
+        if wrote:
+            state = self.ledger.look()
+            if self.ledger.registered:
+                entry_of(state, self.identity.farmer)
 
-    def _append_if_we_may(self, got: bool) -> None:
-        """Under the lock, or where there is none to be had at all."""
+    def _append_if_we_may(self, got: bool) -> bool:
+        """Under the lock, or where there is none to be had at all; whether anything was written."""
         self.ledger.commits.check_farm()  # a farm that was made anew has views of its own
-        if got or self.ledger.lock.unusable:
-            self._append()
+        return (got or self.ledger.lock.unusable) and self._append()
 
     def _put_off(self) -> None:
         self._last = time.monotonic()
         self._spread = random.uniform(0.5, 1.5)
 
-    def _append(self) -> None:
+    def _append(self) -> bool:
         shown = files.load(self.workdir)
-        sizes = files.sizes(self.workdir, files.GROWING)
-        if shown is None or any(sizes[name] != shown.sizes.get(name) for name in files.GROWING):
+        names = [name for name, parts in self._parts.items() if name == files.TIMELINE or any(parts)]
+        others = [name for name in files.GROWING if name not in names]
+        if shown is None or files.sizes(self.workdir, others) != {name: shown.sizes.get(name) for name in others}:
             self._forget()
-            return
+            return False
+        with files.growing(self.workdir, shown, names) as opened:
+            if opened is None:  # not ours to write, or it does not show what counts: it is made anew
+                self._forget()
+                return False
+            self._write(shown, opened)
+        self._forget()
+        return True
+
+    def _write(self, shown: files.Shown, opened: Mapping[str, int]) -> None:
+        """Write what we have to show into the open views, and what they show then into `views.json`."""
+        parts, sizes = self._parts, dict(shown.sizes)
         if not self._named:
             self._named = True
-            self._parts["timeline.json"].insert(
-                0, farmer_events(self.identity, self.identity.farmer, self.identity.slots)
-            )
-        parts = self._parts
-        timeline = "timeline.json"
-        try:
-            grown = {
-                "finished": files.append(self.workdir.finished, parts["finished"]),
-                "failed": files.append(self.workdir.failed, parts["failed"]),
-                timeline: files.extend_timeline(self.workdir.timeline, parts[timeline], sizes[timeline]),
-            }
-        except PermissionError:
-            self._forget()  # not ours to write: it does not show what counts, and is made anew
-            return
-        now = {name: sizes[name] + grown[name] for name in files.GROWING}
-        files.save(
-            self.workdir,
-            files.Shown(shown.results + self._results, shown.revision, {**shown.sizes, **now}),
-        )
-        self._forget()
+            parts[files.TIMELINE].insert(0, farmer_events(self.identity, self.identity.farmer, self.identity.slots))
+        for name, fd in opened.items():
+            path = files.path_of(self.workdir, name)
+            if name == files.TIMELINE:
+                sizes[name] += files.extend_timeline(path, fd, parts[name], sizes[name])
+            else:
+                sizes[name] += files.append(path, fd, parts[name])
+        files.save(self.workdir, files.Shown(shown.results + self._results, shown.revision, sizes))
 
     def finish(self, state: State) -> None:
         """The farmer ends: make the views exact where nobody else will, or where that is cheap."""
-        if not self._last_of(state) and state.unprocessed * len(state.farmers) > CHEAP:
+        if self._others_will(state):
             self.show(patience=10.0)
-            return
+            if self._others_will(self.ledger.state):  # as it is now, if anything was written
+                return
         with self.ledger.lock.held(patience=10.0) as got:
             if self._results:
                 self._append_if_we_may(got)
-            # others may have left meanwhile, or, where the lock is not shared, written at the same time
-            for _ in range(EXACT_TRIES):
-                state = self.ledger.look()
-                last = self._last_of(state)
-                self._make_exact(state, last)
-                if not last or sound(self.workdir, self.ledger.look(), files.load(self.workdir)):
-                    break
+            self._make_exact()
+
+    def mend(self) -> None:
+        """We were expelled, and may have written since: make the views exact unless others will."""
+        if not self._others_will(self.ledger.look()):
+            with self.ledger.lock.held(patience=10.0):
+                self._make_exact()
+
+    def _others_will(self, state: State) -> bool:
+        """Whether the views are left to others, since they are not cheap for us."""
+        return not self._last_of(state) and state.unprocessed * len(state.farmers) > CHEAP
 
     def _last_of(self, state: State) -> bool:
         """Whether nobody else has anything to tell. One that holds nothing may be dead, or will look for itself."""
         return not any(entry.claims for farmer, entry in state.farmers.items() if farmer != self.identity.farmer)
 
-    def _make_exact(self, state: State, last: bool) -> None:
+    def _make_exact(self) -> None:
+        """Make the views exact, and compare them with the ledger again after each write.
+
+        Others may have left meanwhile, also while we slept in the middle of a write; or, where the lock is not shared,
+        they have written at the same time. Whoever holds tasks then looks at the views after us.
+        """
+        for _ in range(EXACT_TRIES):
+            state = self.ledger.look()
+            if not self._write_exact(state, self._last_of(state)):
+                return
+            now = self.ledger.look()
+            if not self._last_of(now) or exact(self.workdir, now, files.load(self.workdir)):
+                return
+
+    def _write_exact(self, state: State, last: bool) -> bool:
+        """Make the views show this state if they are sound or we are the `last`; whether anything was written."""
         shown = files.load(self.workdir)
         if not sound(self.workdir, state, shown):
             if last:
                 rebuild_unlocked(self.workdir, state)
-            return
+            return last
         assert shown is not None
-        there = files.sizes(self.workdir, ("toprocess",))["toprocess"]
-        if shown.revision == state.revision and there == shown.sizes.get("toprocess"):
-            return
+        if exact(self.workdir, state, shown, growing=False):
+            return False
         reader = SegmentReader(self.workdir)
         try:
             size = write_toprocess(self.workdir, state, reader)
         finally:
             reader.close()
         files.save(self.workdir, files.Shown(shown.results, state.revision, {**shown.sizes, "toprocess": size}))
+        return True
+
+
+def exact(workdir: Workdir, state: State, shown: files.Shown | None, growing: bool = True) -> bool:
+    """Whether all views show this state; without `growing`, whether `toprocess` does."""
+    if shown is None or shown.revision != state.revision or (growing and not sound(workdir, state, shown)):
+        return False
+    return files.sizes(workdir, ["toprocess"])["toprocess"] == shown.sizes.get("toprocess")
 
 
 def sound(workdir: Workdir, state: State, shown: files.Shown | None) -> bool:

@@ -131,7 +131,9 @@ class System:
         return SimpleNamespace(st_nlink=found.links, st_mode=stat.S_IFREG | 0o777)
 
     def fstat(self, fd: int) -> SimpleNamespace:
-        return SimpleNamespace(st_mode=0o777)
+        opened = self.world.current.files[fd]
+        size = len(opened.data) if isinstance(opened, Reading) else 0
+        return SimpleNamespace(st_mode=stat.S_IFREG | 0o777, st_size=size)
 
     def chmod(self, path: str, mode: int) -> None:
         """Everything belongs to everybody here."""
@@ -309,7 +311,7 @@ class System:
 @contextmanager
 def installed(world: World) -> Iterator[None]:
     """Give the product's modules the simulated system in place of the real one."""
-    from taskfarmer import durable, locks
+    from taskfarmer import durable, locks, reading
     from taskfarmer.ledger import commits, epochs, farmfile, ledger, linkproof, liveness, making, results, turns
 
     system = System(world)
@@ -323,7 +325,7 @@ def installed(world: World) -> Iterator[None]:
         "FarmLock": world.lock,
     }
     saved: list[tuple[Any, str, Any]] = []
-    for module in (durable, commits, epochs, farmfile, ledger, linkproof, liveness, making, results, turns):
+    for module in (durable, reading, commits, epochs, farmfile, ledger, linkproof, liveness, making, results, turns):
         for name, stand_in in names.items():
             if name in vars(module):
                 saved.append((module, name, vars(module)[name]))

@@ -194,7 +194,7 @@ OF_THE_LEDGER = (
             (
                 "ledger.results:_unbroken",
                 "            break\n        if words[5]",
-                "            size += len(line) + 1\n            continue\n        if words[5]",
+                "            size += len(line)\n            continue\n        if words[5]",
             ),
         ),
         weather={"kills": 0.003, "refused": 0.02},
@@ -244,7 +244,8 @@ OF_THE_LEDGER = (
                 "if sum(size for _, size in found.values()) == state.journaled:",
                 "if True:",
             ),
-            ("ledger.results:_exactly", "if len(data) == size:", "if True:"),
+            ("ledger.results:_exactly", "if there >= size:", "if True:"),
+            ("ledger.results:_exactly", "if done == size:", "if True:"),
             (
                 "ledger.results:survey",
                 "if (found.finished, found.failed) != (state.finished, state.failed):",
