@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from house import House
 
-from taskfarmer import scheduled, slurm
+from taskfarmer import scheduled
+from taskfarmer.farmer.jobs import Jobs
 from taskfarmer.submission.jobs import Worker, jobs_at_work
 from taskfarmer.workdir import Workdir
 
@@ -25,7 +26,7 @@ def test_empty_variables_name_no_job() -> None:
     assert scheduled.job(EMPTY) == {}
     assert not scheduled.in_slurm(EMPTY)
     assert scheduled.nodes(EMPTY) == 1
-    assert slurm.Jobs(EMPTY).cluster == ""
+    assert Jobs(scheduled.job(EMPTY)).ended({"SLURM_JOB_ID": "12"}, 0.0, 0.0) is None
 
 
 @pytest.mark.parametrize(

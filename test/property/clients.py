@@ -70,7 +70,7 @@ class System:
         )
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith(("O_", "SEEK_")) or name == "strerror":
+        if name.startswith(("O_", "SEEK_")) or name in ("strerror", "pathconf"):
             return getattr(os, name)
         raise AttributeError(f"the simulated file system has no os.{name}")
 
