@@ -56,7 +56,7 @@ def hasten() -> None:
     farmer.TROUBLE_FOR = hold.START_TROUBLE_FOR = 3.0
     commits.Commits.__init__.__defaults__ = (PATIENCE,)
     for function in (results.survey, results.read_counted):
-        function.__defaults__ = (PATIENCE,)
+        function.__defaults__ = (PATIENCE, *(function.__defaults__ or ())[1:])
 
 
 def heed_permissions() -> None:

@@ -185,21 +185,6 @@ def test_a_log_is_appended_to_where_there_are_no_links(place: Place, monkeypatch
     assert log(place).startswith(b"first\n=== ") and log(place).endswith(b"===\nsecond\n")
 
 
-@pytest.mark.parametrize("kind", ["a link", "open to all"])
-def test_a_directory_that_others_put_in_the_place_of_the_logs_is_not_used(place: Place, kind: str) -> None:
-    os.rmdir(place.logs)
-    elsewhere = Path(place.workdir) / "elsewhere"
-    elsewhere.mkdir()
-    if kind == "a link":
-        os.symlink(elsewhere, place.logs)
-    else:
-        os.mkdir(place.logs)
-        os.chmod(place.logs, 0o777)
-    with pytest.raises(NotStarted):
-        LogFolder(place).open_log(7, 1)
-    assert (os.listdir(elsewhere), os.listdir(place.logs)) == ([], [])
-
-
 def test_the_parts_of_a_farm_are_found_wherever_a_block_ends() -> None:
     def head(farm: str, task: int, attempt: int) -> bytes:
         return attempt_head(farm, task, attempt, "host", "2026-11-30 04:00:00")

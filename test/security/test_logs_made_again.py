@@ -1,0 +1,28 @@
+"""A directory of logs that is removed while a farmer runs is only opened again if it is no one else's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from taskfarmer.pool.attempt import NotStarted, Place
+from taskfarmer.pool.logfiles import LogFolder
+
+
+@pytest.mark.parametrize("kind", ["a link", "open to all"])
+def test_a_directory_that_others_put_in_the_place_of_the_logs_is_not_used(tmp_path: Path, kind: str) -> None:
+    logs, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
+    logs.mkdir()
+    elsewhere.mkdir()
+    folder = LogFolder(Place(0, "f", "host", str(tmp_path), str(logs), os.open(logs, os.O_RDONLY | os.O_DIRECTORY)))
+    logs.rmdir()
+    if kind == "a link":
+        logs.symlink_to(elsewhere)
+    else:
+        logs.mkdir()
+        logs.chmod(0o777)
+    with pytest.raises(NotStarted):
+        folder.open_log(7, 1)
+    assert (os.listdir(elsewhere), os.listdir(logs)) == ([], [])
