@@ -71,6 +71,7 @@ def test_a_lock_that_nobody_here_has_and_that_is_refused_keeps_nodes_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, seen: bool
 ) -> None:
     lock = FarmLock(str(tmp_path / "lock"))
+    monkeypatch.setattr("taskfarmer.proc.shows_whole_kernel", lambda: True)  # this test may run in a container
     if elsewhere:  # of a real one the kernel of this node knows nothing (test/sharing)
         monkeypatch.setattr("taskfarmer.locks._holder", lambda path: b"" if seen else None)
     with held_by_somebody(tmp_path / "lock"):
@@ -79,3 +80,14 @@ def test_a_lock_that_nobody_here_has_and_that_is_refused_keeps_nodes_apart(
     assert lock.excludes is (elsewhere and seen)
     assert waits(lock, 0.1)
     assert lock.excludes is (elsewhere and seen)
+
+
+def test_a_lock_that_a_container_beside_this_one_may_have_proves_nothing_about_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = FarmLock(str(tmp_path / "lock"))
+    monkeypatch.setattr("taskfarmer.proc.shows_whole_kernel", lambda: False)
+    monkeypatch.setattr("taskfarmer.locks._holder", lambda path: b"")
+    with held_by_somebody(tmp_path / "lock"):
+        assert not waits(lock, 0.2)
+    assert not lock.excludes
