@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import BinaryIO
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from taskfarmer import reading
 from taskfarmer.plain import dataclass, field
 
 MOST = 20
@@ -68,6 +70,11 @@ class Findings:
         else:
             self._more[path, kind, note, view] += 1
 
+    @property
+    def faulty(self) -> bool:
+        """Whether anything is wrong so far, in views or elsewhere."""
+        return any(finding.view or not finding.note for finding in self.told)
+
     def give_up(self, path: str, text: str) -> Unreadable:
         """The exception to raise where nothing can be checked without this file."""
         self.tell(path, text)
@@ -81,14 +88,12 @@ class Findings:
         return [*self.told, *more]
 
 
-def opened(path: str) -> BinaryIO:
-    """A file to read from; a FIFO that somebody put in its place is empty, and keeps nobody waiting."""
-    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
-
-
-def read(path: str) -> bytes:
-    with opened(path) as file:
-        return file.read()
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    """A descriptor of a regular file to read from; OSError for anything else in its place."""
+    with reading.opened(path) as fd:
+        reading.regular(fd, path)
+        yield fd
 
 
 def listed(folder: str) -> list[str]:
