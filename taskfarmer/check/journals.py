@@ -7,24 +7,25 @@ import re
 import time
 from array import array
 from collections.abc import Iterator
-from typing import BinaryIO
+from contextlib import contextmanager
 
+from taskfarmer import limits
 from taskfarmer.check.report import Findings, listed, opened
 from taskfarmer.check.revisions import Snapshot
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, NOWHERE, WORDS, Tasks
 from taskfarmer.model import result_words
 from taskfarmer.plain import dataclass
+from taskfarmer.reading import lines
 from taskfarmer.workdir import Workdir
 
 PATIENCE = 5.0
 """Seconds for a file system to show what other nodes wrote."""
 
-_JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r\d+)?)(?:\.(\d+))?")
+_JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r[0-9]+)?)(?:\.([0-9]{1,18}))?")
 _FARMER = re.compile(r"-([0-9a-f]{8})(?:-r\d+)?(?:\.\d+)?$")
 _OUTCOMES = {b"finished": FINISHED, b"failed": FAILED, b"lost": FAILED}
 _RETURNED = b"returned"
 _LOW = 64
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ def check_journals(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, findings:
             findings.tell(journal.path, "nothing of it counts; left of a farmer that died", note=True)
             continue
         try:
-            with _open(workdir, journal) as file:
-                recorded.read(journal.path, file, journal.size)
+            with _open(workdir, journal) as fd:
+                recorded.read(journal.path, fd, journal.size)
         except OSError as error:
             findings.tell(journal.path, f"{error.strerror}; {journal.size} bytes of it count")
     recorded.settle(workdir.results, tasks)
@@ -80,16 +81,17 @@ def _journals(workdir: Workdir, snapshot: Snapshot) -> Iterator[Counted]:
         yield Counted(workdir.journal(name), name, size)
 
 
-def _open(workdir: Workdir, journal: Counted) -> BinaryIO:
-    try:
-        return opened(journal.path)
-    except FileNotFoundError:
-        # an epoch turned since it was listed, and its length is in its name now
+@contextmanager
+def _open(workdir: Workdir, journal: Counted) -> Iterator[int]:
+    path = journal.path
+    if not os.path.exists(path):
+        # perhaps an epoch turned since it was listed, and its length is in its name now
         for file in listed(workdir.results):
             match = _JOURNAL.fullmatch(file)
             if match is not None and match[1] == journal.name:
-                return opened(os.path.join(workdir.results, file))
-        raise
+                path = os.path.join(workdir.results, file)
+    with opened(path) as fd:
+        yield fd
 
 
 class Recorded:
@@ -106,22 +108,23 @@ class Recorded:
         self.farmers: set[int] = set()
         """The numbers of the farmers whose results count, as a timeline has them."""
 
-    def read(self, path: str, file: BinaryIO, size: int) -> None:
+    def read(self, path: str, fd: int, size: int) -> None:
         """Read the first `size` bytes of a journal, which are whole lines."""
-        left, rest, number = size, b"", 0
         farmer = _FARMER.search(os.path.basename(path))
         if farmer is not None:
             self.farmers.add(int(farmer[1], 16) & 0x7FFFFFFF)
-        while left and (data := file.read(min(left, _CHUNK))):
-            left -= len(data)
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                number += 1
-                self._line(path, number, line)
-        if left:
-            self.findings.tell(path, f"has {size - left} bytes where {size} count")
-        elif rest:
-            self.findings.tell(path, f"{size} bytes of it count, and that is inside a line")
+        there = 0
+        for number, line in enumerate(lines(fd, limits.RESULT, size), start=1):
+            there += len(line)
+            if line.endswith(b"\n"):
+                self._line(path, number, line[:-1])
+            elif there == size:
+                self.findings.tell(path, f"{size} bytes of it count, and that is inside a line")
+            elif len(line) == limits.RESULT:
+                self.findings.tell(path, f"line {number} is too long for a result; the rest was not read")
+                return
+        if there < size:
+            self.findings.tell(path, f"has {there} bytes where {size} count")
 
     def _line(self, path: str, number: int, line: bytes) -> None:
         words = result_words(line)

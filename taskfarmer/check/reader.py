@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 
 from taskfarmer.check.journals import check_journals
 from taskfarmer.check.report import Findings, Report, Unreadable, refuse_if_limited
 from taskfarmer.check.revisions import Snapshot, newest_revision, read_farm
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, HELD, RETURNED, Tasks, read_tasks
 from taskfarmer.check.views import check_views
+from taskfarmer.ledger.arrivals import MOST, is_gone, unregistered
+from taskfarmer.ledger.liveness import identity_of, introduce
 from taskfarmer.plain import replace
 from taskfarmer.workdir import Workdir
 
@@ -18,15 +21,16 @@ def check(workdir: Workdir) -> Report:
     findings = Findings()
     report = Report()
     try:
-        farm, logs = read_farm(workdir, findings)
-        workdir = replace(workdir, logs_dir=logs)
-        snapshot = newest_revision(workdir, farm, findings)
+        farm = read_farm(workdir, findings)
+        workdir = replace(workdir, logs_dir=farm.logs)
+        snapshot = newest_revision(workdir, farm.farm, findings)
         report.revision, report.farmers = snapshot.number, len(snapshot.claims)
         tasks = read_tasks(workdir, snapshot, findings)
         recorded = check_journals(workdir, snapshot, tasks, findings)
         _check_folders(workdir, findings)
         _count(report, snapshot, tasks, findings)
-        check_views(workdir, snapshot, tasks, recorded, findings)
+        arriving = _check_farmers(workdir, snapshot, farm.lease, findings)
+        check_views(workdir, snapshot, tasks, recorded, findings, behind=arriving or bool(snapshot.claims))
     except Unreadable:
         pass
     report.findings = findings.all()
@@ -41,6 +45,26 @@ def _check_folders(workdir: Workdir, findings: Findings) -> None:
         except OSError as error:
             refuse_if_limited(folder, error)
             findings.tell(folder, f"{error.strerror}; no farmer can start; an empty folder will do", note=note)
+
+
+def _check_farmers(workdir: Workdir, snapshot: Snapshot, lease: float, findings: Findings) -> bool:
+    """Whether a farmer that is not registered may be at work: it is about to join, or makes the views exact as it goes.
+
+    A note for what is left of one that is dead, and for a registered one of which nothing says who it is.
+    """
+    me = introduce(0, "", {})
+    arriving = False
+    for farmer in unregistered(workdir, snapshot.claims)[:MOST]:
+        if is_gone(workdir, me, farmer, lease, time.time()):
+            text = "left of a farmer that was killed as it came or went; the last farmer of the list removes it"
+            findings.tell(workdir.alive(farmer), text, note=True)
+        else:
+            arriving = arriving or os.path.lexists(workdir.alive(farmer))
+    for farmer in snapshot.claims:
+        if identity_of(workdir, farmer) is None:
+            text = "missing or damaged: nothing says who this registered farmer is; it can be expelled all the same"
+            findings.tell(workdir.identity(farmer), text, "farmers", note=True)
+    return arriving
 
 
 def _count(report: Report, snapshot: Snapshot, tasks: Tasks, findings: Findings) -> None:

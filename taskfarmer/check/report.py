@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from typing import BinaryIO
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from taskfarmer import limits, reading
 from taskfarmer.errors import AGAIN, NotAFarm, StorageError, hit_a_limit, remedy
 from taskfarmer.plain import dataclass, field
 
@@ -70,6 +72,11 @@ class Findings:
         else:
             self._more[path, kind, note, view] += 1
 
+    @property
+    def faulty(self) -> bool:
+        """Whether anything is wrong so far, in views or elsewhere."""
+        return any(finding.view or not finding.note for finding in self.told)
+
     def give_up(self, path: str, text: str) -> Unreadable:
         """The exception to raise where nothing can be checked without this file."""
         self.tell(path, text)
@@ -83,18 +90,25 @@ class Findings:
         return [*self.told, *more]
 
 
-def opened(path: str) -> BinaryIO:
-    """A file to read from; a FIFO that somebody put in its place is empty, and keeps nobody waiting."""
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    """A descriptor of a regular file to read from; OSError for anything else in its place."""
     try:
-        return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+        with reading.opened(path) as fd:
+            reading.regular(fd, path)
+            yield fd
     except OSError as error:
         refuse_if_limited(path, error)
         raise
 
 
-def read(path: str) -> bytes:
-    with opened(path) as file:
-        return file.read()
+def read(path: str, most: int = limits.DOCUMENT) -> bytes:
+    """The whole file of at most so many bytes."""
+    try:
+        return reading.read(path, most)
+    except OSError as error:
+        refuse_if_limited(path, error)
+        raise
 
 
 def listed(folder: str) -> list[str]:

@@ -6,23 +6,29 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from taskfarmer.check.report import Findings, names_in, read
+from taskfarmer import members
+from taskfarmer.check.documents import FARM, wrong_in_revision, wrong_members
+from taskfarmer.check.report import MOST, Findings, Unreadable, names_in, read
 from taskfarmer.errors import NotAFarm
 from taskfarmer.model import unsealed
 from taskfarmer.plain import dataclass
-from taskfarmer.workdir import Workdir, epoch_number
+from taskfarmer.workdir import Workdir, epoch_number, is_revision
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Span:
-    """A segment as the ledger names it: `tasks` tasks from ID `first` on, of which `given_out` were taken."""
+    """A segment as the ledger names it: `tasks` tasks from ID `first` on, of which `given_out` were taken.
+
+    `source_crc` is the checksum of its `.source`, "" if it has none.
+    """
 
     file: str
     first: int
     tasks: int
     given_out: int
+    source_crc: str
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,17 @@ class Snapshot:
     failed: int
 
 
-def read_farm(workdir: Workdir, findings: Findings) -> tuple[str, str | None]:
-    """The farm's ID, and where its logs are if they have a folder of their own, out of `farm.json`."""
+@dataclass(frozen=True)
+class Farm:
+    """What `farm.json` says, as far as it matters here: its ID, the folder of its logs, the lease in seconds."""
+
+    farm: str
+    logs: str | None
+    lease: float
+
+
+def read_farm(workdir: Workdir, findings: Findings) -> Farm:
+    """The farm that `farm.json` describes."""
     path = workdir.farm
     try:
         document = unsealed(read(path))
@@ -55,15 +70,19 @@ def read_farm(workdir: Workdir, findings: Findings) -> tuple[str, str | None]:
     if document is None:
         raise findings.give_up(path, "damaged: not what was written into it (wrong checksum)")
     _refuse_newer(path, document)
-    logs = document.get("logs")
-    return str(document.get("farm")), str(logs) if logs else None
+    wrong = list(wrong_members(document, FARM))
+    for text in wrong:
+        findings.tell(path, f"not as farms are: {text}", "wrong members")
+    if wrong:
+        raise Unreadable
+    farm: dict[str, Any] = document
+    return Farm(farm["farm"], farm.get("logs"), farm["lease"])
 
 
 def _refuse_newer(path: str, document: dict[str, Any]) -> None:
     if document.get("format") != FORMAT:
-        raise NotAFarm(
-            f"{path}: format {document.get('format')}, and this version knows format {FORMAT}; use a newer taskfarmer"
-        )
+        found = members.shown(document.get("format"))
+        raise NotAFarm(f"{path}: format {found}, and this version knows format {FORMAT}; use a newer taskfarmer")
 
 
 def newest_revision(workdir: Workdir, farm: str, findings: Findings) -> Snapshot:
@@ -71,6 +90,7 @@ def newest_revision(workdir: Workdir, farm: str, findings: Findings) -> Snapshot
     there: dict[int, list[str]] = {}
     newest: tuple[int, str, dict[str, Any]] | None = None
     foreign = 0
+    damaged: set[int] = set()
     for epoch, number in _names(workdir, findings):
         path = workdir.revision(epoch, number)
         try:
@@ -93,14 +113,21 @@ def newest_revision(workdir: Workdir, farm: str, findings: Findings) -> Snapshot
             continue
         _refuse_newer(path, document)
         if document.get("revision") != number:
-            findings.tell(path, f"says that it is revision {document.get('revision')}")
+            findings.tell(path, f"says that it is revision {members.shown(document.get('revision'))}")
+        wrong = list(wrong_in_revision(document))
+        for text in wrong[:MOST]:
+            findings.tell(path, f"not as revisions are: {text}")
+        if wrong:
+            damaged.add(number)
         if newest is None or number >= newest[0]:
             newest = number, path, document
     if newest is None and foreign:
         raise findings.give_up(workdir.farm, "is of another farm than the ledger")
     if newest is None:
         raise findings.give_up(workdir.ledger, "there is no whole revision of this farm")
-    snapshot = _snapshot(*newest, findings)
+    if newest[0] in damaged:
+        raise Unreadable
+    snapshot = _snapshot(*newest)
     _check_newest(workdir, snapshot, there, findings)
     _check_chain(workdir, snapshot, there, findings)
     return snapshot
@@ -114,7 +141,7 @@ def _names(workdir: Workdir, findings: Findings) -> Iterator[tuple[str, int]]:
         raise findings.give_up(workdir.ledger, f"{error.strerror}; the ledger cannot be read") from error
     for epoch in epochs:
         try:
-            numbers = [int(name) for name in names_in(workdir.epoch(epoch)) if name.isdigit()]
+            numbers = [int(name) for name in names_in(workdir.epoch(epoch)) if is_revision(name)]
         except FileNotFoundError:
             if os.path.islink(workdir.epoch(epoch)):
                 findings.tell(workdir.epoch(epoch), "a symbolic link to nowhere")
@@ -126,29 +153,24 @@ def _names(workdir: Workdir, findings: Findings) -> Iterator[tuple[str, int]]:
             yield epoch, number
 
 
-def _snapshot(number: int, path: str, document: dict[str, Any], findings: Findings) -> Snapshot:
-    try:
-        farmers = document["farmers"]
-        sizes = {str(entry[4] if len(entry) > 4 else name): int(entry[2]) for name, entry in farmers.items()}
-        sizes.update({str(name): int(size) for name, size in document["departed"].items()})
-        segments = tuple(
-            Span(str(one["file"]), int(one["first"]), int(one["tasks"]), int(one["next"]))
+def _snapshot(number: int, path: str, document: dict[str, Any]) -> Snapshot:
+    farmers = document["farmers"]
+    sizes = {entry[4] if len(entry) > 4 else name: entry[2] for name, entry in farmers.items()}
+    return Snapshot(
+        number,
+        path,
+        document["epoch"],
+        tuple(
+            Span(one["file"], one["first"], one["tasks"], one["next"], one.get("source_crc", ""))
             for one in document["segments"]
-        )
-        return Snapshot(
-            number,
-            path,
-            str(document["epoch"]),
-            segments,
-            str(document["returned"]),
-            {str(name): str(entry[1]) for name, entry in farmers.items()},
-            sizes,
-            int(document["closed_bytes"]),
-            int(document["finished"]),
-            int(document["failed"]),
-        )
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise findings.give_up(path, f"not as revisions are ({type(error).__name__}: {error})") from error
+        ),
+        document["returned"],
+        {name: entry[1] for name, entry in farmers.items()},
+        {**sizes, **document["departed"]},
+        document["closed_bytes"],
+        document["finished"],
+        document["failed"],
+    )
 
 
 def _check_newest(workdir: Workdir, snapshot: Snapshot, there: dict[int, list[str]], findings: Findings) -> None:
@@ -170,7 +192,9 @@ def _hinted(workdir: Workdir) -> tuple[str, int] | None:
     """Epoch and number of the revision that HEAD names, None where it names none of an epoch that is there."""
     try:
         epoch, number = read(workdir.head).decode("ascii").split()
-        return (epoch, int(number)) if os.path.isdir(workdir.epoch(epoch)) and epoch_number(epoch) is not None else None
+        if epoch_number(epoch) is None or not is_revision(number) or not os.path.isdir(workdir.epoch(epoch)):
+            return None
+        return epoch, int(number)
     except (OSError, ValueError):
         return None
 

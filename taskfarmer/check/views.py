@@ -1,31 +1,74 @@
 """The views against the ledger: each task's line in the one file where it belongs.
 
-While farmers work the views may be behind, which is worth a note; when none is registered they must be exact.
+While farmers work the views may be behind, which is worth a note; when none does they must be exact.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from typing import Any
 
+from taskfarmer import limits, members
+from taskfarmer.check.documents import VIEWS, wrong_members
 from taskfarmer.check.journals import Recorded
-from taskfarmer.check.report import Findings, listed, opened
+from taskfarmer.check.report import Findings, opened, read
 from taskfarmer.check.revisions import Snapshot
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, RETURNED, WORDS, Tasks
+from taskfarmer.model import unsealed
+from taskfarmer.reading import lines
 from taskfarmer.workdir import Workdir
 
 
-def check_views(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, recorded: Recorded, findings: Findings) -> None:
+def check_views(
+    workdir: Workdir, snapshot: Snapshot, tasks: Tasks, recorded: Recorded, findings: Findings, behind: bool
+) -> None:
+    """`behind`: somebody may be about to update them."""
     places = {
         workdir.finished: (FINISHED,),
         workdir.failed: (FAILED,),
         workdir.toprocess: (FRESH, RETURNED),
     }
-    behind = bool(snapshot.claims) or any(name.endswith(".alive") for name in listed(workdir.farmers))
     for path, wanted in places.items():
         _View(path, wanted, tasks, findings, behind).check()
     _check_timeline(workdir.timeline, recorded, findings, behind)
+    _check_summary(workdir, snapshot, findings, behind)
+
+
+def _check_summary(workdir: Workdir, snapshot: Snapshot, findings: Findings, behind: bool) -> None:
+    """Whether `views.json` describes the views, if all else is right; else it is made anew with them."""
+
+    def tell(text: str) -> None:
+        findings.tell(workdir.views, text, note=behind, view=True)
+
+    try:
+        document = unsealed(read(workdir.views))
+    except OSError as error:
+        tell(f"{error.strerror}")
+        return
+    if document is None:
+        tell("damaged: not what was written into it (wrong checksum)")
+        return
+    wrong = list(wrong_members(document, VIEWS))
+    for text in wrong:
+        tell(text)
+    if wrong or findings.faulty:
+        return
+    found: Any = document
+    if found["results"] != sum(snapshot.sizes.values()) + snapshot.closed_bytes:
+        tell(f"says that {found['results']} bytes of results are shown, which is not what the ledger counts")
+    for name, size in found["sizes"].items():
+        there = _size(os.path.join(workdir.path, name)) if members.is_name(name) else None
+        if there != size:
+            tell(f"says that {members.shown(name)} has {size} bytes, and it has {there}")
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
 
 
 class _View:
@@ -42,8 +85,8 @@ class _View:
 
     def check(self) -> None:
         try:
-            with opened(self.path) as file:
-                for number, line in enumerate(file, start=1):
+            with opened(self.path) as fd:
+                for number, line in enumerate(lines(fd, limits.TASK), start=1):
                     self._line(number, line)
         except OSError as error:
             self.tell(f"{error.strerror}")
@@ -76,11 +119,12 @@ def _check_timeline(path: str, recorded: Recorded, findings: Findings, behind: b
     slices = 0
     end: list[bytes] = []
     try:
-        with opened(path) as file:
-            if file.readline() != b"[\n":
+        with opened(path) as fd:
+            rest = lines(fd, limits.TASK)
+            if next(rest, b"") != b"[\n":
                 tell("is not a whole JSON document")
                 return
-            for number, line in enumerate(file, start=2):
+            for number, line in enumerate(rest, start=2):
                 end = [*end[-1:], line]
                 event = _event(line)
                 if event is None and line != b"]\n":
@@ -102,7 +146,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
     """The event on a line; None where there is none."""
     try:
         event = json.loads(line.rstrip(b"\n").removesuffix(b","))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) else None
 
@@ -112,5 +156,5 @@ def _is_recorded(event: dict[str, Any], recorded: Recorded) -> bool:
         args = event["args"]
         task_id, attempt = int(args["id"]), int(args["attempt"])
         return event["pid"] in recorded.farmers and (args["outcome"] == "returned" or recorded.has(task_id, attempt))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return False

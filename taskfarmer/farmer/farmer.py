@@ -328,6 +328,7 @@ class Farmer:
         try:
             if self._leave():
                 self.views.finish(self.ledger.state)
+                self.neighbours.sweep()
         except OSError as error:
             self.reporter.warning(f"{error.filename}: {error.strerror}; the views are not exact, the ledger is")
         except TaskFarmerError as error:

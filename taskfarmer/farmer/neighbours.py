@@ -15,6 +15,7 @@ from taskfarmer.errors import StorageError
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.jobs import Jobs
 from taskfarmer.farmer.proofs import LockProofs
+from taskfarmer.ledger import arrivals
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.liveness import Identity, Presence, Watch, beat_of, every_of
 from taskfarmer.ledger.state import State
@@ -73,7 +74,8 @@ class Neighbours:
         self.presence.every = beat
         self.show(running)
         # our alive file goes when the farm is deleted (and perhaps made anew), and when we are expelled
-        if gap > self.ledger.farm.lease / 2 or not os.path.exists(self.workdir.alive(self.identity.farmer)):
+        missing = not os.path.exists(self.workdir.alive(self.identity.farmer))
+        if missing or gap > self.ledger.farm.lease / 2:
             try:
                 self.ledger.commits.check_farm()
                 state = self.ledger.look()
@@ -82,6 +84,8 @@ class Neighbours:
                 return
             if self.ledger.registered and self.identity.farmer not in state.farmers:
                 self.exchanges.make(0)  # raises Expelled, in words
+            if missing:
+                self.presence.renew()
         farmers = self.ledger.state.farmers
         sample = self.watch.sample(farmers, watched(len(farmers), self.exchanges.exhausted))
         self.expel({*sample, *self._earlier_runs(farmers)})
@@ -235,6 +239,13 @@ class Neighbours:
             return None
         # its file is compared with ours, which the same server has just stamped: it need not be watched for two beats
         return why if self._seems_silent(farmer, MISSED_BEATS) else None
+
+    def sweep(self) -> None:
+        """If nobody else is registered, remove what is left of farmers that died before their first commit."""
+        state = self.ledger.state
+        if not state.farmers:
+            now = self.presence.shown if self.presence is not None else None
+            arrivals.sweep(self.workdir, self.identity, state.farmers, self.ledger.farm.lease, now)
 
     def part(self) -> None:
         """Take our signs of life away; where the ledger still has us, others must find us dead by them."""

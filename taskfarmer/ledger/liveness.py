@@ -163,6 +163,14 @@ class Presence:
     def descriptor(self) -> int:
         return self._fd
 
+    @property
+    def shown(self) -> float | None:
+        """When we beat last, by the clock of the file server; None if that cannot be seen."""
+        try:
+            return os.fstat(self._fd).st_mtime
+        except OSError:
+            return None
+
     def beat(self, running: Iterable[list[Any]] | None = None, *, sync: bool = False) -> None:
         """Show that we live, and which tasks run: `[slot, task ID, attempt]` for each."""
         if running is not None:
@@ -175,6 +183,21 @@ class Presence:
         self._size = len(data)
         if sync:
             durable.sync(self._fd)
+
+    def renew(self) -> None:
+        """Show ourselves again: our signs were removed, since we slept for long before our first commit."""
+        path = self.workdir.alive(self.identity.farmer)
+        try:
+            fd = durable.fresh(path, os.O_RDWR)
+        except OSError:
+            return  # it is there after all, or cannot be made now: the next heartbeat looks again
+        if self.workdir.shared:
+            durable.give(fd, durable.GROUP_WRITES)
+        self.locked = locks.hold_alive(fd)
+        os.dup2(fd, self._fd)  # it is the same open file, so the lock stays
+        os.close(fd)
+        self._size = 0
+        self.beat()
 
     def learn(self, name: str, value: str) -> None:
         """Add something about our job to what others can read of us."""

@@ -6,26 +6,22 @@ that are started later do not stop of it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from taskfarmer import durable, members
-from taskfarmer.errors import AGAIN, StorageError, hit_a_limit, remedy
+from taskfarmer.errors import AGAIN, StorageError, remedy
+from taskfarmer.ledger import arrivals
+from taskfarmer.ledger.liveness import introduce
 from taskfarmer.ledger.state import State
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.workdir import Workdir
 
 
 def farmers_at_work(workdir: Workdir, state: State) -> list[str]:
-    """Those that the ledger knows, and those that have come and taken nothing yet."""
-    try:
-        names = os.listdir(workdir.farmers)
-    except OSError as error:
-        if hit_a_limit(error):
-            raise
-        names = []
-    arriving = {name.removesuffix(".alive") for name in names if name.endswith(".alive")}
-    return sorted({*state.farmers, *arriving})
+    """Those that the ledger knows, and those that have come and taken nothing yet, unless they are known to be dead."""
+    me = introduce(0, "", {})
+    arriving = arrivals.unregistered(workdir, state.farmers, (".alive",))
+    return sorted({*state.farmers, *(one for one in arriving if not arrivals.is_gone(workdir, me, one))})
 
 
 def order_stop(workdir: Workdir, farmers: Iterable[str], now: bool) -> None:
