@@ -20,7 +20,7 @@ from taskfarmer.pool.member import Member, Seat, teams
 from taskfarmer.pool.processes import STUCK_AFTER, send
 from taskfarmer.pool.slot import SHOWN
 from taskfarmer.pool.wire import Order
-from taskfarmer.pool.worker import NOW, Job
+from taskfarmer.pool.worker import Job
 from taskfarmer.runners.base import Runner
 
 _STRIDE = 64
@@ -153,7 +153,7 @@ class Staff:
             self._send(member, Order(wire.STOP, seconds=grace))
             send(member.pid, signal.SIGTERM)  # a runner of the user's own hears nothing else
             if not grace and not self.attentive:
-                send(member.pid, NOW)
+                send(member.pid, signals.END_NOW)
 
     def quit(self) -> None:
         """Let idle workers go."""
