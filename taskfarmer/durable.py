@@ -323,7 +323,7 @@ def prove_links(folder: str) -> None:
     """
     first, second, third = (os.path.join(folder, f".probe.{random_name()}") for _ in range(3))
     try:
-        _write_new(first, b"first\n")
+        write_new(first, b"first\n")
         answer = _linked(first, second)
         if answer is not None and answer.errno in _NO_LINKS:
             raise NotAFarm(
@@ -334,7 +334,7 @@ def prove_links(folder: str) -> None:
             if answer is not None:
                 raise answer
             raise NotAFarm(f"{folder}: `link` makes no second name here; put the work directory elsewhere with -w DIR")
-        _write_new(third, b"third\n")
+        write_new(third, b"third\n")
         if _linked(third, second) is None or read(second) != b"first\n":
             raise NotAFarm(f"{folder}: `link` replaces files here; put the work directory elsewhere with -w DIR")
     finally:
@@ -342,11 +342,13 @@ def prove_links(folder: str) -> None:
             forget(path)
 
 
-def _write_new(path: str, data: bytes) -> None:
-    """A new file that need not last."""
+def write_new(path: str, data: bytes, shared: bool = False) -> None:
+    """A new file that need not last; in a `shared` farm the group can read it."""
     fd = fresh(path, os.O_WRONLY)
     try:
         with naming(path):
+            if shared:
+                give(fd, GROUP_READS)
             write_all(fd, data)
     finally:
         os.close(fd)

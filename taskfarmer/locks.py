@@ -12,7 +12,7 @@ import os
 import random
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from filelock import Timeout, UnixFileLock
@@ -63,12 +63,13 @@ class FarmLock:
     A `private` one lies in scratch space. Its path is in `farm.json` for good, and what is there may have been
     exchanged since: it is used only as long as its folder is ours alone. A `shared` one is for the group.
     `in_vain` counts how often in a row it was waited for while nobody else got it. `excludes` says that it does keep
-    nodes apart: twice in a row it was refused while nobody on this node had it.
+    nodes apart: twice in a row it was refused while nobody on this node had it. `between` is called while we wait.
     """
 
     def __init__(self, path: str, private: bool = False, shared: bool = False) -> None:
         self.path = path
         self.private = private
+        self.between: Callable[[], None] = lambda: None
         self.unusable = False
         self.in_vain = 0
         self.excludes = False
@@ -126,6 +127,7 @@ class FarmLock:
         holder = None if got else _holder(self.path)
         while not got and not self.unusable and time.monotonic() - start < patience:
             left = patience - (time.monotonic() - start)
+            self.between()
             time.sleep(max(0.0, min(left, pause * random.uniform(0.7, 1.3))))
             pause = min(pause * 1.5, LONGEST_PAUSE)
             got = self._try()

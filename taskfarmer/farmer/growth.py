@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskfarmer.errors import StorageError, TaskFarmerError
+from taskfarmer.errors import Stopped, StorageError, TaskFarmerError
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import Ledger
@@ -29,6 +29,8 @@ class Growth:
             grown = self.intake.check(self.ledger, running=True)
         except StorageError as error:
             self.exchanges.in_trouble(str(error))
+        except Stopped:
+            raise
         except TaskFarmerError as error:
             self.reporter.warning(f"{error}; what was taken in before is run")
         else:

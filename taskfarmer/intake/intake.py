@@ -37,12 +37,19 @@ LONGEST_IMPORT_PAUSE = 2.0
 
 
 class Intake:
-    """A task list on its way into a farm."""
+    """A task list on its way into a farm. `between` is called between file operations, and may raise Stopped."""
 
-    def __init__(self, settings: Settings, reporter: Reporter, stopped: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reporter: Reporter,
+        stopped: Callable[[], bool] = lambda: False,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
         self.settings = settings
         self.reporter = reporter
         self.stopped = stopped
+        self.between = between
         self.path = settings.tasklist
         self.workdir = replace(Workdir.at(settings.workdir_path, settings.logs_dir), shared=settings.shared_group)
         self.handler = find_handler(settings, reporter)
@@ -59,10 +66,12 @@ class Intake:
         trust.refuse_strangers(self.workdir, self.path)
         for doubt in trust.doubts_of_list(self.path):
             self.reporter.warning(doubt)
+        self.between()
         farm = self.existing()
         if farm is None:
             self._scan()
             farm = self._make_exclusively()
+        self.between()
         logs = self.settings.logs_dir and os.path.abspath(self.settings.logs_dir)
         if logs and farm.logs != logs:
             self.reporter.warning(f"--logs-dir: this farm keeps its logs in {farm.logs or self.workdir.logs}")
@@ -105,7 +114,7 @@ class Intake:
         if self.handler is None or self.handler.by_line:
             with open_source(self.path) as stream:
                 for _ in SourceReader(stream, self.path):
-                    pass
+                    self.between()
 
     def _make_exclusively(self) -> Farm:
         """Make the farm under a lock, or wait until another farmer has."""
@@ -118,6 +127,7 @@ class Intake:
         end = time.monotonic() + IMPORT_PATIENCE
         pause = 0.1
         while True:
+            self.between()
             with lock.held(patience=0.0) as got:
                 farm = self.existing()
                 if farm is not None:
@@ -158,7 +168,7 @@ class Intake:
         self._lock_stood = os.path.lexists(self.workdir.lock)
         made: list[str] = []
         try:
-            making.make_folders(self.workdir, made)
+            making.make_folders(self.workdir, made, self.between)
         except FarmError as error:
             self._unmake(made[::-1])
             raise UsageError(str(error)) from error
@@ -192,10 +202,11 @@ class Intake:
         self.watch()  # what comes to the list while it is taken in is seen later, when little is left of it
         segment = self._segment(None, whole_lines_only=False)
         assert segment is not None
-        state = self.made = making.make(self.workdir, farm, segment)
+        state = self.made = making.make(self.workdir, farm, segment, self.between)
         if state is not None:
             # without the farm's lock, which may be the one that we hold: where a farmer that is faster shows its
             # results meanwhile, the views do not add up and are made anew at its end
+            self.between()
             try:
                 views.begin(self.workdir, state)
             except OSError as error:
@@ -275,6 +286,7 @@ class Intake:
             else:
                 left = skip or 0
                 for batch in reader:
+                    self.between()
                     writer.add(batch[left:] if left else batch)
                     left = max(0, left - len(batch))
         return reader
@@ -282,6 +294,7 @@ class Intake:
     def _add(self, writer: SegmentWriter, first: int) -> None:
         assert self.handler is not None
         for batch in self.handler.commands(self.path, self.workdir.path, first):
+            self.between()
             writer.add(batch)
 
     # --- a list that changed -------------------------------------------------------------------

@@ -14,7 +14,7 @@ import re
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from taskfarmer import durable
 from taskfarmer.errors import Damaged, FarmError, FarmGone, StaleView, StorageError
@@ -59,7 +59,13 @@ def journals(workdir: Workdir, state: State) -> dict[str, tuple[str, int]]:
     return found
 
 
-def read_counted(workdir: Workdir, state: State, patience: float = 60.0) -> Iterator[tuple[str, bytes]]:
+def _nothing() -> None:
+    """Between two file operations there is nothing to do."""
+
+
+def read_counted(
+    workdir: Workdir, state: State, patience: float = 60.0, between: Callable[[], None] = _nothing
+) -> Iterator[tuple[str, bytes]]:
     """Every journal's name and exactly its bytes that count; StaleView where they cannot be seen."""
     end = time.monotonic() + patience
     while True:
@@ -77,6 +83,7 @@ def read_counted(workdir: Workdir, state: State, patience: float = 60.0) -> Iter
             )
         time.sleep(0.25)
     for name, (path, size) in found.items():
+        between()
         yield name, _exactly(workdir, name, path, size, end)
 
 
@@ -148,10 +155,10 @@ class Survey:
     failed: int = 0
 
 
-def survey(workdir: Workdir, state: State, patience: float = 60.0) -> Survey:
+def survey(workdir: Workdir, state: State, patience: float = 60.0, between: Callable[[], None] = _nothing) -> Survey:
     """Put every task into its place, from the state and from every byte of results that counts."""
     found = Survey(bytearray(state.tasks), array("L", bytes(8 * state.tasks)))
-    for name, data in read_counted(workdir, state, patience):
+    for name, data in read_counted(workdir, state, patience, between):
         for words in checked_lines(workdir.journal(name), data):
             _record(found, workdir.journal(name), words)
     _unrecord(found, state)
@@ -185,30 +192,35 @@ def _unrecord(found: Survey, state: State) -> None:
         found.place[first : first + one.count] = bytes([place]) * one.count
 
 
-def left_behind(workdir: Workdir, state: State, farmer: str) -> Settlement:
+def left_behind(
+    workdir: Workdir, state: State, farmer: str, journal: str | None = None, promised: int = 0
+) -> Settlement:
     """What a dead farmer recorded beyond what counts: the unbroken run of whole lines of its claims.
 
-    The file is synced first, so that what is counted stays. Nothing is changed.
+    The file is synced first, so that what is counted stays. Nothing is changed. `journal` is another one than the
+    ledger knows if the farmer went on in a fresh one; StaleView if fewer than the `promised` bytes of it can be seen.
     """
     entry = state.farmers[farmer]
-    path = workdir.journal(entry.journal)
-    last = max(0, entry.bytes - 1)  # the last byte that counts must be there
+    if journal is None or journal == entry.journal:
+        journal, counted = entry.journal, entry.bytes
+    else:
+        counted = 0
+    path = workdir.journal(journal)
+    last = max(0, counted - 1)  # the last byte that counts must be there
     try:
         durable.sync_file(path)
         data = durable.read_range(path, last)
     except FileNotFoundError:
-        if entry.bytes:
-            raise StaleView(f"{path}: cannot be seen, but {entry.bytes} bytes of it count; {RESTORE}") from None
+        if counted or promised:
+            raise StaleView(f"{path}: cannot be seen, but {counted or promised} bytes of it count; {RESTORE}") from None
         data = b""
     except OSError as error:
         if error.errno in _NOT_READABLE:
             raise StaleView(f"{path}: {error.strerror}; a dead farmer's results cannot be read; {RESTORE}") from error
         raise StorageError(f"{path}: {error.strerror}; a dead farmer's results cannot be read; {RESTORE}") from error
-    if len(data) < entry.bytes - last:
-        raise StaleView(f"{path}: fewer bytes can be seen than the {entry.bytes} that count; {RESTORE}")
-    return _unbroken(
-        entry.journal, entry.bytes, data[entry.bytes - last :], _claimed(state, parse_intervals(entry.claims))
-    )
+    if last + len(data) < max(counted, promised):
+        raise StaleView(f"{path}: fewer bytes can be seen than the {max(counted, promised)} that count; {RESTORE}")
+    return _unbroken(journal, counted, data[counted - last :], _claimed(state, parse_intervals(entry.claims)))
 
 
 def _claimed(state: State, claims: Iterable[Interval]) -> dict[tuple[int, int], Interval]:

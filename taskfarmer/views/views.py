@@ -106,8 +106,10 @@ class Views:
         self._spread = random.uniform(0.5, 1.5)
 
     def _append(self) -> None:
+        self.ledger.commits.between()
         shown = files.load(self.workdir)
         sizes = files.sizes(self.workdir, files.GROWING)
+        self.ledger.commits.between()
         if shown is None or any(sizes[name] != shown.sizes.get(name) for name in files.GROWING):
             self._forget()
             return
@@ -127,6 +129,7 @@ class Views:
         except PermissionError:
             self._forget()  # not ours to write: it does not show what counts, and is made anew
             return
+        self.ledger.commits.between()
         now = {name: sizes[name] + grown[name] for name in files.GROWING}
         files.save(
             self.workdir,
@@ -155,12 +158,14 @@ class Views:
         return not any(entry.claims for farmer, entry in state.farmers.items() if farmer != self.identity.farmer)
 
     def _make_exact(self, state: State, last: bool) -> None:
+        self.ledger.commits.between()
         shown = files.load(self.workdir)
         if not sound(self.workdir, state, shown):
             if last:
-                rebuild_unlocked(self.workdir, state)
+                rebuild_unlocked(self.workdir, state, self.ledger.commits.between)
             return
         assert shown is not None
+        self.ledger.commits.between()
         there = files.sizes(self.workdir, ("toprocess",))["toprocess"]
         if shown.revision == state.revision and there == shown.sizes.get("toprocess"):
             return

@@ -305,8 +305,8 @@ class Farmer(Actor):
 
     def _farewell(self) -> None:
         try:
-            self.presence.farewell()
-        except OSError:
+            self.presence.farewell(*self.ledger.depart())
+        except (OSError, StorageError):
             return
         self.world.farewells.add(self.name)
 

@@ -262,7 +262,7 @@ def test_a_heartbeat_that_cannot_be_read_counts_as_nothing(
 def test_a_farewell_is_believed_at_once(
     workdir: Workdir, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
 ) -> None:
-    appear(elsewhere).farewell()
+    appear(elsewhere).farewell(elsewhere.farmer, 0)
     assert Watch(workdir, me, LEASE).verdict(elsewhere.farmer) == "it said farewell"
 
 
