@@ -304,6 +304,8 @@ class Farmer:
             self.pool.stop(self._grace, self.stopped_by == self.deadline.why)
         elif not self.pool.stopping:
             self.pool.quit()
+        if self.signals.since is not None:
+            self.ledger.open_journal()
         while self.pool.members:
             self._absorb(self.pool.wait(0.2), ending=True)
             now = time.monotonic()

@@ -41,7 +41,8 @@ class Leaving:
     @property
     def too_slow(self) -> bool:
         """Whether a commit, or the views, would take too long for a farmer that is to be gone after a signal."""
-        return self.pulse.signals.since is not None and self.ledger.commits.exclusive > SLOW_COMMIT
+        slow = self.pulse.broke_off or self.ledger.commits.exclusive > SLOW_COMMIT
+        return self.pulse.signals.since is not None and slow
 
     def leave(self, give_back: Callable[[list[Interval]], None], patience: Callable[[], float], stopped: bool) -> bool:
         """Tell the last news and leave; False if that was done with a note.

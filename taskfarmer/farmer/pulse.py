@@ -32,31 +32,43 @@ from taskfarmer.signals import Signals
 
 WORK, LEAVE, VIEWS = 2.0, 12.0, 20.0
 LEAST = 3.0
-"""Seconds that leaving and the views have at least, also if the tasks had a long grace time."""
+"""Seconds that leaving and the views have at least, also if the tasks had a long grace time before ..."""
+LONG = 1.5
+"""... unless as few operations as there are between two calls take longer than this."""
 
 
 class Pulse:
-    """Called between file operations. `beat` shows that we live, `hear` acts on a stop signal."""
+    """Called between file operations. `beat` shows that we live, `hear` acts on a stop signal.
+
+    `broke_off` says that work was broken off: file operations take long.
+    """
 
     def __init__(self, signals: Signals) -> None:
         self.signals = signals
         self.beat: Callable[[float], None] = _nothing
         self.hear: Callable[[float], None] = _nothing
+        self.broke_off = False
         self._seconds = WORK
         self._least = -math.inf
+        self._last = time.monotonic()
 
     def __call__(self) -> None:
         now = time.monotonic()
+        took, self._last = now - self._last, now
         self.beat(now)
-        if self.signals.since is not None:
-            self.hear(now)
-            if now > max(self.signals.since + self._seconds, self._least):
-                raise Stopped("stopped by a signal before any task was started: run the same command again")
+        since = self.signals.since
+        if since is None:
+            return
+        self.hear(now)
+        if now > since + self._seconds and (now > self._least or took > LONG):
+            self.broke_off = True
+            raise Stopped("stopped by a signal before any task was started: run the same command again")
 
     def allow(self, seconds: float) -> None:
         """From now on work may go on for so many seconds after a stop signal."""
         self._seconds = seconds
-        self._least = time.monotonic() + LEAST
+        self._last = time.monotonic()
+        self._least = self._last + LEAST
 
 
 def _nothing(now: float) -> None:

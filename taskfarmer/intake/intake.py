@@ -129,10 +129,12 @@ class Intake:
         while True:
             self.between()
             with lock.held(patience=0.0) as got:
+                self.between()
                 farm = self.existing()
                 if farm is not None:
                     return farm
                 if got or lock.unusable or time.monotonic() > end:
+                    self.between()
                     try:
                         return self._make(locks)
                     except UsageError:
@@ -202,13 +204,14 @@ class Intake:
         self.watch()  # what comes to the list while it is taken in is seen later, when little is left of it
         segment = self._segment(None, whole_lines_only=False)
         assert segment is not None
+        self.between()
         state = self.made = making.make(self.workdir, farm, segment, self.between)
         if state is not None:
             # without the farm's lock, which may be the one that we hold: where a farmer that is faster shows its
             # results meanwhile, the views do not add up and are made anew at its end
             self.between()
             try:
-                views.begin(self.workdir, state)
+                views.begin(self.workdir, state, self.between)
             except OSError as error:
                 self.reporter.warning(f"{error.filename}: {error.strerror}; the views are made later")
             Ledger(self.workdir, farm, "import").commits.hint(state.epoch, state.revision)

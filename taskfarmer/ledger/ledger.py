@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from taskfarmer import durable
 from taskfarmer.errors import StaleView, StorageError
@@ -234,8 +235,7 @@ class Ledger:
             return
         try:
             if self._journal is None:
-                self._journals += 1
-                self._journal = durable.Journal(self.workdir.journal(self._journal_name()), self.workdir.shared)
+                self._journal = self._fresh_journal()
             self._journal.append(fresh)
         except OSError as error:
             if self._journal is not None:
@@ -247,6 +247,16 @@ class Ledger:
         # `_written` is what stands in the journal and does not count yet
         self._written += fresh
         self._sent.lines = []
+
+    def _fresh_journal(self) -> durable.Journal:
+        self._journals += 1
+        return durable.Journal(self.workdir.journal(self._journal_name()), self.workdir.shared)
+
+    def open_journal(self) -> None:
+        """Make the journal, if there is none, while there is time: it takes three file operations of four."""
+        if self._journal is None and self.registered:
+            with suppress(OSError):  # a full disk, say: it is tried again when there is something to write
+                self._journal = self._fresh_journal()
 
     def depart(self) -> tuple[str, int]:
         """Bring everything that was noted into the journal, for a farmer that leaves without a commit.

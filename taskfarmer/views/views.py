@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.liveness import Identity
@@ -26,17 +26,22 @@ MOST_KEPT = 64 << 20
 MUCH = 4 << 20
 """Bytes of lines and slices that are shown as soon as they are committed: they would take memory."""
 CHEAP = 100_000
+SHARE = 20.0
+"""How many times as long as an update takes there is none at least."""
 EXACT_TRIES = 5
 
 
-def begin(workdir: Workdir, state: State) -> None:
+def begin(workdir: Workdir, state: State, between: Callable[[], None] = lambda: None) -> None:
     """The views of a farm that was just made: everything is to be processed."""
     reader = SegmentReader(workdir)
     try:
         shared = workdir.shared
         sizes = {name: files.write_anew(files.path_of(workdir, name), (), shared) for name in ("finished", "failed")}
+        between()
         sizes["timeline.json"] = files.write_anew(workdir.timeline, (files.TIMELINE_START, files.TIMELINE_END), shared)
+        between()
         sizes["toprocess"] = write_toprocess(workdir, state, reader)
+        between()
     finally:
         reader.close()
     files.save(workdir, files.Shown(0, state.revision, sizes))
@@ -56,6 +61,7 @@ class Views:
         self._last = time.monotonic()
         self.every = EVERY
         self._spread = random.uniform(0.5, 1.5)
+        self._took = 0.0
 
     def add(self, told: Iterable[tuple[bytes, bytes, bytes]], results: int) -> None:
         """Remember what to show of results (`results` bytes of the journal) that are committed."""
@@ -82,6 +88,7 @@ class Views:
         if not self._results:
             return math.inf
         wait = self.every * self._spread if self.every > EVERY else EVERY
+        wait = max(wait, SHARE * self._took)  # not most of the time, if file operations take long
         return self._last + (SOON * wait if self._kept > MUCH else wait)
 
     def due(self, now: float) -> bool:
@@ -94,6 +101,7 @@ class Views:
             return
         with self.ledger.lock.held(patience) as got:
             self._append_if_we_may(got)
+        self._took = time.monotonic() - self._last
 
     def _append_if_we_may(self, got: bool) -> None:
         """Under the lock, or where there is none to be had at all."""
