@@ -228,18 +228,6 @@ def test_a_beat_begins_the_count_anew(
         presence.beat()
 
 
-def test_time_in_which_the_observer_was_not_punctual_does_not_count(
-    workdir: Workdir, clock: Clock, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
-) -> None:
-    appear(elsewhere)
-    watch = Watch(workdir, me, LEASE)
-    # the observer was stopped, or the file system hung for everybody
-    assert observe(watch, clock, elsewhere.farmer, 100 * LEASE, step=LEASE) is None
-    clock.now += 10 * LEASE
-    assert observe(watch, clock, elsewhere.farmer, LEASE - BEAT) is None
-    assert "no sign of life" in str(observe(watch, clock, elsewhere.farmer, LEASE))
-
-
 def test_a_heartbeat_that_cannot_be_read_counts_as_nothing(
     workdir: Workdir,
     clock: Clock,
