@@ -69,3 +69,7 @@ class StaleView(FarmError):
 
 class StorageError(FarmError):
     """The disk is full, over quota, or fails; what could not be written is named."""
+
+
+class FileTooLarge(StorageError):
+    """A file would exceed this process's limit of file sizes, or that of the file system: to wait does not help."""

@@ -257,8 +257,8 @@ class Intake:
         except OSError as error:
             writer.discard()
             raise UsageError(
-                f"{error.filename or self.workdir.tasks}: {error.strerror}; the task list was not taken in, nothing "
-                "was changed: make room, or name another work directory with -w DIR"
+                f"{error.filename or self.workdir.tasks}: {durable.reason(error)}; the task list was not taken in, "
+                "nothing was changed: make room, or name another work directory with -w DIR"
             ) from error
         except BaseException:
             writer.discard()

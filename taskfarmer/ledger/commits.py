@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from taskfarmer import durable, locks
-from taskfarmer.errors import Contended, Damaged, FarmGone, Forked, NotAFarm, StaleView, StorageError
+from taskfarmer.errors import Contended, Damaged, FarmGone, FileTooLarge, Forked, NotAFarm, StaleView, StorageError
 from taskfarmer.ledger import epochs, farmfile, head, turns
 from taskfarmer.ledger.document import FORMAT, from_document, to_document
 from taskfarmer.ledger.state import State, begin_epoch, stamp
@@ -47,6 +47,8 @@ def _remedy(error: OSError) -> str:
     """What to do about a directory of the ledger that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "make room"
+    if error.errno == errno.EFBIG:
+        return "raise `ulimit -f`"
     return RESTORE if error.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR) else AGAIN
 
 
@@ -318,7 +320,8 @@ class Commits:
                 what = (
                     "it is not known what was committed, and found out next time" if linked else "nothing was committed"
                 )
-                raise StorageError(f"{where}: {error.strerror}; {what}; {_remedy(error)}") from error
+                kind = FileTooLarge if error.errno == errno.EFBIG else StorageError
+                raise kind(f"{where}: {error.strerror}; {what}; {_remedy(error)}") from error
             won = None
             self.check_farm()
         if not isinstance(won, State):
