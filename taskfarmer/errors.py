@@ -18,7 +18,7 @@ _NOT_ALLOWED = {
     errno.EPERM: "restore its permissions, or ask its owner",
     errno.EROFS: "start again when the file system is mounted for writing, or use another one",
 }
-_FULL = {errno.ENOSPC: "make room", errno.EDQUOT: "make room"}
+_FULL = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EFBIG: "raise `ulimit -f`"}
 _REMEDIES = {**_LIMITS, **_NOT_ALLOWED, **_FULL, errno.ENAMETOOLONG: "choose a shorter path"}
 _OUTAGES = frozenset(
     (
@@ -84,7 +84,7 @@ class ConfigError(UsageError):
 
 
 class Stopped(TaskFarmerError):
-    """A signal came before there was a farm to work on."""
+    """A stop signal came, and work that takes long was broken off between two file operations."""
 
     exit_status = 75
 
@@ -125,3 +125,7 @@ class StaleView(FarmError):
 
 class StorageError(FarmError):
     """The disk is full, over quota, or fails; what could not be written is named."""
+
+
+class FileTooLarge(StorageError):
+    """A file would exceed this process's limit of file sizes, or that of the file system: to wait does not help."""

@@ -4,7 +4,7 @@ Work directories lie in shared scratch, and `status`, `logs`, `check` and `jobs`
 /dev/zero, a FIFO or a sparse file of a terabyte in place of a file must cost neither memory nor time. So a file is
 opened without waiting, a document is read up to a limit, and what may be large (results, segments, views, logs) is
 read in blocks and split into lines of a limited length. What does not fit is an OSError that names the file:
-EINVAL (EISDIR for a directory) if it is not a regular file, EFBIG if it is too long.
+EINVAL (EISDIR for a directory) if it is not a regular file, EOVERFLOW if it is too long.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _whole(fd: int, path: str, most: int) -> bytes:
             parts.append(part)
             known, size = size, size + len(part)
             if (known < _FIRST_BLOCK <= size and regular(fd, path) > most) or size > most:
-                raise OSError(errno.EFBIG, f"longer than the {most} bytes that such a file may have", path)
+                raise OSError(errno.EOVERFLOW, f"longer than the {most} bytes that such a file may have", path)
     except BlockingIOError:
         pass  # a FIFO that somebody has open
     return parts[0] if len(parts) == 1 else b"".join(parts)

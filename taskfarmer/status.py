@@ -16,7 +16,7 @@ from taskfarmer import durable, locks
 from taskfarmer.doctor.kept import kept
 from taskfarmer.errors import Damaged, FarmError, StorageError, TaskFarmerError, remedy
 from taskfarmer.ledger import Ledger, State, liveness, results, sharing
-from taskfarmer.ledger.liveness import Identity
+from taskfarmer.ledger.identity import Identity, identity_of, introduce
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import Entry
 from taskfarmer.model import RECORDED_AS_FAILED, RETURNED, Result, counted, each_interval, parse_result, result_words
@@ -97,7 +97,7 @@ def look(workdir: Workdir, ledger: Ledger) -> Status:
     """The farm as it is now."""
     state = _newest(workdir, ledger)
     warnings: list[str] = []
-    me = liveness.introduce(0, "", {})
+    me = introduce(0, "", {})
     now = time.time()
     shared, between = kept(workdir) or (None, [])
     return Status(
@@ -155,7 +155,7 @@ def _lost(workdir: Workdir, state: State) -> str | None:
 
 
 def _farmer(workdir: Workdir, me: Identity, name: str, entry: Entry, now: float) -> FarmerStatus:
-    them = liveness.identity_of(workdir, name)
+    them = identity_of(workdir, name)
     age = _heartbeat_age(workdir, name, now)
     verdict, evidence = _verdict(workdir, me, name, them, age)
     return FarmerStatus(

@@ -11,7 +11,7 @@ from taskfarmer.check.revisions import Snapshot, newest_revision, read_farm
 from taskfarmer.check.tasks import FAILED, FINISHED, FRESH, HELD, RETURNED, Tasks, read_tasks
 from taskfarmer.check.views import check_views
 from taskfarmer.ledger.arrivals import MOST, is_gone, unregistered
-from taskfarmer.ledger.liveness import identity_of, introduce
+from taskfarmer.ledger.identity import identity_of, introduce
 from taskfarmer.plain import replace
 from taskfarmer.workdir import Workdir
 

@@ -64,12 +64,13 @@ def command(workdir: str, as_json: bool, patience: float) -> int:
 
 def _workers(workdir: str) -> list[Worker]:
     from taskfarmer import status
-    from taskfarmer.ledger import Ledger, liveness
+    from taskfarmer.ledger import Ledger
+    from taskfarmer.ledger.identity import identity_of
 
     found, farm = open_farm(workdir)
     workers = []
     for one in status.look(found, Ledger(found, farm, "jobs")).farmers:
-        identity = liveness.identity_of(found, one.farmer)
+        identity = identity_of(found, one.farmer)
         variables = identity.job if identity is not None else {}
         workers.append(Worker(variables, one.host, one.slots, one.held, one.verdict))
     return workers

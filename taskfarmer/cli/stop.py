@@ -11,7 +11,8 @@ from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.options import open_farm, verbose_option, workdir_argument
 from taskfarmer.cli.output import put
 from taskfarmer.ledger import Ledger
-from taskfarmer.ledger.liveness import Watch, beat_of, introduce
+from taskfarmer.ledger.identity import introduce
+from taskfarmer.ledger.liveness import Watch, beat_of
 from taskfarmer.ledger.stops import farmers_at_work, order_stop
 from taskfarmer.settings import Exit
 

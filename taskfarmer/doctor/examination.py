@@ -15,7 +15,8 @@ from taskfarmer.doctor.mounts import mount_of
 from taskfarmer.doctor.place import Place
 from taskfarmer.doctor.signs import Locked, Says, first_words
 from taskfarmer.errors import UsageError, hit_a_limit, remedy
-from taskfarmer.ledger import farmfile, liveness
+from taskfarmer.ledger import farmfile
+from taskfarmer.ledger.identity import introduce, short_name
 from taskfarmer.plain import dataclass, replace
 from taskfarmer.workdir import Workdir
 
@@ -79,8 +80,8 @@ class _Doctor:
 @contextmanager
 def _present(path: str, lock_path: str, version: str) -> Iterator[_Doctor]:
     """A doctor in the directory, with its sign and its locks; all of it is gone afterwards."""
-    me = replace(liveness.introduce(0, version, {}), farmer="")
-    me = replace(me, farmer=f"{durable.random_name()}-{liveness.short_name(me.host)}-{me.pid}")
+    me = replace(introduce(0, version, {}), farmer="")
+    me = replace(me, farmer=f"{durable.random_name()}-{short_name(me.host)}-{me.pid}")
     place = Place(path, me.farmer)
     lock_place = Place(lock_path, me.farmer) if lock_path != path else None
     says = first_words(me)

@@ -21,7 +21,7 @@ import stat
 
 from taskfarmer import durable, proc
 from taskfarmer.errors import UsageError
-from taskfarmer.ledger.liveness import Identity
+from taskfarmer.ledger.identity import Identity
 from taskfarmer.model import unsealed
 
 FOLDER = ".taskfarmer-doctor"

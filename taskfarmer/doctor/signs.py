@@ -11,7 +11,7 @@ import os
 from taskfarmer import durable, locks
 from taskfarmer.doctor.lockproof import Sign
 from taskfarmer.doctor.place import Place
-from taskfarmer.ledger.liveness import Identity
+from taskfarmer.ledger.identity import Identity
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import asdict, dataclass, field, replace
 

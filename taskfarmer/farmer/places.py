@@ -7,8 +7,8 @@ import os
 from taskfarmer import scheduled
 from taskfarmer.errors import StorageError, remedy
 from taskfarmer.ledger import logowner
+from taskfarmer.ledger.identity import Identity
 from taskfarmer.ledger.ledger import Ledger
-from taskfarmer.ledger.liveness import Identity
 from taskfarmer.pool.attempt import Place
 from taskfarmer.settings import Reporter, Settings
 from taskfarmer.workdir import Workdir

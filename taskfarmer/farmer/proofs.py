@@ -16,7 +16,7 @@ from taskfarmer.doctor.knowledge import known
 from taskfarmer.doctor.lockproof import STALENESS, LockProof, Verdict
 from taskfarmer.doctor.mounts import mount_of
 from taskfarmer.doctor.neighbours import glance, prove_lock
-from taskfarmer.ledger.liveness import Identity
+from taskfarmer.ledger.identity import Identity
 from taskfarmer.settings import Reporter
 from taskfarmer.workdir import Workdir
 

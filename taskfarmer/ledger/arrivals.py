@@ -13,7 +13,8 @@ from collections.abc import Container
 
 from taskfarmer import durable
 from taskfarmer.errors import hit_a_limit
-from taskfarmer.ledger.liveness import Identity, Watch
+from taskfarmer.ledger.identity import Identity
+from taskfarmer.ledger.liveness import Watch
 from taskfarmer.workdir import Workdir
 
 MOST = 256

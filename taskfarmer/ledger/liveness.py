@@ -5,9 +5,18 @@ scheduler, or its lock on a file system of this kernel alone, proves its end (fa
 
 Owns `farmers/`. `<id>.json` says who and where a farmer is. `<id>.alive` is locked for
 as long as the farmer, its workers or their tasks have it open; its one line is the heartbeat: a number
-that rises, and the tasks that run in each slot. `<id>.farewell` says that all is over. Clocks of two
-nodes are never compared: silence is counted on the observer's own monotonic clock, and only while the
-observer's own beats were punctual, so that a file system that hangs for everybody kills nobody.
+that rises, and the tasks that run in each slot. `<id>.farewell` is the note of a farmer that left without
+a commit: all its tasks have ended, and the note contains its journal and the length of it.
+
+Silence is counted on the observer's own clock; clocks of two nodes are never compared. The clock runs as the file
+system serves the observer: of the time between two of its file operations an eighth of the lease counts at most. So
+
+* if the file system hangs for everybody, however long, that counts an eighth of the lease, and a farmer that beats
+  when it is over is alive; so is everybody after the observer itself was stopped;
+* if each operation takes long, the clock still runs, and a dead farmer is expelled: after eight operations of the
+  observer at the latest, if the lease is over by then;
+* a living farmer beats between its own operations (`farmer/pulse.py`), after a few at the latest. It is not taken
+  for dead because its file operations take as long as the observer's do.
 """
 
 from __future__ import annotations
@@ -19,16 +28,15 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from taskfarmer import durable, locks, members, proc, scheduled
+from taskfarmer import durable, locks, members
 from taskfarmer.errors import StorageError, remedy
+from taskfarmer.ledger.identity import Identity, identity_of, short_name
 from taskfarmer.model import sealed, unsealed
-from taskfarmer.plain import asdict, dataclass, field, names_of, replace
+from taskfarmer.plain import asdict, dataclass, replace
 from taskfarmer.workdir import Workdir
 
-_NO_HEARTBEAT = (errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EINVAL, errno.EFBIG)
+_NO_HEARTBEAT = (errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EINVAL, errno.EOVERFLOW)
 """Errors that say that there is nothing to see here, now or later; any other may be the file system's."""
-_LATEST = 1e11
-"""Seconds since the epoch that can still be written as a date."""
 LONGEST_BEAT = 30.0
 SHORTEST_BEAT = 0.2
 BALLAST = 64 * 1024
@@ -39,6 +47,8 @@ OPERATIONS = 7.0
 OPERATIONS_OF_BEATS = 100.0
 """File operations per second for the beats of the whole farm, as far as the lease allows."""
 BEATS_OF_A_LEASE = 8.0
+LOOKS_OF_SUSPICION = 2
+"""Looks at a heartbeat, after the first one, that must find it unchanged: one may follow a moment of hanging."""
 
 
 def beat_of(lease: float, farmers: int = 1) -> float:
@@ -49,86 +59,6 @@ def beat_of(lease: float, farmers: int = 1) -> float:
     """
     least = min(LONGEST_BEAT, max(SHORTEST_BEAT, lease / 20))
     return max(least, min(lease / BEATS_OF_A_LEASE, farmers * OPERATIONS / OPERATIONS_OF_BEATS))
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who a farmer is. `boot`, `pid_namespace` and `pid_start` make the pid unique on its node."""
-
-    farmer: str
-    host: str
-    boot: str
-    pid: int
-    pid_start: str
-    pid_namespace: int
-    slots: int
-    started: float
-    version: str
-    job: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def job_name(self) -> str | None:
-        """The scheduler's number of our job, an element of an array as `123_4`; None for none."""
-        return scheduled.job_name(self.job)
-
-    @property
-    def runs(self) -> bool | None:
-        """Whether the process of a farmer that shares our processes runs; None if that cannot be known."""
-        return proc.runs(self.pid, self.pid_start)
-
-    def shares_processes_with(self, other: Identity) -> bool:
-        """Whether a pid is the same process for both: their host, boot and pid namespace are the same.
-
-        Virtual machines that were resumed from one snapshot have the same boot id, and every kernel gives its first pid
-        namespace the same number, so only the host name tells them apart.
-        """
-        mine, theirs = self._node, other._node
-        return mine == theirs and all(mine)
-
-    def is_in_container_beside(self, other: Identity) -> bool:
-        """Whether both are on one kernel, in different pid namespaces."""
-        (_, mine, here), (_, theirs, there) = self._node, other._node
-        return mine == theirs != "" and here != there and bool(here and there)
-
-    @property
-    def _node(self) -> tuple[str, str, int]:
-        return self.host, self.boot, self.pid_namespace
-
-
-def _text(path: str) -> str:
-    try:
-        return durable.read(path).decode("ascii", "replace").strip()
-    except OSError:
-        return ""
-
-
-def _namespace() -> int:
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return 0
-
-
-def short_name(host: str) -> str:
-    """A host's name as it stands in a farmer's ID and in file names."""
-    return "".join(letter if letter.isalnum() else "-" for letter in host.split(".")[0])[:32] or "host"
-
-
-def introduce(slots: int, version: str, job: dict[str, str]) -> Identity:
-    """The identity of this process as a new farmer."""
-    host, pid = os.uname().nodename, os.getpid()
-    return Identity(
-        farmer=f"{short_name(host)}-{pid}-{durable.random_name()}",
-        host=host,
-        boot=_text("/proc/sys/kernel/random/boot_id"),
-        pid=pid,
-        pid_start=proc.start_of(pid) or "",
-        pid_namespace=_namespace(),
-        slots=slots,
-        started=time.time(),
-        version=version,
-        job=job,
-    )
 
 
 class Presence:
@@ -151,7 +81,8 @@ class Presence:
             self.locked = locks.hold_alive(self._fd)
             self.beat()
             if ballast:
-                durable.prepare(workdir.ballast(identity.farmer), bytes(BALLAST), workdir.shared)
+                size = int(min(BALLAST, durable.largest_file()))
+                durable.prepare(workdir.ballast(identity.farmer), bytes(size), workdir.shared)
         except OSError as error:
             self.leave()
             raise StorageError(
@@ -213,9 +144,13 @@ class Presence:
         """Free the little room that was kept for the moment when the disk is full."""
         durable.forget(self.workdir.ballast(self.identity.farmer))
 
-    def farewell(self) -> None:
-        """Say that all our tasks have ended and our journal is complete: anybody may count it."""
-        durable.replace(self.workdir.farewell(self.identity.farmer), b"farewell\n", self.workdir.shared)
+    def farewell(self, journal: str, size: int) -> None:
+        """Leave the note that all our tasks have ended and our journal is complete: others settle `size` bytes of it.
+
+        One file operation, and no sync: a note that is lost costs the others the time to find us dead.
+        """
+        path = self.workdir.farewell(self.identity.farmer)
+        durable.write_new(path, sealed({"journal": journal, "bytes": size}), self.workdir.shared)
 
     def leave(self) -> None:
         """Take the signs of life away; who we were stays."""
@@ -227,26 +162,6 @@ class Presence:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             durable.let_go(fd)
-
-
-def identity_of(workdir: Workdir, farmer: str) -> Identity | None:
-    """Who a farmer is; None if its file is missing, damaged, or not as such files are."""
-    try:
-        document: dict[str, Any] = unsealed(durable.read(workdir.identity(farmer))) or {}
-        # a later version may have more to say
-        found = {name: document[name] for name in names_of(Identity) if name in document}
-        return Identity(**found) if all(_may_be(name, value) for name, value in found.items()) else None
-    except (OSError, TypeError):
-        return None
-
-
-def _may_be(name: str, value: object) -> bool:
-    """Whether a member of an identity has its type and range."""
-    if name in ("pid", "pid_namespace", "slots"):
-        return members.is_whole(value)
-    if name == "job":
-        return members.is_texts(value)
-    return members.is_number(value, most=_LATEST) if name == "started" else members.is_text(value)
 
 
 def running_of(workdir: Workdir, farmer: str) -> list[tuple[int, int]]:
@@ -277,6 +192,7 @@ class _Watched:
     every: float
     silent: float = 0.0
     beats: bool = False
+    looks: int = 0
 
 
 class Watch:
@@ -290,6 +206,13 @@ class Watch:
         self._seen: dict[str, _Watched] = {}
         self._identities: dict[str, Identity | None] = {}
         self._looked: dict[str, float] = {}
+        self._served = 0.0
+        self._served_at = time.monotonic()
+
+    def serve(self, now: float) -> None:
+        """Count the time since the last call, after file operations of ours: an eighth of the lease at most."""
+        self._served += min(now - self._served_at, max(self.lease / BEATS_OF_A_LEASE, self.beat))
+        self._served_at = now
 
     def successors(self, farmers: Iterable[str], count: int = 2) -> list[str]:
         """The farmers after us in the order of IDs, around the ring."""
@@ -323,23 +246,23 @@ class Watch:
         return [farmer for farmer in others if farmer.startswith(here) or f"{farmer}.farewell" in names]
 
     def silence(self, farmer: str) -> float:
-        """Look at a farmer's heartbeat; the seconds of ours, punctual ones only, since it changed."""
+        """Look at a farmer's heartbeat; the seconds for which the file system served us since it changed."""
         try:
             content = durable.read(self.workdir.alive(farmer))
         except OSError as error:
             if error.errno not in _NO_HEARTBEAT:
                 return 0.0
             content = b""
-        now = time.monotonic()
-        elapsed = now - self._looked.get(farmer, now)
-        self._looked[farmer] = now
+        self.serve(time.monotonic())
+        elapsed = self._served - self._looked.get(farmer, self._served)
+        self._looked[farmer] = self._served
         seen = self._seen.get(farmer)
         if seen is None or seen.content != content:
             every = every_of(content) or (seen.every if seen is not None else 0.0)
             self._seen[farmer] = _Watched(content, every, beats=seen is not None)
             return 0.0
-        if elapsed <= 2 * self.beat + 1.0:
-            seen.silent += elapsed
+        seen.looks += 1
+        seen.silent += elapsed
         return seen.silent
 
     def identity(self, farmer: str) -> Identity | None:
@@ -356,7 +279,8 @@ class Watch:
     def suspicious(self, farmer: str) -> float | None:
         """For how many seconds a farmer has been silent, if it has missed two beats; else None."""
         seen = self._seen.get(farmer)
-        return seen.silent if seen is not None and seen.silent >= 2 * self._beat_of(seen) else None
+        enough = seen is not None and seen.looks >= LOOKS_OF_SUSPICION
+        return seen.silent if seen is not None and enough and seen.silent >= 2 * self._beat_of(seen) else None
 
     def _beat_of(self, seen: _Watched) -> float:
         """Seconds between two beats of theirs, which may know of more farmers, or of fewer, than we do."""

@@ -21,7 +21,7 @@ from typing import TypeVar
 from taskfarmer import durable, limits, reading
 from taskfarmer.durations import time_class
 from taskfarmer.errors import Damaged, FarmError, FarmGone, StaleView, StorageError, remedy
-from taskfarmer.ledger.state import Entry, Settlement, State
+from taskfarmer.ledger.state import Settlement, State
 from taskfarmer.model import (
     FINISHED,
     OUTCOMES,
@@ -82,13 +82,22 @@ def journals(workdir: Workdir, state: State) -> dict[str, tuple[str, int]]:
     return found
 
 
+def _nothing() -> None:
+    """Between two file operations there is nothing to do."""
+
+
 def read_counted(
-    workdir: Workdir, state: State, patience: float = 60.0, agrees_within: float = math.inf
+    workdir: Workdir,
+    state: State,
+    patience: float = 60.0,
+    agrees_within: float = math.inf,
+    between: Callable[[], None] = _nothing,
 ) -> Iterator[tuple[str, Iterator[bytes]]]:
     """Every journal's name and the lines in exactly its bytes that count.
 
     A journal may have gigabytes: it is read as its lines are taken. StaleView if the names and lengths of the journals
     do not agree with the state, within `patience` seconds and `agrees_within`; Damaged if a journal stays shorter.
+    `between` is called between file operations.
     """
     begin = time.monotonic()
     end = begin + patience
@@ -107,6 +116,7 @@ def read_counted(
             )
         time.sleep(0.25)
     for name, (path, size) in found.items():
+        between()
         yield name, _exactly(workdir, name, path, size, end)
 
 
@@ -186,13 +196,19 @@ class Survey:
     failed: int = 0
 
 
-def survey(workdir: Workdir, state: State, patience: float = 60.0, agrees_within: float = math.inf) -> Survey:
+def survey(
+    workdir: Workdir,
+    state: State,
+    patience: float = 60.0,
+    agrees_within: float = math.inf,
+    between: Callable[[], None] = _nothing,
+) -> Survey:
     """Put every task into its place, from the state and from every byte of results that counts.
 
     Errors are those of `read_counted`, and Damaged if the results do not add up to the state.
     """
     found = Survey(bytearray(state.tasks), array("L", [0]) * state.tasks)
-    for name, lines in read_counted(workdir, state, patience, agrees_within):
+    for name, lines in read_counted(workdir, state, patience, agrees_within, between):
         for words in checked_lines(workdir.journal(name), lines):
             _record(found, workdir.journal(name), words)
     _unrecord(found, state)
@@ -226,34 +242,41 @@ def _unrecord(found: Survey, state: State) -> None:
             found.place[first : first + one.count] = bytes([place]) * one.count
 
 
-def left_behind(workdir: Workdir, state: State, farmer: str) -> Settlement:
+def left_behind(
+    workdir: Workdir, state: State, farmer: str, journal: str | None = None, promised: int = 0
+) -> Settlement:
     """What a dead farmer recorded beyond what counts: the unbroken run of whole lines of its claims.
 
-    The file is synced first, so that what is counted stays. Nothing is changed.
+    The file is synced first, so that what is counted stays. Nothing is changed. `journal` is another one than the
+    ledger knows if the farmer went on in a fresh one; StaleView if fewer than the `promised` bytes of it can be seen.
     """
     entry = state.farmers[farmer]
-    path = workdir.journal(entry.journal)
+    if journal is None or journal == entry.journal:
+        journal, counted = entry.journal, entry.bytes
+    else:
+        counted = 0
+    name, path, least = journal, workdir.journal(journal), max(counted, promised)
+    claims = parse_intervals(entry.claims)
     try:
         durable.sync_file(path)
-        return durable.persistent(lambda: _beyond(path, state, entry))
+        return durable.persistent(lambda: _beyond(path, name, counted, least, _claimed(state, claims)))
     except FileNotFoundError:
-        if entry.bytes:
-            raise StaleView(f"{path}: cannot be seen, but {entry.bytes} bytes of it count; {RESTORE}") from None
-        return Settlement(entry.journal, 0)
+        if least:
+            raise StaleView(f"{path}: cannot be seen, but {least} bytes of it count; {RESTORE}") from None
+        return Settlement(journal, 0)
     except OSError as error:
         kind = StaleView if error.errno in _NOT_READABLE else StorageError
         what = f"a dead farmer's results cannot be read; {remedy(error, RESTORE)}"
         raise kind(f"{path}: {error.strerror}; {what}") from error
 
 
-def _beyond(path: str, state: State, entry: Entry) -> Settlement:
-    """What stands behind the bytes of a journal that count."""
+def _beyond(path: str, journal: str, counted: int, least: int, held: dict[tuple[int, int], Interval]) -> Settlement:
+    """The results behind the first `counted` bytes of a journal, of which `least` bytes at least must be seen."""
     with reading.opened(path) as fd:
-        if reading.regular(fd, path) < entry.bytes:
-            raise StaleView(f"{path}: fewer bytes can be seen than the {entry.bytes} that count; {RESTORE}")
-        os.lseek(fd, entry.bytes, os.SEEK_SET)
-        held = _claimed(state, parse_intervals(entry.claims))
-        return _unbroken(entry.journal, entry.bytes, reading.lines(fd, limits.RESULT), held)
+        if reading.regular(fd, path) < least:
+            raise StaleView(f"{path}: fewer bytes can be seen than the {least} that count; {RESTORE}")
+        os.lseek(fd, counted, os.SEEK_SET)
+        return _unbroken(journal, counted, reading.lines(fd, limits.RESULT), held)
 
 
 def _claimed(state: State, claims: Iterable[Interval]) -> dict[tuple[int, int], Interval]:

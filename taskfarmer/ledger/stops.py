@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from taskfarmer import durable, members
 from taskfarmer.errors import AGAIN, StorageError, remedy
 from taskfarmer.ledger import arrivals
-from taskfarmer.ledger.liveness import introduce
+from taskfarmer.ledger.identity import introduce
 from taskfarmer.ledger.state import State
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.workdir import Workdir

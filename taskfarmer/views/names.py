@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from taskfarmer import scheduled
-from taskfarmer.ledger.liveness import Identity
+from taskfarmer.ledger.identity import Identity
 from taskfarmer.trace import farmer_number, named
 
 _DIGITS_OF_TIMES = 12

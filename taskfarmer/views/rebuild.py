@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
-from taskfarmer.ledger import liveness, results
+from taskfarmer.ledger import results
+from taskfarmer.ledger.identity import identity_of
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.segments import BLOCK, SegmentReader
 from taskfarmer.ledger.state import State
@@ -28,15 +30,22 @@ def rebuild(workdir: Workdir, ledger: Ledger) -> None:
     """
     with ledger.lock.held(patience=30.0):
         for _ in range(EXACT_TRIES):
-            state = ledger.look()
-            rebuild_unlocked(workdir, state)
+            shown = results.with_newer_states(
+                lambda: rebuild_unlocked(workdir, ledger.look(), agrees_within=results.STATE_IS_NEW_FOR)
+            )
             now = ledger.look()
-            if now.revision == state.revision or any(entry.claims for entry in now.farmers.values()):
+            if now.revision == shown.revision or any(entry.claims for entry in now.farmers.values()):
                 return
 
 
-def rebuild_unlocked(workdir: Workdir, state: State) -> files.Shown:
-    survey = results.survey(workdir, state)
+def rebuild_unlocked(
+    workdir: Workdir,
+    state: State,
+    between: Callable[[], None] = lambda: None,
+    agrees_within: float = math.inf,
+) -> files.Shown:
+    """Make all views anew; `between` is called between file operations. Errors are those of `results.survey`."""
+    survey = results.survey(workdir, state, agrees_within=agrees_within, between=between)
     reader = SegmentReader(workdir)
     try:
         sizes = {
@@ -45,8 +54,11 @@ def rebuild_unlocked(workdir: Workdir, state: State) -> files.Shown:
             )
             for name, place in (("finished", results.IS_FINISHED), ("failed", results.IS_FAILED))
         }
+        between()
         sizes["toprocess"] = write_toprocess(workdir, state, reader)
-        sizes["timeline.json"] = files.write_anew(workdir.timeline, _timeline(workdir, state, reader), workdir.shared)
+        between()
+        timeline = _timeline(workdir, state, reader, between)
+        sizes["timeline.json"] = files.write_anew(workdir.timeline, timeline, workdir.shared)
     finally:
         reader.close()
     shown = files.Shown(state.journaled, state.revision, sizes)
@@ -112,11 +124,11 @@ class _Commands:
         return parse_task(lines[offset])[1]
 
 
-def _timeline(workdir: Workdir, state: State, reader: SegmentReader) -> Iterator[bytes]:
+def _timeline(workdir: Workdir, state: State, reader: SegmentReader, between: Callable[[], None]) -> Iterator[bytes]:
     yield files.TIMELINE_START
     commands = _Commands(state, reader)
     named: set[str] = set()
-    for journal, lines in results.read_counted(workdir, state):
+    for journal, lines in results.read_counted(workdir, state, between=between):
         farmer = journal.rpartition("-r")[0] if journal.rpartition("-r")[2].isdigit() else journal
         number = farmer_number(farmer)
         slots = 0
@@ -140,6 +152,6 @@ def _timeline(workdir: Workdir, state: State, reader: SegmentReader) -> Iterator
             )
         if farmer not in named:
             named.add(farmer)
-            identity = liveness.identity_of(workdir, farmer)
+            identity = identity_of(workdir, farmer)
             yield farmer_events(identity, farmer, max(slots, identity.slots if identity else 0))
     yield files.TIMELINE_END

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskfarmer.doctor.place import OLD, Place
-from taskfarmer.ledger.liveness import introduce
+from taskfarmer.ledger.identity import introduce
 from taskfarmer.model import sealed
 from taskfarmer.plain import replace
 

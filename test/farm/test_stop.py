@@ -80,7 +80,7 @@ def test_what_is_no_farm_is_refused(farm: Farm, made: bool) -> None:
 def test_an_order_that_is_damaged_stops_nobody(farm: Farm, content: bytes) -> None:
     farm.write(f"while [ ! -e {farm.folder}/go ]; do sleep 0.1; done")
     farmer = farm.start("--lease", 4)
-    farm.workdir.mkdir(exist_ok=True)
+    eventually((farm.workdir / "farm.json").exists, "the farm")
     (farm.workdir / "stop").write_bytes(content)
     (farm.folder / "go").touch()
     assert farmer.wait() == 0, farmer.said

@@ -10,8 +10,8 @@ import time
 
 from taskfarmer.errors import StorageError
 from taskfarmer.ledger.farmfile import demand
+from taskfarmer.ledger.identity import introduce
 from taskfarmer.ledger.ledger import Ledger, Tidings
-from taskfarmer.ledger.liveness import introduce
 from taskfarmer.model import FINISHED, Interval, result_line
 from taskfarmer.workdir import Workdir
 

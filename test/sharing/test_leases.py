@@ -19,7 +19,8 @@ from taskfarmer import locks
 from taskfarmer.doctor.mounts import Mount
 from taskfarmer.farmer import proofs
 from taskfarmer.farmer.proofs import LockProofs, node_of
-from taskfarmer.ledger.liveness import Identity, Presence, introduce
+from taskfarmer.ledger.identity import Identity, introduce
+from taskfarmer.ledger.liveness import Presence
 from taskfarmer.plain import replace
 from taskfarmer.workdir import Workdir
 

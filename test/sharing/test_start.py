@@ -8,8 +8,8 @@ from farming import Field, gate
 
 from taskfarmer.intake import Intake
 from taskfarmer.ledger import farmfile
+from taskfarmer.ledger.identity import introduce
 from taskfarmer.ledger.ledger import Ledger, Tidings
-from taskfarmer.ledger.liveness import introduce
 from taskfarmer.model import FINISHED, result_line
 from taskfarmer.plain import replace
 from taskfarmer.settings import Settings, silent

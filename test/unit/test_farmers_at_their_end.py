@@ -12,7 +12,7 @@ import pytest
 
 from taskfarmer import durable
 from taskfarmer.farmer.neighbours import Neighbours, watched
-from taskfarmer.ledger.liveness import Identity, introduce
+from taskfarmer.ledger.identity import Identity, introduce
 from taskfarmer.ledger.state import Entry, State
 from taskfarmer.model import sealed
 from taskfarmer.plain import asdict, replace
