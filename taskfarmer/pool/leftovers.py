@@ -36,7 +36,7 @@ class Leftovers:
 
     def __init__(self, tree: Tree, farmer: str, running: Callable[[], dict[int, int]]) -> None:
         self.ended: dict[int, int] = {}
-        """Tasks that ended since the last look, by process group: filled by the worker."""
+        """Tasks that ended since the last look, by process group (or a negative number); filled by the worker."""
         self.next_look = 0.0
         self._tree = tree
         self._farmer = farmer
@@ -67,10 +67,10 @@ class Leftovers:
         self.next_look = now + LOOK_EVERY
         ended, self.ended = self.ended, {}
         suspects, self._suspects = self._suspects, {}
-        if proc.sight() == "blind":
-            return self._look_at_groups(ended, suspects, last)
         if self._tree.is_ours_alone and not has_children():
             return Counter()
+        if proc.sight() == "blind":
+            return self._look_at_groups(ended, suspects, last)
         orphans = self._orphans()
         for known in (self._known, self._of_running):
             for pid in known.keys() - orphans.keys():
@@ -109,7 +109,7 @@ class Leftovers:
             if found[pid] == UNKNOWN and pid not in suspects:
                 unknown.append(pid)
         candidates = {*ended.values(), *running.values()}
-        if unknown and len(candidates) == 1:
+        if unknown and len(candidates) == 1 and not self._known:
             found.update(dict.fromkeys(unknown, *candidates))
         elif unknown and self._to_read > 0:
             self._to_read -= len(unknown)
@@ -148,7 +148,7 @@ class Leftovers:
         running = self._running()
         found: Counter[int] = Counter()
         for group, task in {**ended, **suspects}.items():
-            if group in running or not owns_group(group):
+            if group <= 0 or group in running or not owns_group(group):
                 continue
             if group in suspects or last:
                 self._groups[group] = task

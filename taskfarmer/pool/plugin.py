@@ -138,7 +138,8 @@ class PluginWorker(Worker):
         if self.stopping:
             self.end_tree(self.deadline)
         slot.ended(task)
-        self.leftovers.ended[-1 - task.task_id] = task.task_id
+        if self.job.leftovers == KEEP:
+            self.leftovers.ended[-1 - task.task_id] = task.task_id
         if self.stopping and waited_for:
             self.tell_interrupted(task, status, usage)
             return

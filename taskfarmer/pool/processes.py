@@ -154,8 +154,8 @@ def send_to_group(group: int, number: int) -> None:
             pass
 
 
-def _send_to(pid: int, number: int, parents: Collection[int]) -> bool:
-    """A signal to a process that is a child of one of `parents`; whether it got one.
+def _send_to(pid: int, parents: Collection[int], *numbers: int) -> bool:
+    """Signals to a process that is a child of one of `parents`; whether it got them.
 
     The number of a process that has ended may be another one's by now, so the process is held by a descriptor while
     we look who its parent is.
@@ -172,10 +172,11 @@ def _send_to(pid: int, number: int, parents: Collection[int]) -> bool:
             return False
         if not fields and not _is_hidden(pid):
             return False
-        if held >= 0:
-            signal.pidfd_send_signal(held, number)
-        else:
-            os.kill(pid, number)
+        for number in numbers:
+            if held >= 0:
+                signal.pidfd_send_signal(held, number)
+            else:
+                os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         return False
     finally:
@@ -233,7 +234,7 @@ class Tree:
                     yield pid
                     waiting.append(pid)
 
-    def ask(self, pids: Iterable[int], asked: set[int], spare: Collection[int] = frozenset()) -> None:
+    def ask(self, pids: Collection[int], asked: set[int], spare: Collection[int] = frozenset()) -> None:
         """Ask those that were not `asked` yet to end, stopped ones too.
 
         Processes that one has started after it was asked are left to it: that may be how it saves its state.
@@ -244,14 +245,14 @@ class Tree:
             send_to_group(group, signal.SIGTERM)
             send_to_group(group, signal.SIGCONT)
         asked.update(groups)
+        family = {*self.roots, os.getpid(), *pids}
         for pid in pids:
             if pid not in before:
                 asked.add(pid)
                 fields = proc.stat(pid)
                 left_to_others = fields and (int(fields[1]) in before or int(fields[2]) in groups)
                 if not left_to_others and pid not in groups:
-                    send(pid, signal.SIGTERM)
-                    send(pid, signal.SIGCONT)
+                    _send_to(pid, family, signal.SIGTERM, signal.SIGCONT)
 
     def kill(self, spare: Collection[int] = frozenset()) -> None:
         """Send SIGKILL to everything, in a way that no process escapes by forking."""
@@ -265,14 +266,14 @@ class Tree:
         while self._stop_more(spare, family, stopped) and time.monotonic() < until:
             pass
         for pid in reversed(stopped):
-            _send_to(pid, signal.SIGKILL, family)
+            _send_to(pid, family, signal.SIGKILL)
 
     def _stop_more(self, spare: Collection[int], family: set[int], stopped: dict[int, None]) -> bool:
         """Stop all that were not stopped yet; whether there were any."""
         before = len(stopped)
         for pid in self._walk(spare):
             family.add(pid)
-            if pid not in stopped and _send_to(pid, signal.SIGSTOP, family):
+            if pid not in stopped and _send_to(pid, family, signal.SIGSTOP):
                 stopped[pid] = None
         return len(stopped) > before
 

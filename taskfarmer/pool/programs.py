@@ -18,7 +18,7 @@ from taskfarmer.pool.attempt import NotStarted, Starter, is_ours
 from taskfarmer.pool.begun import Batch, Task
 from taskfarmer.pool.leftovers import END, KEEP
 from taskfarmer.pool.output import Output
-from taskfarmer.pool.processes import has_children, reap
+from taskfarmer.pool.processes import has_children, reap, send_to_group
 from taskfarmer.pool.records import Usage
 from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.waking import ByDescriptors, BySignals, Waking, orders_are_signalled
@@ -264,10 +264,7 @@ class ProgramWorker(Worker):
     def warn(self, number: int) -> None:
         self._warned = number
         for pid in (*self.running, *([self._lingering.task.pid] if self._lingering else [])):
-            try:
-                os.killpg(pid, number)
-            except (ProcessLookupError, PermissionError):
-                pass
+            send_to_group(pid, number)
 
     def set_deadline(self, deadline: float) -> None:
         for starter in self.starters.values():

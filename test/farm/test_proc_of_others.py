@@ -59,8 +59,11 @@ def test_a_farmer_with_the_proc_of_another_namespace_signals_no_process_of_other
     assert "task 0 left 1 process," in farmer.said
 
 
-@pytest.mark.parametrize("command", [STAYS, DEAF], ids=["sleeps", "is deaf"])
-@pytest.mark.parametrize("runner", ["default", "own", "deaf"])
+@pytest.mark.parametrize(
+    ("runner", "command"),
+    [("default", STAYS), ("default", DEAF), ("own", STAYS), ("deaf", DEAF)],
+    ids=["sleeps", "is deaf", "own runner", "own runner is deaf"],
+)
 def test_without_proc_the_tasks_of_a_stopped_farmer_are_ended(rooted: Farm, runner: str, command: str) -> None:
     rooted.write(rooted.begun(command), "true")
     farmer = rooted.start("-n", 2, "-r", runner, "--grace", 1, before=NOT_MOUNTED)
@@ -109,6 +112,14 @@ def test_without_proc_a_command_runs_that_is_too_long_for_an_argument(rooted: Fa
     farmer = rooted.run("-n", 1, before=NOT_MOUNTED)
     assert farmer.wait() == 0, farmer.said
     assert rooted.log(0) == "there\n"
+
+
+@pytest.mark.parametrize("leftovers", ["keep", "wait", "end"])
+def test_without_proc_a_users_runner_runs_every_task(rooted: Farm, leftovers: str) -> None:
+    rooted.write(*["(sleep 1003 &) ; true"] * 3)
+    farmer = rooted.run("-n", 1, "-r", "own", "--leftovers", leftovers, before=NOT_MOUNTED)
+    assert farmer.wait() == 0, farmer.said
+    rooted.no_survivors()
 
 
 def test_processes_are_ended_although_those_of_others_are_hidden(rooted: Farm) -> None:
