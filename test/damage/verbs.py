@@ -55,7 +55,7 @@ def hasten() -> None:
     journals.PATIENCE = 1.0
     farmer.TROUBLE_FOR = hold.START_TROUBLE_FOR = 3.0
     commits.Commits.__init__.__defaults__ = (PATIENCE,)
-    for function in (results.survey, results.read_counted):
+    for function in (results.survey, results.read_counted, results.with_newer_states):
         function.__defaults__ = (PATIENCE, *(function.__defaults__ or ())[1:])
 
 
