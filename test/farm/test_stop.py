@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from farming import TEST
+from farming import TEST, eventually
 from farms import Farm
 
 AGAIN = 75
