@@ -21,6 +21,7 @@ from taskfarmer.ledger.state import Segment, State
 from taskfarmer.workdir import Workdir
 
 _ELSEWHERE = "name another work directory with -w DIR"
+_PATH_MAX = 4096
 _LONGEST_NAME = 200
 """Bytes that a path below the work directory may have more than the work directory: at most 130, and some to spare."""
 
@@ -68,8 +69,7 @@ def make_folders(workdir: Workdir, made: list[str] | None = None, between: Calla
 
 def _check_length(path: str) -> None:
     """Raise ENAMETOOLONG before anything is made, if files deep in the farm could not be opened later."""
-    longest = os.pathconf("/", "PC_PATH_MAX")
-    if len(os.fsencode(path)) + _LONGEST_NAME > longest:
+    if len(path.encode("utf-8", "surrogateescape")) + _LONGEST_NAME > _PATH_MAX:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
 
 
