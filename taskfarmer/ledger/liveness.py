@@ -44,6 +44,8 @@ OPERATIONS = 7.0
 OPERATIONS_OF_BEATS = 100.0
 """File operations per second for the beats of the whole farm, as far as the lease allows."""
 BEATS_OF_A_LEASE = 8.0
+PAD = len(b',"pad":""')
+"""Bytes that an empty padding takes in a heartbeat, which never gets shorter."""
 LOOKS_OF_SUSPICION = 2
 """Looks at a heartbeat, after the first one, that must find it unchanged: one may follow a moment of hanging."""
 
@@ -162,10 +164,11 @@ class Presence:
         if running is not None:
             self._running = list(running)
         self.beats += 1
-        data = sealed({"beat": self.beats, "every": self.every, "held": self.locked, "running": self._running})
+        members = {"beat": self.beats, "every": self.every, "held": self.locked, "running": self._running}
+        data = sealed(members)
+        if len(data) < self._size:  # to cut the file off would be a file operation more
+            data = sealed({**members, "pad": " " * max(0, self._size - len(data) - PAD)})
         os.pwrite(self._fd, data, 0)
-        if len(data) < self._size:
-            os.ftruncate(self._fd, len(data))
         self._size = len(data)
         if sync:
             durable.sync(self._fd)
