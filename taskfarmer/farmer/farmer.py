@@ -145,6 +145,7 @@ class Farmer:
         """Whether there is anything to take now, dead peers' tasks included; no worker is started otherwise."""
         self.neighbours.look_around()
         self.growth.announce()
+        self.neighbours.begin_to_watch()
         state = self.ledger.state
         return state.left or self.growth.untaken or self.neighbours.worth_waiting(state, self.settings)
 
