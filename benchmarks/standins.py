@@ -17,6 +17,7 @@ from taskfarmer.farmer import exchanges
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.state import Segment, State
 from taskfarmer.model import Interval
+from taskfarmer.pool.deaths import Deaths
 
 
 class Slots:
@@ -32,6 +33,7 @@ class Slots:
         self.slots = slots
         self.lengths = lengths
         self.diary = diary
+        self.deaths = Deaths()
         self.queued = 0
         self.queue: deque[Interval] = deque()
         self.running: list[tuple[float, int]] = []

@@ -256,14 +256,22 @@ def test_a_farm_is_made_although_scratch_space_is_full(farm: Farm, disk: Path) -
     assert farm.check().finished == set(range(5))
 
 
+def grow(write: Callable[..., object], path: str, *arguments: object) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        write(path, fd, *arguments)
+    finally:
+        os.close(fd)
+
+
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
 @pytest.mark.parametrize(
     "write",
     [
         pytest.param(durable.prepare, id="a revision"),
-        pytest.param(lambda path, data: files.append(path, [data]), id="a view that grows"),
+        pytest.param(lambda path, data: grow(files.append, path, [data]), id="a view that grows"),
         pytest.param(
-            lambda path, data: files.extend_timeline(path, [data], len(files.TIMELINE_END)), id="the timeline"
+            lambda path, data: grow(files.extend_timeline, path, [data], len(files.TIMELINE_END)), id="the timeline"
         ),
         pytest.param(lambda path, data: files.write_anew(path, [data]), id="a view that is made anew"),
     ],
