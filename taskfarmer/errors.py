@@ -18,7 +18,7 @@ _NOT_ALLOWED = {
     errno.EPERM: "restore its permissions, or ask its owner",
     errno.EROFS: "start again when the file system is mounted for writing, or use another one",
 }
-_FULL = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EFBIG: "raise `ulimit -f`"}
+_FULL = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EFBIG: "raise the limit of file sizes (ulimit -f)"}
 _REMEDIES = {**_LIMITS, **_NOT_ALLOWED, **_FULL, errno.ENAMETOOLONG: "choose a shorter path"}
 _OUTAGES = frozenset(
     (

@@ -265,7 +265,8 @@ class Neighbours:
         state = self.ledger.state
         if not state.farmers:
             now = self.presence.shown if self.presence is not None else None
-            arrivals.sweep(self.workdir, self.identity, state.farmers, self.ledger.farm.lease, now)
+            lease, between = self.ledger.farm.lease, self.ledger.commits.between
+            arrivals.sweep(self.workdir, self.identity, state.farmers, lease, now, between)
 
     def part(self) -> None:
         """Take our signs of life away; where the ledger still has us, others must find us dead by them."""

@@ -47,9 +47,7 @@ def test_a_list_that_is_too_long_is_refused_in_one_line_and_leaves_nothing(farm:
     farm.write(*[f"true {'x' * 1000}"] * 200)
     farmer = run(farm, 64)
     assert farmer.wait() == 2
-    assert re.search(
-        r"error: \S+/tasks: File too large \(raise `ulimit -f`\); the task list was not taken in", farmer.said
-    )
+    assert re.search(r"error: \S+/tasks: File too large; the task list was not taken in, .*\(ulimit -f\)", farmer.said)
     assert len(farmer.said.splitlines()) == 1
     assert not farm.workdir.exists()
 
