@@ -10,10 +10,19 @@ import os
 import signal
 from types import FrameType
 
-STOPS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-_HELD = (*STOPS, signal.SIGQUIT)
+STOPS = (
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGXCPU,
+)
+"""What stops a farmer. SIGXCPU is Grid Engine's warning of `s_cpu` and `s_vmem`, and LSF's of its CPU limit."""
+END_NOW = signal.SIGRTMIN
+"""What a farmer sends to the worker of a user's own runner when the grace time is over; schedulers do not send it."""
+_HELD = (*STOPS, END_NOW)
 
 
 def hold() -> None:

@@ -47,7 +47,8 @@ farmer exits with the status of the whole farm; so does one with --wait.
 
 \b
 Signals:
-  SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGHUP   end the running tasks, give back the rest, exit
+  SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGHUP,
+  SIGQUIT, SIGXCPU                            end the running tasks, give back the rest, exit
   (one that comes while Python starts would end it: `env --block-signal=USR1` in front keeps it for us)
 
 \b

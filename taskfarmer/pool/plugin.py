@@ -23,14 +23,14 @@ from taskfarmer.pool.output import Output
 from taskfarmer.pool.processes import STUCK_AFTER
 from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.variables import Variable
-from taskfarmer.pool.worker import DOUBT, FLUSH_EVERY, NOW, Job, Worker, of_stop_signal
+from taskfarmer.pool.worker import DOUBT, FLUSH_EVERY, Job, Worker, of_stop_signal
 from taskfarmer.runners.base import Runner
-from taskfarmer.signals import STOPS
+from taskfarmer.signals import END_NOW, STOPS
 
 HEAR_EVERY = 0.005
 LONGEST_PAUSE = 1.0
 """Seconds between two looks at processes that a task waits for."""
-_OURS = (*STOPS, NOW, signal.SIGALRM)
+_OURS = (*STOPS, END_NOW, signal.SIGALRM)
 
 
 class PluginWorker(Worker):
@@ -48,7 +48,7 @@ class PluginWorker(Worker):
         self._rings = 0.0
         self._kill_after = math.inf
         # before any signal can come
-        signal.signal(NOW, self.kill_tree)
+        signal.signal(END_NOW, self.kill_tree)
         signal.signal(signal.SIGALRM, self.on_alarm)
         Forks().watch()
         super().__init__(job, link, shown)

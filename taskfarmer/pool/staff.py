@@ -22,7 +22,7 @@ from taskfarmer.pool.member import Member, Seat, teams
 from taskfarmer.pool.processes import STUCK_AFTER, send
 from taskfarmer.pool.slot import GROUP, SHOWN, STRIDE
 from taskfarmer.pool.wire import Order
-from taskfarmer.pool.worker import NOW, Job
+from taskfarmer.pool.worker import Job
 from taskfarmer.runners.base import Runner
 
 UNRESPONSIVE = 2.0
@@ -172,7 +172,7 @@ class Staff:
             send(member.pid, signal.SIGTERM)  # a runner of the user's own hears nothing else
             send(member.pid, signal.SIGCONT)
             if not grace and not self.attentive:
-                send(member.pid, NOW)
+                send(member.pid, signals.END_NOW)
 
     def quit(self) -> None:
         """Let idle workers go."""

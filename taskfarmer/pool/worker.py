@@ -38,8 +38,6 @@ TOLD_WITHIN = 1.0
 DOUBT = 1.0
 """Seconds for which a task that died of a stop signal is not yet called failed: it may have hit all of us."""
 PROBE_EVERY = 1.0
-NOW = signal.SIGQUIT
-"""What ends a task of a runner of the user's own at once: the grace time is over, and nobody hears while it works."""
 MOST_UNSENT = 8 << 20
 """Bytes that a worker keeps while its farmer is busy; with more it waits for it."""
 _AT_ONCE = 1 << 20
@@ -95,7 +93,7 @@ class Worker:
     def _prepare(self) -> None:
         self.wakeup, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(written, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+        for number in STOPS:
             signal.signal(number, self.on_hit)
         signal.signal(signal.SIGTERM, self.on_term)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
