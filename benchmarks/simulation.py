@@ -10,7 +10,7 @@ waits for files or processes cannot be driven like that. It stands here in lines
     epochs.make, close_journals, sweep         Simulated._turn
     Ledger.exchange                            SimulatedLedger.begin
     Farmer._work, _pause, _absorb              Simulated.life, _until, _absorb
-    Farmer._done, _leave, _part                Simulated._done, leave, _part
+    Farmer._done, _part, Leaving.leave         Simulated._done, _part, leave
     Neighbours.beat, look_around, farewell     Simulated._beat, _done, leave
     Views.show, finish                         Simulated._show, _part
     Pool, SegmentReader                        Slots
@@ -36,7 +36,7 @@ from benchmarks.standins import NoDeadline, SimulatedExchanges, SimulatedLedger,
 from taskfarmer import locks, policy
 from taskfarmer.durations import time_class
 from taskfarmer.errors import Contended
-from taskfarmer.farmer import exchanges, farmer, growth, neighbours
+from taskfarmer.farmer import exchanges, growth, leaving, neighbours
 from taskfarmer.intake.intake import EPOCH_LENGTH, LEASE
 from taskfarmer.ledger import turns
 from taskfarmer.ledger.commits import encode
@@ -66,7 +66,7 @@ end. After each write the newest revision is read."""
 BEAT, LOOK, PROOF, PROOF_BEATS = 3, 2, 1, 6
 """The order to stop, our beat, and that it is there; a neighbour's farewell and beat; and once more for as many
 beats as it takes to prove that locks are shared with its node."""
-LOOK_AROUND, PARTING, FAREWELL = 4, 2, 7
+LOOK_AROUND, PARTING, FAREWELL = 4, 2, 1
 TAKE, LOOK_WHOSE = 1, 1
 """The turn is taken, or left; and whose it is."""
 LINE = 105
@@ -376,9 +376,7 @@ class Simulated:
         begin = self.world.now
         while not self.ledger.told_everything or self.ledger.registered:
             try:
-                yield from self._exchange(
-                    0, True, farmer.LEAVING_PATIENCE if waited is not None else farmer.STOPPED_PATIENCE
-                )
+                yield from self._exchange(0, True, leaving.STOPPED if waited is not None else leaving.PATIENCE)
             except Contended:
                 yield self.world.ask("farewells", FAREWELL)
                 break

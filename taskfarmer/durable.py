@@ -235,6 +235,18 @@ def share_directory(path: str) -> None:
     os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_ISGID | stat.S_IRWXG)
 
 
+def write_new(path: str, data: bytes, shared: bool = False) -> None:
+    """A new file that need not last; in a `shared` farm the group can read it."""
+    fd = fresh(path, os.O_WRONLY)
+    try:
+        with naming(path):
+            if shared:
+                give(fd, GROUP_READS)
+            write_all(fd, data)
+    finally:
+        os.close(fd)
+
+
 def add_name(name: str, target: str, dir_fd: int, target_dir_fd: int) -> None:
     """Give a file a second name, in directories that are open; FileExistsError if that name is taken."""
     os.link(name, target, src_dir_fd=dir_fd, dst_dir_fd=target_dir_fd, follow_symlinks=False)

@@ -84,7 +84,7 @@ class ConfigError(UsageError):
 
 
 class Stopped(TaskFarmerError):
-    """A signal came before there was a farm to work on."""
+    """A stop signal came, and work that takes long was broken off between two file operations."""
 
     exit_status = 75
 

@@ -3,6 +3,9 @@
 Nothing is decided by a lock alone: `link` decides (see `ledger/commits.py`). So a lock that another
 process holds for ever only costs time, a lock that is not shared between nodes costs lost commits,
 and neither loses a task. This is the only room that imports filelock.
+
+filelock 4 makes nine file operations to take a lock, none of which can be broken off. So it makes the lock file and
+takes the lock the first time; after that the file stays open, and taking the lock is one operation.
 """
 
 from __future__ import annotations
@@ -12,8 +15,8 @@ import os
 import random
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from filelock import Timeout, UnixFileLock
 
@@ -66,12 +69,13 @@ class FarmLock:
     A `private` one lies in scratch space. Its path is in `farm.json` for good, and what is there may have been
     exchanged since: it is used only as long as its folder is ours alone. A `shared` one is for the group.
     `in_vain` counts how often in a row it was waited for while nobody else got it. `excludes` says that it does keep
-    nodes apart: twice in a row it was refused while nobody on this node had it.
+    nodes apart: twice in a row it was refused while nobody on this node had it. `between` is called while we wait.
     """
 
     def __init__(self, path: str, private: bool = False, shared: bool = False) -> None:
         self.path = path
         self.private = private
+        self.between: Callable[[], None] = lambda: None
         self.unusable = False
         self.in_vain = 0
         self.excludes = False
@@ -81,6 +85,8 @@ class FarmLock:
         if "fallback_to_soft" not in (UnixFileLock.__init__.__kwdefaults__ or ()):
             _refuse_outdated()
         self._lock = UnixFileLock(path, timeout=0, mode=mode, thread_local=False, fallback_to_soft=False)
+        self._fd = -1
+        self._stands = False
 
     def doubts(self) -> list[str]:
         """A warning where something that is no lock of ours is in its place; none where nothing is there."""
@@ -103,20 +109,60 @@ class FarmLock:
             return True
         return stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and not found.st_size
 
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with suppress(OSError):
+                os.close(fd)
+
+    def _open(self) -> bool:
+        """Open the file that filelock has made, or found sound, to keep it open; whether it is open."""
+        if self._fd < 0 and self._stands:
+            try:
+                self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            except OSError:
+                self._stands = False
+            else:
+                os.register_at_fork(after_in_child=self._close)  # a worker would keep a killed farmer's lock
+        return self._fd >= 0
+
     def _try(self) -> bool:
         self.unusable = False
+        if self._open():
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(self._fd).st_nlink:
+                    return True
+            except BlockingIOError:
+                return False
+            except OSError:
+                pass  # a network file system has lost it
+            self._close()  # it was removed, and another one may stand in its place
+        return self._try_by_name()
+
+    def _try_by_name(self) -> bool:
+        self._stands = False
         try:
             if not self._is_sound():
                 self.unusable = True
                 return False
             self._lock.acquire(blocking=False)
         except Timeout:
+            self._stands = True
             return False
         except (OSError, NotImplementedError):
             # no such directory on this node, a file system without locks: nobody is worth waiting for
             self.unusable = True
             return False
+        self._stands = True
         return True
+
+    def _release(self) -> None:
+        with suppress(OSError):
+            if self._lock.is_locked:
+                self._lock.release()
+            else:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     @contextmanager
     def held(self, patience: float = PATIENCE) -> Iterator[bool]:
@@ -125,6 +171,7 @@ class FarmLock:
         It is halved with each time in a row that it was not enough, so that a lock that is stuck costs little; one
         that had another holder in the beginning than in the end is only busy.
         """
+        self.between()
         start = time.monotonic()
         patience = max(min(patience, LEAST_PATIENCE), patience * 0.5**self.in_vain)
         pause = FIRST_PAUSE
@@ -132,6 +179,7 @@ class FarmLock:
         holder = None if got else _holder(self.path)
         while not got and not self.unusable and time.monotonic() - start < patience:
             left = patience - (time.monotonic() - start)
+            self.between()
             time.sleep(max(0.0, min(left, pause * random.uniform(0.7, 1.3))))
             pause = min(pause * 1.5, LONGEST_PAUSE)
             got = self._try()
@@ -144,10 +192,7 @@ class FarmLock:
             yield got
         finally:
             if got:
-                try:
-                    self._lock.release()
-                except OSError:
-                    pass
+                self._release()
 
 
 def _refuse_outdated() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from types import FrameType
 
 STOPS = (
@@ -35,10 +36,11 @@ def release() -> None:
 
 
 class Signals:
-    """The stop signals that have arrived, in order."""
+    """The stop signals that have arrived, in order; `since` is when the first one came, on the monotonic clock."""
 
     def __init__(self) -> None:
         self.arrived: list[signal.Signals] = []
+        self.since: float | None = None
         self.wakeup, self._written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
         for number in STOPS:
@@ -51,6 +53,8 @@ class Signals:
         release()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.since is None:
+            self.since = time.monotonic()
         self.arrived.append(signal.Signals(number))
 
     def drain(self) -> None:

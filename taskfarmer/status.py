@@ -15,7 +15,7 @@ from typing import Literal
 from taskfarmer import durable, locks
 from taskfarmer.doctor.kept import kept
 from taskfarmer.errors import Damaged, FarmError, StorageError, TaskFarmerError, remedy
-from taskfarmer.ledger import Ledger, State, liveness, results, sharing
+from taskfarmer.ledger import Ledger, State, expulsion, liveness, results, sharing
 from taskfarmer.ledger.liveness import Identity
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import Entry
@@ -165,7 +165,7 @@ def _farmer(workdir: Workdir, me: Identity, name: str, entry: Entry, now: float)
         them.job_name if them else None,
         entry.slots,
         counted(each_interval(entry.claims)),
-        len(liveness.running_of(workdir, name)),
+        len(expulsion.running_of(workdir, name)),
         them.started if them else None,
         verdict,
         evidence,

@@ -141,7 +141,7 @@ class Exchanges:
         ahead = policy.ahead(pace.duration) and self.pool.attentive and state.left
         self.pool.ahead = ahead and self.deadline.calm(now, state)
         self.views.every = policy.shows(len(self.ledger.state.farmers), EVERY)
-        if self.views.due(now):
+        if self.views.due(now) and not leave:  # what is left to show is shown last
             self._show_views()
 
     def ends_here(self, took_everything: Callable[[], bool]) -> bool:

@@ -14,13 +14,15 @@ import signal
 import time
 
 from taskfarmer import durable, policy
-from taskfarmer.errors import Contended, Expelled, StorageError, TaskFarmerError
+from taskfarmer.errors import Expelled, Stopped, StorageError, TaskFarmerError
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.growth import Growth
 from taskfarmer.farmer.hold import Hold
+from taskfarmer.farmer.leaving import Leaving
 from taskfarmer.farmer.neighbours import Neighbours
 from taskfarmer.farmer.places import first_place
+from taskfarmer.farmer.pulse import VIEWS, Pulse
 from taskfarmer.farmer.speech import Speech, progress_of
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import Ledger, Tidings
@@ -33,14 +35,11 @@ from taskfarmer.pool.member import Happened
 from taskfarmer.pool.pool import Pool
 from taskfarmer.runners.base import Runner
 from taskfarmer.settings import Ending, Reporter, Settings
-from taskfarmer.signals import Signals
 from taskfarmer.views.views import Views
 
 TROUBLE_FOR = 600.0
 """Seconds for which a farmer without running tasks tries to record what it has."""
 STOPPED_PATIENCE = 10.0
-LEAVING_PATIENCE = 3.0
-"""Seconds for which a farmer that is stopped tries to leave by a commit; where hundreds are, a note will do."""
 RISKY_ATTEMPT = 3
 """From this attempt on a start is written down, synced, before it happens: the task may kill its node."""
 
@@ -50,7 +49,7 @@ class Farmer:
         self,
         settings: Settings,
         reporter: Reporter,
-        signals: Signals,
+        pulse: Pulse,
         runner: Runner,
         intake: Intake,
         ledger: Ledger,
@@ -59,7 +58,8 @@ class Farmer:
     ) -> None:
         self.settings = settings
         self.reporter = reporter
-        self.signals = signals
+        self.pulse = pulse
+        self.signals = pulse.signals
         self.intake = intake
         self.ledger = ledger
         self.identity = identity
@@ -69,21 +69,23 @@ class Farmer:
         self.logs_fd = self._first_place.logs_fd
         self.hold = Hold(reporter, self.logs_fd)
         self.deadline = Deadline(settings, reporter, intake.workdir, begin)
-        wakeup, unfinished, leftovers = signals.wakeup, settings.unfinished_status, settings.leftovers
+        wakeup, unfinished, leftovers = pulse.signals.wakeup, settings.unfinished_status, settings.leftovers
         self.pool = Pool(settings.slots, self._place, runner, settings.grace, wakeup, unfinished, leftovers)
         self.views = Views(self.workdir, ledger, identity)
         self.exchanges = Exchanges(reporter, ledger, self.pool, self.views, self.deadline, settings.max_deaths)
         self.neighbours = Neighbours(reporter, ledger, identity, self.exchanges)
         self.growth = Growth(reporter, intake, ledger, self.exchanges, settings.tasklist)
         self.speech = Speech(reporter, self.workdir)
+        self.leaving = Leaving(ledger, self.exchanges, self.neighbours, pulse)
         self.finished = self.failed = self.returned = 0
-        self.farewell = self.again = self.expelled = False
+        self.again = self.expelled = False
         self.stopped_by: str | None = None
         self.fatal: str | None = None
         self.survivors: list[int] = []
         self._grace = settings.grace
         self._interrupts = self._handled = 0
         self._next_look = 0.0
+        pulse.beat, pulse.hear = self.neighbours.pulse, self._hear_at_once
 
     def _place(self, slot: int) -> Place:
         return replace(self._first_place, slot=slot, deadline=self.deadline.epoch_end)
@@ -95,6 +97,8 @@ class Farmer:
         try:
             try:
                 self._work()
+            except Stopped:
+                pass  # what was broken off is done as we leave, or by others
             except TaskFarmerError as error:
                 self._fail(error)
             self._end_pool()
@@ -122,6 +126,8 @@ class Farmer:
             if self._done(now):
                 return
             self.exchanges.if_due(now, self._taking(now))
+            if self.stopped_by:
+                return
             self._dispatch(now)
             self._absorb(self.pool.wait(self._pause(time.monotonic())))
             self.speech.progress(time.monotonic(), self.ledger.state, self.pool)
@@ -165,6 +171,12 @@ class Farmer:
         if self.stopped_by is None and self.deadline.over(now):
             self.stopped_by = self.deadline.why
             self.reporter.info(f"{self.deadline.why}: ending the running tasks, giving back the rest")
+
+    def _hear_at_once(self, now: float) -> None:
+        """A stop signal has come between two file operations, which may take long: the tasks get it now."""
+        self._hear_signals(now)
+        if self.pool.members and not self.pool.stopping:
+            self.pool.stop(self._grace)
 
     def _hurry(self) -> None:
         """Leave the running tasks no time."""
@@ -300,15 +312,19 @@ class Farmer:
         """End all workers and their tasks; what they still tell is noted."""
         if not self.pool.members:
             return
-        if self.stopped_by or self.fatal:
+        if not self.pool.stopping and (self.stopped_by or self.fatal):
             self.pool.stop(self._grace, self.stopped_by == self.deadline.why)
-        else:
+        elif not self.pool.stopping:
             self.pool.quit()
+        if self.signals.since is not None:
+            self.ledger.open_journal()
         while self.pool.members:
             self._absorb(self.pool.wait(0.2), ending=True)
             now = time.monotonic()
             self._hear_signals(now)
-            if now >= self.neighbours.next_beat and not self.fatal:
+            if self.leaving.too_slow:
+                self.neighbours.pulse(now)
+            elif now >= self.neighbours.next_beat and not self.fatal:
                 self.neighbours.next_beat = now + self.neighbours.watch.beat
                 self.neighbours.show(self.pool.running())
         self.survivors += self.pool.sweep()
@@ -326,43 +342,17 @@ class Farmer:
         if self.fatal and self.fatal != self.hold.text:
             return  # only where starting tasks was the trouble can the ledger still be used
         try:
-            if self._leave():
+            left = self.leaving.leave(self._give_back, self._patience, self.stopped_by is not None)
+            if left and not self.leaving.too_slow:
+                self.pulse.allow(VIEWS)
                 self.views.finish(self.ledger.state)
                 self.neighbours.sweep()
+        except Stopped:
+            pass  # the views are made anew by the farmer that ends next
         except OSError as error:
             self.reporter.warning(f"{error.filename}: {error.strerror}; the views are not exact, the ledger is")
         except TaskFarmerError as error:
             self._fail(error)
-
-    def _leave(self) -> bool:
-        """Tell the last news and leave; False where patience ends before the disk takes them."""
-        begin = time.monotonic()
-        while not self.ledger.told_everything or self.ledger.registered:
-            # an earlier exchange that landed after all may have gained something
-            self._give_back(self.exchanges.give_up())
-            try:
-                self.exchanges.make(0, leave=True, patience=LEAVING_PATIENCE if self.stopped_by else STOPPED_PATIENCE)
-            except Contended:
-                # hundreds leave at once: whoever commits next folds us in, our journal is complete
-                return self._farewell()
-            if not self.exchanges.trouble:
-                continue  # what landed may have been an earlier exchange, that did not leave
-            now = time.monotonic()
-            self._hear_signals(now)
-            if now - begin > self._patience():
-                self._die(self.exchanges.trouble)
-                return False
-            self.neighbours.show([])  # whoever watches us must not take our patience for our death
-            time.sleep(0.5)
-        return True
-
-    def _farewell(self) -> bool:
-        try:
-            self.neighbours.farewell()
-            self.farewell = True
-        except OSError as error:
-            self._die(f"{error.filename}: {error.strerror}; others take over when the lease is over")
-        return False
 
     def _patience(self) -> float:
         """Seconds for which the last news are tried to be told on a disk that does not take them."""
@@ -388,13 +378,13 @@ class Farmer:
             self.finished,
             self.failed + self.exchanges.lost_here,
             self.returned,
-            0 if self.farewell else self.ledger.untold,
+            0 if self.leaving.note_left else self.ledger.untold,
             progress_of(self.ledger.state, self.pool),
             self.stopped_by,
             self.fatal or self.growth.fatal(self.stopped_by) or "; ".join(self.ledger.unexpelled().values()) or None,
             tuple(self.survivors),
             time.monotonic() - self.begin,
-            self.again or (self.farewell and self.returned > 0),
+            self.again or (self.leaving.note_left and bool(self.returned or (self.stopped_by and self.ledger.untold))),
             self.growth.untaken,
             self.neighbours.hold_tasks(self.ledger.state),
         )

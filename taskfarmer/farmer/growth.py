@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import math
 
-from taskfarmer.errors import Contended, ListUnavailable, StaleView, StorageError, TaskFarmerError, TaskListError
+from taskfarmer.errors import (
+    Contended,
+    ListUnavailable,
+    StaleView,
+    Stopped,
+    StorageError,
+    TaskFarmerError,
+    TaskListError,
+)
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.intake import QUIET, Intake
@@ -43,6 +51,8 @@ class Growth:
         self._next = now + EVERY
         try:
             grown = self.intake.check(self.ledger, running=True)
+        except Stopped:
+            raise
         except TaskFarmerError as error:
             self._note(error, now)
             return

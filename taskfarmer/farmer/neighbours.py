@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 from taskfarmer import durable
 from taskfarmer.errors import StorageError
@@ -53,6 +54,7 @@ class Neighbours:
         self.next_beat = 0.0
         self.told_to: str | None = None
         self._last_beat = 0.0
+        self._longest_gap = 0.0
         self._killed_since: float | None = None
         self._told: set[str] = set()
 
@@ -66,7 +68,7 @@ class Neighbours:
         """Show that we live; look whether others do; find out whether others think that we do not."""
         if now < self.next_beat:
             return
-        gap, self._last_beat = now - self._last_beat, now
+        self._note_beat(now)
         farmers = self.ledger.state.farmers
         beat = beat_of(self.ledger.farm.lease, len(farmers))
         self.next_beat = now + beat
@@ -75,6 +77,7 @@ class Neighbours:
         self.show(running)
         # our alive file goes when the farm is deleted (and perhaps made anew), and when we are expelled
         missing = not os.path.exists(self.workdir.alive(self.identity.farmer))
+        gap, self._longest_gap = self._longest_gap, 0.0
         if missing or gap > self.ledger.farm.lease / 2:
             try:
                 self.ledger.commits.check_farm()
@@ -89,8 +92,19 @@ class Neighbours:
         farmers = self.ledger.state.farmers
         sample = self.watch.sample(farmers, watched(len(farmers), self.exchanges.exhausted))
         self.expel({*sample, *self._earlier_runs(farmers)})
-        # whether we are punctual is judged at the next look by the beat that leads to it
         self.watch.beat = beat
+
+    def pulse(self, now: float) -> None:
+        """Between two file operations: show that we live if it is time to, and note that the file system serves us."""
+        self.watch.serve(now)
+        if self.presence is not None and now - self._last_beat >= self.watch.beat:
+            self._note_beat(now)
+            with suppress(OSError):  # the next beat is not between other work, and warns
+                self.presence.beat()
+
+    def _note_beat(self, now: float) -> None:
+        self._longest_gap = max(self._longest_gap, now - self._last_beat)
+        self._last_beat = now
 
     def show(self, running: list[list[int]], sync: bool = False) -> None:
         """Write a heartbeat, `sync` where it must be on the disk before something happens; see if we are to stop."""
@@ -101,11 +115,10 @@ class Neighbours:
         except OSError as error:
             self.reporter.warning(f"{self.workdir.alive(self.identity.farmer)}: {error.strerror}; no sign of life")
 
-    def farewell(self) -> None:
-        """Say that all our tasks have ended and our journal is complete, so that anybody may expel us."""
-        if self.presence is not None:
-            self.show([])
-            self.presence.farewell()
+    def farewell(self, journal: str, size: int) -> None:
+        """Leave a note: all our tasks have ended, and so many bytes of the journal are on the disk."""
+        assert self.presence is not None
+        self.presence.farewell(journal, size)
 
     def look_around(self) -> None:
         """Expel all farmers whose death is seen without waiting."""
@@ -198,6 +211,7 @@ class Neighbours:
         dead = {}
         for farmer in farmers:
             if farmer != self.identity.farmer:
+                self.ledger.commits.between()
                 why = self.watch.verdict(farmer) or self._evidence(farmer)
                 if why is not None:
                     dead[farmer] = why
@@ -245,7 +259,8 @@ class Neighbours:
         state = self.ledger.state
         if not state.farmers:
             now = self.presence.shown if self.presence is not None else None
-            arrivals.sweep(self.workdir, self.identity, state.farmers, self.ledger.farm.lease, now)
+            lease, between = self.ledger.farm.lease, self.ledger.commits.between
+            arrivals.sweep(self.workdir, self.identity, state.farmers, lease, now, between)
 
     def part(self) -> None:
         """Take our signs of life away; where the ledger still has us, others must find us dead by them."""

@@ -8,6 +8,7 @@ import time
 from taskfarmer import __version__, scheduled
 from taskfarmer.farmer.farmer import Farmer
 from taskfarmer.farmer.proofs import say_what_mounts_tell
+from taskfarmer.farmer.pulse import Pulse
 from taskfarmer.farmer.runner import find_runner
 from taskfarmer.farmer.speech import of_inodes, of_unseen_processes, opening
 from taskfarmer.intake import Intake
@@ -26,16 +27,20 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     """
     begin = time.monotonic()
     runner = find_runner(settings, reporter)
-    intake = Intake(settings, reporter, lambda: bool(signals.arrived))
+    pulse = Pulse(signals)
+    intake = Intake(settings, reporter, lambda: bool(signals.arrived), pulse)
     farm = intake.open()
     identity = introduce(settings.slots, __version__, scheduled.job(os.environ))
     ledger = Ledger(intake.workdir, farm, identity.farmer, settings.slots)
+    ledger.do_between(pulse)
     if intake.made is not None:
         ledger.commits.known = intake.made  # as the list is, and the views: nothing to compare
     else:
+        pulse()
         if grown := intake.check(ledger):
             reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
     reporter.info(opening(settings, ledger.state))
+    pulse()
     inodes = of_inodes(settings, ledger.state, intake.workdir)
     if inodes is not None:
         reporter.info(inodes)
@@ -46,4 +51,5 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     edited = edited_by_hand(intake.workdir) if intake.made is None else []
     for warning in (*ledger.lock.doubts(), *edited):
         reporter.warning(warning)
-    return Farmer(settings, reporter, signals, runner, intake, ledger, identity, begin).run()
+    pulse()
+    return Farmer(settings, reporter, pulse, runner, intake, ledger, identity, begin).run()

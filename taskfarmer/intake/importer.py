@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from taskfarmer.errors import ListUnavailable, remedy
@@ -26,11 +26,15 @@ _NOTHING = 0, hashlib.sha256().hexdigest()
 
 
 class Importer:
-    """Reads one list. `last_line` is what this farmer knows of a last line without newline."""
+    """Reads one list. `last_line` is what this farmer knows of a last line without newline.
 
-    def __init__(self, path: str, handler: Handler | None) -> None:
+    `between` is called between file operations, and may raise Stopped.
+    """
+
+    def __init__(self, path: str, handler: Handler | None, between: Callable[[], None] = lambda: None) -> None:
         self.path = path
         self.handler = handler
+        self.between = between
         self.last_line = LastLine(path)
 
     def segment(self, workdir: Workdir, state: State | None, skip: int = 0, changed: bool = False) -> Segment | None:
@@ -75,6 +79,7 @@ class Importer:
         assert self.handler is not None
         before = whole_digest(self.path)
         for batch in self.handler.commands(self.path, writer.workdir.path, 0):
+            self.between()
             writer.add(batch)
         if whole_digest(self.path) != before:
             raise self._changes()
@@ -110,6 +115,7 @@ class Importer:
         """Give the tasks of the lines that are complete, but for the first `skip`."""
         count = 0
         for batch in reader:
+            self.between()
             yield batch[max(0, skip - count) :]
             count += len(batch)
         self.last_line.pending = False

@@ -37,18 +37,25 @@ LONGEST_IMPORT_PAUSE = 2.0
 
 
 class Intake:
-    """A task list on its way into a farm."""
+    """A task list on its way into a farm. `between` is called between file operations, and may raise Stopped."""
 
-    def __init__(self, settings: Settings, reporter: Reporter, stopped: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reporter: Reporter,
+        stopped: Callable[[], bool] = lambda: False,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
         self.settings = settings
         self.reporter = reporter
         self.stopped = stopped
+        self.between = between
         self.path = settings.tasklist
         self.workdir = replace(Workdir.at(settings.workdir_path, settings.logs_dir), shared=settings.shared_group)
         self.handler = find_handler(settings, reporter)
         self.made: State | None = None
         """The first state of the farm, where it was us who made it of the list as it is."""
-        self.importer = Importer(self.path, self.handler)
+        self.importer = Importer(self.path, self.handler, between)
         self.last_line = self.importer.last_line
         self._seen: tuple[int, int] | None = None
         """Size and time of the list when it was last taken in, or refused; None if it was gone."""
@@ -63,10 +70,12 @@ class Intake:
         trust.refuse_strangers(self.workdir, self.path)
         for doubt in trust.doubts_of_list(self.path):
             self.reporter.warning(doubt)
+        self.between()
         farm = self.existing()
         if farm is None:
             self._scan()
             farm = self._make_exclusively()
+        self.between()
         logs = self.settings.logs_dir and os.path.abspath(self.settings.logs_dir)
         if logs and farm.logs != logs:
             self.reporter.warning(f"--logs-dir: this farm keeps its logs in {farm.logs or self.workdir.logs}")
@@ -110,7 +119,7 @@ class Intake:
             with open_source(self.path) as stream:
                 reader = SourceReader(stream, self.path, whole_lines_only=True)
                 for _ in reader:
-                    pass
+                    self.between()
                 reader.refuse_binary_rest()
 
     def _make_exclusively(self) -> Farm:
@@ -124,11 +133,14 @@ class Intake:
         end = time.monotonic() + IMPORT_PATIENCE
         pause = 0.1
         while True:
+            self.between()
             with lock.held(patience=0.0) as got:
+                self.between()
                 farm = self.existing()
                 if farm is not None:
                     return farm
                 if got or lock.unusable or time.monotonic() > end:
+                    self.between()
                     try:
                         return self._make(locks)
                     except UsageError:
@@ -164,7 +176,7 @@ class Intake:
         self._lock_stood = os.path.lexists(self.workdir.lock)
         made: list[str] = []
         try:
-            making.make_folders(self.workdir, made)
+            making.make_folders(self.workdir, made, self.between)
         except FarmError as error:
             self._unmake(made[::-1])
             raise UsageError(str(error)) from error
@@ -199,12 +211,14 @@ class Intake:
         segment = self.importer.segment(self.workdir, None)
         assert segment is not None
         self._seen = seen
-        state = self.made = making.make(self.workdir, farm, segment)
+        self.between()
+        state = self.made = making.make(self.workdir, farm, segment, self.between)
         if state is not None:
             # without the farm's lock, which may be the one that we hold: where a farmer that is faster shows its
             # results meanwhile, the views do not add up and are made anew at its end
+            self.between()
             try:
-                views.begin(self.workdir, state)
+                views.begin(self.workdir, state, self.between)
             except OSError as error:
                 self.reporter.warning(f"{error.filename}: {error.strerror}; the views are made later")
             Ledger(self.workdir, farm, "import").commits.hint(state.epoch, state.revision)

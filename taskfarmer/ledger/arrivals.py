@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from taskfarmer import durable
 from taskfarmer.errors import hit_a_limit
@@ -62,10 +62,23 @@ def forget(workdir: Workdir, farmer: str) -> None:
         durable.forget(sign(farmer))
 
 
-def sweep(workdir: Workdir, me: Identity, registered: Container[str], lease: float, now: float | None) -> list[str]:
-    """Remove the signs of life of unregistered farmers that are dead; their names."""
+def sweep(
+    workdir: Workdir,
+    me: Identity,
+    registered: Container[str],
+    lease: float,
+    now: float | None,
+    between: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Remove the signs of life of unregistered farmers that are dead; their names.
+
+    `between` is called between file operations.
+    """
     others = [farmer for farmer in unregistered(workdir, registered) if farmer != me.farmer]
-    gone = [farmer for farmer in others[:MOST] if is_gone(workdir, me, farmer, lease, now)]
-    for farmer in gone:
-        forget(workdir, farmer)
+    gone = []
+    for farmer in others[:MOST]:
+        between()
+        if is_gone(workdir, me, farmer, lease, now):
+            forget(workdir, farmer)
+            gone.append(farmer)
     return gone

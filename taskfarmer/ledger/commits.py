@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from taskfarmer import durable, limits, locks
+from taskfarmer import durable, locks
 from taskfarmer.errors import (
     AGAIN,
     Contended,
@@ -34,7 +34,7 @@ from taskfarmer.errors import (
     hit_a_limit,
     remedy,
 )
-from taskfarmer.ledger import epochs, farmfile, turns
+from taskfarmer.ledger import epochs, farmfile, head, turns
 from taskfarmer.ledger.document import RESTORE, decode, refuse_contradictions, to_document
 from taskfarmer.ledger.state import State, begin_epoch, stamp
 from taskfarmer.locks import FarmLock
@@ -64,7 +64,8 @@ class Commits:
 
     `lost` counts commits that another farmer won, `commits` those that we won, `exclusive` is a moving
     average of the seconds between taking and leaving the lock. `uncertain` says that a commit of ours failed in
-    such a way that it may have landed.
+    such a way that it may have landed. `between` is called between file operations, and may raise Stopped: that is
+    like a file operation that fails.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Commits:
         self.turn = turns.Turn(workdir.turn)
         self.epoch_length = epoch_length
         self.patience = patience
+        self.between: Callable[[], None] = lambda: None
         self.known: State | None = None
         self.uncertain = False
         self._seen = (-1, "")
@@ -87,6 +89,7 @@ class Commits:
 
     def _load(self, epoch: str, number: int) -> State | None:
         """A revision, or None where there is none (or none that can be seen yet)."""
+        self.between()
         path = self.workdir.revision(epoch, number)
         end = time.monotonic() + 2.0
         while True:
@@ -111,10 +114,8 @@ class Commits:
 
     def _hinted(self) -> State | None:
         try:
-            epoch, number = durable.read(self.workdir.head).split()
-            if epoch_number(epoch.decode()) is None or len(number) > limits.DIGITS:
-                return None
-            found = self._load(epoch.decode(), int(number))
+            epoch, number = head.read(self.workdir)
+            found = self._load(epoch, number)
         except (OSError, ValueError):
             return None
         return found if found is not None and found.farm == self.farm else None
@@ -243,7 +244,7 @@ class Commits:
                 self.commits += 1
                 self.turn.won()
                 if won.epoch != state.epoch:
-                    epochs.sweep(self.workdir, won.epoch, self.farm)
+                    epochs.sweep(self.workdir, won.epoch, self.farm, self.between)
                 return won
             self.lost += 1
             if not self.lock.excludes or self.lock.in_vain:  # else it was one who did not get the lock in time
@@ -253,7 +254,7 @@ class Commits:
             if time.monotonic() > end:
                 raise Contended(f"{self.workdir.ledger}: {attempt} commits of others came first")
             pause = self.pause(attempt, len(state.farmers))
-            time.sleep(random.uniform(0, min(pause, max(0.0, end - time.monotonic()))))
+            self._rest(random.uniform(0, min(pause, max(0.0, end - time.monotonic()))))
 
     @contextmanager
     def _alone(self, text: str, end: float) -> Iterator[None]:
@@ -264,11 +265,19 @@ class Commits:
             with self.turn.taken(text, min(turns.PATIENCE, max(0.0, end - time.monotonic()))):
                 yield
 
+    def _rest(self, seconds: float) -> None:
+        while True:
+            self.between()
+            time.sleep(min(seconds, 1.0))
+            seconds -= 1.0
+            if seconds <= 0:
+                return
+
     def pause(self, attempt: int, farmers: int) -> float:
         """Seconds within which to try again after so many lost commits.
 
         It grows fast until all that may be trying, too, have room: where locks are not shared and many start at
-        once, what is tried too soon is lost again. A farmer that waits here hears no signals.
+        once, what is tried too soon is lost again.
         """
         room = min(MOST_ROOM, max(LEAST_ROOM, ROOM * farmers * self.exclusive))
         return float(min(FIRST_PAUSE * 4 ** min(attempt, 8), room))
@@ -297,10 +306,11 @@ class Commits:
                 self.make_durable(state)
             if following.revision - state.epoch_from + 1 >= self.epoch_length:
                 fresh = epochs.make(self.workdir, epochs.after(state.epoch))
-                closed = epochs.close_journals(self.workdir, state.departed, state.farmers)
+                closed = epochs.close_journals(self.workdir, state.departed, state.farmers, self.between)
                 following = begin_epoch(following, fresh, closed)
             prepared = os.path.join(self.workdir.prepared(state.epoch), f"{by}.{seq}.{durable.random_name()}")
             durable.prepare(prepared, encode(following), self.workdir.shared)
+            self.between()
             linked = self.uncertain = True
             won = self._link(state, following, prepared)
             self.uncertain = won is None
@@ -373,6 +383,7 @@ class Commits:
         number, epoch = self._seen
         if number != state.revision:
             return
+        self.between()
         try:
             durable.sync_directory(self.workdir.epoch(epoch))
         except OSError as error:
@@ -383,16 +394,4 @@ class Commits:
             raise StorageError(f"{path}: {error.strerror}; a commit may not last; {remedy(error, AGAIN)}") from error
 
     def hint(self, epoch: str, number: int) -> None:
-        """Leave word where the newest revision is: 64 bytes in place, one operation for each reader."""
-        text = f"{epoch} {number}".ljust(63) + "\n"
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            fd = os.open(self.workdir.head, flags, durable.FILE_MODE)
-            try:
-                if self.workdir.shared:
-                    durable.give(fd, durable.GROUP_WRITES)
-                os.pwrite(fd, text.encode(), 0)
-            finally:
-                os.close(fd)
-        except OSError:
-            pass
+        head.write(self.workdir, epoch, number)

@@ -8,7 +8,7 @@ its names from the lowest, then itself. What somebody got into in between stays 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from taskfarmer import durable
 from taskfarmer.ledger.state import Entry
@@ -39,10 +39,15 @@ def drop(workdir: Workdir, name: str) -> None:
             return
 
 
-def sweep(workdir: Workdir, current: str, farm: str) -> None:
+def _nothing() -> None:
+    """Between two file operations there is nothing to do."""
+
+
+def sweep(workdir: Workdir, current: str, farm: str, between: Callable[[], None] = _nothing) -> None:
     """Remove the farm's epochs that are two or more before `current`. Whatever fails is left to the next sweep.
 
     Whoever slept before this may find another farm in the directory: what is not certainly ours is left alone.
+    `between` is called between file operations.
     """
     limit = after(current) - 2
     try:
@@ -52,7 +57,7 @@ def sweep(workdir: Workdir, current: str, farm: str) -> None:
     for name in names:
         number = epoch_number(name)
         if number is not None and number < limit and _is_of(workdir, name, farm):
-            remove(workdir, name)
+            remove(workdir, name, between)
 
 
 def _is_of(workdir: Workdir, name: str, farm: str) -> bool:
@@ -66,10 +71,11 @@ def _is_of(workdir: Workdir, name: str, farm: str) -> bool:
     return document is not None and document.get("farm") == farm
 
 
-def remove(workdir: Workdir, name: str) -> None:
+def remove(workdir: Workdir, name: str, between: Callable[[], None] = _nothing) -> None:
     prepared = workdir.prepared(name)
     try:
         for entry in os.listdir(prepared):
+            between()
             durable.forget(os.path.join(prepared, entry))
         os.rmdir(prepared)
     except FileNotFoundError:
@@ -79,13 +85,19 @@ def remove(workdir: Workdir, name: str) -> None:
     try:
         entries = os.listdir(workdir.epoch(name))
         for revision in sorted(filter(is_revision, entries), key=int):
+            between()
             os.unlink(os.path.join(workdir.epoch(name), revision))
         os.rmdir(workdir.epoch(name))
     except OSError:
         pass
 
 
-def close_journals(workdir: Workdir, departed: Mapping[str, int], farmers: Mapping[str, Entry]) -> dict[str, int]:
+def close_journals(
+    workdir: Workdir,
+    departed: Mapping[str, int],
+    farmers: Mapping[str, Entry],
+    between: Callable[[], None] = _nothing,
+) -> dict[str, int]:
     """Write the length that counts into the names of journals whose farmers are gone.
 
     Done before a revision forgets these lengths; doing it twice, or for a commit that is then lost,
@@ -96,6 +108,7 @@ def close_journals(workdir: Workdir, departed: Mapping[str, int], farmers: Mappi
     for name, size in list(departed.items())[:CLOSED_AT_ONCE]:
         if name in in_use:
             continue
+        between()
         target = workdir.closed_journal(name, size)
         try:
             os.rename(workdir.journal(name), target)

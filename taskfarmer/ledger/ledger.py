@@ -12,66 +12,21 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from taskfarmer import durable
 from taskfarmer.errors import AGAIN, StaleView, StorageError, remedy
-from taskfarmer.ledger import results
+from taskfarmer.ledger import expulsion, results
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import Commits
 from taskfarmer.ledger.farmfile import Farm
-from taskfarmer.ledger.liveness import running_of
 from taskfarmer.ledger.state import Segment, Settlement, State
+from taskfarmer.ledger.tidings import Tidings as Tidings
 from taskfarmer.locks import FarmLock
 from taskfarmer.model import Interval, joined, parse_intervals, without
-from taskfarmer.plain import dataclass, field, replace
+from taskfarmer.plain import replace
 from taskfarmer.workdir import Workdir
-
-
-@dataclass
-class Tidings:
-    """What a farmer has to tell: result lines (`size` bytes of them), and what they come to.
-
-    `overran` are given back because the farmer's time was over; `times` counts finished tasks by their durations.
-    `views` is what `finished`, `failed` and the timeline will show of it; the ledger only carries it.
-    """
-
-    lines: list[bytes] = field(default_factory=list)
-    done: list[Interval] = field(default_factory=list)
-    returned: list[Interval] = field(default_factory=list)
-    died: list[Interval] = field(default_factory=list)
-    overran: list[Interval] = field(default_factory=list)
-    finished: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    ended: int = 0
-    times: Counter[int] = field(default_factory=Counter)
-    size: int = 0
-    views: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
-
-    @property
-    def nothing(self) -> bool:
-        return not (self.lines or self.gone)
-
-    @property
-    def gone(self) -> tuple[Interval, ...]:
-        """All that the farmer holds no more."""
-        return (*self.done, *self.returned, *self.died, *self.overran)
-
-    def add(self, more: Tidings) -> None:
-        self.lines += more.lines
-        self.done += more.done
-        self.returned += more.returned
-        self.died += more.died
-        self.overran += more.overran
-        self.finished += more.finished
-        self.failed += more.failed
-        self.seconds += more.seconds
-        self.ended += more.ended
-        self.times += more.times
-        self.size += more.size
-        self.views += more.views
 
 
 class Ledger:
@@ -97,6 +52,10 @@ class Ledger:
         self._journals = 0
         self._written: list[bytes] = []
         self._hidden: dict[str, tuple[float, str]] = {}
+
+    def do_between(self, between: Callable[[], None]) -> None:
+        """Call this between file operations; it may raise Stopped."""
+        self.commits.between = self.lock.between = self.commits.turn.between = between
 
     @property
     def state(self) -> State:
@@ -153,14 +112,10 @@ class Ledger:
         landed = self._resolve()
         if landed is not None:
             return landed
-        if self._sent is None:
-            self._sent, self._open = self._open, Tidings()
-        else:
-            self._sent.add(self._open)
-            self._open = Tidings()
+        sent = self._gather()
         self._leaving = leave
         self._write()
-        sent = self._sent
+        self.commits.between()
         change = self._change(sent, want, leave, room)
         if sent.nothing and self.registered and not leave and not self.commits.uncertain:
             state = self.look()  # who only asks whether there is something need not wait for the lock
@@ -169,6 +124,15 @@ class Ledger:
         self.seq = self._tried = self.seq + 1
         state = self.commits.commit(change, self.me, self.seq, patience)
         return self._conclude(state, sent)
+
+    def _gather(self) -> Tidings:
+        """All that is to be told: what was noted, and what an exchange that failed was to tell."""
+        if self._sent is None:
+            self._sent = self._open
+        else:
+            self._sent.add(self._open)
+        self._open = Tidings()
+        return self._sent
 
     def _settle_in(self) -> None:
         """Make `farm.json` last before anything is done in its name: whoever made it may have died before that."""
@@ -271,8 +235,7 @@ class Ledger:
             return
         try:
             if self._journal is None:
-                self._journals += 1
-                self._journal = durable.Journal(self.workdir.journal(self._journal_name()), self.workdir.shared)
+                self._journal = self._fresh_journal()
             self._journal.append(fresh)
         except OSError as error:
             if self._journal is not None:
@@ -284,6 +247,34 @@ class Ledger:
         # `_written` is what stands in the journal and does not count yet
         self._written += fresh
         self._sent.lines = []
+
+    def _fresh_journal(self) -> durable.Journal:
+        self._journals += 1
+        return durable.Journal(self.workdir.journal(self._journal_name()), self.workdir.shared)
+
+    def open_journal(self) -> None:
+        """Make the journal, if there is none, while there is time: it takes three file operations of four."""
+        if self._journal is None and self.registered:
+            with suppress(OSError):  # a full disk, say: it is tried again when there is something to write
+                self._journal = self._fresh_journal()
+
+    def depart(self) -> tuple[str, int]:
+        """Bring everything that was noted into the journal, for a farmer that leaves without a commit.
+
+        The journal's name and size, for its note. StorageError as from an exchange. Whether an exchange that was
+        broken off landed does not matter: who expels us finds out what counts.
+        """
+        self._gather()
+        self._write()
+        return self._journal_name(), self._journal.size if self._journal else 0
+
+    def left_after_all(self) -> bool:
+        """Whether the commit with which we leave was made, although it was broken off before it was on the disk."""
+        state = self.commits.known
+        if not self._leaving or self._sent is None or state is None or state.by != (self.me, self._tried):
+            return False
+        self._conclude(state, self._sent)
+        return True
 
     def close(self) -> None:
         if self._journal is not None:
@@ -311,17 +302,18 @@ class Ledger:
             for farmer in names:
                 if farmer in new.farmers:
                     try:
-                        what = results.left_behind(self.workdir, new, farmer)
+                        what, died = expulsion.left_by(self.workdir, new, farmer, farmer not in self.unexpelled())
                     except StaleView as error:
                         self._hidden.setdefault(farmer, (time.monotonic(), str(error)))
                         continue
                     self._hidden.pop(farmer, None)
-                    new = states.expel(new, farmer, what, self._died(new, farmer))
+                    new = states.expel(new, farmer, what, died)
                     gone.append(farmer)
             return new
 
         self.apply(change)
         for farmer in gone:
+            self.commits.between()
             for sign in (self.workdir.alive, self.workdir.ballast, self.workdir.farewell):
                 durable.forget(sign(farmer))
         return gone
@@ -335,14 +327,6 @@ class Ledger:
         """Those of them for which that lasts longer than a file system may show old contents."""
         now = time.monotonic()
         return {name: why for name, (since, why) in self._hidden.items() if now - since > self.commits.patience}
-
-    def _died(self, state: State, farmer: str) -> tuple[Interval, ...]:
-        """The tasks that a farmer said it runs, as places; what it does not hold is left out later."""
-        ran = []
-        for task_id, attempt in running_of(self.workdir, farmer):
-            if state.segment_of(task_id) is not None:
-                ran.append(state.interval_of(task_id, attempt))
-        return tuple(ran)
 
     def grow(self, segment: Segment) -> bool:
         """Take in the tasks that the list has more; False where another farmer was faster."""

@@ -20,7 +20,7 @@ def prove_links(folder: str) -> None:
     """
     first, second, third = (os.path.join(folder, f".probe.{durable.random_name()}") for _ in range(3))
     try:
-        _write_new(first, b"first\n")
+        durable.write_new(first, b"first\n")
         answer = durable.linked(first, second)
         if answer is not None and answer.errno in _NO_LINKS:
             raise NotAFarm(
@@ -32,7 +32,7 @@ def prove_links(folder: str) -> None:
             if answer is not None:
                 raise answer
             raise NotAFarm(f"{folder}: `link` makes no second name here; put the work directory elsewhere with -w DIR")
-        _write_new(third, b"third\n")
+        durable.write_new(third, b"third\n")
         if durable.linked(third, second) is None or not _reads_as(second, b"first\n"):
             raise NotAFarm(f"{folder}: `link` replaces files here; put the work directory elsewhere with -w DIR")
     finally:
@@ -46,13 +46,3 @@ def _reads_as(path: str, data: bytes) -> bool:
         return durable.read(path) == data
     except FileNotFoundError:
         return False
-
-
-def _write_new(path: str, data: bytes) -> None:
-    """A new file that need not last."""
-    fd = durable.fresh(path, os.O_WRONLY)
-    try:
-        with durable.naming(path):
-            durable.write_all(fd, data)
-    finally:
-        os.close(fd)

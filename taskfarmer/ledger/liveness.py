@@ -5,9 +5,18 @@ scheduler, or its lock on a file system of this kernel alone, proves its end (fa
 
 Owns `farmers/`. `<id>.json` says who and where a farmer is. `<id>.alive` is locked for
 as long as the farmer, its workers or their tasks have it open; its one line is the heartbeat: a number
-that rises, and the tasks that run in each slot. `<id>.farewell` says that all is over. Clocks of two
-nodes are never compared: silence is counted on the observer's own monotonic clock, and only while the
-observer's own beats were punctual, so that a file system that hangs for everybody kills nobody.
+that rises, and the tasks that run in each slot. `<id>.farewell` is the note of a farmer that left without
+a commit: all its tasks have ended, and the note contains its journal and the length of it.
+
+Silence is counted on the observer's own clock; clocks of two nodes are never compared. The clock runs as the file
+system serves the observer: of the time between two of its file operations an eighth of the lease counts at most. So
+
+* if the file system hangs for everybody, however long, that counts an eighth of the lease, and a farmer that beats
+  when it is over is alive; so is everybody after the observer itself was stopped;
+* if each operation takes long, the clock still runs, and a dead farmer is expelled: after eight operations of the
+  observer at the latest, if the lease is over by then;
+* a living farmer beats between its own operations (`farmer/pulse.py`), after a few at the latest. It is not taken
+  for dead because its file operations take as long as the observer's do.
 """
 
 from __future__ import annotations
@@ -39,6 +48,8 @@ OPERATIONS = 7.0
 OPERATIONS_OF_BEATS = 100.0
 """File operations per second for the beats of the whole farm, as far as the lease allows."""
 BEATS_OF_A_LEASE = 8.0
+LOOKS_OF_SUSPICION = 2
+"""Looks at a heartbeat, after the first one, that must find it unchanged: one may follow a moment of hanging."""
 
 
 def beat_of(lease: float, farmers: int = 1) -> float:
@@ -213,9 +224,13 @@ class Presence:
         """Free the little room that was kept for the moment when the disk is full."""
         durable.forget(self.workdir.ballast(self.identity.farmer))
 
-    def farewell(self) -> None:
-        """Say that all our tasks have ended and our journal is complete: anybody may count it."""
-        durable.replace(self.workdir.farewell(self.identity.farmer), b"farewell\n", self.workdir.shared)
+    def farewell(self, journal: str, size: int) -> None:
+        """Leave the note that all our tasks have ended and our journal is complete: others settle `size` bytes of it.
+
+        One file operation, and no sync: a note that is lost costs the others the time to find us dead.
+        """
+        path = self.workdir.farewell(self.identity.farmer)
+        durable.write_new(path, sealed({"journal": journal, "bytes": size}), self.workdir.shared)
 
     def leave(self) -> None:
         """Take the signs of life away; who we were stays."""
@@ -249,22 +264,6 @@ def _may_be(name: str, value: object) -> bool:
     return members.is_number(value, most=_LATEST) if name == "started" else members.is_text(value)
 
 
-def running_of(workdir: Workdir, farmer: str) -> list[tuple[int, int]]:
-    """(task ID, attempt) of what a farmer said last that it runs."""
-    try:
-        document = unsealed(durable.read(workdir.alive(farmer)))
-    except OSError:
-        return []
-    slots = document.get("running") if document else None
-    if not isinstance(slots, list):
-        return []
-    return [
-        (slot[1], slot[2])
-        for slot in slots
-        if isinstance(slot, list) and list(map(members.is_whole, slot[1:3])) == [True, True]
-    ]
-
-
 def every_of(content: bytes) -> float:
     """The seconds between two beats that a heartbeat speaks of; 0 where it does not, or where it is torn."""
     every = (unsealed(content) or {}).get("every", 0.0)
@@ -277,6 +276,7 @@ class _Watched:
     every: float
     silent: float = 0.0
     beats: bool = False
+    looks: int = 0
 
 
 class Watch:
@@ -290,6 +290,13 @@ class Watch:
         self._seen: dict[str, _Watched] = {}
         self._identities: dict[str, Identity | None] = {}
         self._looked: dict[str, float] = {}
+        self._served = 0.0
+        self._served_at = time.monotonic()
+
+    def serve(self, now: float) -> None:
+        """Count the time since the last call, after file operations of ours: an eighth of the lease at most."""
+        self._served += min(now - self._served_at, max(self.lease / BEATS_OF_A_LEASE, self.beat))
+        self._served_at = now
 
     def successors(self, farmers: Iterable[str], count: int = 2) -> list[str]:
         """The farmers after us in the order of IDs, around the ring."""
@@ -323,23 +330,23 @@ class Watch:
         return [farmer for farmer in others if farmer.startswith(here) or f"{farmer}.farewell" in names]
 
     def silence(self, farmer: str) -> float:
-        """Look at a farmer's heartbeat; the seconds of ours, punctual ones only, since it changed."""
+        """Look at a farmer's heartbeat; the seconds for which the file system served us since it changed."""
         try:
             content = durable.read(self.workdir.alive(farmer))
         except OSError as error:
             if error.errno not in _NO_HEARTBEAT:
                 return 0.0
             content = b""
-        now = time.monotonic()
-        elapsed = now - self._looked.get(farmer, now)
-        self._looked[farmer] = now
+        self.serve(time.monotonic())
+        elapsed = self._served - self._looked.get(farmer, self._served)
+        self._looked[farmer] = self._served
         seen = self._seen.get(farmer)
         if seen is None or seen.content != content:
             every = every_of(content) or (seen.every if seen is not None else 0.0)
             self._seen[farmer] = _Watched(content, every, beats=seen is not None)
             return 0.0
-        if elapsed <= 2 * self.beat + 1.0:
-            seen.silent += elapsed
+        seen.looks += 1
+        seen.silent += elapsed
         return seen.silent
 
     def identity(self, farmer: str) -> Identity | None:
@@ -356,7 +363,9 @@ class Watch:
     def suspicious(self, farmer: str) -> float | None:
         """For how many seconds a farmer has been silent, if it has missed two beats; else None."""
         seen = self._seen.get(farmer)
-        return seen.silent if seen is not None and seen.silent >= 2 * self._beat_of(seen) else None
+        if seen is None or seen.looks < LOOKS_OF_SUSPICION or seen.silent < 2 * self._beat_of(seen):
+            return None
+        return seen.silent
 
     def _beat_of(self, seen: _Watched) -> float:
         """Seconds between two beats of theirs, which may know of more farmers, or of fewer, than we do."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 from taskfarmer import durable
 from taskfarmer.errors import StorageError, remedy
@@ -24,10 +25,14 @@ _LONGEST_NAME = 200
 """Bytes that a path below the work directory may have more than the work directory: at most 130, and some to spare."""
 
 
-def make_folders(workdir: Workdir, made: list[str] | None = None) -> None:
+def _nothing() -> None:
+    """Between two file operations there is nothing to do."""
+
+
+def make_folders(workdir: Workdir, made: list[str] | None = None, between: Callable[[], None] = _nothing) -> None:
     """The directories of a farm, and the proof that its file system can commit.
 
-    `made` gets those that were not there before, as they are made.
+    `made` gets those that were not there before, as they are made; `between` is called between file operations.
     """
     try:
         _check_length(workdir.path)
@@ -37,12 +42,15 @@ def make_folders(workdir: Workdir, made: list[str] | None = None) -> None:
                 made.append(folder)
             if workdir.shared:
                 sharing.share_folder(workdir, folder)
+            between()
         durable.sync_directory(workdir.path)
         try:
             durable.sync_directory(os.path.dirname(workdir.path))
         except PermissionError:
             pass  # a directory that we may write into and not read
+        between()
         linkproof.prove_links(workdir.ledger)
+        between()
         if workdir.shared:
             sharing.prove_modes(workdir)
     except OSError as error:
@@ -79,7 +87,7 @@ def _make_folder(path: str) -> bool:
     return True
 
 
-def make(workdir: Workdir, farm: Farm, segment: Segment) -> State | None:
+def make(workdir: Workdir, farm: Farm, segment: Segment, between: Callable[[], None] = _nothing) -> State | None:
     """Make the farm, its first revision and its name; that revision, or None where another farmer was faster."""
     epoch: str | None = None
     first: State | None = None
@@ -88,12 +96,14 @@ def make(workdir: Workdir, farm: Farm, segment: Segment) -> State | None:
         epoch = epochs.make(workdir, 0)
         first = State(farm.farm, 0, ("import", 0), epoch, 1, (segment,))
         # by link, as all revisions: a start that is killed here leaves no torn one with a name
+        between()
         prepared = os.path.join(workdir.prepared(epoch), "first")
         durable.prepare(prepared, encode(first), workdir.shared)
         answer = durable.publish(prepared, workdir.revision(epoch, 0))
         if answer is not None and not os.path.exists(workdir.revision(epoch, 0)):
             raise answer
         durable.sync_directory(workdir.epoch(epoch))
+        between()
         made = farmfile.publish(workdir, farm)
     except OSError as error:
         # who slept here may wake up in a farm that another one made, and that swept our epoch away as an old one

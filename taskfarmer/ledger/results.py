@@ -33,7 +33,7 @@ from taskfarmer.model import (
     parse_intervals,
     result_words,
 )
-from taskfarmer.plain import dataclass
+from taskfarmer.plain import dataclass, replace
 from taskfarmer.workdir import Workdir
 
 _JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r[0-9]+)?)(?:\.([0-9]{1,18}))?")
@@ -82,8 +82,16 @@ def journals(workdir: Workdir, state: State) -> dict[str, tuple[str, int]]:
     return found
 
 
+def _nothing() -> None:
+    """Between two file operations there is nothing to do."""
+
+
 def read_counted(
-    workdir: Workdir, state: State, patience: float = 60.0, agrees_within: float = math.inf
+    workdir: Workdir,
+    state: State,
+    patience: float = 60.0,
+    agrees_within: float = math.inf,
+    between: Callable[[], None] = _nothing,
 ) -> Iterator[tuple[str, Iterator[bytes]]]:
     """Every journal's name and the lines in exactly its bytes that count.
 
@@ -107,6 +115,7 @@ def read_counted(
             )
         time.sleep(0.25)
     for name, (path, size) in found.items():
+        between()
         yield name, _exactly(workdir, name, path, size, end)
 
 
@@ -186,13 +195,19 @@ class Survey:
     failed: int = 0
 
 
-def survey(workdir: Workdir, state: State, patience: float = 60.0, agrees_within: float = math.inf) -> Survey:
+def survey(
+    workdir: Workdir,
+    state: State,
+    patience: float = 60.0,
+    agrees_within: float = math.inf,
+    between: Callable[[], None] = _nothing,
+) -> Survey:
     """Put every task into its place, from the state and from every byte of results that counts.
 
     Errors are those of `read_counted`, and Damaged if the results do not add up to the state.
     """
     found = Survey(bytearray(state.tasks), array("L", [0]) * state.tasks)
-    for name, lines in read_counted(workdir, state, patience, agrees_within):
+    for name, lines in read_counted(workdir, state, patience, agrees_within, between):
         for words in checked_lines(workdir.journal(name), lines):
             _record(found, workdir.journal(name), words)
     _unrecord(found, state)
@@ -226,19 +241,25 @@ def _unrecord(found: Survey, state: State) -> None:
             found.place[first : first + one.count] = bytes([place]) * one.count
 
 
-def left_behind(workdir: Workdir, state: State, farmer: str) -> Settlement:
+def left_behind(
+    workdir: Workdir, state: State, farmer: str, journal: str | None = None, promised: int = 0
+) -> Settlement:
     """What a dead farmer recorded beyond what counts: the unbroken run of whole lines of its claims.
 
-    The file is synced first, so that what is counted stays. Nothing is changed.
+    The file is synced first, so that what is counted stays. Nothing is changed. `journal` is another one than the
+    ledger knows if the farmer went on in a fresh one; StaleView if fewer than the `promised` bytes of it can be seen.
     """
     entry = state.farmers[farmer]
+    if journal is not None and journal != entry.journal:
+        entry = replace(entry, journal=journal, bytes=0)
     path = workdir.journal(entry.journal)
+    least = max(entry.bytes, promised)
     try:
         durable.sync_file(path)
-        return durable.persistent(lambda: _beyond(path, state, entry))
+        return durable.persistent(lambda: _beyond(path, state, entry, least))
     except FileNotFoundError:
-        if entry.bytes:
-            raise StaleView(f"{path}: cannot be seen, but {entry.bytes} bytes of it count; {RESTORE}") from None
+        if least:
+            raise StaleView(f"{path}: cannot be seen, but {least} bytes of it count; {RESTORE}") from None
         return Settlement(entry.journal, 0)
     except OSError as error:
         kind = StaleView if error.errno in _NOT_READABLE else StorageError
@@ -246,11 +267,11 @@ def left_behind(workdir: Workdir, state: State, farmer: str) -> Settlement:
         raise kind(f"{path}: {error.strerror}; {what}") from error
 
 
-def _beyond(path: str, state: State, entry: Entry) -> Settlement:
-    """What stands behind the bytes of a journal that count."""
+def _beyond(path: str, state: State, entry: Entry, least: int) -> Settlement:
+    """The results after the bytes of a journal that count; StaleView if it has fewer than the `least` bytes."""
     with reading.opened(path) as fd:
-        if reading.regular(fd, path) < entry.bytes:
-            raise StaleView(f"{path}: fewer bytes can be seen than the {entry.bytes} that count; {RESTORE}")
+        if reading.regular(fd, path) < least:
+            raise StaleView(f"{path}: fewer bytes can be seen than the {least} that count; {RESTORE}")
         os.lseek(fd, entry.bytes, os.SEEK_SET)
         held = _claimed(state, parse_intervals(entry.claims))
         return _unbroken(entry.journal, entry.bytes, reading.lines(fd, limits.RESULT), held)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from taskfarmer import durable
@@ -21,17 +21,21 @@ CAREFUL = 100
 STUCK_AFTER = 5.0
 """Seconds that one farmer may have its turn."""
 PATIENCE = 15.0
-"""Seconds that it is waited for: a farmer that waits hears no signals."""
+"""Seconds that it is waited for."""
 FIRST_PAUSE = 0.02
 MOST_PAUSE = 2.0
 
 
 class Turn:
-    """The turn at the commits of one farm. It is taken for the next `careful` commits, and not asked for otherwise."""
+    """The turn at the commits of one farm. It is taken for the next `careful` commits, and not asked for otherwise.
+
+    `between` is called while we wait.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.careful = 0
+        self.between: Callable[[], None] = lambda: None
 
     def lost(self) -> None:
         """A commit was lost."""
@@ -72,6 +76,7 @@ class Turn:
                 found = self._whose()
             except OSError:
                 return False  # no room, no symbolic links here: `link` finds out who wins
+            self.between()
             now = time.monotonic()
             if found == text:
                 return True  # it was made, and the reply was lost

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from taskfarmer.ledger import liveness, results
 from taskfarmer.ledger.ledger import Ledger
@@ -35,8 +35,9 @@ def rebuild(workdir: Workdir, ledger: Ledger) -> None:
                 return
 
 
-def rebuild_unlocked(workdir: Workdir, state: State) -> files.Shown:
-    survey = results.survey(workdir, state)
+def rebuild_unlocked(workdir: Workdir, state: State, between: Callable[[], None] = lambda: None) -> files.Shown:
+    """Make all views anew; `between` is called between file operations."""
+    survey = results.survey(workdir, state, between=between)
     reader = SegmentReader(workdir)
     try:
         sizes = {
@@ -45,8 +46,11 @@ def rebuild_unlocked(workdir: Workdir, state: State) -> files.Shown:
             )
             for name, place in (("finished", results.IS_FINISHED), ("failed", results.IS_FAILED))
         }
+        between()
         sizes["toprocess"] = write_toprocess(workdir, state, reader)
-        sizes["timeline.json"] = files.write_anew(workdir.timeline, _timeline(workdir, state, reader), workdir.shared)
+        between()
+        timeline = _timeline(workdir, state, reader, between)
+        sizes["timeline.json"] = files.write_anew(workdir.timeline, timeline, workdir.shared)
     finally:
         reader.close()
     shown = files.Shown(state.journaled, state.revision, sizes)
@@ -112,11 +116,11 @@ class _Commands:
         return parse_task(lines[offset])[1]
 
 
-def _timeline(workdir: Workdir, state: State, reader: SegmentReader) -> Iterator[bytes]:
+def _timeline(workdir: Workdir, state: State, reader: SegmentReader, between: Callable[[], None]) -> Iterator[bytes]:
     yield files.TIMELINE_START
     commands = _Commands(state, reader)
     named: set[str] = set()
-    for journal, lines in results.read_counted(workdir, state):
+    for journal, lines in results.read_counted(workdir, state, between=between):
         farmer = journal.rpartition("-r")[0] if journal.rpartition("-r")[2].isdigit() else journal
         number = farmer_number(farmer)
         slots = 0

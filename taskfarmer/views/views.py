@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.liveness import Identity
@@ -30,9 +30,11 @@ MOST_KEPT = 64 << 20
 MUCH = 4 << 20
 """Bytes of lines and slices that are shown as soon as they are committed: they would take memory."""
 CHEAP = 100_000
+SHARE = 20.0
+"""How many times as long as an update takes there is none at least."""
 
 
-def begin(workdir: Workdir, state: State) -> None:
+def begin(workdir: Workdir, state: State, between: Callable[[], None] = lambda: None) -> None:
     """The views of a farm that was just made: everything is to be processed.
 
     Nothing is replaced: if a view exists, other farmers were faster, and theirs may be newer than this state.
@@ -42,7 +44,9 @@ def begin(workdir: Workdir, state: State) -> None:
         shared = workdir.shared
         sizes = {name: files.create(files.path_of(workdir, name), (), shared) for name in ("finished", "failed")}
         sizes[files.TIMELINE] = files.create(workdir.timeline, (files.TIMELINE_START, files.TIMELINE_END), shared)
+        between()
         sizes["toprocess"] = files.create(workdir.toprocess, unprocessed(state, reader), shared)
+        between()
         files.create(workdir.views, [files.encoded(files.Shown(0, state.revision, sizes))], shared)
     except FileExistsError:
         pass
@@ -64,6 +68,7 @@ class Views:
         self._last = time.monotonic()
         self.every = EVERY
         self._spread = random.uniform(0.5, 1.5)
+        self._took = 0.0
 
     def add(self, told: Iterable[tuple[bytes, bytes, bytes]], results: int) -> None:
         """Remember what to show of results (`results` bytes of the journal) that are committed."""
@@ -90,6 +95,7 @@ class Views:
         if not self._results:
             return math.inf
         wait = self.every * self._spread if self.every > EVERY else EVERY
+        wait = max(wait, SHARE * self._took)  # not most of the time, if file operations take long
         return self._last + (SOON * wait if self._kept > MUCH else wait)
 
     def due(self, now: float) -> bool:
@@ -105,6 +111,7 @@ class Views:
             return
         with self.ledger.lock.held(patience) as got:
             wrote = self._append_if_we_may(got)
+        self._took = time.monotonic() - self._last
         if wrote:
             state = self.ledger.look()
             if self.ledger.registered:
@@ -120,6 +127,7 @@ class Views:
         self._spread = random.uniform(0.5, 1.5)
 
     def _append(self) -> bool:
+        self.ledger.commits.between()
         shown = files.load(self.workdir)
         names = [name for name, parts in self._parts.items() if name == files.TIMELINE or any(parts)]
         others = [name for name in files.GROWING if name not in names]
@@ -140,6 +148,7 @@ class Views:
         if not self._named:
             self._named = True
             parts[files.TIMELINE].insert(0, farmer_events(self.identity, self.identity.farmer, self.identity.slots))
+        self.ledger.commits.between()
         for name, fd in opened.items():
             path = files.path_of(self.workdir, name)
             if name == files.TIMELINE:
@@ -189,14 +198,16 @@ class Views:
 
     def _write_exact(self, state: State, last: bool) -> bool:
         """Make the views show this state if they are sound or we are the `last`; whether anything was written."""
+        self.ledger.commits.between()
         shown = files.load(self.workdir)
         if not sound(self.workdir, state, shown):
             if last:
-                rebuild_unlocked(self.workdir, state)
+                rebuild_unlocked(self.workdir, state, self.ledger.commits.between)
             return last
         assert shown is not None
         if exact(self.workdir, state, shown, growing=False):
             return False
+        self.ledger.commits.between()
         reader = SegmentReader(self.workdir)
         try:
             size = write_toprocess(self.workdir, state, reader)

@@ -13,7 +13,7 @@ from oracle import Wrong, demand
 from server import File, Folder
 from world import Process
 
-from taskfarmer.errors import Contended, Damaged, Expelled, FarmGone, Forked, NotAFarm, StaleView, StorageError
+from taskfarmer.errors import Contended, Damaged, Expelled, FarmGone, Forked, NotAFarm, StaleView, Stopped, StorageError
 from taskfarmer.ledger import farmfile, making
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import Ledger, Tidings
@@ -186,11 +186,14 @@ class Farmer(Actor):
             if farm is None or farm.farm != self.farm_id:
                 return
             self.ledger = Ledger(self.workdir, farm, self.name, 2)
+            self.ledger.do_between(self._between)
             self.presence = Presence(
                 self.workdir, Identity(self.name, self.node, "", 1, "", 0, 2, 0.0, ""), ballast=False
             )
             while not self._turn():
                 self.world.sleep(self.world.chance.random() * self.world.chance.choice((0.5, 3.0)))
+        except Stopped:
+            self._break_off()
         except (Stop, StorageError, NotAFarm):
             pass
 
@@ -222,6 +225,21 @@ class Farmer(Actor):
             ):
                 return self._leave()
         return False
+
+    def _between(self) -> None:
+        """File operations take long, and we are to stop: what we do is broken off, once."""
+        if self.world.happens(self.world.weather.stops) and not self.clean:
+            self.ledger.do_between(lambda: None)
+            raise Stopped("")
+
+    def _break_off(self) -> None:
+        """Leave with a note, unless what was broken off was a commit with which we left."""
+        self.ledger.note(Tidings(returned=self.tasks))
+        self.tasks = []
+        if self.ledger.left_after_all():
+            self.presence.leave()
+        else:
+            self._farewell()
 
     # --- tasks ----------------------------------------------------------------------------------------
 
@@ -305,8 +323,8 @@ class Farmer(Actor):
 
     def _farewell(self) -> None:
         try:
-            self.presence.farewell()
-        except OSError:
+            self.presence.farewell(*self.ledger.depart())
+        except (OSError, StorageError):
             return
         self.world.farewells.add(self.name)
 

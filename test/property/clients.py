@@ -312,7 +312,7 @@ class System:
 def installed(world: World) -> Iterator[None]:
     """Give the product's modules the simulated system in place of the real one."""
     from taskfarmer import durable, locks, reading
-    from taskfarmer.ledger import commits, epochs, farmfile, ledger, linkproof, liveness, making, results, turns
+    from taskfarmer.ledger import commits, epochs, farmfile, head, ledger, linkproof, liveness, making, results, turns
 
     system = System(world)
     clock = SimpleNamespace(monotonic=lambda: world.now, time=lambda: world.now, sleep=world.sleep)
@@ -325,7 +325,20 @@ def installed(world: World) -> Iterator[None]:
         "FarmLock": world.lock,
     }
     saved: list[tuple[Any, str, Any]] = []
-    for module in (durable, reading, commits, epochs, farmfile, ledger, linkproof, liveness, making, results, turns):
+    for module in (
+        durable,
+        reading,
+        commits,
+        epochs,
+        farmfile,
+        head,
+        ledger,
+        linkproof,
+        liveness,
+        making,
+        results,
+        turns,
+    ):
         for name, stand_in in names.items():
             if name in vars(module):
                 saved.append((module, name, vars(module)[name]))

@@ -64,6 +64,8 @@ class Weather:
     refused: float = 0.0
     pauses: float = 0.0
     kills: float = 0.0
+    stops: float = 0.0
+    """The share of calls between two operations at which a farmer that was told to stop breaks off what it does."""
 
 
 class Killed(BaseException):

@@ -12,7 +12,8 @@ import pytest
 
 from taskfarmer import durable, proc
 from taskfarmer.ledger import liveness
-from taskfarmer.ledger.liveness import Identity, Presence, Watch, introduce, running_of
+from taskfarmer.ledger.expulsion import running_of
+from taskfarmer.ledger.liveness import Identity, Presence, Watch, introduce
 from taskfarmer.model import sealed
 from taskfarmer.plain import asdict, replace
 from taskfarmer.workdir import Workdir
@@ -247,18 +248,6 @@ def test_a_beat_begins_the_count_anew(
         presence.beat()
 
 
-def test_time_in_which_the_observer_was_not_punctual_does_not_count(
-    workdir: Workdir, clock: Clock, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
-) -> None:
-    appear(elsewhere)
-    watch = Watch(workdir, me, LEASE)
-    # the observer was stopped, or the file system hung for everybody
-    assert observe(watch, clock, elsewhere.farmer, 100 * LEASE, step=LEASE) is None
-    clock.now += 10 * LEASE
-    assert observe(watch, clock, elsewhere.farmer, LEASE - BEAT) is None
-    assert "no sign of life" in str(observe(watch, clock, elsewhere.farmer, LEASE))
-
-
 def test_a_heartbeat_that_cannot_be_read_counts_as_nothing(
     workdir: Workdir,
     clock: Clock,
@@ -281,7 +270,7 @@ def test_a_heartbeat_that_cannot_be_read_counts_as_nothing(
 def test_a_farewell_is_believed_at_once(
     workdir: Workdir, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
 ) -> None:
-    appear(elsewhere).farewell()
+    appear(elsewhere).farewell(elsewhere.farmer, 0)
     assert Watch(workdir, me, LEASE).verdict(elsewhere.farmer) == "it said farewell"
 
 

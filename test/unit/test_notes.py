@@ -1,0 +1,209 @@
+"""A farmer that leaves with a note: what is in its journal counts, the rest is released, and a note can be wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from taskfarmer import durable
+from taskfarmer.errors import Stopped, StorageError
+from taskfarmer.ledger.farmfile import Farm
+from taskfarmer.ledger.ledger import Ledger, Tidings
+from taskfarmer.ledger.liveness import Presence, introduce
+from taskfarmer.ledger.making import make, make_folders
+from taskfarmer.ledger.segments import SegmentWriter
+from taskfarmer.ledger.state import Segment
+from taskfarmer.model import FINISHED, Interval, parse_intervals, result_line, sealed
+from taskfarmer.plain import replace
+from taskfarmer.workdir import Workdir
+
+ME, OTHER = "node-1-0a0b0c0d", "node-2-0a0b0c0e"
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Workdir:
+    return Workdir.at(str(tmp_path / "farm"))
+
+
+@pytest.fixture
+def farm(workdir: Workdir) -> Farm:
+    make_folders(workdir)
+    writer = SegmentWriter(workdir, 0)
+    writer.add(b"true %d" % number for number in range(100))
+    made = Farm("f" * 16, "list", "default", {}, None, 600.0, 4, 0.0)
+    assert make(workdir, made, Segment(writer.close(), 0, 100))
+    return made
+
+
+@pytest.fixture
+def me(workdir: Workdir, farm: Farm) -> Ledger:
+    """A farmer that holds the tasks 0 to 9."""
+    ledger = Ledger(workdir, farm, ME, 2)
+    ledger.exchange(10)
+    return ledger
+
+
+@pytest.fixture
+def other(workdir: Workdir, farm: Farm) -> Ledger:
+    return Ledger(workdir, farm, OTHER, 2)
+
+
+def ended(start: int, count: int) -> Tidings:
+    lines = [result_line(start + n, 1, 0, 1.0, 2.0, FINISHED) for n in range(count)]
+    return Tidings(lines, [Interval(0, start, count)], finished=count, seconds=1.0, ended=count)
+
+
+def leave_note(workdir: Workdir, journal: str, size: int) -> None:
+    """The note as a farmer writes it."""
+    presence = Presence(workdir, replace(introduce(2, "0", {}), farmer=ME))
+    presence.beat([[0, 5, 1]])
+    presence.farewell(journal, size)
+    presence.close()
+
+
+def returned(ledger: Ledger) -> list[tuple[int, int, int, int]]:
+    found = parse_intervals(ledger.look().returned)
+    return [(one.start, one.count, one.attempt, one.deaths) for one in found]
+
+
+def test_what_is_in_the_journal_counts_and_the_rest_is_released(workdir: Workdir, me: Ledger, other: Ledger) -> None:
+    me.note(ended(0, 3))
+    journal, size = me.depart()
+    assert size == os.path.getsize(workdir.journal(journal))
+    leave_note(workdir, journal, size)
+    assert other.expel([ME]) == [ME]
+    assert other.look().finished == 3
+    assert returned(other) == [(3, 7, 2, 0)], "none of them ran when the farmer left"
+    assert sorted(os.listdir(workdir.farmers)) == [f"{ME}.json"]
+
+
+@pytest.mark.parametrize("operation", range(7))
+def test_an_exchange_may_be_broken_off_between_any_two_operations(
+    workdir: Workdir, me: Ledger, other: Ledger, operation: int
+) -> None:
+    """Whether its commit landed or not, everything is recorded once after the note."""
+    left = operation
+
+    def between() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stopped("")
+
+    me.note(ended(0, 3))
+    me.do_between(between)
+    try:
+        me.exchange(5)
+    except Stopped:
+        pass
+    else:
+        pytest.skip("an exchange has fewer operations")
+    me.do_between(lambda: None)
+    me.note(ended(3, 2))
+    leave_note(workdir, *me.depart())
+    assert other.expel([ME]) == [ME]
+    state = other.look()
+    assert (state.finished, state.held, state.unprocessed) == (5, 0, 95)
+
+
+def test_the_commit_with_which_a_farmer_leaves_may_be_broken_off_when_it_has_landed(me: Ledger, other: Ledger) -> None:
+    """Then there is nothing for a note to say."""
+    calls = 0
+
+    def between() -> None:
+        nonlocal calls
+        calls += 1
+        if me.commits.known is not None and me.commits.known.revision == 2:
+            raise Stopped("")
+
+    me.note(Tidings([], [], returned=[Interval(0, 0, 10)]))
+    me.do_between(between)
+    with pytest.raises(Stopped):
+        me.exchange(0, leave=True)
+    assert calls
+    assert me.left_after_all()
+    assert me.told_everything
+    assert not me.registered
+    assert ME not in other.look().farmers
+
+
+def test_bytes_that_cannot_be_seen_yet_are_waited_for(workdir: Workdir, me: Ledger, other: Ledger) -> None:
+    """A network file system may show a journal as it was a moment ago: what it does not show is not run again."""
+    me.note(ended(0, 3))
+    journal, size = me.depart()
+    leave_note(workdir, journal, size)
+    path = workdir.journal(journal)
+    whole = durable.read(path)
+    Path(path).write_bytes(whole[: len(whole) // 2])
+    assert other.expel([ME]) == []
+    assert "fewer bytes can be seen" in other.hidden[ME]
+    assert returned(other) == []
+    Path(path).write_bytes(whole)
+    assert other.expel([ME]) == [ME]
+    assert other.look().finished == 3
+
+
+def test_a_note_that_is_not_filled_yet_is_waited_for(workdir: Workdir, me: Ledger, other: Ledger) -> None:
+    leave_note(workdir, *me.depart())
+    note = Path(workdir.farewell(ME))
+    whole = note.read_bytes()
+    note.write_bytes(b"")
+    assert other.expel([ME]) == []
+    note.write_bytes(whole)
+    assert other.expel([ME]) == [ME]
+
+
+@pytest.mark.parametrize("text", [b"", sealed({"journal": ME, "bytes": 10**9})], ids=["empty", "promises too much"])
+def test_a_wrong_note_costs_time_and_no_more(workdir: Workdir, me: Ledger, other: Ledger, text: bytes) -> None:
+    me.note(ended(0, 3))
+    leave_note(workdir, *me.depart())
+    Path(workdir.farewell(ME)).write_bytes(text)
+    assert other.expel([ME]) == []
+    other.commits.patience = -1.0
+    assert other.expel([ME]) == [ME]
+    assert other.look().finished == 3
+    assert other.unexpelled() == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"farewell\n",
+        b"no JSON",
+        sealed({"journal": "../../somebody", "bytes": 5}),
+        sealed({"journal": f"{OTHER}", "bytes": 5}),
+        sealed({"journal": f"{ME}-rx", "bytes": 5}),
+        sealed({"journal": ["x"], "bytes": "many"}),
+    ],
+)
+def test_of_a_note_that_names_no_journal_of_its_farmer_only_the_name_is_believed(
+    workdir: Workdir, me: Ledger, other: Ledger, text: bytes
+) -> None:
+    me.note(ended(0, 3))
+    leave_note(workdir, *me.depart())
+    Path(workdir.farewell(ME)).write_bytes(text)
+    assert other.expel([ME]) == [ME]
+    assert other.look().finished == 3
+
+
+def test_results_in_a_fresh_journal_that_no_commit_knows_count(
+    workdir: Workdir, me: Ledger, other: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first journal failed; the farmer is stopped before a commit names the second one."""
+    me.note(ended(0, 2))
+    me.exchange(0)
+    me.note(ended(2, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(StorageError):
+            me.depart()
+    journal, size = me.depart()
+    assert journal == f"{ME}-r1"
+    leave_note(workdir, journal, size)
+    assert other.expel([ME]) == [ME]
+    state = other.look()
+    assert state.finished == 3
+    assert set(state.departed) == {ME, f"{ME}-r1"}
+    assert returned(other) == [(3, 7, 2, 0)]

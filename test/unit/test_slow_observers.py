@@ -1,0 +1,137 @@
+"""Silence where file operations take long: the dead are expelled in the end, and a hanging file system kills nobody.
+
+All on a clock that goes only when told to. `slow_work` is what an observer does between two looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taskfarmer.ledger import liveness
+from taskfarmer.ledger.liveness import Identity, Presence, Watch, introduce
+from taskfarmer.plain import replace
+from taskfarmer.workdir import Workdir
+
+LEASE = 60.0
+OPERATION = 2.0
+BETWEEN_LOOKS = 12
+"""File operations between two looks, as measured: an exchange and the views are twenty and more."""
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return 1e9
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(liveness, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Workdir:
+    (tmp_path / "farmers").mkdir()
+    return Workdir.at(str(tmp_path))
+
+
+@pytest.fixture
+def them(workdir: Workdir, clock: Clock) -> Iterator[Presence]:
+    """A farmer of another node."""
+    identity = replace(introduce(2, "0", {}), farmer="far-7-00000000", host="far", boot="another", pid=7)
+    presence = Presence(workdir, identity)
+    yield presence
+    presence.close()
+
+
+@pytest.fixture
+def watch(workdir: Workdir, clock: Clock) -> Watch:
+    me: Identity = introduce(2, "0", {})
+    return Watch(workdir, me, LEASE)
+
+
+def slow_work(watch: Watch, clock: Clock, operations: int = BETWEEN_LOOKS, each: float = OPERATION) -> None:
+    """File operations, with a pulse after every three of them."""
+    for number in range(operations):
+        clock.now += each
+        if number % 3 == 2:
+            watch.serve(clock.now)
+
+
+def test_a_dead_farmer_is_expelled_although_each_look_is_late(watch: Watch, clock: Clock, them: Presence) -> None:
+    """2 s an operation and a lease of 60 s: there is never a punctual look, and the lease is over all the same."""
+    begin = clock.now
+    why = None
+    while why is None:
+        assert clock.now - begin < 3 * LEASE, "never expelled"
+        why = watch.verdict(them.identity.farmer)
+        slow_work(watch, clock)
+    assert "no sign of life" in why
+    assert clock.now - begin >= LEASE
+
+
+@pytest.mark.parametrize("each", [0.5, 2.0, 20.0, 600.0])
+def test_it_ends_however_long_an_operation_takes(watch: Watch, clock: Clock, them: Presence, each: float) -> None:
+    looks = 0
+    while watch.verdict(them.identity.farmer) is None:
+        looks += 1
+        assert looks <= 20
+        slow_work(watch, clock, each=each)
+
+
+@pytest.mark.parametrize("each", [2.0, 20.0, 600.0])
+def test_a_living_farmer_that_is_served_as_slowly_is_not_expelled(
+    watch: Watch, clock: Clock, them: Presence, each: float
+) -> None:
+    """It beats between its own operations, of which nine may follow each other."""
+    for turn in range(200):
+        assert watch.verdict(them.identity.farmer) is None
+        slow_work(watch, clock, 3, each)
+        if turn % 3 == 2:
+            them.beat()
+
+
+@pytest.mark.parametrize("hang", [LEASE, 100 * LEASE])
+def test_a_file_system_that_hangs_for_everybody_kills_nobody(
+    watch: Watch, clock: Clock, them: Presence, hang: float
+) -> None:
+    """In the look, or in anything before it; the farmer beats when it is over, a moment after we look."""
+    farmer = them.identity.farmer
+    for _ in range(6):
+        assert watch.verdict(farmer) is None
+        clock.now += hang
+        assert watch.verdict(farmer) is None
+        clock.now += 1.0
+        assert watch.verdict(farmer) is None
+        assert watch.suspicious(farmer) is None or watch.silence(farmer) < LEASE / 2
+        them.beat()
+
+
+def test_one_look_after_a_hang_makes_nobody_suspicious(watch: Watch, clock: Clock, them: Presence) -> None:
+    farmer = them.identity.farmer
+    watch.verdict(farmer)
+    clock.now += 100 * LEASE
+    watch.verdict(farmer)
+    assert watch.suspicious(farmer) is None
+    for _ in range(3):
+        clock.now += 3.0
+        watch.verdict(farmer)
+    assert watch.suspicious(farmer) is not None
+
+
+def test_an_observer_that_was_stopped_counts_nothing_of_it(watch: Watch, clock: Clock, them: Presence) -> None:
+    farmer = them.identity.farmer
+    watch.verdict(farmer)
+    before = watch.silence(farmer)
+    clock.now += 1000 * LEASE
+    assert watch.silence(farmer) - before <= LEASE / 8
