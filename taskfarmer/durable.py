@@ -14,7 +14,9 @@ report success the next time (PostgreSQL's "fsyncgate", 2018). A `Journal` that 
 from __future__ import annotations
 
 import errno
+import math
 import os
+import resource
 import secrets
 import stat
 import time
@@ -40,6 +42,17 @@ _END = 1 << 16
 """Bytes in the largest page that there is."""
 _SEEN_WITHIN = 2.0
 """Seconds until what another node has made is seen here, at the latest: GlusterFS may say "taken" and "not there"."""
+
+
+def largest_file() -> float:
+    """How many bytes a file of this process may have (`ulimit -f`); infinite for no limit."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else limit
+
+
+def reason(error: OSError) -> str:
+    """What the system says of an error, and what to do about a file that may not grow."""
+    return f"{error.strerror} (raise `ulimit -f`)" if error.errno == errno.EFBIG else f"{error.strerror}"
 
 
 def random_name(length: int = 8) -> str:

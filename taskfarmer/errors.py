@@ -19,7 +19,13 @@ _NOT_ALLOWED = {
     errno.EROFS: "start again when the file system is mounted for writing, or use another one",
 }
 _FULL = {errno.ENOSPC: "make room", errno.EDQUOT: "make room"}
-_REMEDIES = {**_LIMITS, **_NOT_ALLOWED, **_FULL, errno.ENAMETOOLONG: "choose a shorter path"}
+_REMEDIES = {
+    **_LIMITS,
+    **_NOT_ALLOWED,
+    **_FULL,
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+}
 _OUTAGES = frozenset(
     (
         errno.EIO,
@@ -125,3 +131,7 @@ class StaleView(FarmError):
 
 class StorageError(FarmError):
     """The disk is full, over quota, or fails; what could not be written is named."""
+
+
+class FileTooLarge(StorageError):
+    """A file would exceed this process's limit of file sizes, or that of the file system: to wait does not help."""

@@ -4,8 +4,8 @@ Nothing is decided by a lock alone: `link` decides (see `ledger/commits.py`). So
 process holds for ever only costs time, a lock that is not shared between nodes costs lost commits,
 and neither loses a task. This is the only room that imports filelock.
 
-filelock 4 makes nine file operations to take a lock, none of which can be broken off. So it makes the lock file and
-takes the lock the first time; after that the file stays open, and taking the lock is one operation.
+filelock 4 makes nine file operations to take a lock, none of which can be broken off. So it only makes the lock file;
+one that is there is opened once and stays open, and taking the lock is one operation.
 """
 
 from __future__ import annotations
@@ -101,13 +101,15 @@ class FarmLock:
 
         filelock 3.30 empties the file that it locks, so it must be empty, and have no other name.
         """
+        self._stands = False
         if self.private and not _is_private(os.path.dirname(self.path), os.getuid()):
             return False
         try:
             found = os.lstat(self.path)
         except OSError:
             return True
-        return stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and not found.st_size
+        self._stands = stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and not found.st_size
+        return self._stands
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -115,47 +117,34 @@ class FarmLock:
             with suppress(OSError):
                 os.close(fd)
 
-    def _open(self) -> bool:
-        """Open the file that filelock has made, or found sound, to keep it open; whether it is open."""
-        if self._fd < 0 and self._stands:
-            try:
-                self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-            except OSError:
-                self._stands = False
-            else:
-                os.register_at_fork(after_in_child=self._close)  # a worker would keep a killed farmer's lock
-        return self._fd >= 0
-
     def _try(self) -> bool:
         self.unusable = False
-        if self._open():
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(self._fd).st_nlink:
-                    return True
-            except BlockingIOError:
-                return False
-            except OSError:
-                pass  # a network file system has lost it
-            self._close()  # it was removed, and another one may stand in its place
-        return self._try_by_name()
-
-    def _try_by_name(self) -> bool:
-        self._stands = False
         try:
-            if not self._is_sound():
-                self.unusable = True
-                return False
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            self._stands = True
+            if self._fd < 0:
+                if not self._is_sound():
+                    self.unusable = True
+                    return False
+                if not self._stands:
+                    self._lock.acquire(blocking=False)
+                    return True
+                self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+                os.register_at_fork(after_in_child=self._close)  # a worker would keep a killed farmer's lock
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(self._fd).st_nlink:
+                return True
+            self._close()  # it was removed, and another one may stand in its place
+        except (Timeout, BlockingIOError):
+            return False
+        except PermissionError:
+            # some file systems answer so if another process has the lock; if the file is not open, it is not for us
+            self.unusable = self._fd < 0
             return False
         except (OSError, NotImplementedError):
             # no such directory on this node, a file system without locks: nobody is worth waiting for
+            self._close()
             self.unusable = True
             return False
-        self._stands = True
-        return True
+        return False
 
     def _release(self) -> None:
         with suppress(OSError):

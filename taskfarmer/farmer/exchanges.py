@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 import time
 from collections.abc import Callable
 from itertools import groupby
 
-from taskfarmer import policy
-from taskfarmer.errors import StorageError, TaskFarmerError
+from taskfarmer import durable, policy
+from taskfarmer.errors import FileTooLarge, StorageError, TaskFarmerError
 from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.ledger.ledger import Ledger, Tidings
 from taskfarmer.ledger.segments import SegmentReader
@@ -28,6 +29,10 @@ LONG_LIST_OF_RETURNED = 4096
 LARGEST_LOOK = 4096
 OTHERS = 2
 """Tasks that are taken beside one that may have killed its worker."""
+LONGEST_LINE = 160
+"""Bytes of a result line, at most as a rule."""
+PARTS_OF_LIMIT = 4
+"""One over the part of the largest journal that is told at once, and that workers may have besides."""
 TRIM_EVERY = 1.0
 """Seconds between looks whether tasks that say how long they take still fit."""
 
@@ -52,9 +57,13 @@ class Exchanges:
         self.next = 0.0
         self.exhausted = False
         self.lost_here = 0
+        self._views_trouble = ""
         self._bucket = policy.Bucket(3.0, time.monotonic())
         self._passed_over = 0
         self._next_trim = 0.0
+        most = ledger.limit / (PARTS_OF_LIMIT * LONGEST_LINE * pool.slots)
+        # the results of all that workers have fit into a journal, also if files may not get large (`ulimit -f`)
+        self._largest_batch = max(1, int(min(most, sys.maxsize)))
         self.gained: list[Interval] = []
         """Tasks that are ours and not in the queue yet."""
 
@@ -98,7 +107,9 @@ class Exchanges:
         want = self.wants() if taking else 0
         if not want and self.ledger.told_everything:
             return
-        if now >= self.next or policy.too_much(self.pace(), self.ledger.untold_bytes) or self._out_of_turn(now, want):
+        untold = self.ledger.untold_bytes
+        much = policy.too_much(self.pace(), untold) or untold > self.ledger.limit / PARTS_OF_LIMIT
+        if now >= self.next or much or self._out_of_turn(now, want):
             self.make(want)
 
     def _out_of_turn(self, now: float, want: int) -> bool:
@@ -120,6 +131,8 @@ class Exchanges:
         wanted = max(want, self._passed_over) if want and self.deadline.fits(begin, self.ledger.state) else 0
         try:
             gained, told = self.ledger.exchange(wanted, leave, patience, room)
+        except FileTooLarge:
+            raise  # to wait does not help
         except StorageError as error:
             self.in_trouble(str(error))
             return
@@ -135,7 +148,7 @@ class Exchanges:
         self.deadline.slowest_exchange = max(self.deadline.slowest_exchange, now - begin)
         pace = self.pace()
         self.next = now + policy.jittered(policy.period(pace), random.random())
-        self.pool.batch_size = policy.batch_size(pace)
+        self.pool.batch_size = min(policy.batch_size(pace), self._largest_batch)
         # not towards the end of the list: another slot may be free sooner
         state = self.ledger.state
         ahead = policy.ahead(pace.duration) and self.pool.attentive and state.left
@@ -165,9 +178,14 @@ class Exchanges:
         try:
             self.views.show()
         except OSError as error:
-            self.reporter.warning(f"{error.filename}: {error.strerror}; the views are brought up to date later")
+            self._warn_of_views(f"{error.filename}: {durable.reason(error)}")
         except StorageError as error:
-            self.reporter.warning(f"{error}; the views are brought up to date later")
+            self._warn_of_views(str(error))
+
+    def _warn_of_views(self, text: str) -> None:
+        if text != self._views_trouble:
+            self._views_trouble = text
+            self.reporter.warning(f"{text}; the views are brought up to date later")
 
     def mend_views(self) -> None:
         """We were expelled: if nobody else will look at the views, make sure that we left them exact."""

@@ -350,7 +350,7 @@ class Farmer:
         except Stopped:
             pass  # the views are made anew by the farmer that ends next
         except OSError as error:
-            self.reporter.warning(f"{error.filename}: {error.strerror}; the views are not exact, the ledger is")
+            self.reporter.warning(f"{error.filename}: {durable.reason(error)}; the views are not exact, the ledger is")
         except TaskFarmerError as error:
             self._fail(error)
 

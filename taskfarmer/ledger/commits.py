@@ -28,6 +28,7 @@ from taskfarmer.errors import (
     Contended,
     Damaged,
     FarmGone,
+    FileTooLarge,
     Forked,
     StaleView,
     StorageError,
@@ -322,7 +323,8 @@ class Commits:
                 what = (
                     "it is not known what was committed, and found out next time" if linked else "nothing was committed"
                 )
-                raise StorageError(f"{where}: {error.strerror}; {what}; {remedy(error, AGAIN)}") from error
+                kind = FileTooLarge if error.errno == errno.EFBIG else StorageError
+                raise kind(f"{where}: {error.strerror}; {what}; {remedy(error, AGAIN)}") from error
             won = None
             self.check_farm()
         if not isinstance(won, State):

@@ -9,6 +9,7 @@ left as it is, and everything that does not count yet is written again into a fr
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import time
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from taskfarmer import durable
-from taskfarmer.errors import AGAIN, StaleView, StorageError, remedy
+from taskfarmer.errors import AGAIN, FileTooLarge, StaleView, StorageError, remedy
 from taskfarmer.ledger import expulsion, results
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import Commits
@@ -50,6 +51,7 @@ class Ledger:
         self._leaving = False
         self._journal: durable.Journal | None = None
         self._journals = 0
+        self.limit = durable.largest_file()
         self._written: list[bytes] = []
         self._hidden: dict[str, tuple[float, str]] = {}
 
@@ -221,10 +223,11 @@ class Ledger:
         return f"{self.me}-r{self._journals - 1}" if self._journals > 1 else self.me
 
     def _write(self) -> None:
-        """Bring the lines that are to be told into the journal, a fresh one if the last one failed."""
+        """Bring the lines that are to be told into the journal; a fresh one if the last one failed or is full."""
         assert self._sent is not None
         fresh = self._sent.lines
-        if self._journal is not None and self._journal.failed:
+        full = self._journal is not None and self._journal.size + sum(map(len, fresh)) > self.limit
+        if self._journal is not None and (self._journal.failed or full):
             self._journal.close()
             if not self._journal.size:
                 durable.forget(self._journal.path)  # nothing of it ever counted, and the disk may be full
@@ -240,10 +243,10 @@ class Ledger:
         except OSError as error:
             if self._journal is not None:
                 self._journal.failed = True
-            raise StorageError(
-                f"{self.workdir.journal(self._journal_name())}: {error.strerror}; "
-                f"{self.untold} results wait in memory to be recorded"
-            ) from error
+            where = f"{self.workdir.journal(self._journal_name())}: {durable.reason(error)}; {self.untold} results"
+            if error.errno == errno.EFBIG and sum(map(len, self._written + fresh)) > self.limit:
+                raise FileTooLarge(f"{where} are not recorded, and their tasks will run again") from error
+            raise StorageError(f"{where} wait in memory to be recorded") from error
         # `_written` is what stands in the journal and does not count yet
         self._written += fresh
         self._sent.lines = []

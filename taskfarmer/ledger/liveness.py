@@ -162,7 +162,8 @@ class Presence:
             self.locked = locks.hold_alive(self._fd)
             self.beat()
             if ballast:
-                durable.prepare(workdir.ballast(identity.farmer), bytes(BALLAST), workdir.shared)
+                size = int(min(BALLAST, durable.largest_file()))
+                durable.prepare(workdir.ballast(identity.farmer), bytes(size), workdir.shared)
         except OSError as error:
             self.leave()
             raise StorageError(

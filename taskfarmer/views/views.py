@@ -95,7 +95,7 @@ class Views:
         if not self._results:
             return math.inf
         wait = self.every * self._spread if self.every > EVERY else EVERY
-        wait = max(wait, SHARE * self._took)  # not most of the time, if file operations take long
+        wait = max(wait, SHARE * max(self._took, self.ledger.commits.exclusive))  # if file operations take long
         return self._last + (SOON * wait if self._kept > MUCH else wait)
 
     def due(self, now: float) -> bool:

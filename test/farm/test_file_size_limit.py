@@ -1,0 +1,87 @@
+"""`ulimit -f`: files of the farm may not get large. What can be recorded is, and a farmer that cannot go on ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from farms import Farm, Farmer
+
+LIMITED = ["bash", "-c", 'ulimit -f "$1"; shift; exec "$@"', "bash"]
+WARNED = re.compile(r"warning: (\S+): File too large \(raise `ulimit -f`\)")
+
+
+def run(farm: Farm, kilobytes: int, *options: object) -> Farmer:
+    """A farmer that ends under a limit of file sizes."""
+    return farm.run(*options, before=[*LIMITED, str(kilobytes)])
+
+
+def test_results_that_are_longer_than_a_file_may_be_go_to_several_journals(farm: Farm) -> None:
+    farm.write(*["true"] * 3000)
+    farmer = run(farm, 64, "-n", 2, "--logs", "none")
+    assert farmer.wait() == 0, farmer.said
+    report = farm.check(views=False)
+    assert report.finished == set(range(3000))
+    assert {line.attempt for line in report.lines} == {1}
+    sizes = [path.stat().st_size for path in (farm.workdir / "results").iterdir()]
+    assert len(sizes) > 3
+    assert max(sizes) <= 64 * 1024
+
+
+def test_one_warning_names_the_view_that_is_too_large_and_the_remedy(farm: Farm) -> None:
+    farm.write(*["true"] * 1500)
+    farmer = run(farm, 64, "-n", 2, "--logs", "none")
+    assert farmer.wait() == 0, farmer.said
+    assert {Path(path).name for path in WARNED.findall(farmer.said)} == {"timeline.json"}
+    assert "the views are not exact, the ledger is" in farmer.said
+    assert farm.run("-n", 2).wait() == 0
+    farm.check(views=True)
+
+
+def test_a_list_that_is_too_long_is_refused_in_one_line_and_leaves_nothing(farm: Farm) -> None:
+    farm.write(*[f"true {'x' * 1000}"] * 200)
+    farmer = run(farm, 64)
+    assert farmer.wait() == 2
+    assert re.search(r"error: \S+/tasks: File too large; the task list was not taken in, .*\(ulimit -f\)", farmer.said)
+    assert len(farmer.said.splitlines()) == 1
+    assert not farm.workdir.exists()
+
+
+@pytest.mark.parametrize("kilobytes", [1, 2])
+def test_a_farmer_that_can_write_next_to_nothing_ends_and_says_why(farm: Farm, kilobytes: int) -> None:
+    """Files of one kilobyte hold no farm: 2 where nothing was changed, 74 where it ends in the middle."""
+    farm.write(*["true"] * 300)
+    farmer = run(farm, kilobytes, "-n", 2, "--logs", "none")
+    assert farmer.wait() in (2, 74), farmer.said
+    assert "File too large" in farmer.said
+    assert "ulimit -f" in farmer.said
+    assert "Traceback" not in farmer.said
+    farm.no_survivors()
+    assert farm.run("-n", 2).wait() == 0
+    assert farm.check().finished == set(range(300))
+
+
+def test_packed_output_that_is_longer_than_a_file_may_be_is_kept_elsewhere(farm: Farm) -> None:
+    farm.write(*[f"head -c 20000 /dev/zero | tr '\\0' {letter}" for letter in "abcdefgh"])
+    farmer = run(farm, 64, "-n", 2, "--logs", "packed")
+    assert farmer.wait() == 0, farmer.said
+    words = [sys.executable, "-m", "taskfarmer", "logs", str(farm.workdir), "0-7"]
+    told = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    assert told.returncode == 0, told.stderr
+    assert {letter: told.stdout.count(letter.encode() * 100) for letter in "abcdefgh"} == dict.fromkeys("abcdefgh", 200)
+
+
+@pytest.mark.parametrize("logs", ["files", "packed"])
+def test_a_task_that_writes_too_much_dies_of_the_signal_as_it_does_in_a_shell(farm: Farm, logs: str) -> None:
+    """Python ignores SIGXFSZ; a task has the default disposition."""
+    farm.write("exec head -c 200000 /dev/zero", "true")
+    farmer = run(farm, 64, "-n", 1, "--logs", logs)
+    assert farmer.wait() == 1, farmer.said
+    farm.check()
+    (attempt,) = [one["args"] for one in farm.slices() if one["args"]["id"] == 0]
+    assert (attempt["outcome"], attempt["signal"]) == ("failed", signal.SIGXFSZ)
