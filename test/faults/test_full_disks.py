@@ -102,13 +102,19 @@ def test_running_tasks_go_on_and_are_recorded_once_there_is_room(
 
 @pytest.mark.parametrize("disk", ["ext4", "quota"], indirect=True)
 def test_tasks_that_would_fail_of_a_full_disk_wait_for_room(farm: Farm, disk: Path) -> None:
-    """The two that run write into a full disk and fail; the others, which are held already, are not begun."""
+    """The two that run write into a full disk and fail; the others, which are held already, are not begun.
+
+    The farmer's ballast is taken away before: it is freed when results cannot be recorded, and a task that runs may
+    get that room.
+    """
     farm.workdir = disk / "farm"
     output = "head -c 10000 /dev/zero"
     farm.write(*["true"] * 30, *[f"{waiting(farm)}; {output}"] * 32)
     farmer = farm.start("-n", 2, "-w", farm.workdir)
     eventually(lambda: len(os.listdir(farm.started)) == 2, "two of those that wait are begun")
     first = os.listdir(farm.started)
+    for ballast in (farm.workdir / "farmers").glob("*.ballast"):
+        ballast.unlink()
     with full(disk):
         (farm.folder / "go").touch()
         farmer.says("no task is started until this is over")

@@ -14,7 +14,10 @@ FEW, MANY = 50, 1050
 
 
 def operations(farm: Farm, library: str, command: str, *options: object) -> float:
-    """Those of a farmer and its workers for one task more, in the work directory; not those of the task itself."""
+    """Those of a farmer and its workers for one task more, on logs and tasks; not those of the task itself.
+
+    What else a farmer does, exchanges, heartbeats and views, goes by the time: on a busy machine that is more.
+    """
     found = []
     for size in (FEW, MANY):
         tasklist = farm.folder / f"list-{size}-{len(os.listdir(farm.folder))}"
@@ -23,5 +26,5 @@ def operations(farm: Farm, library: str, command: str, *options: object) -> floa
         words = [sys.executable, "-m", "taskfarmer", "run", str(tasklist), "-q", "-n", "2", *map(str, options)]
         name = Path(command.split()[0]).name
         more = {"PYTHONPATH": str(Path(__file__).parents[2]), "HOME": str(farm.folder)}
-        found.append(operated(library, words, workdir, name, more))
+        found.append(operated(library, words, f"{workdir}/logs:{workdir}/tasks", name, more))
     return (found[1] - found[0]) / (MANY - FEW)
