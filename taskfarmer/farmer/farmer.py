@@ -144,6 +144,7 @@ class Farmer:
     def _anything_to_do(self) -> bool:
         """Whether there is anything to take now, dead peers' tasks included; no worker is started otherwise."""
         self.neighbours.look_around()
+        self.neighbours.begin_to_watch()
         self.growth.announce()
         state = self.ledger.state
         return state.left or self.growth.untaken or self.neighbours.worth_waiting(state, self.settings)

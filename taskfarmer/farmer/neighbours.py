@@ -120,6 +120,11 @@ class Neighbours:
         assert self.presence is not None
         self.presence.farewell(journal, size)
 
+    def begin_to_watch(self) -> None:
+        """Look at those that we are to watch, so that their silence counts from now on."""
+        for farmer in self.watch.successors(self.ledger.state.farmers, WATCHED):
+            self.watch.silence(farmer)
+
     def look_around(self) -> None:
         """Expel all farmers whose death is seen without waiting."""
         farmers = self.ledger.look().farmers

@@ -9,14 +9,15 @@ that rises, and the tasks that run in each slot. `<id>.farewell` is the note of 
 a commit: all its tasks have ended, and the note contains its journal and the length of it.
 
 Silence is counted on the observer's own clock; clocks of two nodes are never compared. The clock runs as the file
-system serves the observer: of the time between two of its file operations an eighth of the lease counts at most. So
+system serves the observer: of the time between two of its pulses (`farmer/pulse.py`: after three file operations as a
+rule) an eighth of the lease counts at most. So
 
-* if the file system hangs for everybody, however long, that counts an eighth of the lease, and a farmer that beats
-  when it is over is alive; so is everybody after the observer itself was stopped;
-* if each operation takes long, the clock still runs, and a dead farmer is expelled: after eight operations of the
-  observer at the latest, if the lease is over by then;
-* a living farmer beats between its own operations (`farmer/pulse.py`), after a few at the latest. It is not taken
-  for dead because its file operations take as long as the observer's do.
+* a file system that hangs for everybody, however long, counts an eighth of the lease; so does the time for which the
+  observer itself was stopped. A farmer that beats when that is over is alive;
+* if each operation takes seconds, the clock still runs: a dead farmer is expelled, after eight pulses of the observer
+  at the latest if the lease is over by then;
+* a living farmer beats at its own pulses. It is silent for a few of its operations at most, and is not taken for dead
+  because they take as long as the observer's do.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ OPERATIONS = 7.0
 OPERATIONS_OF_BEATS = 100.0
 """File operations per second for the beats of the whole farm, as far as the lease allows."""
 BEATS_OF_A_LEASE = 8.0
+PAD = len(b',"pad":""')
+"""Bytes that an empty padding takes in a heartbeat, which never gets shorter."""
 LOOKS_OF_SUSPICION = 2
 """Looks at a heartbeat, after the first one, that must find it unchanged: one may follow a moment of hanging."""
 
@@ -188,10 +191,11 @@ class Presence:
         if running is not None:
             self._running = list(running)
         self.beats += 1
-        data = sealed({"beat": self.beats, "every": self.every, "held": self.locked, "running": self._running})
+        members = {"beat": self.beats, "every": self.every, "held": self.locked, "running": self._running}
+        data = sealed(members)
+        if len(data) < self._size:  # to cut the file off would be a file operation more
+            data = sealed({**members, "pad": " " * max(0, self._size - len(data) - PAD)})
         os.pwrite(self._fd, data, 0)
-        if len(data) < self._size:
-            os.ftruncate(self._fd, len(data))
         self._size = len(data)
         if sync:
             durable.sync(self._fd)
