@@ -38,15 +38,25 @@ class Log:
     farmer: str = ""
     pieces: tuple[tuple[int, int], ...] | None = None
 
-    def blocks(self) -> Iterator[bytes]:
-        """Its bytes; OSError where they cannot be read, also where something else is in the file's place."""
+    def blocks(self, holes: bool = True) -> Iterator[bytes]:
+        """Its bytes; OSError where they cannot be read, also where something else is in the file's place.
+
+        Without `holes`, what was never written into a sparse file is left out: that may be terabytes.
+        """
         fd = os.open(self.path, _FLAGS)
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            there = os.fstat(fd)
+            if not stat.S_ISREG(there.st_mode):
                 raise OSError(None, "something else is in its place; move it away")
+            left = there.st_size  # pieces of one file: more than all of it is a lie
             for start, size in self.pieces if self.pieces is not None else ((0, None),):
-                end = None if size is None else start + size
-                while data := os.pread(fd, BLOCK if end is None else min(BLOCK, end - start), start):
+                end = None if size is None else start + min(size, left)
+                left -= size or 0
+                while True:
+                    start = start if holes else _data_from(fd, start)
+                    data = os.pread(fd, BLOCK if end is None else max(0, min(BLOCK, end - start)), start)
+                    if not data:
+                        break
                     yield data
                     start += len(data)
         finally:

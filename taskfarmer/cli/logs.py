@@ -158,7 +158,7 @@ def _search(found: Workdir, state: State, pattern: re.Pattern[bytes], wanted: li
         nonlocal count
         for one in shelf.all(state.tasks) if wanted is None else chain(*shelf.find(set(wanted)).values()):
             try:
-                for line in _lines(one.blocks()):
+                for line in _lines(one.blocks(holes=False)):
                     if pattern.search(line):
                         count += 1
                         yield b"%d:%s\n" % (one.task_id, line)

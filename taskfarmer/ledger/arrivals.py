@@ -12,7 +12,7 @@ import os
 from collections.abc import Container
 
 from taskfarmer import durable
-from taskfarmer.ledger.liveness import Identity, Watch
+from taskfarmer.ledger.liveness import Identity, Watch, process_start
 from taskfarmer.workdir import Workdir
 
 MOST = 256
@@ -37,9 +37,12 @@ def is_gone(workdir: Workdir, me: Identity, farmer: str, lease: float = math.inf
 
     `now` is the time of the file server, as far as it is known.
     """
-    if Watch(workdir, me, lease).verdict(farmer) is not None:
+    watch = Watch(workdir, me, lease)
+    if watch.verdict(farmer) is not None:
         return True
-    if now is None:
+    them = watch.identity(farmer)
+    here = them is not None and (them.boot, them.pid_namespace) == (me.boot, me.pid_namespace)
+    if now is None or (them is not None and here and process_start(them.pid) == them.pid_start):
         return False
     times = [_changed(sign(farmer)) for sign in (workdir.alive, workdir.ballast, workdir.farewell)]
     return now - max(times) > 2 * lease + _SLACK
