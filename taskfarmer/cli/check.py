@@ -29,6 +29,7 @@ Exit status:
   0   every task is in exactly one place, and all files agree (notes are no faults)
   1   something is wrong; each line names the file
   2   there is no farm in WORKDIR
+  74  the file system fails, or there is not enough memory
 """,
 )
 @workdir_argument

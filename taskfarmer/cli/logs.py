@@ -39,6 +39,7 @@ Exit status:
   0   every log was printed, or a line was found
   1   a task has no log; stderr says why. With --grep: no line matches
   2   wrong usage, or no such task
+  74  the farm is damaged, or cannot be read
 """,
 )
 @workdir_argument

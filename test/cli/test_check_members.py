@@ -237,6 +237,13 @@ def test_a_farmer_that_is_dead_is_not_told_to_stop(farm: Path, house: House) -> 
     assert not (farm / "stop").exists()
 
 
+def test_a_retry_that_is_refused_changes_nothing(farm: Path, house: House) -> None:
+    assert house.verb("retry", WORKDIR, "3").status == 0
+    before = {path: path.read_bytes() for path in farm.rglob("*") if path.is_file()}
+    assert house.verb("retry", WORKDIR, "2-3").status == 2
+    assert {path: path.read_bytes() for path in farm.rglob("*") if path.is_file()} == before
+
+
 def test_views_json_names_what_it_shows(farm: Path) -> None:
     document = json.loads((farm / "views.json").read_text())
     assert document["revision"] == int(newest(farm).name)
