@@ -46,9 +46,12 @@ class Log:
     farm: str = ""
     first: bool = True
 
-    def blocks(self) -> Iterator[bytes]:
-        """Its bytes; OSError if they cannot be read, also if something else is in the file's place."""
-        blocks = self._blocks()
+    def blocks(self, holes: bool = True) -> Iterator[bytes]:
+        """Its bytes; OSError if they cannot be read, also if something else is in the file's place.
+
+        Without `holes`, what was never written into a sparse file is left out: that may be terabytes.
+        """
+        blocks = self._blocks(holes)
         return blocks if self.attempt else own_parts(blocks, self.task_id, self.farm.encode(), self.first)
 
     def has_parts(self) -> bool:
@@ -58,14 +61,21 @@ class Log:
         except OSError:
             return True  # it is said when the log is printed
 
-    def _blocks(self) -> Iterator[bytes]:
+    def _blocks(self, holes: bool) -> Iterator[bytes]:
         fd = os.open(self.path, _FLAGS)
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            there = os.fstat(fd)
+            if not stat.S_ISREG(there.st_mode):
                 raise OSError(None, "something else is in its place; move it away")
+            left = there.st_size  # pieces of one file: more than all of it is a lie
             for start, size in self.pieces if self.pieces is not None else ((0, None),):
-                end = None if size is None else start + size
-                while data := os.pread(fd, BLOCK if end is None else min(BLOCK, end - start), start):
+                end = None if size is None else start + min(size, left)
+                left -= size or 0
+                while True:
+                    start = start if holes else _data_from(fd, start)
+                    data = os.pread(fd, BLOCK if end is None else max(0, min(BLOCK, end - start)), start)
+                    if not data:
+                        break
                     yield data
                     start += len(data)
         finally:

@@ -29,7 +29,7 @@ Exit status:
   0   every task is in exactly one place, and all files agree (notes are no faults)
   1   something is wrong; each line names the file
   2   there is no farm in WORKDIR
-  74  the farm could not be read to its end, as with too low a limit of open files (ulimit -n)
+  74  the file system fails, there is not enough memory, or a limit of open files is too low (ulimit -n)
 """,
 )
 @workdir_argument

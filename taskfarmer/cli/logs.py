@@ -39,6 +39,7 @@ Exit status:
   0   every log was printed, or a line was found
   1   a task has no log; stderr says why. With --grep: no line matches
   2   wrong usage, or no such task
+  74  the farm is damaged, or cannot be read
 """,
 )
 @workdir_argument
@@ -162,7 +163,7 @@ def _search(shelf: logs.Shelf, state: State, pattern: re.Pattern[bytes], wanted:
         nonlocal count
         for one in shelf.all(state.tasks) if wanted is None else chain(*shelf.find(set(wanted)).values()):
             try:
-                for line in _lines(one.blocks()):
+                for line in _lines(one.blocks(holes=False)):
                     if pattern.search(line):
                         count += 1
                         yield b"%d:%s\n" % (one.task_id, line)

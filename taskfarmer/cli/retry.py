@@ -29,6 +29,7 @@ Examples:
 Exit status:
   0   the tasks are unprocessed again
   2   wrong usage, or a task that is not recorded: nothing was changed
+  74  the farm is damaged, or cannot be read
 """,
 )
 @workdir_argument

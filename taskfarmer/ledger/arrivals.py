@@ -41,9 +41,11 @@ def is_gone(workdir: Workdir, me: Identity, farmer: str, lease: float = math.inf
 
     `now` is the time of the file server, as far as it is known.
     """
-    if Watch(workdir, me, lease).verdict(farmer) is not None:
+    watch = Watch(workdir, me, lease)
+    if watch.verdict(farmer) is not None:
         return True
-    if now is None:
+    them = watch.identity(farmer)
+    if now is None or (them is not None and them.shares_processes_with(me) and them.runs is not False):
         return False
     times = [_changed(sign(farmer)) for sign in (workdir.alive, workdir.ballast, workdir.farewell)]
     return now - max(times) > 2 * lease + _SLACK

@@ -343,9 +343,12 @@ class Ledger:
         """
         wanted = None if ids is None else sorted(set(ids))
         count = 0
+        made: tuple[State, State] | None = None
 
         def change(state: State) -> State:
-            nonlocal count
+            nonlocal count, made
+            if made is not None and made[0].revision == state.revision:
+                return made[1]
             found = results.survey(self.workdir, state, agrees_within=results.STATE_IS_NEW_FOR)
             chosen = range(len(found.place)) if wanted is None else wanted
             again = []
@@ -359,9 +362,15 @@ class Ledger:
                 elif wanted is not None:
                     raise ValueError(task_id)
             count = len(again)
-            return states.retry(state, tuple(joined(again)), finished, failed) if again else state
+            made = state, states.retry(state, tuple(joined(again)), finished, failed) if again else state
+            return made[1]
 
-        self.look()  # where the farm cannot be read, nothing is changed
+        def nothing_to_do() -> bool:
+            state = self.look()
+            return change(state) is state
+
+        if results.with_newer_states(nothing_to_do):
+            return 0  # as if the farm cannot be read, or a task is not recorded: nothing is changed
         # `finished` and `failed` only grow otherwise: what they show is wrong from here on, and must not be taken
         # for sound where we are killed before they are made anew
         durable.forget(self.workdir.views)

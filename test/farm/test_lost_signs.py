@@ -1,0 +1,37 @@
+"""A farmer whose signs of life were removed, since it was silent before its first commit, shows itself again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from farming import Field, eventually
+
+from taskfarmer.locks import alive_is_free
+
+
+@pytest.fixture
+def field(tmp_path: Path) -> Iterator[Field]:
+    one = Field(tmp_path)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def test_a_living_farmer_makes_its_heartbeat_again_and_is_not_expelled(field: Field) -> None:
+    field.write(["sleep 6"])
+    one = field.start("-n", 1, "--lease", 2)
+    eventually(lambda: [*field.workdir.glob("farmers/*.alive")], "a farmer at work", 60)
+    (alive,) = field.workdir.glob("farmers/*.alive")
+    before = alive.stat().st_ino
+    other = field.start("-n", 1, "--wait")
+    alive.unlink()
+    eventually(lambda: alive.exists() and alive.stat().st_ino != before, "its heartbeat", 60)
+    content = alive.read_bytes()
+    eventually(lambda: alive.exists() and alive.read_bytes() != content, "a later heartbeat", 60)
+    assert not alive_is_free(str(alive))
+    assert (one.wait(90), other.wait(90)) == (0, 0), one.said + other.said
+    assert "is dead" not in other.said
+    assert [*field.workdir.glob("farmers/*.alive")] == []
