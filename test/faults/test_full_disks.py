@@ -25,9 +25,10 @@ AGAIN = 75
 IMPATIENT = """
 import sys
 import taskfarmer.farmer.farmer as farmer
+import taskfarmer.farmer.growth as growth
 import taskfarmer.farmer.hold as hold
 from taskfarmer.start import taskfarmer
-hold.START_TROUBLE_FOR = farmer.TROUBLE_FOR = 0.5
+hold.START_TROUBLE_FOR = farmer.TROUBLE_FOR = growth.PATIENCE = 0.5
 farmer.STOPPED_PATIENCE = 1.0
 sys.argv[0] = "taskfarmer"
 sys.exit(taskfarmer())
@@ -201,13 +202,13 @@ def test_a_list_for_which_there_is_no_room_is_refused_and_leaves_nothing(farm: F
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
 def test_a_list_that_grows_beyond_the_room_does_not_end_what_runs(farm: Farm, disk: Path) -> None:
     farm.write(waiting(farm), "true")
-    farmer = farm.start("-n", 2, "-w", disk / "farm")
+    farmer = impatient(farm, "-n", 2, "-w", disk / "farm")
     farm.wait_for_tasks(0)
     with open(farm.list, "a") as file:
         file.write(f"true {'x' * 1000}\n" * 40_000)
     farmer.says("the task list was not taken in")
     (farm.folder / "go").touch()
-    assert farmer.wait() == 0, farmer.said
+    assert farmer.wait() == TROUBLE, farmer.said
     farm.workdir = disk / "farm"
     assert farm.check().finished == {0, 1}
 
