@@ -14,8 +14,9 @@ import signal
 import time
 
 from taskfarmer.pool.processes import Tree, adopt_orphans, die_with, send
+from taskfarmer.signals import END_NOW
 
-_FOR_THE_WORKER = frozenset((signal.SIGTERM, signal.SIGQUIT, signal.SIGCONT))
+_FOR_THE_WORKER = frozenset((signal.SIGTERM, END_NOW, signal.SIGCONT))
 _MOMENT = 0.5
 """Seconds for which the worker must be stopped until we stop, too."""
 _HEARD = _FOR_THE_WORKER | {signal.SIGCHLD}

@@ -35,7 +35,6 @@ FORMS = {
     "unlink": ("unlink", "unlinkat"),
     "mkdir": ("mkdir", "mkdirat"),
     "rmdir": ("rmdir",),
-    "ftruncate": ("ftruncate", "truncate"),
     "fchmod": ("fchmod", "chmod", "fchmodat"),
 }
 READING = re.compile(
