@@ -1,8 +1,8 @@
 """Processes that tasks leave behind: found by a look about once a second, not by one for each task.
 
-A worker, or the reaper above it, adopts them when they lose their parents. To which task one belongs is known by its
-process group, unless it left that; then by the variables in its environment. A process counts if it is there at two
-looks: `cmd > >(tee log)` leaves one for a moment, and that is no news.
+A worker adopts them when they lose their parents. To which task one belongs is known by its process group, unless it
+left that; then by the variables in its environment. A process counts if it is there at two looks:
+`cmd > >(tee log)` leaves one for a moment, and that is no news.
 """
 
 from __future__ import annotations
@@ -32,15 +32,18 @@ _MOST = 1 << 20
 
 
 class Leftovers:
-    """What one worker knows of processes that its tasks left. `running` returns the tasks that run, by process."""
+    """What one worker knows of processes that its tasks left.
 
-    def __init__(self, tree: Tree, farmer: str, running: Callable[[], dict[int, int]]) -> None:
+    `running` returns the tasks that run, by process, and `own` children that were not adopted.
+    """
+
+    def __init__(self, farmer: str, running: Callable[[], dict[int, int]], own: Callable[[], Iterable[int]]) -> None:
         self.ended: dict[int, int] = {}
         """Tasks that ended since the last look, by process group (or a negative number); filled by the worker."""
         self.next_look = 0.0
-        self._tree = tree
         self._farmer = farmer
         self._running = running
+        self._own = own
         self._suspects: dict[int, int] = {}  # process -> task, as of the last look
         self._of_running: dict[int, int] = {}  # process -> task that ran at the last look
         self._known: dict[int, int] = {}  # process -> task, counted
@@ -67,7 +70,7 @@ class Leftovers:
         self.next_look = now + LOOK_EVERY
         ended, self.ended = self.ended, {}
         suspects, self._suspects = self._suspects, {}
-        if self._tree.is_ours_alone and not has_children():
+        if not has_children():
             return Counter()
         if proc.sight() == "blind":
             return self._look_at_groups(ended, suspects, last)
@@ -89,10 +92,10 @@ class Leftovers:
 
     def _orphans(self) -> dict[int, int]:
         """The living processes that were adopted, and their process groups."""
-        running, adopter = self._running(), self._tree.roots[-1]
-        ours = {*running, os.getpid(), *self._readers}
+        running = self._running()
+        ours = {*running, *self._own(), *self._readers}
         found = {}
-        for pid in children(adopter):
+        for pid in children(os.getpid()):
             if pid not in ours:
                 fields = proc.stat(pid)
                 if not proc.has_ended(fields) and int(fields[2]) not in running:

@@ -6,7 +6,6 @@ import gc
 import os
 import socket
 
-from taskfarmer.plain import replace
 from taskfarmer.pool.attempt import is_ours, runs_programs
 from taskfarmer.pool.processes import adopt_orphans, die_with, leave_terminal
 from taskfarmer.pool.worker import Job, Worker
@@ -16,7 +15,7 @@ from taskfarmer.runners.base import Runner
 def kind_of(runner: Runner) -> type[Worker]:
     """The workers that a runner needs. They are imported here, once: nothing is while tasks run."""
     if not is_ours(runner):
-        import taskfarmer.pool.reaper  # noqa: F401
+        import taskfarmer.pool.ownchildren  # noqa: F401
     if runs_programs(runner):
         from taskfarmer.pool.programs import ProgramWorker
 
@@ -34,13 +33,7 @@ def work(kind: type[Worker], job: Job, link: socket.socket, shown: list[memoryvi
         except OSError:
             pass
     leave_terminal()
-    if is_ours(job.runner):
-        adopt_orphans()
-    else:
-        from taskfarmer.pool.reaper import fork_worker
-
-        reaper = fork_worker(job.parent, link.fileno())
-        job = replace(job, parent=reaper, reaper=reaper)
+    adopt_orphans()
     worker = kind(job, link, shown)
     die_with(job.parent)
     worker.run()

@@ -12,6 +12,8 @@ from typing import TextIO
 from taskfarmer.pool.attempt import Place
 from taskfarmer.pool.logfiles import LogFolder
 
+ANY = -1
+
 
 class Logs:
     """What all modes have in common. A runner of the user's own writes through a text file of its own."""
@@ -41,7 +43,7 @@ class Logs:
     def ended(self, task_id: int, attempt: int, status: int, group: int = 0) -> None:
         """A task has ended with this wait status.
 
-        `group` is its process group; 0 for none; negative for everything below the process with that number.
+        `group` is its process group, 0 for none, ANY for any child.
         """
 
     @property

@@ -19,6 +19,7 @@ from typing import TextIO
 from taskfarmer.pool.attempt import Environment, NotStarted, Place, command_of
 from taskfarmer.pool.begun import Task
 from taskfarmer.pool.leftovers import END, KEEP
+from taskfarmer.pool.logs import ANY
 from taskfarmer.pool.output import Output
 from taskfarmer.pool.processes import STUCK_AFTER
 from taskfarmer.pool.slot import Slot
@@ -30,7 +31,7 @@ from taskfarmer.signals import END_NOW, STOPS
 HEAR_EVERY = 0.005
 LONGEST_PAUSE = 1.0
 """Seconds between two looks at processes that a task waits for."""
-_OURS = (*STOPS, END_NOW, signal.SIGALRM)
+_OURS = (*STOPS, END_NOW, signal.SIGALRM, signal.SIGCHLD)
 
 
 class PluginWorker(Worker):
@@ -42,7 +43,7 @@ class PluginWorker(Worker):
     """
 
     def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
-        self.plugin = PluginTask(job.places[0], job.runner, job.reaper or os.getpid())
+        self.plugin = PluginTask(job.places[0], job.runner)
         self.usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.heard = 0.0
         self._rings = 0.0
@@ -52,6 +53,7 @@ class PluginWorker(Worker):
         signal.signal(signal.SIGALRM, self.on_alarm)
         Forks().watch()
         super().__init__(job, link, shown)
+        signal.signal(signal.SIGCHLD, self.on_child)
 
     def on_term(self, number: int, frame: FrameType | None) -> None:
         super().on_term(number, frame)
@@ -65,6 +67,10 @@ class PluginWorker(Worker):
         """The grace time is over, by our own timer or by the farmer's word."""
         signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
         self.tree.kill()
+
+    def on_child(self, number: int, frame: FrameType | None) -> None:
+        """A child has ended: an orphan that we adopted, or one for which `run` waits."""
+        self.reap()
 
     def on_alarm(self, number: int, frame: FrameType | None) -> None:
         self._rings = 0.0  # it has rung: also for a task that has ended and is not gathered yet
@@ -96,6 +102,7 @@ class PluginWorker(Worker):
                 break
             else:
                 self.flush()
+                self.reap()
                 self.usage = resource.getrusage(resource.RUSAGE_CHILDREN)
                 self._rest(self.until_look())
             if self.leftovers.expected:
@@ -151,7 +158,7 @@ class PluginWorker(Worker):
         """End the processes that a task left, or wait for them; whether we waited for some."""
         pause = HEAR_EVERY
         waits = False
-        while not self.stopping and set(self.tree.living()) - self.tree.stuck:
+        while not self.stopping and self.has_left():
             self.flush()
             if self.job.leftovers == END:
                 self.end_tree(time.monotonic() + self.job.grace)
@@ -208,11 +215,8 @@ class Forks:
 
 
 class PluginTask:
-    """The task that runs. It is alone below the process `root`, but for this process."""
-
-    def __init__(self, place: Place, runner: Runner, root: int) -> None:
+    def __init__(self, place: Place, runner: Runner) -> None:
         self.place = place
-        self.root = root
         self.runner = runner
         self.output = Output([place])
         self.logs = self.output.slots[place.slot]
@@ -235,7 +239,7 @@ class PluginTask:
         if os.getpid() != self._pid:  # a child that `run` forked: the worker tells of the task, and runs the next one
             os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
         if self.logs.heeds:
-            self.logs.ended(task_id, attempt, status, -self.root)
+            self.logs.ended(task_id, attempt, status, ANY)
         return status
 
     def _run(self, task_id: int, attempt: int, command: str) -> int:

@@ -119,6 +119,13 @@ def _has_child(kind: int, number: int) -> bool:
     return True
 
 
+def _is_living_child(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
 def reap(keep: Collection[int] = frozenset()) -> None:
     """Take the exit status of adopted children, so that they do not stay as zombies; not of `keep`."""
     while True:
@@ -189,35 +196,44 @@ def _send_to(pid: int, parents: Collection[int], *numbers: int) -> bool:
 
 
 class Tree:
-    """The processes below `roots`, and the process groups that are known to be theirs.
+    """The processes below `root`, by default the process that looks, which is no part of the tree itself.
 
-    `groups` returns those groups: they are ended even if /proc shows nothing. `spare` are processes that are left
-    alone, with all below them; `stuck` are those that even SIGKILL did not end, which are not waited for again. The
-    process that looks is never a part of the tree, but everything below it is.
+    `groups` returns process groups and `known` children of ours that are known to belong to it: they are ended even if
+    /proc cannot be believed. `spare` are processes that are left alone, with all below them; `stuck` are those that
+    even SIGKILL did not end, which are not waited for again.
     """
 
-    def __init__(self, *roots: int, groups: Callable[[], Iterable[int]] = tuple) -> None:
-        self.roots = roots or (os.getpid(),)
+    def __init__(
+        self,
+        root: int | None = None,
+        groups: Callable[[], Iterable[int]] = tuple,
+        known: Callable[[], Iterable[int]] = tuple,
+    ) -> None:
+        self.root = os.getpid() if root is None else root
         self.stuck: set[int] = set()
         self._groups = groups
+        self._known = known
 
     @property
-    def is_ours_alone(self) -> bool:
-        """Whether every orphan of the tree becomes our child, so that without a child there is nothing to look for."""
-        return self.roots == (os.getpid(),)
+    def _is_empty(self) -> bool:
+        """Whether nothing can be in it: orphans become our children, and we have none."""
+        return self.root == os.getpid() and not has_children()
 
     def has_hidden(self) -> bool:
         """Whether there are processes that we do not see, since /proc cannot be believed."""
-        return proc.sight() == "blind" and self.is_ours_alone and has_children()
+        return proc.sight() == "blind" and not self._is_empty
 
     def living(self, spare: Collection[int] = frozenset()) -> list[int]:
-        """All processes of the tree that run, parents before their children."""
-        if self.is_ours_alone and not has_children():
+        """All processes of the tree that run, parents before their children; if /proc is not believed, those known."""
+        if self._is_empty:
             return []
-        found = dict.fromkeys(pid for pid in self._walk(spare) if lives(pid))
         if proc.sight() == "blind":
-            found = dict.fromkeys(self._groups_but(spare))
-        return list(found)
+            return [*self._groups_but(spare), *self._known_but(spare)]
+        return [pid for pid in self._walk(spare) if lives(pid)]
+
+    def _known_but(self, spare: Collection[int]) -> list[int]:
+        """The known children that still run."""
+        return [pid for pid in self._known() if pid not in spare and _is_living_child(pid)]
 
     def _groups_but(self, spare: Collection[int]) -> list[int]:
         """The known groups that still are those of processes of ours."""
@@ -225,8 +241,8 @@ class Tree:
 
     def _walk(self, spare: Collection[int]) -> Iterable[int]:
         """Every process of the tree, dead ones too. The children of one are looked up after it was handed out."""
-        waiting = list(self.roots)
-        seen = {*waiting, *spare, os.getpid()}
+        waiting = [self.root]
+        seen = {self.root, *spare, os.getpid()}
         while waiting:
             for pid in children(waiting.pop()):
                 if pid not in seen:
@@ -245,23 +261,29 @@ class Tree:
             send_to_group(group, signal.SIGTERM)
             send_to_group(group, signal.SIGCONT)
         asked.update(groups)
-        family = {*self.roots, os.getpid(), *pids}
+        family = {self.root, os.getpid(), *pids}
         for pid in pids:
             if pid not in before:
                 asked.add(pid)
                 fields = proc.stat(pid)
                 left_to_others = fields and (int(fields[1]) in before or int(fields[2]) in groups)
-                if not left_to_others and pid not in groups:
+                if proc.sight() == "blind":
+                    if pid not in groups:
+                        send(pid, signal.SIGTERM)
+                        send(pid, signal.SIGCONT)
+                elif not left_to_others:
                     _send_to(pid, family, signal.SIGTERM, signal.SIGCONT)
 
     def kill(self, spare: Collection[int] = frozenset()) -> None:
         """Send SIGKILL to everything, in a way that no process escapes by forking."""
         for group in self._groups_but(spare):
             send_to_group(group, signal.SIGKILL)
-        if self.is_ours_alone and not has_children():
+        if proc.sight() == "blind":
+            for pid in self._known_but(spare):
+                send(pid, signal.SIGKILL)
             return
         until = time.monotonic() + _STOPPING
-        family = {*self.roots, os.getpid()}
+        family = {self.root, os.getpid()}
         stopped: dict[int, None] = {}
         while self._stop_more(spare, family, stopped) and time.monotonic() < until:
             pass

@@ -18,7 +18,7 @@ from taskfarmer.pool.attempt import NotStarted, Starter, is_ours
 from taskfarmer.pool.begun import Batch, Task
 from taskfarmer.pool.leftovers import END, KEEP
 from taskfarmer.pool.output import Output
-from taskfarmer.pool.processes import has_children, reap, send_to_group
+from taskfarmer.pool.processes import send_to_group
 from taskfarmer.pool.records import Usage
 from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.waking import ByDescriptors, BySignals, Waking, orders_are_signalled
@@ -27,6 +27,8 @@ from taskfarmer.runners.base import CommandRunner
 
 DOUBT_OF_FAILURES = 5.0
 """Seconds for which a failure in a job of Slurm is doubted."""
+REAP_EVERY = 0.5
+"""Seconds after which orphans are reaped, if a runner of the user's own may wait for children of this process."""
 LOOK_AT_FIRST, LOOK_LATER = 0.05, 1.0
 """Seconds between looks at processes that a task waits for; orphans of a worker's own signal their end."""
 BELIEF = 60.0
@@ -51,13 +53,13 @@ class ProgramWorker(Worker):
     """
 
     def __init__(self, job: Job, link: socket.socket, shown: list[memoryview]) -> None:
+        self.running: dict[int, Task] = {}  # by process
         super().__init__(job, link, shown)
         assert isinstance(job.runner, CommandRunner)
         self.runner = job.runner
         self.output = Output(job.places)
         logs = self.output.slots
         self.starters = {number: Starter(slot, job.runner, logs[number]) for number, slot in self.slots.items()}
-        self.running: dict[int, Task] = {}  # by process
         self._waking = self._waking_by()
         self._doubtful: dict[int, Ended] = {}  # by slot
         self._lingering: Ended | None = None
@@ -86,7 +88,7 @@ class ProgramWorker(Worker):
                 break
             else:
                 self.flush()
-                self._reap()
+                self.reap()
                 self._rest(self.until_look())
             if self.leftovers.expected:
                 self.look_for_leftovers()
@@ -100,11 +102,6 @@ class ProgramWorker(Worker):
     def groups(self) -> Iterable[int]:
         """Each task is a process group of its own."""
         return (*self.running, *self.leftovers.groups)
-
-    def _reap(self) -> None:
-        """Take the exit status of orphans; a runner of the user's own may wait for children of ours by itself."""
-        if self.tree.is_ours_alone:
-            reap()
 
     def _rest(self, seconds: float | None = None) -> None:
         """Wait for an order; no task runs."""
@@ -160,7 +157,11 @@ class ProgramWorker(Worker):
         if self._lingering or self.leftovers.expected:
             look = self._until_look()
             timeout = look if timeout is None or (look is not None and look < timeout) else timeout
+        if self.own is not None and (timeout is None or timeout > REAP_EVERY):
+            timeout = REAP_EVERY
         ended, spoken_to = self._waking.wait(timeout)
+        if self.own is not None:
+            self.reap()
         if not ended:
             self.flush()
         # all of them are out of `running` before another task begins: it may get the number of a process that has ended
@@ -169,7 +170,7 @@ class ProgramWorker(Worker):
                 self._ended(task, status, usage[:3])
         if spoken_to:
             self.hear()
-        if self._lingering is not None and not self._left():
+        if self._lingering is not None and not self.has_left():
             one, self._lingering = self._lingering, None
             self._take_note(one.task, one.status, one.usage)
 
@@ -178,12 +179,14 @@ class ProgramWorker(Worker):
         now = time.monotonic()
         if self._keeps:
             self.leftovers.ended[task.pid] = task.task_id
-        elif self._left(task):
-            if self.job.leftovers != END:
-                self._lingering = Ended(task, status, usage, now, math.inf)
-                return
-            self.flush()
-            self.end_tree(now + self.job.grace)
+        else:
+            self.leftovers.ended = {task.pid: task.task_id}
+            if self.has_left():
+                if self.job.leftovers != END:
+                    self._lingering = Ended(task, status, usage, now, math.inf)
+                    return
+                self.flush()
+                self.end_tree(now + self.job.grace)
         self._take_note(task, status, usage, now)
 
     def _until_look(self) -> float | None:
@@ -192,16 +195,6 @@ class ProgramWorker(Worker):
             return self.until_look()
         waited = time.monotonic() - self._lingering.at
         return min(LOOK_LATER, max(LOOK_AT_FIRST, waited / 20))
-
-    def _left(self, task: Task | None = None) -> bool:
-        """Whether processes run that a task has left, of the only slot that this worker has."""
-        if task is not None:
-            self.leftovers.ended = {task.pid: task.task_id}
-        self._reap()
-        tree = self.tree
-        if tree.is_ours_alone and not has_children():
-            return False
-        return bool(set(tree.living()) - tree.stuck) or tree.has_hidden()
 
     def _take_note(self, task: Task, status: int, usage: Usage, at: float | None = None) -> None:
         """Take note of a task that is over, and begin the slot's next one."""

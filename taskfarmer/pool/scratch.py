@@ -19,9 +19,8 @@ from taskfarmer.parts import Runs, runs_line
 from taskfarmer.pool.attempt import NotStarted, Place
 from taskfarmer.pool.limits import kept, punch, shorten
 from taskfarmer.pool.logfiles import LogFolder
-from taskfarmer.pool.logs import Logs, close, text_file
+from taskfarmer.pool.logs import ANY, Logs, close, text_file
 from taskfarmer.pool.packs import Folder, Pack, removed
-from taskfarmer.pool.processes import children, lives
 
 MOMENT = 0.02
 """Seconds after which the index is told of a task that runs."""
@@ -242,13 +241,11 @@ class LimitedLogs(FailedLogs):
 
 
 def _lives(group: int) -> bool:
-    """Whether anything is left of a task that has ended: a process of its group, or what `Logs.ended` says else."""
+    """Whether anything is left of a task that has ended: a process of its group, or any living child of ours."""
     if not group:
         return False
     try:
-        if group < 0:
-            if any(pid != os.getpid() and lives(pid) for pid in children(-group)):
-                return True
+        if group == ANY:
             return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         os.killpg(group, 0)
     except (ProcessLookupError, ChildProcessError):

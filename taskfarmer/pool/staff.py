@@ -65,6 +65,7 @@ class Staff:
         self.attentive = runs_programs(runner)
         self._wakeup = wakeup
         self._stop_by = 0.0
+        self._old_groups: set[int] = set()  # of workers before those that there are
         self._seats: dict[int, Seat] = {}
         self._hungry: set[int] = set()
         # orphans of a worker that serves one slot are that slot's
@@ -96,6 +97,7 @@ class Staff:
         views = [self._view(slot) for slot in slots]
         for view in views:
             SHOWN.pack_into(view, 0, 0, 0, 0.0)
+            self._old_groups.update(GROUP.unpack_from(view, SHOWN.size))
             GROUP.pack_into(view, SHOWN.size, 0)
         signals.hold()  # the child must not run our handlers before it has its own
         try:
@@ -131,7 +133,7 @@ class Staff:
     def _groups(self) -> list[int]:
         """The process groups of tasks as the workers showed them last; orphans of a killed worker are in them."""
         found = [GROUP.unpack_from(self._view(slot), SHOWN.size)[0] for slot in range(self.slots)]
-        return [group for group in found if group > 0]
+        return [group for group in (*found, *self._old_groups) if group > 0]
 
     def _send(self, member: Member, order: Order) -> None:
         member.out += order.encode()

@@ -16,20 +16,24 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from taskfarmer.model import FINISHED
 from taskfarmer.plain import dataclass
 from taskfarmer.pool import wire
-from taskfarmer.pool.attempt import NotStarted, Place
+from taskfarmer.pool.attempt import NotStarted, Place, is_ours
 from taskfarmer.pool.begun import Batch, Task
 from taskfarmer.pool.leftovers import KEEP, MOMENT, Leftovers
 from taskfarmer.pool.limits import has_room
-from taskfarmer.pool.processes import Tree
+from taskfarmer.pool.processes import Tree, reap
 from taskfarmer.pool.records import Usage
 from taskfarmer.pool.slot import Slot
 from taskfarmer.pool.wire import News, Orders
 from taskfarmer.runners.base import Runner
 from taskfarmer.signals import STOPS
+
+if TYPE_CHECKING:
+    from taskfarmer.pool.ownchildren import OwnChildren
 
 FLUSH_EVERY = 0.1
 """Seconds between two times that a worker tells what it gathered, as long as its slots have something to do."""
@@ -57,8 +61,6 @@ class Job:
     """The exit status of a task that is to be run again; none where it is negative."""
     leftovers: str = KEEP
     """What becomes of processes that a task leaves: a word of `--leftovers`."""
-    reaper: int = 0
-    """The process between the farmer and the worker; 0 if the worker adopts orphans itself."""
 
 
 _STOPS = frozenset(int(number) for number in STOPS)
@@ -82,10 +84,9 @@ class Worker:
         self.due = 0.0  # when what was gathered is told, on the monotonic clock
         self.probed = 0.0
         self.pending = 0
-        # the reaper first: the worker, which is below it, is not looked for there
-        roots = (os.getpid(), job.reaper) if job.reaper else (os.getpid(),)
-        self.tree = Tree(*roots, groups=self.groups)
-        self.leftovers = Leftovers(self.tree, job.places[0].farmer, self.running_tasks)
+        self.own = self._watch_children()
+        self.tree = Tree(groups=self.groups, known=lambda: tuple(self.own or ()))
+        self.leftovers = Leftovers(job.places[0].farmer, self.running_tasks, lambda: tuple(self.own or ()))
         self._unsent = bytearray()
         self._linked = True
         self._prepare()
@@ -111,6 +112,23 @@ class Worker:
     def hit_lately(self) -> bool:
         """Whether a stop signal for a whole job step came to us, too: what dies of it is not to blame."""
         return self.hit > 0 and time.monotonic() - self.hit < 2 * DOUBT
+
+    def _watch_children(self) -> OwnChildren | None:
+        """Note which children are made here by code of the user's, which may wait for them by itself."""
+        if is_ours(self.job.runner):
+            return None
+        from taskfarmer.pool.ownchildren import OwnChildren  # imported already by the farmer
+
+        own = OwnChildren()
+        own.watch()
+        return own
+
+    def reap(self) -> None:
+        """Take the exit status of orphans, not of children for which a runner of the user's own may wait by itself."""
+        if self.own is not None:
+            self.own.reap_others()
+        else:
+            reap()
 
     def run(self) -> None:
         """Work until there is nothing more to do, or no one to do it for."""
@@ -328,6 +346,11 @@ class Worker:
             if found:
                 text = "\n".join(f"{task} {count}" for task, count in found.items())
                 self.send(News(wire.LEFTOVERS, results=text.encode()).encode())
+
+    def has_left(self) -> bool:
+        """Whether processes run below us that a task has left, in a worker that serves one slot."""
+        self.reap()
+        return bool(set(self.tree.living()) - self.tree.stuck) or self.tree.has_hidden()
 
     def until_look(self) -> float | None:
         """Seconds until it is time to look for leftovers; None if there is nothing to look for."""

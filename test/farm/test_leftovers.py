@@ -259,32 +259,12 @@ def test_a_worker_of_a_users_runner_that_is_killed_leaves_nothing(plugged: Farm,
     plugged.write(plugged.begun(f"{again} {{ {IN_A_SESSION} {IN_ITS_GROUP} sleep 1000; }}"))
     farmer = plugged.start("-n", 1, "-r", "run")
     plugged.wait_for_tasks(0)
-    (reaper,) = children(farmer.pid)
-    (worker, *_) = children(reaper)
+    (worker,) = children(farmer.pid)
     before = eventually(lambda: found if len(found := sleepers(plugged)) == 3 else None, "all run")
     send(worker, number)
     assert farmer.wait() == 0, farmer.said
     assert not [pid for pid in before if lives(pid)]
     plugged.check()
-
-
-def test_a_worker_of_a_users_runner_that_is_stopped_is_seen_by_its_farmer_and_can_be_continued(plugged: Farm) -> None:
-    gate = f"until [ -e {plugged.folder}/go ]; do sleep 0.05; done"
-    plugged.write(plugged.begun(gate))
-    farmer = plugged.start("-n", 1, "-r", "run")
-    plugged.wait_for_tasks(0)
-    (reaper,) = children(farmer.pid)
-    (worker,) = children(reaper)
-    send(worker, signal.SIGSTOP)
-    eventually(lambda: state(reaper) == "T", "the farmer's own child is stopped, too")
-    send(reaper, signal.SIGCONT)
-    eventually(lambda: state(worker) == state(reaper) == "S", "both go on")
-    (plugged.folder / "go").touch()
-    assert farmer.wait() == 0, farmer.said
-
-
-def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 # --- fork bombs --------------------------------------------------------------------------------------
