@@ -143,7 +143,7 @@ class Farmer:
 
     def _anything_to_do(self) -> bool:
         """Whether there is anything to take now, dead peers' tasks included; no worker is started otherwise."""
-        self.neighbours.look_around()
+        self.neighbours.look_around(self.ledger.state)  # seen when the list was compared
         self.growth.announce()
         self.neighbours.begin_to_watch()
         state = self.ledger.state
@@ -285,7 +285,7 @@ class Farmer:
             return False
         self._next_look = now + policy.jittered(policy.waiting(exchanges.pace()), random.random())
         self.growth.look(now, at_once=True)
-        self.neighbours.look_around()
+        self.neighbours.look_around(self.ledger.look())
         state = self.ledger.state
         if self.deadline.anything_fits(now, state):
             exchanges.again()

@@ -126,9 +126,9 @@ class Neighbours:
         for farmer in self.watch.successors(self.ledger.state.farmers, WATCHED):
             self.watch.silence(farmer)
 
-    def look_around(self) -> None:
-        """Expel all farmers whose death is seen without waiting."""
-        farmers = self.ledger.look().farmers
+    def look_around(self, state: State) -> None:
+        """Expel all farmers of a state whose death is seen without waiting."""
+        farmers = state.farmers
         self.expel({*self.watch.suspects(farmers), *self._earlier_runs(farmers)})
 
     def _earlier_runs(self, farmers: Iterable[str]) -> list[str]:

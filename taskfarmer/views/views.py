@@ -189,8 +189,9 @@ class Views:
         Others may have left meanwhile, also while we slept in the middle of a write; or, where the lock is not shared,
         they have written at the same time. Whoever holds tasks then looks at the views after us.
         """
-        for _ in range(EXACT_TRIES):
-            state = self.ledger.look()
+        for number in range(EXACT_TRIES):
+            # if nobody else was registered a moment ago, the look after the write will do
+            state = self.ledger.look() if number or self.ledger.state.farmers else self.ledger.state
             if not self._write_exact(state, self._last_of(state)):
                 return
             now = self.ledger.look()
