@@ -148,7 +148,7 @@ OF_THE_LEDGER = (
         "A deleted farm: a farmer of it writes nothing",
         (("ledger.epochs:_is_of", 'return document is not None and document.get("farm") == farm', "return True"),),
         weather={"pauses": 0.02, "locks": "local"},
-        seed=6230,
+        seed=1183,
     ),
     Mutation(
         "lengths are forgotten before they are in the names",
