@@ -250,15 +250,27 @@ def test_a_farm_is_made_although_scratch_space_is_full(farm: Farm, disk: Path) -
     assert farm.check().finished == set(range(5))
 
 
+def grow(path: str, data: bytes, timeline: bool = False) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        files.extend_timeline(path, fd, [data], len(files.TIMELINE_END)) if timeline else files.append(path, fd, [data])
+    finally:
+        os.close(fd)
+
+
+def make(path: str, data: bytes) -> None:
+    os.unlink(path)
+    files.create(path, [data])
+
+
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
 @pytest.mark.parametrize(
     "write",
     [
         pytest.param(durable.prepare, id="a revision"),
-        pytest.param(lambda path, data: files.append(path, [data]), id="a view that grows"),
-        pytest.param(
-            lambda path, data: files.extend_timeline(path, [data], len(files.TIMELINE_END)), id="the timeline"
-        ),
+        pytest.param(grow, id="a view that grows"),
+        pytest.param(lambda path, data: grow(path, data, timeline=True), id="the timeline"),
+        pytest.param(make, id="a view that is made"),
         pytest.param(lambda path, data: files.write_anew(path, [data]), id="a view that is made anew"),
     ],
 )
