@@ -257,12 +257,17 @@ def test_a_farm_is_made_although_scratch_space_is_full(farm: Farm, disk: Path) -
     assert farm.check().finished == set(range(5))
 
 
-def grow(write: Callable[..., object], path: str, *arguments: object) -> None:
+def grow(path: str, data: bytes, timeline: bool = False) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
-        write(path, fd, *arguments)
+        files.extend_timeline(path, fd, [data], len(files.TIMELINE_END)) if timeline else files.append(path, fd, [data])
     finally:
         os.close(fd)
+
+
+def make(path: str, data: bytes) -> None:
+    os.unlink(path)
+    files.create(path, [data])
 
 
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
@@ -270,10 +275,9 @@ def grow(write: Callable[..., object], path: str, *arguments: object) -> None:
     "write",
     [
         pytest.param(durable.prepare, id="a revision"),
-        pytest.param(lambda path, data: grow(files.append, path, [data]), id="a view that grows"),
-        pytest.param(
-            lambda path, data: grow(files.extend_timeline, path, [data], len(files.TIMELINE_END)), id="the timeline"
-        ),
+        pytest.param(grow, id="a view that grows"),
+        pytest.param(lambda path, data: grow(path, data, timeline=True), id="the timeline"),
+        pytest.param(make, id="a view that is made"),
         pytest.param(lambda path, data: files.write_anew(path, [data]), id="a view that is made anew"),
     ],
 )

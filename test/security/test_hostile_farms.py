@@ -185,6 +185,8 @@ KINDS = (
     *("submitted", "finished", "toprocess", "timeline.json", "views.json", "log", "pack", "index of a pack"),
 )
 
+LOOKED_AT_TWICE = ("farm.json", "revision", "journal", "segment", "finished", "index of a pack")
+
 
 def zeros(path: Path) -> None:
     path.symlink_to("/dev/zero")
@@ -213,7 +215,7 @@ def lengthened(path: Path) -> None:
 def test_something_else_in_place_of_a_file_ends_every_verb_soon(folder: Path, kind: str) -> None:
     path = files(folder / WORKDIR)[kind]
     before = path.read_bytes()
-    for number, damage in enumerate((zeros, sparse, noise, fifo, lengthened)):
+    for number, damage in enumerate((zeros, sparse, fifo, *((noise, lengthened) if kind in LOOKED_AT_TWICE else ()))):
         path.unlink(missing_ok=True)
         if damage is lengthened:
             path.write_bytes(before)
@@ -303,7 +305,7 @@ def test_an_odd_value_in_a_document_with_a_right_checksum_is_survived(folder: Pa
     document = unsealed(path.read_bytes())
     assert document is not None
     cases = [(place, value) for place in places(document) for value in ODD]
-    chosen = cases[:: len(cases) // 80 or 1]
+    chosen = cases[:: len(cases) // 40 or 1]
     verbs = (("status",), ("check",), ("jobs", "--json"), ("logs", "--failed"), ("status", "--json"), ("stop",))
     for number, (place, value) in enumerate(chosen):
         changed = json.loads(json.dumps(document))
