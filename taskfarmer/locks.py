@@ -111,7 +111,8 @@ class FarmLock:
         self._stands = stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and not found.st_size
         return self._stands
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the file; it is opened again when it is needed. Not while the lock is held."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with suppress(OSError):
@@ -128,11 +129,11 @@ class FarmLock:
                     self._lock.acquire(blocking=False)
                     return True
                 self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-                os.register_at_fork(after_in_child=self._close)  # a worker would keep a killed farmer's lock
+                os.register_at_fork(after_in_child=self.close)  # a worker would keep a killed farmer's lock
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(self._fd).st_nlink:
                 return True
-            self._close()  # it was removed, and another one may stand in its place
+            self.close()  # it was removed, and another one may stand in its place
         except (Timeout, BlockingIOError):
             return False
         except PermissionError:
@@ -141,7 +142,7 @@ class FarmLock:
             return False
         except (OSError, NotImplementedError):
             # no such directory on this node, a file system without locks: nobody is worth waiting for
-            self._close()
+            self.close()
             self.unusable = True
             return False
         return False

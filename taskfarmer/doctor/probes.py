@@ -170,6 +170,7 @@ def lock_cycles(folder: str) -> Times | None:
             got.append(held)
 
     times = _timed(cycle, 50)
+    lock.close()  # on FUSE the folder of an open file cannot be removed
     return times if all(got) else None
 
 

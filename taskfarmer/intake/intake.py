@@ -132,24 +132,29 @@ class Intake:
         lock = FarmLock(path, private=locks is not None, shared=self.workdir.shared)
         end = time.monotonic() + IMPORT_PATIENCE
         pause = 0.1
-        while True:
-            self.between()
-            with lock.held(patience=0.0) as got:
+        try:
+            while True:
                 self.between()
-                farm = self.existing()
-                if farm is not None:
-                    return farm
-                if got or lock.unusable or time.monotonic() > end:
+                with lock.held(patience=0.0) as got:
                     self.between()
-                    try:
-                        return self._make(locks)
-                    except UsageError:
-                        self._unmake(fresh)
-                        raise
-            if self.stopped():
-                raise Stopped(f"{self.path}: stopped by a signal while another farmer takes the list in; start again")
-            time.sleep(pause * random.uniform(0.7, 1.3))
-            pause = min(LONGEST_IMPORT_PAUSE, pause * 1.5)
+                    farm = self.existing()
+                    if farm is not None:
+                        return farm
+                    if got or lock.unusable or time.monotonic() > end:
+                        self.between()
+                        try:
+                            return self._make(locks)
+                        except UsageError:
+                            self._unmake(fresh)
+                            raise
+                if self.stopped():
+                    raise Stopped(
+                        f"{self.path}: stopped by a signal while another farmer takes the list in; start again"
+                    )
+                time.sleep(pause * random.uniform(0.7, 1.3))
+                pause = min(LONGEST_IMPORT_PAUSE, pause * 1.5)
+        finally:
+            lock.close()
 
     def _lock_folder(self) -> str | None:
         """Where the farm's lock is to be; None for the work directory itself."""
