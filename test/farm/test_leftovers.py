@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from farming import children, eventually, lives, need, send
-from farms import Farm
+from farms import TEST, Farm
 
 RUNNERS = """
 import subprocess
@@ -208,6 +210,13 @@ def test_processes_have_the_grace_time_before_they_are_ended_with_their_task(plu
     first, second = sorted(plugged.slices(), key=lambda one: float(one["ts"]))
     assert second["ts"] - first["ts"] - first["dur"] >= 0.9e6, "the task ended with its first process"
     plugged.no_survivors()
+
+
+def test_a_job_script_has_the_farmer_do_the_same(farm: Farm) -> None:
+    farm.write("true")
+    words = [sys.executable, "-m", "taskfarmer", "submit", farm.list, "--time", "2h", "--leftovers", "end", "--dry-run"]
+    shown = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(TEST.parent)}, capture_output=True, check=True)
+    assert b" --leftovers=end " in shown.stdout
 
 
 # --- orphans and children of runners -----------------------------------------------------------------
