@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from house import House
 
-from taskfarmer.ledger.liveness import introduce
+from taskfarmer.ledger.identity import introduce
 from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import asdict, replace
 
