@@ -15,6 +15,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 from taskfarmer import limits
@@ -225,10 +226,12 @@ def without(held: Iterable[Interval], taken: Iterable[Interval]) -> list[Interva
     return left
 
 
-_WHOLE, _DECIMAL, _COUNT = rb"(-?[0-9]{1,18})", rb"(-?[0-9]{1,18}(?:\.[0-9]{1,9})?)", rb"([0-9]{1,9})"
-_TIMES = (_DECIMAL, _DECIMAL)
-_WORDS = (_COUNT, _COUNT, _WHOLE, *_TIMES, rb"([a-z]{1,32})", _WHOLE, _COUNT, *_TIMES, _WHOLE, rb"([!-~]{1,64})")
-_RESULT = b" ".join(_WORDS)  # compiled when the first result is read
+@cache
+def _result() -> re.Pattern[bytes]:
+    """All words of a result but its checksum. Compiled when the first one is read: a farmer reads none as a rule."""
+    whole, some, times = rb"-?[0-9]{1,18}", rb"[0-9]{1,9}", [rb"-?[0-9]{1,18}(?:\.[0-9]{1,9})?"] * 2
+    words = (some, some, whole, *times, rb"[a-z]{1,32}", whole, some, *times, whole, rb"[!-~]{1,64}")
+    return re.compile(b" ".join(words))
 
 
 class TimedCommand(bytes):
@@ -341,10 +344,9 @@ def with_crc(body: bytes) -> bytes:
 def result_words(line: bytes) -> list[bytes] | None:
     """The words of a whole, undamaged result line (no newline at its end), else None. They are what they must be."""
     body, _, crc = line.rpartition(b" ")
-    if len(crc) != 8 or b"%08x" % zlib.crc32(body) != crc:
+    if len(crc) != 8 or b"%08x" % zlib.crc32(body) != crc or _result().fullmatch(body) is None:
         return None
-    found = re.fullmatch(_RESULT, body)
-    return [*found.groups(), crc] if found is not None else None
+    return line.split(b" ")
 
 
 def parse_result(words: list[bytes]) -> Result:
@@ -391,9 +393,5 @@ def unsealed(data: bytes) -> dict[str, object] | None:
     return document if isinstance(document, dict) else None
 
 
-def _short_int(digits: str) -> int:
-    return int(digits[: limits.DIGITS])
-
-
 # Python before 3.10.7 takes hours for a number of a million digits; later ones refuse more than 4,300
-_PARSE_INT = None if hasattr(sys, "set_int_max_str_digits") else _short_int
+_PARSE_INT = None if hasattr(sys, "set_int_max_str_digits") else lambda digits: int(digits[: limits.DIGITS])

@@ -29,7 +29,7 @@ def test_a_file_is_read_up_to_its_limit_and_not_beyond(tmp_path: Path) -> None:
         if size:
             with pytest.raises(OSError, match="longer than") as error:
                 reading.read(path, size - 1)
-            assert (error.value.errno, error.value.filename) == (errno.EFBIG, path)
+            assert (error.value.errno, error.value.filename) == (errno.EOVERFLOW, path)
 
 
 def test_what_is_no_regular_file_is_not_read_to_its_end(tmp_path: Path) -> None:
