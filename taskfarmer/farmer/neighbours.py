@@ -33,6 +33,8 @@ WATCHED_BY_ALL = 4096
 EARLIER_RUNS = 256
 """Farmers among which a job that runs again looks for those of its earlier runs."""
 SILENT_BEATS = 4
+FIRST_BEATS = 2
+"""Beats of a farmer whose file was made a moment ago."""
 MISSED_BEATS = 2
 
 
@@ -78,7 +80,7 @@ class Neighbours:
         self.show(running)
         # our alive file goes when the farm is deleted (and perhaps made anew), and when we are expelled
         gap, self._longest_gap = self._longest_gap, 0.0
-        missing = not os.path.exists(self.workdir.alive(self.identity.farmer))
+        missing = self.presence.beats > FIRST_BEATS and not os.path.exists(self.workdir.alive(self.identity.farmer))
         if missing or gap > self.ledger.farm.lease / 2:
             try:
                 self.ledger.commits.check_farm()

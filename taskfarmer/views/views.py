@@ -70,6 +70,7 @@ class Views:
         self.every = EVERY
         self._spread = random.uniform(0.5, 1.5)
         self._took = 0.0
+        self._written: files.Shown | None = None  # the content of `views.json`, if we wrote it under the lock we hold
 
     def add(self, told: Iterable[tuple[bytes, bytes, bytes]], results: int) -> None:
         """Remember what to show of results (`results` bytes of the journal) that are committed."""
@@ -156,7 +157,8 @@ class Views:
                 sizes[name] += files.extend_timeline(path, fd, parts[name], sizes[name])
             else:
                 sizes[name] += files.append(path, fd, parts[name])
-        files.save(self.workdir, files.Shown(shown.results + self._results, shown.revision, sizes))
+        self._written = files.Shown(shown.results + self._results, shown.revision, sizes)
+        files.save(self.workdir, self._written)
 
     def finish(self, state: State) -> None:
         """The farmer ends: make the views exact where nobody else will, or where that is cheap."""
@@ -165,6 +167,7 @@ class Views:
             if self._others_will(self.ledger.state):  # as it is now, if anything was written
                 return
         with self.ledger.lock.held(patience=10.0) as got:
+            self._written = None
             if self._results:
                 self._append_if_we_may(got)
             self._make_exact()
@@ -202,8 +205,13 @@ class Views:
         """Make the views show this state if they are sound or we are the `last`; whether anything was written."""
         between = self.ledger.commits.between
         between()
-        shown = files.load(self.workdir)
-        if not sound(self.workdir, state, shown):
+        shown, self._written = self._written, None
+        if shown is None or shown.results != state.journaled:
+            shown = files.load(self.workdir)
+            are_sound = sound(self.workdir, state, shown)
+        else:  # written by us a moment ago: the look after the next write finds what others wrote meanwhile
+            are_sound = True
+        if not are_sound:
             if last:
                 rebuild_unlocked(self.workdir, state, between)
             return last
