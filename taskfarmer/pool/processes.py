@@ -26,6 +26,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _NO_TERMINAL = (errno.ENXIO, errno.ENOENT)
 STUCK_AFTER = 5.0
 """Seconds after SIGKILL for which a process is waited for. One that waits for a device does not die sooner."""
+_MOST_PATIENT = 30.0
+"""Seconds after the grace time for which processes are ended that were started anew all the time."""
 _STOPPING = 2.0
 """Seconds after which those that are stopped are killed, although new processes were still found."""
 
@@ -312,23 +314,26 @@ class Tree:
         grace time. `look` takes the exit status of children, and returns those whose status nobody else may take.
         """
         asked: set[int] = set()
-        give_up = max(grace_until, time.monotonic()) + STUCK_AFTER
+        killed: dict[int, float] = {}  # when SIGKILL was first sent to it
         pause = 0.001
         while True:
             reap({*spare, *look()})
+            now = time.monotonic()
+            if now >= grace_until and not self._is_empty:
+                self.kill(spare)  # before anything is listed: a fork bomb leaves us little of the processors
             left = [pid for pid in self.living(spare) if pid not in self.stuck]
             if not left:
                 reap(spare)
                 return []
-            now = time.monotonic()
-            if now >= give_up:
-                self.stuck.update(left)
-                return left
-            if now >= grace_until:
-                self.kill(spare)
-            else:
+            if now < grace_until:
                 self.ask(left, asked, spare)
+            else:
+                now = time.monotonic()
+                stuck = [pid for pid in left if now - killed.setdefault(pid, now) >= STUCK_AFTER]
+                if len(stuck) == len(left) or now >= grace_until + _MOST_PATIENT:
+                    self.stuck.update(left)
+                    return left
             sooner = nap(pause)
             if sooner is not None and sooner < grace_until:
-                grace_until, give_up = sooner, max(sooner, now) + STUCK_AFTER
+                grace_until = sooner
             pause = min(pause * 2, 0.05)
