@@ -90,7 +90,7 @@ def main(words: tuple[str, ...]) -> int:
     journals.PATIENCE = 0.5
     commits.Commits.__init__.__defaults__ = (1.0,)
     for function in (results.survey, results.read_counted):
-        function.__defaults__ = (1.0,)
+        function.__defaults__ = (1.0, *(function.__defaults__ or ())[1:])
     return program.main("taskfarmer", [words[0], WORKDIR, *words[1:]])
 
 

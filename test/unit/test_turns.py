@@ -63,13 +63,13 @@ def test_the_turn_of_a_dead_farmer_ends(path: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_turn_that_goes_from_hand_to_hand_is_waited_for(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "STUCK_AFTER", 0.5)
+    monkeypatch.setattr(turns, "STUCK_AFTER", 3.0)
     hands = subprocess.Popen(
-        ["sh", "-c", 'for n in 1 2 3 4 5 6 7 8; do ln -sfn "$n" "$0"; sleep 0.2; done; rm "$0"', path]
+        ["sh", "-c", 'for n in 1 2 3 4 5 6 7 8; do ln -sfn "$n" "$0"; sleep 0.5; done; rm "$0"', path]
     )
     eventually(lambda: os.path.lexists(path), "somebody has it")
-    assert had(path, 20.0)
-    assert hands.wait(20) == 0
+    assert had(path, 60.0)
+    assert hands.wait(60) == 0
 
 
 def test_a_turn_whose_reply_was_lost_is_ours(path: str) -> None:
