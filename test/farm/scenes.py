@@ -227,11 +227,13 @@ class Scene:
 
     def judge(self) -> None:
         killed = self.cell.stop == "SIGKILL"
-        assert self.farmer.wait(120) == (-signal.SIGKILL if killed else self.status), self.farmer.said
+        status = self.farmer.wait(120)
+        assert status == (-signal.SIGKILL if killed else self.status), f"exit status {status}: {self.farmer.said}"
         assert "Traceback" not in self.farmer.said
         if killed:
             eventually(lambda: not self.survivors(), "the end of what the killed farmer started", 15)
-        assert self.survivors() == [], self.farmer.said
+        survivors = self.survivors()
+        assert survivors == [], f"{survivors} survive: {self.farmer.said}"
         if self.peer is not None:
             assert not self.peer.ended or self.cell.stop == GOES_ON, self.peer.said
             self.open("long", "short")
