@@ -89,7 +89,7 @@ def main(words: tuple[str, ...]) -> int:
     # file systems that show old contents are waited for; here that is only slow
     journals.PATIENCE = 0.5
     commits.Commits.__init__.__defaults__ = (1.0,)
-    for function in (results.survey, results.read_counted):
+    for function in (results.survey, results.read_counted, results.with_newer_states):
         function.__defaults__ = (1.0, *(function.__defaults__ or ())[1:])
     return program.main("taskfarmer", [words[0], WORKDIR, *words[1:]])
 
