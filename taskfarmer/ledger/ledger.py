@@ -228,9 +228,8 @@ class Ledger:
         fresh = self._sent.lines
         full = self._journal is not None and self._journal.size + sum(map(len, fresh)) > self.limit
         if self._journal is not None and (self._journal.failed or full):
+            # it stays: a farmer that expels us may have counted lines of it, although our own write failed
             self._journal.close()
-            if not self._journal.size:
-                durable.forget(self._journal.path)  # nothing of it ever counted, and the disk may be full
             self._journal = None
             fresh, self._written = self._written + fresh, []
             self._sent.lines = fresh

@@ -151,7 +151,7 @@ def test_attempts_follow_each_other_under_a_line_that_says_so(farm: Farm) -> Non
 
 
 def test_only_logs_of_failed_tasks_are_kept(farm: Farm) -> None:
-    farm.write("echo good", "echo bad; exit 1", "exit 2", "true", farm.begun("echo stays; sleep 1000"))
+    farm.write("echo good", "echo bad; exit 1", "exit 2", "true", "echo stays; " + farm.begun("sleep 1000"))
     farmer = farm.start("-n", 2, "--logs", "failed")
     farm.wait_for_tasks(4)
     eventually(lambda: farm.workdir.joinpath("logs", "log_1").exists(), "the failed task has a log")

@@ -138,6 +138,27 @@ def test_results_whose_journal_fails_are_told_once_out_of_a_fresh_one(
     assert ledger.held == [Interval(0, 5, 5)]
 
 
+def test_a_journal_whose_first_write_failed_stays_for_those_who_counted_its_lines(
+    farm: tuple[Workdir, Farm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines are in the file although fsync failed. The farmer is taken for dead then, and tries again later."""
+    workdir, made = farm
+    ledger, other = Ledger(workdir, made, ME, 2), Ledger(workdir, made, "other-1-00000000", 2)
+    ledger.exchange(10)
+    ledger.note(ended(Interval(0, 0, 2)))
+    ledger.open_journal()
+    fail_once(monkeypatch, durable.os, "fsync", OSError(errno.EIO, "Input/output error"))
+    with pytest.raises(StorageError):
+        ledger.exchange()
+    monkeypatch.undo()
+    other.exchange(1)
+    assert other.expel([ME]) == [ME]
+    assert other.look().finished == 2
+    with pytest.raises(Expelled):
+        ledger.exchange()
+    assert survey(workdir, other) == (2, 0)
+
+
 def test_no_journal_can_be_opened_for_a_while_and_nothing_is_lost(
     farm: tuple[Workdir, Farm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
