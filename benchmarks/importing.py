@@ -20,7 +20,7 @@ with open("/proc/self/status") as status:
 OURS = f"""
 import sys
 from taskfarmer.intake import Intake
-from taskfarmer.settings import Settings, silent
+from taskfarmer.options import Settings, silent
 Intake(Settings(sys.argv[1], workdir=sys.argv[2]), silent()).open()
 {_PEAK}"""
 BARE = f"""

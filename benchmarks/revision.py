@@ -14,12 +14,12 @@ import random
 from collections import Counter
 
 from benchmarks.measure import Figure
-from taskfarmer import policy
-from taskfarmer.durations import time_class
+from taskfarmer.farmer import pacing
+from taskfarmer.formats.durations import time_class
+from taskfarmer.formats.intervals import Interval, joined, parse_intervals, without
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import encode
 from taskfarmer.ledger.state import Segment, Settlement, State
-from taskfarmer.model import Interval, joined, parse_intervals, without
 from taskfarmer.plain import dataclass, field, replace
 
 NUMBER = 64
@@ -77,8 +77,8 @@ def simulate(farmers: int, slots: int, tasks: int, sigma: float) -> tuple[int, i
         if now > LASTS:
             break
         state = _exchange(state, crowd, place, slots, now, chance, sigma)
-        pace = policy.Pace(farmers, slots, farmers * slots, SECTION, MEAN)
-        heapq.heappush(heap, (now + policy.jittered(policy.period(pace), chance.random()), place))
+        pace = pacing.Pace(farmers, slots, farmers * slots, SECTION, MEAN)
+        heapq.heappush(heap, (now + pacing.jittered(pacing.period(pace), chance.random()), place))
         seen += 1
         if seen % (farmers // 4) == 0:
             size = len(encode(state))
@@ -110,10 +110,10 @@ def _exchange(
         Settlement(one.name, one.bytes, done, finished=len(one.done), ended=len(one.done), times=one.times),
     )
     before = without(one.held, done)
-    pace = policy.Pace(len(crowd), slots, len(crowd) * slots, SECTION, MEAN)
+    pace = pacing.Pace(len(crowd), slots, len(crowd) * slots, SECTION, MEAN)
     idle = slots - len(one.running)
     queued = sum(interval.count for interval in one.queue)
-    state = states.claim(state, one.name, policy.want(pace, idle, queued, state.unprocessed))
+    state = states.claim(state, one.name, pacing.want(pace, idle, queued, state.unprocessed))
     state = replace(states.stamp(state, one.name, state.revision), revision=state.revision + 1)
     one.held = parse_intervals(state.farmers[one.name].claims)
     one.queue += without(one.held, before)

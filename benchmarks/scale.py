@@ -32,8 +32,8 @@ from collections.abc import Sequence
 from benchmarks.events import Process, World, list_scheduling
 from benchmarks.measure import Figure
 from benchmarks.simulation import Ground, Simulated, driving, simulate
-from taskfarmer import policy
-from taskfarmer.ledger.ledger import Tidings
+from taskfarmer.farmer import pacing
+from taskfarmer.ledger.ledger import FarmerReport
 from taskfarmer.ledger.state import Entry
 from taskfarmer.plain import dataclass, replace
 
@@ -123,7 +123,7 @@ def farm(case: Case) -> list[Figure]:
     return [
         figure("slots busy until empty", busy, 1.0, "", f">= {case.busy}", busy >= case.busy),
         figure("makespan", ground.recorded_at, best, "s", f"<= {LATE}", ground.recorded_at <= LATE * best),
-        figure("metadata operations", total, policy.OPERATIONS, "1/s", f"<= {most} 1/s", total <= most),
+        figure("metadata operations", total, pacing.OPERATIONS, "1/s", f"<= {most} 1/s", total <= most),
         *(
             Figure(f"{case.name}:   of these {kind}", each, total, "1/s")
             for kind, each in sorted(operations.items(), key=lambda item: -item[1])
@@ -191,5 +191,5 @@ def hold(ground: Ground, crowd: Sequence[Simulated], each: int) -> None:
 
 def _stopped(one: Simulated, waited: list[float]) -> Process:
     """A farmer all of whose tasks are dead now; it goes, and how long that took is noted."""
-    one.ledger.note(Tidings(returned=list(one.ledger.held)))
+    one.ledger.note(FarmerReport(returned=list(one.ledger.held)))
     yield from one.leave(waited)

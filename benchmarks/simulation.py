@@ -33,22 +33,21 @@ from unittest.mock import patch
 
 from benchmarks.events import Diary, Process, World
 from benchmarks.standins import NoDeadline, SimulatedExchanges, SimulatedLedger, Slots
-from taskfarmer import locks, policy
-from taskfarmer.durations import time_class
 from taskfarmer.errors import Contended
-from taskfarmer.farmer import exchanges, growth, leaving, neighbours
+from taskfarmer.farmer import exchanges, growth, leaving, pacing, peers
+from taskfarmer.formats.durations import time_class
+from taskfarmer.formats.intervals import Interval
 from taskfarmer.intake.intake import EPOCH_LENGTH, LEASE
-from taskfarmer.ledger import turns
 from taskfarmer.ledger.commits import encode
 from taskfarmer.ledger.epochs import CLOSED_AT_ONCE, after
 from taskfarmer.ledger.farmfile import Farm
-from taskfarmer.ledger.ledger import Tidings
-from taskfarmer.ledger.liveness import beat_of
+from taskfarmer.ledger.ledger import FarmerReport
 from taskfarmer.ledger.state import Segment, State, begin_epoch, stamp
-from taskfarmer.model import Interval
+from taskfarmer.peers.heartbeat import beat_of
 from taskfarmer.plain import replace
+from taskfarmer.storage import locks, turns
+from taskfarmer.storage.layout import Workdir, epoch_name
 from taskfarmer.views import views
-from taskfarmer.workdir import Workdir, epoch_name
 
 START = 50
 """Operations before the first exchange: the list, the farm, two looks at the ledger, signs of life."""
@@ -186,7 +185,7 @@ class Simulated:
         if not ended:
             return
         times = [self.ground.lengths[place] for _, place in ended]
-        news = Tidings([bytes(LINE * len(ended))], [Interval(0, place, 1) for _, place in ended])
+        news = FarmerReport([bytes(LINE * len(ended))], [Interval(0, place, 1) for _, place in ended])
         news.finished = news.ended = len(ended)
         news.seconds = sum(times)
         news.times = Counter(map(time_class, times))
@@ -208,7 +207,7 @@ class Simulated:
                 return False
         if world.now < self._next_look:
             return False
-        self._next_look = world.now + policy.jittered(policy.waiting(cadence.pace()), world.chance.random())
+        self._next_look = world.now + pacing.jittered(pacing.waiting(cadence.pace()), world.chance.random())
         yield world.ask("others", LOOK_AROUND + 2 * READ) + 2 * self.ground.coding
         self.commits.known = self.ground.newest
         if self.commits.known.left:
@@ -231,7 +230,7 @@ class Simulated:
         farmers = len(self.ledger.state.farmers)
         self._next_beat = self.world.now + beat_of(LEASE, farmers)
         idle = self.exchanges.exhausted
-        count = min(neighbours.watched(farmers, idle), max(0, farmers - 1))
+        count = min(peers.watched(farmers, idle), max(0, farmers - 1))
         self._met[idle] += 1
         look = LOOK + PROOF * (self._met[idle] <= PROOF_BEATS) + (self._met[idle] == 1)
         yield self.world.ask("beats", BEAT + look * count)

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 from benchmarks.events import Diary
 from taskfarmer.farmer import exchanges
-from taskfarmer.ledger.ledger import Ledger, Tidings
+from taskfarmer.formats.intervals import Interval
+from taskfarmer.ledger.ledger import FarmerReport, Ledger
 from taskfarmer.ledger.state import Segment, State
-from taskfarmer.model import Interval
 from taskfarmer.pool.deaths import Deaths
 
 
@@ -97,11 +97,11 @@ class SimulatedLedger(Ledger):
     """A farmer's side of the ledger, in two halves: what comes before the commit, and what after it."""
 
     won: State
-    sent: Tidings
+    sent: FarmerReport
 
     def begin(self, want: int, leave: bool) -> Callable[[State], State]:
         """`Ledger.exchange` until its commit: the change that is to be committed."""
-        sent, self._open = self._open, Tidings()
+        sent, self._open = self._open, FarmerReport()
         if self._sent is not None:
             self._sent.add(sent)
             sent = self._sent
@@ -116,14 +116,14 @@ class SimulatedLedger(Ledger):
 
     def exchange(
         self, want: int = 0, leave: bool = False, patience: float = math.inf, room: float = math.inf
-    ) -> tuple[list[Interval], Tidings]:
+    ) -> tuple[list[Interval], FarmerReport]:
         """What follows from the commit."""
         return self._conclude(self.won, self.sent)
 
     def is_in(self, state: State) -> None:
         """The farmer has come long ago, and holds what `state` says."""
         self.seq, self.commits.known = 1, state
-        self._conclude(state, Tidings())
+        self._conclude(state, FarmerReport())
 
 
 class SimulatedExchanges(exchanges.Exchanges):

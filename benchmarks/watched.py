@@ -22,8 +22,8 @@ from typing import Any
 
 from taskfarmer.farmer import farmer
 from taskfarmer.ledger.ledger import Ledger
-from taskfarmer.locks import FarmLock
-from taskfarmer.pool import staff
+from taskfarmer.pool import processes
+from taskfarmer.storage.locks import FarmLock
 
 _PAGE = os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -111,7 +111,7 @@ def main() -> None:
         setattr(FarmLock, "__init__", _own_locks(FarmLock.__init__))  # noqa: B010
     if arguments[0] == "--lone-slots":
         arguments = arguments[1:]
-        setattr(staff, "teams", lambda slots, runner: [range(slot, slot + 1) for slot in range(slots)])  # noqa: B010
+        setattr(processes, "teams", lambda slots, runner: [range(slot, slot + 1) for slot in range(slots)])  # noqa: B010
     watch = Watch(gate)
     for where, name, wrap in (
         (Ledger, "exchange", watch.exchanging),

@@ -47,7 +47,7 @@ def _start(program: str) -> None:
 
 def _explain(program: str, error: Exception) -> int:
     """Say in one line why there is no command line; the exit status."""
-    from taskfarmer.requirements import outdated
+    from taskfarmer.dependencies import outdated
 
     status, line = 2, outdated()
     if line is None and isinstance(error, ModuleNotFoundError):

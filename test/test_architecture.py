@@ -20,64 +20,40 @@ import pytest
 HERE = Path(__file__).resolve().parent.parent
 PACKAGE = HERE / "taskfarmer"
 
-FLOORS = {
-    "plain": -1,
-    "limits": -1,
-    "durations": 0,
-    "errors": 0,
-    "requirements": 0,
-    "cpus": 0,
-    "model": 0,
-    "parts": 0,
-    "proc": 0,
-    "reading": 0,
-    "members": 0,
-    "workdir": 1,
-    "durable": 1,
-    "locks": 1,
-    "signals": 1,
-    "loader": 1,
-    "trace": 1,
-    "settings": 1,
-    "scheduled": 1,
-    "ledger": 2,
-    "tasks": 2,
-    "runners": 2,
-    "config": 2,
-    "question": 2,
-    "task": 3,
-    "atlas": 3,
-    "views": 3,
-    "pool": 3,
-    "policy": 3,
-    "slurm": 3,
-    "doctor": 3,
-    "intake": 4,
-    "submission": 4,
-    "farmer": 5,
-    "status": 5,
-    "logs": 5,
-    "check": 5,
-    "render": 6,
-    "cli": 7,
-    "start": 8,
-    "__main__": 9,
+WINGS = {
+    "base": "plain errors dependencies cpus signals options procfs protocol proctree forked",
+    "formats": "formats",
+    "storage": "storage",
+    "records": "peers ledger farm",
+    "extension points": "views runners tasks config task atlas",
+    "work": "intake worker pool launch farmer",
+    "reading": "inspect doctor",
+    "people": "ui cli",
+    "top": "loader start __main__",
 }
-"""A room is a module or a package. It imports from rooms on lower floors, and a package from itself."""
+"""The packages and modules of each wing, in the order of import: each imports only from those before it."""
+ORDER = {name: place for place, name in enumerate(" ".join(WINGS.values()).split())}
 
 LONGEST_MODULE = 400
 LONGEST_MEDIAN = 150
 LONGEST_FUNCTION = 60
 
 ONLY_IN = {
-    "filelock": ("locks",),
+    "filelock": ("storage",),
     "pydantic": ("config",),
-    "rich": ("render",),
+    "rich": ("ui",),
     "click": ("cli", "start"),
 }
 """Who may import what others made."""
 
-PURE = ("ledger/state.py", "policy.py", "model.py", "trace.py")
+PURE = (
+    "ledger/state.py",
+    "farmer/pacing.py",
+    "formats/intervals.py",
+    "formats/tasks.py",
+    "formats/results.py",
+    "formats/timeline.py",
+)
 IMPURE_MODULES = {"os", "time", "random", "io", "pathlib", "socket", "subprocess", "secrets", "tempfile", "shutil"}
 
 
@@ -108,7 +84,7 @@ def imported(path: Path, everywhere: bool = True) -> Iterator[tuple[str, int]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)}:{node.lineno}: imports are absolute here"
             for alias in node.names:
-                # `from taskfarmer import durable` names a module, `from taskfarmer.model import Result` does not
+                # `from taskfarmer import procfs` names a module, `from taskfarmer.options import Exit` does not
                 full = f"{node.module}.{alias.name}"
                 yield (full if node.module == "taskfarmer" else str(node.module)), node.lineno
 
@@ -124,33 +100,72 @@ def calls(path: Path) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_a_module_imports_only_from_floors_below_its_own(path: Path) -> None:
+def test_a_module_imports_only_from_packages_before_its_own(path: Path) -> None:
     room = room_of(path)
     if room == "__init__":
         assert not [name for name, _ in imported(path) if name.startswith("taskfarmer")]
         return
-    assert room in FLOORS, f"{room} has no floor: give it one here and in docs/architecture.md"
+    assert room in ORDER, f"{room} is in no wing: add it here and to docs/architecture.md"
     for name, line in imported(path):
         parts = name.split(".")
         if parts[0] != "taskfarmer" or parts[1:2] in ([], [room], ["__version__"]):
             continue
         other = parts[1]
-        assert FLOORS[other] < FLOORS[room], f"{name_of(path)}:{line}: {room} may not import {other}"
+        assert ORDER[other] < ORDER[room], f"{name_of(path)}:{line}: {room} may not import {other}"
+
+
+def dotted_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(("taskfarmer", *parts)).removesuffix(".__init__")
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and behind `TYPE_CHECKING` count, too."""
+    paths = {dotted_name(path): path for path in modules()}
+    graph: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        graph[name] = set()
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Import):
+                graph[name].update(alias.name for alias in node.names if alias.name in paths)
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    full = f"{node.module}.{alias.name}"
+                    graph[name].update({full, str(node.module)} & paths.keys() if full not in paths else {full})
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail[trail.index(name) :], name))
+        if name not in done:
+            for other in sorted(graph[name] - {name}):
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+
+
+def test_each_class_has_a_name_of_its_own() -> None:
+    where: dict[str, list[str]] = {}
+    for path in modules():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef):
+                where.setdefault(node.name, []).append(f"{name_of(path)}:{node.lineno}")
+    assert {name: places for name, places in where.items() if len(places) > 1} == {}
 
 
 def test_the_table_of_the_documentation_is_the_one_that_is_enforced() -> None:
     text = (HERE / "docs" / "architecture.md").read_text(encoding="utf-8")
     written = {}
-    for floor, rooms in re.findall(r"^\| (-?\d) \| ([^|]+) \|", text, re.MULTILINE):
-        for room, ending in re.findall(r"`([a-z_]+)(\.py|/)`", rooms):
-            assert (PACKAGE / f"{room}{ending}").exists(), f"{room}{ending}"
-            written[room] = int(floor)
-    assert written == FLOORS
+    for wing, rooms in re.findall(r"^\| ([a-z ]+) \| (`[^|]+) \|", text, re.MULTILINE):
+        found = re.findall(r"`([a-z_]+)(\.py|/)`", rooms)
+        assert all((PACKAGE / f"{room}{ending}").exists() for room, ending in found), found
+        written[wing] = " ".join(room for room, _ in found)
+    assert written == WINGS
 
 
-def test_no_room_of_the_table_is_missing() -> None:
-    there = {room_of(path) for path in modules()} - {"__init__"}
-    assert set(FLOORS) == there
+def test_no_package_is_missing_from_the_table() -> None:
+    assert {room_of(path) for path in modules()} - {"__init__"} == set(ORDER)
 
 
 @pytest.mark.parametrize(("package", "rooms"), ONLY_IN.items(), ids=ONLY_IN)
@@ -161,7 +176,7 @@ def test_a_dependency_is_imported_in_its_room_only(package: str, rooms: tuple[st
 
 @pytest.mark.parametrize("call", ["os.fsync", "os.fdatasync", "os.sync", "os.link"])
 def test_only_durable_makes_things_last(call: str) -> None:
-    assert {name_of(path) for path in modules() for name, _ in calls(path) if name == call} <= {"durable.py"}
+    assert {name_of(path) for path in modules() for name, _ in calls(path) if name == call} <= {"storage/durable.py"}
 
 
 def test_only_the_command_line_prints_and_exits() -> None:
@@ -169,7 +184,8 @@ def test_only_the_command_line_prints_and_exits() -> None:
         (name_of(path), line)
         for path in modules()
         for name, line in calls(path)
-        if name in ("print", "sys.exit", "exit", "quit", "input") and room_of(path) not in ("cli", "start", "__main__")
+        if name in ("print", "sys.exit", "exit", "quit", "input")
+        and room_of(path) not in ("ui", "cli", "start", "__main__")
     }
     assert talkers == set()
 
@@ -263,7 +279,7 @@ def test_version_loads_neither_the_farmer_nor_its_dependencies(tmp_path: Path) -
 def test_a_run_off_a_terminal_loads_only_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("true\n", encoding="ascii")
     found = loaded(tmp_path, "list")
-    assert found & (NEVER | {"configparser", "taskfarmer.config", "taskfarmer.status"}) == set()
+    assert found & (NEVER | {"configparser", "taskfarmer.config", "taskfarmer.inspect.status"}) == set()
     assert "taskfarmer.farmer" in found
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from taskfarmer.cli.program import DEFECT
-from taskfarmer.settings import Exit
+from taskfarmer.options import Exit
 
 HERE = Path(__file__).resolve().parent.parent
 PAGES = sorted([*HERE.glob("*.md"), *HERE.glob("docs/**/*.md"), *HERE.glob("examples/**/*.md")])

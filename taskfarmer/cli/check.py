@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from taskfarmer.check import Report
-from taskfarmer.check import check as check_farm
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.options import open_farm, verbose_option, workdir_argument
-from taskfarmer.cli.output import put
-from taskfarmer.cli.voice import complain
+from taskfarmer.inspect.check import Report
+from taskfarmer.inspect.check import check as check_farm
 from taskfarmer.ledger import Ledger
-from taskfarmer.render import printable
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage.layout import Workdir
+from taskfarmer.ui import printable
+from taskfarmer.ui.stderr import print_error
+from taskfarmer.ui.stdout import put
 
 
 @click.command(
@@ -55,9 +55,9 @@ def command(workdir: str, repair: bool) -> int:
     elif repair:
         put("nothing to repair: only views can be made anew, and they agree\n")
     elif report.errors and report.only_views:
-        complain("the views can be made anew: taskfarmer check WORKDIR --repair")
+        print_error("the views can be made anew: taskfarmer check WORKDIR --repair")
     if not report.only_views:
-        complain(
+        print_error(
             "restore the files that errors name from a snapshot of the file system, or start anew in another work "
             "directory (-w)"
         )

@@ -7,8 +7,8 @@ from click.shell_completion import get_completion_class
 
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.options import verbose_option
-from taskfarmer.cli.output import put
 from taskfarmer.cli.program import completion_variable, find_verb, verbs
+from taskfarmer.ui.stdout import put
 
 
 @click.command(

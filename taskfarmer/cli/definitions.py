@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from taskfarmer.cli.output import put, terminal_width
-from taskfarmer.cli.voice import complain
-from taskfarmer.render import table
+from taskfarmer.ui import table
+from taskfarmer.ui.stderr import print_error
+from taskfarmer.ui.stdout import put, terminal_width
 
 
 def show_definitions(kind: Literal["runner", "tasklist"], config_file: str | None) -> int:
@@ -15,7 +15,7 @@ def show_definitions(kind: Literal["runner", "tasklist"], config_file: str | Non
 
     found = Configuration.search(config_file)
     for warning in (*found.warnings, *found.faults):
-        complain(f"warning: {warning}")
+        print_error(f"warning: {warning}")
     rows = []
     problems = []
     for one in found.definitions():
@@ -26,5 +26,5 @@ def show_definitions(kind: Literal["runner", "tasklist"], config_file: str | Non
             problems += [problem] if problem else []
     put(table(["NAME", "USABLE", "CLASS", "DEFINED IN", "OPTIONS"], rows, terminal_width()))
     for problem in problems:
-        complain(f"not usable: {problem}")
+        print_error(f"not usable: {problem}")
     return 0

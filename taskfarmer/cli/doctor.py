@@ -6,11 +6,12 @@ import os
 
 import click
 
-from taskfarmer import __version__, scheduled
+from taskfarmer import __version__
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.options import json_option, verbose_option
-from taskfarmer.cli.output import put, terminal_width
 from taskfarmer.cli.types import Duration, Name
+from taskfarmer.peers import scheduled
+from taskfarmer.ui.stdout import put, terminal_width
 
 
 @click.command(
@@ -66,7 +67,7 @@ def command(directory: str, nodes: int | None, wait: float, lock_dir: str | None
     """
     from taskfarmer.doctor.examination import examine, lock_directory
     from taskfarmer.doctor.judgement import judge
-    from taskfarmer.render import doctor as rendered
+    from taskfarmer.ui import doctor as rendered
 
     locks = lock_dir or lock_directory(directory, os.environ.get("SCRATCH"), os.getuid())
     findings = examine(directory, locks, __version__, nodes or scheduled.nodes(os.environ), wait)

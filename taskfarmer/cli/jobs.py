@@ -8,11 +8,11 @@ import click
 
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.options import json_option, open_farm, verbose_option, workdir_argument
-from taskfarmer.cli.output import put, terminal_width
 from taskfarmer.cli.types import Duration
-from taskfarmer.cli.voice import complain
-from taskfarmer.submission import PATIENCE, Worker, jobs_at_work, submissions
-from taskfarmer.workdir import Workdir
+from taskfarmer.launch import PATIENCE, FarmerInfo, jobs_at_work, submissions
+from taskfarmer.storage.layout import Workdir
+from taskfarmer.ui.stderr import print_error
+from taskfarmer.ui.stdout import put, terminal_width
 
 
 @click.command(
@@ -50,7 +50,7 @@ def command(workdir: str, as_json: bool, patience: float) -> int:
 
     The scheduler is asked once, with squeue or qstat.
     """
-    from taskfarmer.render import jobs as rendered
+    from taskfarmer.ui import jobs as rendered
 
     place = Workdir.at(workdir)
     submitted = submissions(place)
@@ -58,19 +58,19 @@ def command(workdir: str, as_json: bool, patience: float) -> int:
     jobs, warnings = jobs_at_work(place, workers, submitted, os.environ, patience)
     put(rendered.as_json(place.path, jobs, warnings) if as_json else rendered.as_text(jobs, terminal_width()))
     for warning in warnings:
-        complain(f"warning: {warning}")
+        print_error(f"warning: {warning}")
     return 0
 
 
-def _workers(workdir: str) -> list[Worker]:
-    from taskfarmer import status
+def _workers(workdir: str) -> list[FarmerInfo]:
+    from taskfarmer.inspect import status
     from taskfarmer.ledger import Ledger
-    from taskfarmer.ledger.identity import identity_of
+    from taskfarmer.peers.identity import identity_of
 
     found, farm = open_farm(workdir)
     workers = []
     for one in status.look(found, Ledger(found, farm, "jobs")).farmers:
         identity = identity_of(found, one.farmer)
         variables = identity.job if identity is not None else {}
-        workers.append(Worker(variables, one.host, one.slots, one.held, one.verdict))
+        workers.append(FarmerInfo(variables, one.host, one.slots, one.held, one.verdict))
     return workers

@@ -9,15 +9,15 @@ from itertools import chain
 
 import click
 
-from taskfarmer import logs
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.ids import parse_ids
 from taskfarmer.cli.options import open_farm, verbose_option, workdir_argument
-from taskfarmer.cli.output import put_foreign, put_lines
-from taskfarmer.cli.voice import complain
+from taskfarmer.formats.intervals import parse_intervals
+from taskfarmer.inspect import logs
 from taskfarmer.ledger import Ledger, State, results
-from taskfarmer.model import parse_intervals
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage.layout import Workdir
+from taskfarmer.ui.stderr import print_error
+from taskfarmer.ui.stdout import put_lines, write_untrusted
 
 _RECORDED = "it is recorded, but its log is gone, or it never had one"
 LONGEST_LINE = 1 << 20
@@ -62,12 +62,12 @@ def command(workdir: str, ids: tuple[str, ...], failed: bool, grep: str | None) 
     ledger = Ledger(found, farm, "logs")
     state = ledger.look()
     wanted = failed_tasks(found, ledger) if failed else parse_ids(ids, state.tasks) if ids else None
-    shelf = logs.Shelf(found, farm.farm)
+    shelf = logs.LogStore(found, farm.farm)
     if pattern is not None:
         return 0 if _search(shelf, state, pattern, wanted) else 1
     assert wanted is not None
     if not wanted:
-        complain("no task of this farm failed")
+        print_error("no task of this farm failed")
     return 1 if _show(shelf, state, wanted) else 0
 
 
@@ -88,14 +88,14 @@ def failed_tasks(workdir: Workdir, ledger: Ledger) -> list[int]:
     return [task_id for task_id, where in enumerate(place) if where == results.IS_FAILED]
 
 
-def _show(shelf: logs.Shelf, state: State, wanted: list[int]) -> int:
+def _show(shelf: logs.LogStore, state: State, wanted: list[int]) -> int:
     """Print the logs of tasks; how many have none."""
     found = shelf.workdir
     there = shelf.find(set(wanted))
     absent = {task_id for task_id, some in there.items() if not some}
     recorded = logs.kept_as(found, state, absent) if absent else {}
     for doubt in shelf.doubts:
-        complain(doubt)
+        print_error(doubt)
     missing = 0
     for task_id in wanted:
         some = there[task_id]
@@ -111,12 +111,12 @@ def _put(one: logs.Log, header: bool, attempts: bool) -> bool:
     if attempts and one.attempt:
         title += f"=== taskfarmer: attempt {one.attempt}, {one.farmer} ===\n"
     try:
-        put_foreign(_blocks(one, title))
+        write_untrusted(_blocks(one, title))
     except OSError as error:
         if error.filename == "stdout":
             raise
         gone = " has no log" if isinstance(error, FileNotFoundError) else ""
-        complain(f"task {one.task_id}{gone}: {one.path}: {error.strerror}")
+        print_error(f"task {one.task_id}{gone}: {one.path}: {error.strerror}")
         return False
     return True
 
@@ -139,23 +139,23 @@ def _silent(
     found: Workdir, state: State, task_id: int, recorded: dict[int, tuple[int, str, bool]], header: bool
 ) -> bool:
     """Whether a task without a log wrote nothing, as with `--logs packed` there is none then; else say why."""
-    why = whereabouts(state, task_id)
+    why = locate_task(state, task_id)
     if why == _RECORDED and task_id in recorded:
         _, mode, well = recorded[task_id]
         if mode == "packed":
             if header:
-                put_foreign([f"==> task {task_id}: nothing was written <==\n".encode()])
+                write_untrusted([f"==> task {task_id}: nothing was written <==\n".encode()])
             return True
         if mode == "none":
             why = "it is recorded, and its farmer ran with --logs none"
         elif mode == "failed":
             what = "only those of tasks that fail are kept" if well else "it wrote nothing"
             why = f"it is recorded, and its farmer ran with --logs failed: {what}"
-    complain(f"task {task_id} has no log ({found.log(task_id)}): {why}")
+    print_error(f"task {task_id} has no log ({found.log(task_id)}): {why}")
     return False
 
 
-def _search(shelf: logs.Shelf, state: State, pattern: re.Pattern[bytes], wanted: list[int] | None) -> int:
+def _search(shelf: logs.LogStore, state: State, pattern: re.Pattern[bytes], wanted: list[int] | None) -> int:
     """Print the lines that match with the task's ID before each; how many they were."""
     count = 0
 
@@ -168,11 +168,11 @@ def _search(shelf: logs.Shelf, state: State, pattern: re.Pattern[bytes], wanted:
                         count += 1
                         yield b"%d:%s\n" % (one.task_id, line)
             except OSError as error:
-                complain(f"task {one.task_id}: {one.path}: {error.strerror}")
+                print_error(f"task {one.task_id}: {one.path}: {error.strerror}")
 
     put_lines(matches())
     for doubt in shelf.doubts:
-        complain(doubt)
+        print_error(doubt)
     return count
 
 
@@ -189,7 +189,7 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def whereabouts(state: State, task_id: int) -> str:
+def locate_task(state: State, task_id: int) -> str:
     """Where a task is, in words, by the ledger alone."""
     for farmer, entry in state.farmers.items():
         if _among(state, entry.claims, task_id):

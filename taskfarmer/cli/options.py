@@ -12,7 +12,7 @@ from taskfarmer.cli.arguments import BareOption
 from taskfarmer.cli.types import Name, Processes
 from taskfarmer.errors import NotAFarm
 from taskfarmer.plain import replace
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage.layout import Workdir
 
 if TYPE_CHECKING:
     from taskfarmer.ledger.farmfile import Farm
@@ -36,7 +36,7 @@ def proc_option(numbers: Processes, help: str, **more: Any) -> Callable[[Any], A
 def open_farm(path: str, change: bool = False) -> tuple[Workdir, Farm]:
     """The farm in a work directory, for reading or for a `change`; NotAFarm where there is none, or none to change."""
     # not at the top: what only shows its version or help loads no ledger
-    from taskfarmer.ledger import sharing, trust
+    from taskfarmer.farm import groups, trust
     from taskfarmer.ledger.farmfile import demand
 
     if os.path.isfile(path) and os.path.isdir(path + "_workdir"):
@@ -47,5 +47,5 @@ def open_farm(path: str, change: bool = False) -> tuple[Workdir, Farm]:
     farm = demand(workdir)
     found = replace(workdir, logs_dir=farm.logs, shared=farm.shared_group)
     if change and farm.shared_group:
-        sharing.refuse_outsiders(found)
+        groups.refuse_outsiders(found)
     return found, farm

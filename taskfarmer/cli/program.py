@@ -14,8 +14,8 @@ import click
 
 from taskfarmer import __version__, signals
 from taskfarmer.cli.arguments import Verb
-from taskfarmer.cli.voice import complain
 from taskfarmer.errors import TaskFarmerError, remedy
+from taskfarmer.ui.stderr import print_error
 
 INTERRUPTED = 130
 """Ended by SIGINT, as a shell counts it."""
@@ -97,7 +97,7 @@ def verbs(ctx: click.Context) -> int | None:
     farmers on any nodes may work on a farm at once.
     """
     if ctx.invoked_subcommand is None:
-        complain("taskfarmer: error: no verb is given; see taskfarmer --help")
+        print_error("taskfarmer: error: no verb is given; see taskfarmer --help")
         return 2
     return None
 
@@ -119,7 +119,7 @@ def main(program: str, args: Sequence[str]) -> int:
     except (Exception, KeyboardInterrupt) as error:
         status, line = explain(error)
         if line:
-            complain(f"{program}: error: {' '.join(line.split())}")
+            print_error(f"{program}: error: {' '.join(line.split())}")
         if (status in (DEFECT, TROUBLE) or is_unforeseen(error)) and not {"-v", "--verbose"}.isdisjoint(args):
             show_traceback()
     leave_stdout()
@@ -146,7 +146,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, MemoryError):
         return TROUBLE, "not enough memory; a list of millions of tasks needs more (ulimit -v, --mem of the job)"
     if is_unforeseen(error):
-        from taskfarmer.requirements import outdated  # not at the top: it reads what is installed
+        from taskfarmer.dependencies import outdated  # not at the top: it reads what is installed
 
         complaint = outdated()
         if complaint is not None:
@@ -191,7 +191,7 @@ def show_traceback() -> None:
     import traceback
 
     for line in traceback.format_exc().splitlines():
-        complain(line)
+        print_error(line)
 
 
 def open_standard_streams() -> None:

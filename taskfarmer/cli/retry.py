@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import click
 
-from taskfarmer import durable
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.ids import parse_ids
-from taskfarmer.cli.logs import whereabouts
+from taskfarmer.cli.logs import locate_task
 from taskfarmer.cli.options import open_farm, verbose_option, workdir_argument
-from taskfarmer.cli.output import put
 from taskfarmer.errors import UsageError
 from taskfarmer.ledger import Farm, Ledger
-from taskfarmer.render import printable, shell_word
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
+from taskfarmer.ui import printable, shell_word
+from taskfarmer.ui.stdout import put
 
 
 @click.command(
@@ -66,7 +66,7 @@ def _refusal(ledger: Ledger, error: ValueError) -> str:
     task_id = error.args[0] if error.args else None
     if not isinstance(task_id, int):
         raise error
-    where = whereabouts(ledger.state, task_id)
+    where = locate_task(ledger.state, task_id)
     return f"task {task_id} cannot be run again, {where}: name only tasks that are finished or failed"
 
 

@@ -13,13 +13,13 @@ import click
 from taskfarmer import signals
 from taskfarmer.cli.arguments import RunVerb, WordedFlag
 from taskfarmer.cli.options import config_option, proc_option
-from taskfarmer.cli.output import put_lines
 from taskfarmer.cli.program import show_version
 from taskfarmer.cli.types import Duration, Name, Processes, SignalName, Size
-from taskfarmer.cli.voice import Voice, complain
-from taskfarmer.model import task_line
-from taskfarmer.render import closing
-from taskfarmer.settings import Ending, Exit, Settings
+from taskfarmer.formats.tasks import task_line
+from taskfarmer.options import Ending, Exit, Settings
+from taskfarmer.ui import closing
+from taskfarmer.ui.stderr import Voice, print_error
+from taskfarmer.ui.stdout import put_lines
 
 _EPILOG = """\b
 Examples:
@@ -232,5 +232,5 @@ def _close(ending: Ending, settings: Settings, voice: Voice, exit_zero: bool) ->
         voice.say(line)
     if ending.trouble is not None:
         program = click.get_current_context().find_root().info_name
-        complain(f"{program}: error: {ending.trouble}")
+        print_error(f"{program}: error: {ending.trouble}")
     return status

@@ -6,8 +6,8 @@ import click
 
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.options import json_option, open_farm, verbose_option, workdir_argument
-from taskfarmer.cli.output import put, terminal_width
-from taskfarmer.cli.voice import complain
+from taskfarmer.ui.stderr import print_error
+from taskfarmer.ui.stdout import put, terminal_width
 
 
 @click.command(
@@ -37,13 +37,13 @@ Exit status:
 @verbose_option
 def command(workdir: str, as_json: bool) -> int:
     """Show where a farm stands: its tasks, its farmers and how alive they are, the newest failures."""
-    from taskfarmer import status
+    from taskfarmer.inspect import status
     from taskfarmer.ledger import Ledger
-    from taskfarmer.render import status as rendered
+    from taskfarmer.ui import status as rendered
 
     found, farm = open_farm(workdir)
     now = status.look(found, Ledger(found, farm, "status"))
     put(rendered.as_json(now) if as_json else rendered.as_text(now, terminal_width()))
     for warning in now.warnings:
-        complain(f"warning: {warning}")
+        print_error(f"warning: {warning}")
     return 0

@@ -6,15 +6,17 @@ import time
 
 import click
 
-from taskfarmer import __version__, durable
+from taskfarmer import __version__
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.options import open_farm, verbose_option, workdir_argument
-from taskfarmer.cli.output import put
+from taskfarmer.farm.control import farmers_at_work, order_stop
 from taskfarmer.ledger import Ledger
-from taskfarmer.ledger.identity import introduce
-from taskfarmer.ledger.liveness import Watch, beat_of
-from taskfarmer.ledger.stops import farmers_at_work, order_stop
-from taskfarmer.settings import Exit
+from taskfarmer.options import Exit
+from taskfarmer.peers.heartbeat import beat_of
+from taskfarmer.peers.identity import introduce
+from taskfarmer.peers.watch import Watch
+from taskfarmer.storage import durable
+from taskfarmer.ui.stdout import put
 
 LOOK_EVERY = 0.5
 

@@ -13,16 +13,16 @@ import click
 
 from taskfarmer.cli.arguments import Rewriter, Verb
 from taskfarmer.cli.options import proc_option
-from taskfarmer.cli.output import put, put_lines
 from taskfarmer.cli.run import command as run
 from taskfarmer.cli.types import Duration, Name, Processes
-from taskfarmer.cli.voice import complain
 from taskfarmer.errors import TaskListError, UsageError
+from taskfarmer.launch import GRID_ENGINE, PATIENCE, SCHEDULERS, SLURM, Request, Scheduler, submit
+from taskfarmer.options import Reporter, Settings
 from taskfarmer.plain import names_of, replace
-from taskfarmer.render import jobs as rendered
-from taskfarmer.settings import Reporter, Settings
-from taskfarmer.submission import GRID_ENGINE, PATIENCE, SCHEDULERS, SLURM, Request, Scheduler, submit
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage.layout import Workdir
+from taskfarmer.ui import jobs as rendered
+from taskfarmer.ui.stderr import print_error
+from taskfarmer.ui.stdout import put, put_lines
 
 AUTO = 0
 _NOT_HANDED = ("slots", "dry_run", "version")
@@ -207,7 +207,7 @@ def command(
         )
     submission, said = submit(_place(settings), wanted, chosen, os.environ, patience)
     for line in said.splitlines():
-        complain(line)
+        print_error(line)
     put(rendered.submitted(submission, wanted, chosen.title, settings.workdir_path))
     return 0
 
@@ -251,12 +251,13 @@ def _place(settings: Settings) -> Workdir:
 
 def _check_list(settings: Settings) -> None:
     """Raise what a farmer would raise before it takes a task; TaskListError where there would be none to take."""
+    from taskfarmer.farm import trust
     from taskfarmer.farmer.runner import find_runner
     from taskfarmer.intake import Intake, preview
-    from taskfarmer.ledger import Ledger, farmfile, trust
+    from taskfarmer.ledger import Ledger, farmfile
 
     def warn(text: str) -> None:
-        complain(f"warning: {text}")
+        print_error(f"warning: {text}")
 
     reporter = Reporter(_ignore, _ignore, warn, _ignore)
     find_runner(settings, reporter)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskfarmer.durations import seconds
+from taskfarmer.formats.durations import seconds
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

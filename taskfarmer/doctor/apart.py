@@ -65,7 +65,7 @@ class Line:
         self._socket.close()
 
 
-class Apart(Line):
+class ForkedCall(Line):
     """`action` in a forked process. It gets its end of the line, and returns what JSON can hold.
 
     At the end of a `with` block the process is ended, if it has not ended by itself.
@@ -90,7 +90,7 @@ class Apart(Line):
             raise OSError(number, text, name)
         return document["result"]
 
-    def __enter__(self) -> Apart:
+    def __enter__(self) -> ForkedCall:
         return self
 
     def __exit__(self, *_: object) -> None:

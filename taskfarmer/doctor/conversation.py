@@ -11,12 +11,12 @@ import os
 import statistics
 import time
 
-from taskfarmer import durable
 from taskfarmer.doctor.findings import Agreement, Peer, Times
-from taskfarmer.doctor.lockproof import LockProof, Sign
 from taskfarmer.doctor.place import Place
-from taskfarmer.doctor.signs import Says, read
-from taskfarmer.doctor.trial import try_lock
+from taskfarmer.doctor.signs import PeerState, read
+from taskfarmer.peers.lockproof import LockProof, Sign
+from taskfarmer.peers.trylock import try_lock
+from taskfarmer.storage import durable
 
 RACES = 16
 RACES_A_ROUND = 4
@@ -31,11 +31,11 @@ Written = dict[int, tuple[float, float]]
 class Conversation:
     """What is known of one other doctor. `round` is called again and again; `finished` says when it is enough."""
 
-    def __init__(self, mine: Says, other: str, place: Place, lock_place: Place | None) -> None:
+    def __init__(self, mine: PeerState, other: str, place: Place, lock_place: Place | None) -> None:
         self.me = mine.doctor
         self._boot = mine.boot
         self.other = other
-        self.says: Says | None = None
+        self.says: PeerState | None = None
         self.alive_since: float | None = None
         self.heard: tuple[int, float] = (-1, 0.0)
         self.read_news = False
@@ -111,7 +111,7 @@ class Conversation:
                 return
             proof.tried(answer, time.monotonic(), my_next)
 
-    def _measure(self, says: Says, written: Written, now: float, wall: float, news: float | None) -> None:
+    def _measure(self, says: PeerState, written: Written, now: float, wall: float, news: float | None) -> None:
         if news is not None and self._names is None and self.me in says.news:
             self._names = now - news
         beat, heard_at = says.heard.get(self.me, (-1, 0.0))

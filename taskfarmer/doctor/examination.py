@@ -7,18 +7,19 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from taskfarmer import durable
-from taskfarmer.doctor import findings, probes
+from taskfarmer.doctor import probes
 from taskfarmer.doctor.findings import Findings, OneNode
 from taskfarmer.doctor.meeting import Meeting
-from taskfarmer.doctor.mounts import mount_of
 from taskfarmer.doctor.place import Place
-from taskfarmer.doctor.signs import Locked, Says, first_words
+from taskfarmer.doctor.signs import LockedFile, PeerState, initial_state
 from taskfarmer.errors import UsageError, hit_a_limit, remedy
 from taskfarmer.ledger import farmfile
-from taskfarmer.ledger.identity import introduce, short_name
+from taskfarmer.peers.identity import introduce, short_name
 from taskfarmer.plain import dataclass, replace
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
+from taskfarmer.storage.mountchecks import MountedPath
+from taskfarmer.storage.mounts import mount_of
 
 _ELSEWHERE = "name a directory that you can write to"
 
@@ -58,8 +59,8 @@ def examine(directory: str, locks: str, version: str, nodes: int = 1, wait: floa
     return Findings(
         doctor.says.doctor,
         doctor.says.host,
-        findings.Place(path, mount_of(path)),
-        findings.Place(lock_path, mount_of(lock_path)),
+        MountedPath(path, mount_of(path)),
+        MountedPath(lock_path, mount_of(lock_path)),
         here,
         nodes,
         wait if nodes > 1 else 0.0,
@@ -71,9 +72,9 @@ def examine(directory: str, locks: str, version: str, nodes: int = 1, wait: floa
 class _Doctor:
     place: Place
     lock_place: Place | None
-    says: Says
-    sign: Locked
-    lock: Locked | None
+    says: PeerState
+    sign: LockedFile
+    lock: LockedFile | None
     lock_trouble: str | None
 
 
@@ -84,8 +85,8 @@ def _present(path: str, lock_path: str, version: str) -> Iterator[_Doctor]:
     me = replace(me, farmer=f"{durable.random_name()}-{short_name(me.host)}-{me.pid}")
     place = Place(path, me.farmer)
     lock_place = Place(lock_path, me.farmer) if lock_path != path else None
-    says = first_words(me)
-    opened: list[Locked] = []
+    says = initial_state(me)
+    opened: list[LockedFile] = []
     try:
         sign = _sign(place, says)
         opened.append(sign)
@@ -108,7 +109,7 @@ def _present(path: str, lock_path: str, version: str) -> Iterator[_Doctor]:
             one.remove_if_empty()
 
 
-def _sign(place: Place, says: Says) -> Locked:
+def _sign(place: Place, says: PeerState) -> LockedFile:
     try:
         try:
             there = stat.S_ISDIR(os.stat(place.directory).st_mode)
@@ -117,7 +118,7 @@ def _sign(place: Place, says: Says) -> Locked:
         if not there:
             what = "not a directory" if os.path.lexists(place.directory) else "no such directory"
             raise UsageError(f"{place.directory}: {what}; name the directory that farmers are to share")
-        sign = Locked(place, place.sign(place.doctor))
+        sign = LockedFile(place, place.sign(place.doctor))
         sign.write(says)
         os.mkdir(place.work)
     except OSError as error:
@@ -127,11 +128,11 @@ def _sign(place: Place, says: Says) -> Locked:
     return sign
 
 
-def _lock(place: Place | None, says: Says) -> tuple[Locked | None, str | None]:
+def _lock(place: Place | None, says: PeerState) -> tuple[LockedFile | None, str | None]:
     if place is None:
         return None, None
     try:
-        lock = Locked(place, place.lock(place.doctor))
+        lock = LockedFile(place, place.lock(place.doctor))
         lock.write(says)
         os.mkdir(place.work)
     except OSError as error:

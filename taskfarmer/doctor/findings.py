@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from taskfarmer.doctor.lockproof import Verdict
-from taskfarmer.doctor.mounts import Mount
+from taskfarmer.peers.lockproof import Verdict
 from taskfarmer.plain import dataclass
+from taskfarmer.storage.mountchecks import MountedPath
 
 Exclusion = Literal["excludes", "fails", "unsupported"]
 """`fails` where two processes of one node had the lock at once."""
@@ -55,14 +55,6 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A directory and the file system that it is on."""
-
-    path: str
-    mount: Mount | None
-
-
-@dataclass(frozen=True)
 class OneNode:
     """What one node can find out alone. `locks` is None where the lock directory cannot be used."""
 
@@ -107,8 +99,8 @@ class Findings:
 
     doctor: str
     host: str
-    directory: Place
-    lock_directory: Place
+    directory: MountedPath
+    lock_directory: MountedPath
     here: OneNode
     expected: int
     waited: float

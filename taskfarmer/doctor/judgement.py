@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Literal
 
-from taskfarmer.doctor.findings import MOST_PARTNERS, Exclusion, Findings, OneNode, Peer, Place, Times
-from taskfarmer.doctor.knowledge import known
-from taskfarmer.doctor.lockproof import Verdict
-from taskfarmer.doctor.mounts import Mount
+from taskfarmer.doctor.findings import MOST_PARTNERS, Exclusion, Findings, OneNode, Peer, Times
+from taskfarmer.peers.lockproof import Verdict
 from taskfarmer.plain import dataclass
-
-State = Literal["proven", "known", "not proven", "slow", "unsafe"]
-"""`known` is measured or told by the system, and nothing to worry about; `not proven` could not be found out."""
+from taskfarmer.storage.mountchecks import COLLIDE, Check, judge_places
 
 
 class Health(IntEnum):
@@ -26,16 +21,6 @@ class Health(IntEnum):
     SAFE = 0
     SLOW = 1
     UNSAFE = 2
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: what was found, and what that means for the user."""
-
-    name: str
-    state: State
-    found: str
-    means: str
 
 
 @dataclass(frozen=True)
@@ -73,40 +58,6 @@ def _conclusion(health: Health, findings: Findings, checks: Iterable[Check]) -> 
     return f"safe and fast on this node: {path}; of other nodes nothing is proven"
 
 
-# --- the places ---------------------------------------------------------------------------------------
-
-
-def judge_places(directory: Place, locks: Place, met: bool = False) -> list[Check]:
-    """What mounts say of the two directories. Where other nodes were `met`, what was proven with them outweighs it."""
-    here, there = known(directory.mount), known(locks.mount)
-    checks = [Check("file system", "known", _mounted(directory.mount), here.text)]
-    if locks.path != directory.path:
-        found = f"{locks.path}: {_mounted(locks.mount)}"
-        if there.shared is False and here.shared is not False and not met:
-            means = (
-                "it is on this node alone: farmers of other nodes are not kept from colliding; make the farm with "
-                "--lock-dir on a shared file system"
-            )
-            checks.append(Check("lock directory", "slow" if here.shared else "not proven", found, means))
-        else:
-            checks.append(Check("lock directory", "known", found, there.text))
-    if not met and there.locks in ("local", "none"):
-        checks.append(Check("mount options", "slow", there.text, _COLLIDE))
-    return checks
-
-
-def _mounted(mount: Mount | None) -> str:
-    if mount is None:
-        return "unknown"
-    return f"{mount.type} {mount.source} on {mount.point} ({','.join(mount.options)})"
-
-
-_COLLIDE = (
-    "farmers of several nodes are not kept from colliding: commits are lost and tried again, which takes time and "
-    "loses nothing"
-)
-
-
 # --- one node -----------------------------------------------------------------------------------------
 
 
@@ -124,7 +75,7 @@ def _alone(here: OneNode) -> Iterable[Check]:
     if here.lock_exclusion is not None and here.lock_exclusion != here.exclusion:
         yield _exclusion("flock in the lock directory", here.lock_exclusion)
     if here.lock_trouble is not None:
-        yield Check("lock directory here", "slow", here.lock_trouble, f"no lock can be taken in it: {_COLLIDE}")
+        yield Check("lock directory here", "slow", here.lock_trouble, f"no lock can be taken in it: {COLLIDE}")
     pace = max(1.0, _EXCHANGE * here.commit.median)
     yield Check(
         "time of a commit", "known", _milliseconds(here.commit), f"a farmer commits every {pace:.3g} s or less often"
@@ -169,7 +120,7 @@ def _exclusion(name: str, found: Exclusion) -> Check:
             name, "proven", "kept a second process out, and let it in afterwards", "farmers of this node take turns"
         )
     text = "two processes had it at once" if found == "fails" else "this file system has no locks"
-    return Check(name, "slow", text, _COLLIDE)
+    return Check(name, "slow", text, COLLIDE)
 
 
 def _milliseconds(times: Times) -> str:
@@ -234,9 +185,9 @@ def _raced(peers: Iterable[Peer]) -> Check:
 def _locked(name: str, verdicts: list[tuple[str, Verdict]]) -> Check:
     local = [host for host, verdict in verdicts if verdict == "local"]
     if local:
-        return Check(name, "slow", f"not shared: both had the lock at once: {', '.join(local)}", _COLLIDE)
+        return Check(name, "slow", f"not shared: both had the lock at once: {', '.join(local)}", COLLIDE)
     if any(verdict == "unsupported" for _, verdict in verdicts):
-        return Check(name, "slow", "this file system has no locks", _COLLIDE)
+        return Check(name, "slow", "this file system has no locks", COLLIDE)
     unknown = [host for host, verdict in verdicts if verdict == "unknown"]
     if unknown:
         means = "run it again, with a longer --wait"
@@ -249,7 +200,7 @@ def _farm_locks(peers: tuple[Peer, ...]) -> Check:
     unseen = [peer.host for peer in peers if not peer.farm_lock_seen]
     if unseen:
         means = (
-            f"it is not the same directory on all nodes; make the farm with --lock-dir on a shared one. Else {_COLLIDE}"
+            f"it is not the same directory on all nodes; make the farm with --lock-dir on a shared one. Else {COLLIDE}"
         )
         return Check(name, "slow", f"a lock file is not seen here: {', '.join(unseen)}", means)
     return _locked(name, [(peer.host, peer.farm_lock or "unknown") for peer in peers])

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import time
 
-from taskfarmer import durable
 from taskfarmer.doctor.conversation import Conversation, Written
 from taskfarmer.doctor.findings import MOST_PARTNERS, Peer
 from taskfarmer.doctor.place import Place
-from taskfarmer.doctor.signs import Locked, Says, read
+from taskfarmer.doctor.signs import LockedFile, PeerState, read
 from taskfarmer.plain import replace
+from taskfarmer.storage import durable
 
 INTERVAL = 0.05
 _REMEMBERED = 2000
@@ -24,7 +24,7 @@ _REMEMBERED = 2000
 class Meeting:
     """One doctor among others. `run` returns what it found out with each."""
 
-    def __init__(self, place: Place, lock_place: Place | None, says: Says, sign: Locked) -> None:
+    def __init__(self, place: Place, lock_place: Place | None, says: PeerState, sign: LockedFile) -> None:
         self._place = place
         self._lock_place = lock_place
         self._says = says
@@ -102,4 +102,4 @@ class Meeting:
             # while the other may still race a name must not become free again
             if talk.gone or (talk.says is not None and talk.says.done):
                 self._place.forget_races(talk.other)
-        durable.forget(self._place.news(self._says.doctor))
+        durable.unlink_quietly(self._place.news(self._says.doctor))

@@ -19,10 +19,11 @@ import re
 import shutil
 import stat
 
-from taskfarmer import durable, proc
+from taskfarmer import procfs
 from taskfarmer.errors import UsageError
-from taskfarmer.ledger.identity import Identity
-from taskfarmer.model import unsealed
+from taskfarmer.formats.sealed import unsealed
+from taskfarmer.peers.identity import Identity
+from taskfarmer.storage import durable
 
 FOLDER = ".taskfarmer-doctor"
 OLD = 3600.0
@@ -99,7 +100,7 @@ class Place:
         for name in names:
             race = _RACE.fullmatch(name)
             if race and not {race[1], race[2]} & (owners - gone | {self.doctor}):
-                durable.forget(os.path.join(self.path, name))
+                durable.unlink_quietly(os.path.join(self.path, name))
         for owner in gone:
             self._remove(owner)
 
@@ -126,14 +127,14 @@ class Place:
     def _remove(self, doctor: str) -> None:
         shutil.rmtree(self._path(doctor + ".work"), ignore_errors=True)
         for path in (self.news(doctor), self.lock(doctor), self.sign(doctor)):
-            durable.forget(path)
+            durable.unlink_quietly(path)
 
     def forget_races(self, partner: str) -> None:
         """Remove the names that this doctor and another one raced for."""
         for name in self._names():
             race = _RACE.fullmatch(name)
             if race and {race[1], race[2]} == {self.doctor, partner}:
-                durable.forget(self._path(name))
+                durable.unlink_quietly(self._path(name))
 
     def forget_own(self) -> None:
         """Remove our own files."""
@@ -155,4 +156,4 @@ def _runs_here(document: dict[str, object], me: Identity) -> bool | None:
     pid, start = document.get("pid"), document.get("pid_start")
     if node != (me.host, me.boot, me.pid_namespace) or not all(node):
         return None
-    return proc.runs(pid, start) if isinstance(pid, int) and isinstance(start, str) else None
+    return procfs.runs(pid, start) if isinstance(pid, int) and isinstance(start, str) else None

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
-from taskfarmer import durable, locks
-from taskfarmer.doctor.apart import Apart, Line
+from taskfarmer.doctor.apart import ForkedCall, Line
 from taskfarmer.doctor.findings import Exclusion, Links, Renames, Times
-from taskfarmer.doctor.trial import try_lock
+from taskfarmer.peers.trylock import try_lock
+from taskfarmer.storage import durable, locks
 
 RACERS = 4
 NAMES = 16
@@ -35,7 +35,7 @@ _YES = "yes"
 def links(folder: str, racers: int = RACERS, names: int = NAMES) -> Links:
     """Let processes race for names as farmers do for revisions, and read who won each."""
     with ExitStack() as started:
-        runners = [started.enter_context(Apart(partial(_race, folder, names, number))) for number in range(racers)]
+        runners = [started.enter_context(ForkedCall(partial(_race, folder, names, number))) for number in range(racers)]
         for runner in runners:
             runner.nod()
         replies: list[list[str]] = [runner.result() for runner in runners]
@@ -89,7 +89,7 @@ def renames(folder: str) -> Renames:
     path = os.path.join(folder, "replaced")
     contents = [bytes([65 + place]) * size for place, size in enumerate(_SIZES)]
     durable.replace(path, contents[0])
-    with Apart(partial(_read_all_the_time, path, contents)) as reader:
+    with ForkedCall(partial(_read_all_the_time, path, contents)) as reader:
         reader.wait()
         end = time.monotonic() + LONGEST / 4
         replaced = 0
@@ -126,7 +126,7 @@ def exclusion(folder: str) -> Exclusion:
     """Whether a `flock` of one process keeps another one of this node out, and lets it in afterwards."""
     path = os.path.join(folder, f"locked-{durable.random_name()}")
     durable.prepare(path, b"")
-    with Apart(partial(_hold, path)) as holder:
+    with ForkedCall(partial(_hold, path)) as holder:
         holder.wait()
         meanwhile = try_lock(path)
         holder.nod()

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 
-from taskfarmer import durable, locks
-from taskfarmer.doctor.lockproof import Sign
 from taskfarmer.doctor.place import Place
-from taskfarmer.ledger.identity import Identity
-from taskfarmer.model import sealed, unsealed
+from taskfarmer.formats.sealed import sealed, unsealed
+from taskfarmer.peers.identity import Identity
+from taskfarmer.peers.lockproof import Sign
 from taskfarmer.plain import asdict, dataclass, field, replace
+from taskfarmer.storage import durable, locks
 
 
 @dataclass(frozen=True)
-class Says:
+class PeerState:
     """What a doctor says. `heard` has, for each doctor that it reads, the newest beat and when it read that.
 
     `holds` is about the lock on the sign, `holds_farm_lock` about that in the lock directory. `news` are
@@ -51,24 +51,24 @@ class Says:
         return Sign(self.beat, self.holds_farm_lock, self.heard.get(reader, (-1, 0.0))[0])
 
 
-def first_words(me: Identity) -> Says:
-    return Says(me.farmer, me.host, me.boot, me.pid_namespace, me.pid, me.pid_start)
+def initial_state(me: Identity) -> PeerState:
+    return PeerState(me.farmer, me.host, me.boot, me.pid_namespace, me.pid, me.pid_start)
 
 
-def read(path: str) -> Says | None:
+def read(path: str) -> PeerState | None:
     """What another doctor says, None where there is nothing, or nothing whole."""
     try:
         document = unsealed(durable.read(path))
         if document is None:
             return None
-        says = Says(**document)  # type: ignore[arg-type]
+        says = PeerState(**document)  # type: ignore[arg-type]
         heard = {doctor: (int(beat), float(clock)) for doctor, (beat, clock) in says.heard.items()}
         return replace(says, heard=heard, news=tuple(says.news))
     except (OSError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 
-class Locked:
+class LockedFile:
     """A file of ours that is locked as long as it is open."""
 
     def __init__(self, place: Place, path: str) -> None:
@@ -77,7 +77,7 @@ class Locked:
         self.holds = locks.hold_alive(self._fd)
         os.set_inheritable(self._fd, False)
 
-    def write(self, says: Says) -> None:
+    def write(self, says: PeerState) -> None:
         data = sealed(asdict(says))
         os.pwrite(self._fd, data, 0)
         if len(data) < self._size:

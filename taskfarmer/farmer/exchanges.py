@@ -14,15 +14,18 @@ import time
 from collections.abc import Callable
 from itertools import groupby
 
-from taskfarmer import durable, policy
 from taskfarmer.errors import FileTooLarge, StorageError, TaskFarmerError
-from taskfarmer.farmer.deadline import Deadline
-from taskfarmer.ledger.ledger import Ledger, Tidings
+from taskfarmer.farmer import pacing
+from taskfarmer.farmer.walltime import Deadline
+from taskfarmer.formats.intervals import Interval, counted
+from taskfarmer.formats.results import LOST, result_line
+from taskfarmer.formats.tasks import parse_task
+from taskfarmer.formats.timeline import farmer_number, time_slice
+from taskfarmer.ledger.ledger import FarmerReport, Ledger
 from taskfarmer.ledger.segments import SegmentReader
-from taskfarmer.model import LOST, Interval, counted, parse_task, result_line
+from taskfarmer.options import Reporter
 from taskfarmer.pool.pool import Pool
-from taskfarmer.settings import Reporter
-from taskfarmer.trace import farmer_number, time_slice
+from taskfarmer.storage import durable
 from taskfarmer.views.views import EVERY, Views
 
 LONG_LIST_OF_RETURNED = 4096
@@ -58,7 +61,7 @@ class Exchanges:
         self.exhausted = False
         self.lost_here = 0
         self._views_trouble = ""
-        self._bucket = policy.Bucket(3.0, time.monotonic())
+        self._bucket = pacing.Bucket(3.0, time.monotonic())
         self._passed_over = 0
         self._next_trim = 0.0
         most = ledger.limit / (PARTS_OF_LIMIT * LONGEST_LINE * pool.slots)
@@ -67,12 +70,12 @@ class Exchanges:
         self.gained: list[Interval] = []
         """Tasks that are ours and not in the queue yet."""
 
-    def pace(self) -> policy.Pace:
+    def pace(self) -> pacing.Pace:
         state = self.ledger.state
         # one quick task says nothing about the others
         duration = state.seconds / state.ended if state.ended >= self.pool.slots else None
         farmers = max(1, len(state.farmers) + (not self.ledger.registered))
-        return policy.Pace(farmers, self.pool.slots, state.slots, self.ledger.commits.exclusive, duration)
+        return pacing.Pace(farmers, self.pool.slots, state.slots, self.ledger.commits.exclusive, duration)
 
     def wants(self) -> int:
         """Tasks to take in an exchange now."""
@@ -81,7 +84,7 @@ class Exchanges:
         if self.exhausted and not left:
             left = self.pool.idle  # somebody may have given something back since
         queued = self.pool.queued + self.pool.outstanding - self.pool.busy
-        want = policy.want(self.pace(), self.pool.idle, queued, left)
+        want = pacing.want(self.pace(), self.pool.idle, queued, left)
         # what came back is taken first: others are to show whether they kill workers, too
         return min(left, want + OTHERS) if want and self.pool.deaths.unclear else want
 
@@ -108,7 +111,7 @@ class Exchanges:
         if not want and self.ledger.told_everything:
             return
         untold = self.ledger.untold_bytes
-        much = policy.too_much(self.pace(), untold) or untold > self.ledger.limit / PARTS_OF_LIMIT
+        much = pacing.too_much(self.pace(), untold) or untold > self.ledger.limit / PARTS_OF_LIMIT
         if now >= self.next or much or self._out_of_turn(now, want):
             self.make(want)
 
@@ -117,7 +120,7 @@ class Exchanges:
             return False
         if not self.pool.idle and self.pool.batch_size == 1:
             return False  # quick tasks that workers have last no longer than an exchange, others do
-        bucket = self._bucket.take(now, 1.0 / policy.period(self.pace()))
+        bucket = self._bucket.take(now, 1.0 / pacing.period(self.pace()))
         if bucket is None:
             return False
         self._bucket = bucket
@@ -147,13 +150,13 @@ class Exchanges:
         now = time.monotonic()
         self.deadline.slowest_exchange = max(self.deadline.slowest_exchange, now - begin)
         pace = self.pace()
-        self.next = now + policy.jittered(policy.period(pace), random.random())
-        self.pool.batch_size = min(policy.batch_size(pace), self._largest_batch)
+        self.next = now + pacing.jittered(pacing.period(pace), random.random())
+        self.pool.batch_size = min(pacing.batch_size(pace), self._largest_batch)
         # not towards the end of the list: another slot may be free sooner
         state = self.ledger.state
-        ahead = policy.ahead(pace.duration) and self.pool.attentive and state.left
+        ahead = pacing.ahead(pace.duration) and self.pool.attentive and state.left
         self.pool.ahead = ahead and self.deadline.calm(now, state)
-        self.views.every = policy.shows(len(self.ledger.state.farmers), EVERY)
+        self.views.every = pacing.shows(len(self.ledger.state.farmers), EVERY)
         if self.views.due(now) and not leave:  # what is left to show is shown last
             self._show_views()
 
@@ -245,7 +248,7 @@ class Exchanges:
         """Put each task that there is time for into the queue; the others go back, and what they need is known."""
         now = time.monotonic()
         state = self.ledger.state
-        back = Tidings()
+        back = FarmerReport()
         place = 0
         for needs, group in groupby(lines, lambda line: self.deadline.needs(now, line, state)):
             some = list(group)
@@ -262,7 +265,7 @@ class Exchanges:
 
     def _give_up(self, interval: Interval, lines: list[bytes]) -> None:
         now = time.time()
-        tidings = Tidings(done=[interval], failed=interval.count)
+        tidings = FarmerReport(done=[interval], failed=interval.count)
         number = farmer_number(self.ledger.me)
         for line in lines:
             task_id, command = parse_task(line)

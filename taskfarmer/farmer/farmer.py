@@ -13,29 +13,30 @@ import random
 import signal
 import time
 
-from taskfarmer import durable, policy
 from taskfarmer.errors import Expelled, Stopped, StorageError, TaskFarmerError
-from taskfarmer.farmer.deadline import Deadline
+from taskfarmer.farmer import pacing
+from taskfarmer.farmer.backoff import Hold
+from taskfarmer.farmer.events import Speech, progress_of
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.growth import Growth
-from taskfarmer.farmer.hold import Hold
 from taskfarmer.farmer.leaving import Leaving
-from taskfarmer.farmer.neighbours import Neighbours
+from taskfarmer.farmer.peers import Neighbours
 from taskfarmer.farmer.places import first_place
 from taskfarmer.farmer.pulse import VIEWS, Pulse
-from taskfarmer.farmer.speech import Speech, progress_of
+from taskfarmer.farmer.walltime import Deadline
+from taskfarmer.formats.intervals import Interval, counted
 from taskfarmer.intake import Intake
-from taskfarmer.ledger.identity import Identity
-from taskfarmer.ledger.ledger import Ledger, Tidings
-from taskfarmer.model import Interval, counted
+from taskfarmer.ledger.ledger import FarmerReport, Ledger
+from taskfarmer.options import Ending, Reporter, Settings
+from taskfarmer.peers.identity import Identity
 from taskfarmer.plain import replace
-from taskfarmer.pool.attempt import Place
-from taskfarmer.pool.begun import FRESH
-from taskfarmer.pool.member import Happened
+from taskfarmer.pool.handles import PoolReport
 from taskfarmer.pool.pool import Pool
 from taskfarmer.runners.base import Runner
-from taskfarmer.settings import Ending, Reporter, Settings
+from taskfarmer.storage import durable
 from taskfarmer.views.views import Views
+from taskfarmer.worker.batch import FRESH
+from taskfarmer.worker.context import SlotContext
 
 TROUBLE_FOR = 600.0
 """Seconds for which a farmer without running tasks tries to record what it has."""
@@ -87,7 +88,7 @@ class Farmer:
         self._next_look = 0.0
         pulse.beat, pulse.hear = self.neighbours.pulse, self._hear_at_once
 
-    def _place(self, slot: int) -> Place:
+    def _place(self, slot: int) -> SlotContext:
         return replace(self._first_place, slot=slot, deadline=self.deadline.epoch_end)
 
     # --- life ----------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ class Farmer:
 
     # --- what workers tell ---------------------------------------------------------------------
 
-    def _absorb(self, happened: Happened, ending: bool = False) -> None:
+    def _absorb(self, happened: PoolReport, ending: bool = False) -> None:
         tidings = happened.tidings
         if not tidings.nothing:
             self.finished += tidings.finished
@@ -283,7 +284,7 @@ class Farmer:
                 return False
         if now < self._next_look:
             return False
-        self._next_look = now + policy.jittered(policy.waiting(exchanges.pace()), random.random())
+        self._next_look = now + pacing.jittered(pacing.waiting(exchanges.pace()), random.random())
         self.growth.look(now, at_once=True)
         self.neighbours.look_around(self.ledger.look())
         state = self.ledger.state
@@ -334,7 +335,7 @@ class Farmer:
     def _give_back(self, intervals: list[Interval]) -> None:
         if intervals:
             self.returned += counted(intervals)
-            self.ledger.note(Tidings(returned=intervals))
+            self.ledger.note(FarmerReport(returned=intervals))
 
     def _part(self) -> None:
         """Record, give back, leave the ledger, make the views exact."""
@@ -371,7 +372,7 @@ class Farmer:
         self.pool.sweep()
         self.exchanges.reader.close()
         self.ledger.close()
-        durable.let_go(self.logs_fd)
+        durable.close_quietly(self.logs_fd)
         self.neighbours.part()
 
     def _ending(self) -> Ending:

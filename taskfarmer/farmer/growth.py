@@ -17,11 +17,11 @@ from taskfarmer.errors import (
     TaskFarmerError,
     TaskListError,
 )
-from taskfarmer.farmer.deadline import Deadline
 from taskfarmer.farmer.exchanges import Exchanges
+from taskfarmer.farmer.walltime import Deadline
 from taskfarmer.intake import QUIET, Intake
 from taskfarmer.ledger.ledger import Ledger
-from taskfarmer.settings import Reporter
+from taskfarmer.options import Reporter
 
 EVERY = 5.0
 SHORTEST = 0.1

@@ -15,10 +15,10 @@ import math
 import re
 from collections.abc import Mapping
 
-from taskfarmer import scheduled
+from taskfarmer.launch.query import Question
+from taskfarmer.launch.squeue import OVER
+from taskfarmer.peers import scheduled
 from taskfarmer.plain import dataclass
-from taskfarmer.question import Question
-from taskfarmer.slurm import OVER
 
 ASKED_EVERY = 60.0
 _JOB = re.compile(r"\d+(_\d+)?", re.ASCII)

@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 from taskfarmer.errors import Contended, Stopped, StorageError
 from taskfarmer.farmer.exchanges import Exchanges
-from taskfarmer.farmer.neighbours import Neighbours
+from taskfarmer.farmer.peers import Neighbours
 from taskfarmer.farmer.pulse import LEAVE, Pulse
+from taskfarmer.formats.intervals import Interval
 from taskfarmer.ledger.ledger import Ledger
-from taskfarmer.model import Interval
 
 PATIENCE = 10.0
 STOPPED = 3.0

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 
-from taskfarmer import scheduled
 from taskfarmer.errors import StorageError, remedy
 from taskfarmer.ledger import logowner
-from taskfarmer.ledger.identity import Identity
 from taskfarmer.ledger.ledger import Ledger
-from taskfarmer.pool.attempt import Place
-from taskfarmer.settings import Reporter, Settings
-from taskfarmer.workdir import Workdir
+from taskfarmer.options import Reporter, Settings
+from taskfarmer.peers import scheduled
+from taskfarmer.peers.identity import Identity
+from taskfarmer.storage.layout import Workdir
+from taskfarmer.worker.context import SlotContext
 
 
-def first_place(settings: Settings, reporter: Reporter, workdir: Workdir, ledger: Ledger, identity: Identity) -> Place:
+def first_place(
+    settings: Settings, reporter: Reporter, workdir: Workdir, ledger: Ledger, identity: Identity
+) -> SlotContext:
     """The place of slot 0; those of other slots differ in the slot and in when the farmer ends."""
     try:
         logs_fd = os.open(workdir.logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -27,7 +29,7 @@ def first_place(settings: Settings, reporter: Reporter, workdir: Workdir, ledger
             f"--logs-dir: {workdir.logs} has logs that are not this farm's: they are kept, and each task's output "
             "begins with a header line; `taskfarmer logs` shows the parts of this farm"
         )
-    return Place(
+    return SlotContext(
         slot=0,
         farmer=identity.farmer,
         host=identity.host,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import time
 
-from taskfarmer import __version__, scheduled
+from taskfarmer import __version__
+from taskfarmer.farmer.events import of_inodes, of_unseen_processes, opening
 from taskfarmer.farmer.farmer import Farmer
-from taskfarmer.farmer.proofs import say_what_mounts_tell
 from taskfarmer.farmer.pulse import Pulse
 from taskfarmer.farmer.runner import find_runner
-from taskfarmer.farmer.speech import of_inodes, of_unseen_processes, opening
 from taskfarmer.intake import Intake
-from taskfarmer.ledger.identity import introduce
 from taskfarmer.ledger.ledger import Ledger
-from taskfarmer.settings import Ending, Reporter, Settings
+from taskfarmer.options import Ending, Reporter, Settings
+from taskfarmer.peers import scheduled
+from taskfarmer.peers.identity import introduce
+from taskfarmer.peers.lockproofs import say_what_mounts_tell
 from taskfarmer.signals import Signals
 from taskfarmer.views.files import edited_by_hand
 

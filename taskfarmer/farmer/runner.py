@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from taskfarmer.options import Reporter, Settings
 from taskfarmer.runners.base import Runner
 from taskfarmer.runners.shell import BasicRunner
-from taskfarmer.settings import Reporter, Settings
 
 
 def find_runner(settings: Settings, reporter: Reporter) -> Runner:

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from taskfarmer import limits, reading
 from taskfarmer.errors import AGAIN, Damaged, ListUnavailable, TaskListError, remedy
+from taskfarmer.formats import limits
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import Segment, State
+from taskfarmer.storage import reading
+from taskfarmer.storage.layout import Workdir
 from taskfarmer.tasks.source import SourceReader, line_of_task, open_source
-from taskfarmer.workdir import Workdir
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from taskfarmer.errors import ListUnavailable, TaskFarmerError, TaskListError
+from taskfarmer.options import Reporter, Settings
 from taskfarmer.plain import dataclass
-from taskfarmer.settings import Reporter, Settings
 
 
 class ReadsInItsOwnWay(Exception):

@@ -17,8 +17,8 @@ from taskfarmer.intake.handler import Handler, ReadsInItsOwnWay
 from taskfarmer.intake.lastline import LastLine, has_newline
 from taskfarmer.ledger.segments import SegmentWriter
 from taskfarmer.ledger.state import Segment, State
+from taskfarmer.storage.layout import Workdir
 from taskfarmer.tasks.source import SourceReader, open_source
-from taskfarmer.workdir import Workdir
 
 _ELSEWHERE = "name another work directory with -w DIR"
 _NOTHING = 0, hashlib.sha256().hexdigest()

@@ -13,22 +13,23 @@ import random
 import time
 from collections.abc import Callable, Iterable
 
-from taskfarmer import durable
 from taskfarmer.errors import FarmError, ListUnavailable, Stopped, TaskListError, UsageError
+from taskfarmer.farm import create, groups, trust
 from taskfarmer.intake.comparison import PATIENCE, compare, compare_whole
 from taskfarmer.intake.handler import find_handler
 from taskfarmer.intake.importer import Importer
-from taskfarmer.ledger import farmfile, making, sharing, trust
+from taskfarmer.ledger import farmfile
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.segments import discard
 from taskfarmer.ledger.state import State
-from taskfarmer.locks import FarmLock, scratch_folder
+from taskfarmer.options import Reporter, Settings
 from taskfarmer.plain import replace
-from taskfarmer.settings import Reporter, Settings
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
+from taskfarmer.storage.locks import FarmLock, scratch_folder
 from taskfarmer.tasks.source import SourceReader, demand_source, open_source
 from taskfarmer.views import views
-from taskfarmer.workdir import Workdir
 
 LEASE = 600.0
 EPOCH_LENGTH = 256
@@ -94,7 +95,7 @@ class Intake:
             )
         self.workdir = replace(self.workdir, shared=farm.shared_group)
         if farm.shared_group:
-            sharing.refuse_outsiders(self.workdir)
+            groups.refuse_outsiders(self.workdir)
 
     def check_readable(self) -> None:
         if self.handler is None or self.handler.by_line:
@@ -181,7 +182,7 @@ class Intake:
         self._lock_stood = os.path.lexists(self.workdir.lock)
         made: list[str] = []
         try:
-            making.make_folders(self.workdir, made, self.between)
+            create.make_folders(self.workdir, made, self.between)
         except FarmError as error:
             self._unmake(made[::-1])
             raise UsageError(str(error)) from error
@@ -190,7 +191,7 @@ class Intake:
     def _unmake(self, folders: Iterable[str]) -> None:
         """Take away directories that we made, as far as nobody else uses them."""
         if not self._lock_stood:
-            durable.forget(self.workdir.lock)
+            durable.unlink_quietly(self.workdir.lock)
         for path in folders:
             try:
                 os.rmdir(path)
@@ -217,7 +218,7 @@ class Intake:
         assert segment is not None
         self._seen = seen
         self.between()
-        state = self.made = making.make(self.workdir, farm, segment, self.between)
+        state = self.made = create.make(self.workdir, farm, segment, self.between)
         if state is not None:
             # without the farm's lock, which may be the one that we hold: where a farmer that is faster shows its
             # results meanwhile, the views do not add up and are made anew at its end
@@ -236,7 +237,7 @@ class Intake:
     def _say_who_may_join(self, locks: str | None) -> None:
         if not self.workdir.shared:
             return
-        group = sharing.group_of(self.workdir)
+        group = groups.group_of(self.workdir)
         self.reporter.info(f"members of group {group} may join: all that they can write here is run by each of them")
         if locks is not None:
             self.reporter.warning(

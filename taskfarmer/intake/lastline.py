@@ -18,7 +18,7 @@ import random
 import stat
 import time
 
-from taskfarmer import durable
+from taskfarmer.storage import durable
 
 OLD = 60.0
 """Seconds after its last change from which a list is taken as it is."""
@@ -75,12 +75,12 @@ class LastLine:
     def _made_beside(self) -> os.stat_result:
         """The status of a file that was just made in the directory of the list, and is gone again."""
         path = os.path.join(os.path.dirname(os.path.realpath(self.path)), f".taskfarmer.{durable.random_name()}")
-        descriptor = durable.fresh(path, os.O_WRONLY)
+        descriptor = durable.open_exclusive(path, os.O_WRONLY)
         try:
             return os.fstat(descriptor)
         finally:
-            durable.let_go(descriptor)
-            durable.forget(path)
+            durable.close_quietly(descriptor)
+            durable.unlink_quietly(path)
 
 
 def has_newline(path: str, status: os.stat_result) -> bool:

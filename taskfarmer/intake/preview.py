@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from taskfarmer.farm import trust
+from taskfarmer.formats.intervals import each_interval
+from taskfarmer.formats.tasks import parse_task
 from taskfarmer.intake.comparison import compare, digest
 from taskfarmer.intake.intake import Intake
-from taskfarmer.ledger import farmfile, trust
+from taskfarmer.ledger import farmfile
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import State
-from taskfarmer.model import each_interval, parse_task
-from taskfarmer.settings import Reporter, Settings
+from taskfarmer.options import Reporter, Settings
 from taskfarmer.tasks.source import SourceReader, open_source
 
 

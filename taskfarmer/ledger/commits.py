@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from taskfarmer import durable, locks
 from taskfarmer.errors import (
     AGAIN,
     Contended,
@@ -35,13 +34,14 @@ from taskfarmer.errors import (
     hit_a_limit,
     remedy,
 )
-from taskfarmer.ledger import epochs, farmfile, head, turns
+from taskfarmer.formats.sealed import sealed, unsealed
+from taskfarmer.ledger import epochs, farmfile, head
 from taskfarmer.ledger.document import RESTORE, decode, refuse_contradictions, to_document
 from taskfarmer.ledger.state import State, begin_epoch, stamp
-from taskfarmer.locks import FarmLock
-from taskfarmer.model import sealed, unsealed
 from taskfarmer.plain import replace
-from taskfarmer.workdir import Workdir, epoch_number, is_revision
+from taskfarmer.storage import durable, locks, turns
+from taskfarmer.storage.layout import Workdir, epoch_number, is_revision
+from taskfarmer.storage.locks import FarmLock
 
 PATIENCE = 60.0
 FIRST_PAUSE = 0.02

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from taskfarmer import limits, members
 from taskfarmer.errors import Damaged, NotAFarm
+from taskfarmer.formats import limits, members
 from taskfarmer.ledger.state import Entry, Segment, State, problems
 from taskfarmer.plain import names_of
-from taskfarmer.workdir import epoch_number
+from taskfarmer.storage.layout import epoch_number
 
 FORMAT = 1
 RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"

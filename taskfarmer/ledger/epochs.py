@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from taskfarmer import durable
+from taskfarmer.formats.sealed import unsealed
 from taskfarmer.ledger.state import Entry
-from taskfarmer.model import unsealed
-from taskfarmer.workdir import Workdir, epoch_name, epoch_number, is_revision
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir, epoch_name, epoch_number, is_revision
 
 CLOSED_AT_ONCE = 256
 
@@ -76,7 +76,7 @@ def remove(workdir: Workdir, name: str, between: Callable[[], None] = _nothing) 
     try:
         for entry in os.listdir(prepared):
             between()
-            durable.forget(os.path.join(prepared, entry))
+            durable.unlink_quietly(os.path.join(prepared, entry))
         os.rmdir(prepared)
     except FileNotFoundError:
         pass

@@ -8,14 +8,15 @@ can ever be seen costs that time, and no more.
 
 from __future__ import annotations
 
-from taskfarmer import durable
 from taskfarmer.errors import StaleView
+from taskfarmer.formats.intervals import Interval
+from taskfarmer.formats.sealed import unsealed
 from taskfarmer.ledger import results
-from taskfarmer.ledger.liveness import running_of
 from taskfarmer.ledger.state import Settlement, State
-from taskfarmer.model import Interval, unsealed
+from taskfarmer.peers.heartbeat import running_of
 from taskfarmer.plain import dataclass
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
 
 
 @dataclass(frozen=True)

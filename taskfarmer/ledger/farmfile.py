@@ -14,11 +14,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from taskfarmer import durable, members
 from taskfarmer.errors import Damaged, NotAFarm, StorageError, hit_a_limit, remedy
-from taskfarmer.model import sealed, unsealed
+from taskfarmer.formats import members
+from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.plain import asdict, dataclass
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
 
 FORMAT = 1
 _LOG = re.compile(r"log_\d+")
@@ -144,7 +145,7 @@ def refuse_foreign(workdir: Workdir) -> None:
     if not os.path.lexists(workdir.path):
         return
     found = _files_in_the_way(workdir)
-    if not found or durable.seen(workdir.farm) is not None:  # made since we looked
+    if not found or durable.wait_visible(workdir.farm) is not None:  # made since we looked
         return
     if _is_ours(workdir):
         raise Damaged(f"{workdir.farm}: missing, and this directory holds a farm; {_RESTORE}")
@@ -189,14 +190,14 @@ def _names(folder: str) -> list[str]:
 
 def publish(workdir: Workdir, farm: Farm) -> bool:
     """Make this the farm of the directory; False where another one was faster."""
-    prepared = durable.beside(workdir.farm)
+    prepared = durable.temp_name(workdir.farm)
     document = asdict(farm)
     if not farm.shared_group:
         del document["shared_group"]
     durable.prepare(prepared, sealed(document), farm.shared_group)
     answer = durable.publish(prepared, workdir.farm)
     durable.sync_directory(workdir.path)
-    found = load(workdir) if durable.seen(workdir.farm) is not None else None
+    found = load(workdir) if durable.wait_visible(workdir.farm) is not None else None
     if found is None:
         raise answer or OSError(errno.ESTALE, "was written and cannot be seen", workdir.farm)
     return found.farm == farm.farm

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from taskfarmer import durable, limits
-from taskfarmer.workdir import Workdir, epoch_number
+from taskfarmer.formats import limits
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir, epoch_number
 
 
 def read(workdir: Workdir) -> tuple[str, int]:
@@ -24,7 +25,7 @@ def write(workdir: Workdir, epoch: str, number: int) -> None:
         fd = os.open(workdir.head, flags, durable.FILE_MODE)
         try:
             if workdir.shared:
-                durable.give(fd, durable.GROUP_WRITES)
+                durable.grant_group(fd, durable.GROUP_WRITES)
             os.pwrite(fd, text.encode(), 0)
         finally:
             os.close(fd)

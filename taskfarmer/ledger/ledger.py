@@ -16,18 +16,18 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from taskfarmer import durable
 from taskfarmer.errors import AGAIN, FileTooLarge, StaleView, StorageError, remedy
+from taskfarmer.formats.intervals import Interval, joined, parse_intervals, without
 from taskfarmer.ledger import expulsion, results
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import Commits
+from taskfarmer.ledger.exchange import FarmerReport as FarmerReport
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.state import Segment, Settlement, State
-from taskfarmer.ledger.tidings import Tidings as Tidings
-from taskfarmer.locks import FarmLock
-from taskfarmer.model import Interval, joined, parse_intervals, without
 from taskfarmer.plain import replace
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
+from taskfarmer.storage.locks import FarmLock
 
 
 class Ledger:
@@ -43,8 +43,8 @@ class Ledger:
         self.held: list[Interval] = []
         self.registered = False
         self.seq = 0
-        self._open = Tidings()
-        self._sent: Tidings | None = None
+        self._open = FarmerReport()
+        self._sent: FarmerReport | None = None
         self._tried = 0
         self._applied = 0
         self._also = f"{me}-also-{durable.random_name()}"
@@ -93,14 +93,14 @@ class Ledger:
 
     # --- a farmer's side -----------------------------------------------------------------------
 
-    def note(self, news: Tidings) -> None:
+    def note(self, news: FarmerReport) -> None:
         """Remember what happened, for the next exchange. Nothing is written yet."""
         news.size = sum(map(len, news.lines))
         self._open.add(news)
 
     def exchange(
         self, want: int = 0, leave: bool = False, patience: float = math.inf, room: float = math.inf
-    ) -> tuple[list[Interval], Tidings]:
+    ) -> tuple[list[Interval], FarmerReport]:
         """Tell what was noted, take up to `want` tasks: one commit, or none where there is nothing to do.
 
         What is known to need more than `room` seconds is not taken.
@@ -127,13 +127,13 @@ class Ledger:
         state = self.commits.commit(change, self.me, self.seq, patience)
         return self._conclude(state, sent)
 
-    def _gather(self) -> Tidings:
+    def _gather(self) -> FarmerReport:
         """All that is to be told: what was noted, and what an exchange that failed was to tell."""
         if self._sent is None:
             self._sent = self._open
         else:
             self._sent.add(self._open)
-        self._open = Tidings()
+        self._open = FarmerReport()
         return self._sent
 
     def _settle_in(self) -> None:
@@ -147,7 +147,7 @@ class Ledger:
                 f"{self.workdir.path}: {error.strerror}; the farm may not last; {remedy(error, AGAIN)}"
             ) from error
 
-    def _change(self, sent: Tidings, want: int, leave: bool, room: float) -> Callable[[State], State]:
+    def _change(self, sent: FarmerReport, want: int, leave: bool, room: float) -> Callable[[State], State]:
         journal = self._journal_name()
         settlement = Settlement(
             journal,
@@ -180,7 +180,7 @@ class Ledger:
 
         return change
 
-    def _conclude(self, state: State, sent: Tidings) -> tuple[list[Interval], Tidings]:
+    def _conclude(self, state: State, sent: FarmerReport) -> tuple[list[Interval], FarmerReport]:
         entry = state.farmers.get(self.me)
         self.registered = entry is not None
         before = without(self.held, sent.gone)
@@ -190,7 +190,7 @@ class Ledger:
         self._written.clear()
         return without(self.held, before), sent
 
-    def _resolve(self) -> tuple[list[Interval], Tidings] | None:
+    def _resolve(self) -> tuple[list[Interval], FarmerReport] | None:
         """If a commit was tried and its end is not known: what it came to if it landed after all, else None."""
         if self._sent is None or not self._tried:
             return None
@@ -317,7 +317,7 @@ class Ledger:
         for farmer in gone:
             self.commits.between()
             for sign in (self.workdir.alive, self.workdir.ballast, self.workdir.farewell):
-                durable.forget(sign(farmer))
+                durable.unlink_quietly(sign(farmer))
         return gone
 
     @property
@@ -372,7 +372,7 @@ class Ledger:
             return 0  # as if the farm cannot be read, or a task is not recorded: nothing is changed
         # `finished` and `failed` only grow otherwise: what they show is wrong from here on, and must not be taken
         # for sound where we are killed before they are made anew
-        durable.forget(self.workdir.views)
+        durable.unlink_quietly(self.workdir.views)
         results.with_newer_states(lambda: self.apply(change))
-        durable.forget(self.workdir.views)
+        durable.unlink_quietly(self.workdir.views)
         return count

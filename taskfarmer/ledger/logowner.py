@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import re
 
-from taskfarmer import durable
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
 
 _LOG = re.compile(r"log_\d+")
 
@@ -23,7 +23,7 @@ def claim(workdir: Workdir, farm: str) -> bool:
         return True
     try:
         if _owner(workdir) is None and not _is_used(workdir):
-            prepared = durable.beside(workdir.log_owner)
+            prepared = durable.temp_name(workdir.log_owner)
             durable.prepare(prepared, farm.encode() + b"\n", workdir.shared)
             durable.publish(prepared, workdir.log_owner)
     except OSError:

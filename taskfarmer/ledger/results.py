@@ -18,23 +18,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from taskfarmer import durable, limits, reading
-from taskfarmer.durations import time_class
 from taskfarmer.errors import Damaged, FarmError, FarmGone, StaleView, StorageError, remedy
+from taskfarmer.formats import limits
+from taskfarmer.formats.durations import time_class
+from taskfarmer.formats.intervals import Interval, each_interval, joined, parse_intervals
+from taskfarmer.formats.results import FINISHED, OUTCOMES, RECORDED_AS_FAILED, RETURNED, result_words
 from taskfarmer.ledger.state import Settlement, State
-from taskfarmer.model import (
-    FINISHED,
-    OUTCOMES,
-    RECORDED_AS_FAILED,
-    RETURNED,
-    Interval,
-    each_interval,
-    joined,
-    parse_intervals,
-    result_words,
-)
 from taskfarmer.plain import dataclass
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable, reading
+from taskfarmer.storage.layout import Workdir
 
 _JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r[0-9]+)?)(?:\.([0-9]{1,18}))?")
 _NOT_READABLE = (errno.ESTALE, errno.EACCES, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENOTDIR)
@@ -103,7 +95,7 @@ def read_counted(
     end = begin + patience
     while True:
         try:
-            found = durable.persistent(lambda: journals(workdir, state))
+            found = durable.retry_stale(lambda: journals(workdir, state))
         except OSError as error:
             raise _unreadable(workdir, error) from error
         if sum(size for _, size in found.values()) == state.journaled:
@@ -137,7 +129,7 @@ def _first_missing(workdir: Workdir, state: State, found: Mapping[str, tuple[str
 def renamed(workdir: Workdir, name: str) -> str:
     """Where a journal is since an epoch turned. It may have grown beyond our state before its length was its name."""
     try:
-        entries = durable.persistent(lambda: os.listdir(workdir.results))
+        entries = durable.retry_stale(lambda: os.listdir(workdir.results))
     except OSError as error:
         raise _unreadable(workdir, error) from error
     for entry in entries:
@@ -259,7 +251,7 @@ def left_behind(
     claims = parse_intervals(entry.claims)
     try:
         durable.sync_file(path)
-        return durable.persistent(lambda: _beyond(path, name, counted, least, _claimed(state, claims)))
+        return durable.retry_stale(lambda: _beyond(path, name, counted, least, _claimed(state, claims)))
     except FileNotFoundError:
         if least:
             raise StaleView(f"{path}: cannot be seen, but {least} bytes of it count; {RESTORE}") from None

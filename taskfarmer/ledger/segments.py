@@ -14,12 +14,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from taskfarmer import durable, limits
 from taskfarmer.errors import Damaged, StorageError, TaskListError, remedy
+from taskfarmer.formats import limits
+from taskfarmer.formats.tasks import TimedCommand, parse_task, task_line
 from taskfarmer.ledger.state import Segment
-from taskfarmer.model import TimedCommand, parse_task, task_line
 from taskfarmer.plain import dataclass
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
 
 BLOCK = 64
 MOST_OPEN = 32
@@ -44,12 +45,12 @@ class SegmentWriter:
         self.source_crc = b""
         path = workdir.segment(self.name)
         try:
-            self._file = open(path, "xb", buffering=1 << 20, opener=durable.fresh)  # noqa: SIM115
+            self._file = open(path, "xb", buffering=1 << 20, opener=durable.open_exclusive)  # noqa: SIM115
         except OSError as error:
             what = f"the task list cannot be taken in; {remedy(error, _FOLDER)}"
             raise StorageError(f"{path}: {error.strerror}; {what}") from error
         if workdir.shared:
-            durable.give(self._file.fileno(), durable.GROUP_READS)
+            durable.grant_group(self._file.fileno(), durable.GROUP_READS)
         self._index = bytearray(_MAGIC)
         self._block: list[bytes] = []
         self._offset = 0
@@ -113,7 +114,7 @@ class SegmentWriter:
 
 def discard(workdir: Workdir, name: str) -> None:
     for path in (workdir.segment_index(name), workdir.segment(name), workdir.segment_source(name)):
-        durable.forget(path)
+        durable.unlink_quietly(path)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class SegmentReader:
         found = self._open.get(segment.file)
         if found is None:
             if len(self._open) >= MOST_OPEN:
-                durable.let_go(self._open.pop(next(iter(self._open))).fd)
+                durable.close_quietly(self._open.pop(next(iter(self._open))).fd)
             found = self._open[segment.file] = self._open_segment(segment)
         return found
 
@@ -187,7 +188,7 @@ class SegmentReader:
     def _read(self, segment: Segment, opened: _Open, first: int, stop: int, begin: int, end: int) -> list[bytes]:
         """The lines of blocks `first` to `stop`, bytes `begin` to `end`: what was written, for these very tasks."""
         try:
-            data = durable.persistent(lambda: os.pread(opened.fd, end - begin, begin))
+            data = durable.retry_stale(lambda: os.pread(opened.fd, end - begin, begin))
         except OSError as error:
             path = self.workdir.segment(segment.file)
             raise StorageError(f"{path}: {error.strerror}; {remedy(error, _REMEDY)}") from error
@@ -218,7 +219,7 @@ class SegmentReader:
 
     def close(self) -> None:
         for opened in self._open.values():
-            durable.let_go(opened.fd)
+            durable.close_quietly(opened.fd)
         self._open.clear()
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from taskfarmer.errors import Expelled, StaleView
-from taskfarmer.model import (
+from taskfarmer.formats.intervals import (
     Interval,
     counted,
     each_interval,

@@ -21,19 +21,19 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import groupby
 
-from taskfarmer.ledger.ledger import Tidings
-from taskfarmer.model import Interval, joined
-from taskfarmer.pool import wire
-from taskfarmer.pool.attempt import Place
-from taskfarmer.pool.leftovers import KEEP
-from taskfarmer.pool.member import Batch, Happened, Member, Seat, Stock
-from taskfarmer.pool.processes import STUCK_AFTER, Tree, adopt_orphans, reap, send
+from taskfarmer import protocol
+from taskfarmer.formats.intervals import Interval, joined
+from taskfarmer.ledger.ledger import FarmerReport
+from taskfarmer.pool.handles import AssignedBatch, PoolReport, SlotHandle, TaskQueue, WorkerHandle
+from taskfarmer.pool.processes import UNRESPONSIVE, WorkerProcesses
 from taskfarmer.pool.recovery import died_at, recover
-from taskfarmer.pool.slot import SHOWN
-from taskfarmer.pool.staff import UNRESPONSIVE, Staff
-from taskfarmer.pool.wire import News, Order
-from taskfarmer.pool.worker import DOUBT
+from taskfarmer.proctree import STUCK_AFTER, Tree, adopt_orphans, reap, send
+from taskfarmer.protocol import Command, WorkerReport
 from taskfarmer.runners.base import Runner
+from taskfarmer.worker.context import SlotContext
+from taskfarmer.worker.leftovers import KEEP
+from taskfarmer.worker.slot import SHOWN
+from taskfarmer.worker.worker import DOUBT
 
 LOOK_EVERY = 5.0
 """Seconds between two looks whether workers were stopped (SIGSTOP), or are gone although their pipe is open."""
@@ -41,11 +41,11 @@ MOST_CONTINUED = 3
 """How often a worker that is found stopped, look by look, is continued before it is killed."""
 
 
-class Pool(Staff):
+class Pool(WorkerProcesses):
     def __init__(
         self,
         slots: int,
-        place: Callable[[int], Place],
+        place: Callable[[int], SlotContext],
         runner: Runner,
         grace: float,
         wakeup: int,
@@ -53,7 +53,7 @@ class Pool(Staff):
         leftovers: str = KEEP,
     ) -> None:
         super().__init__(slots, place, runner, grace, wakeup, unfinished, leftovers)
-        self.queue: deque[Stock] = deque()
+        self.queue: deque[TaskQueue] = deque()
         self.queued = 0
         self.outstanding = 0  # tasks that are with workers
         self.busy = 0  # slots that have some of them
@@ -63,7 +63,7 @@ class Pool(Staff):
         self._forced = False
         self._stuck: set[int] = set()
         self._tree = Tree(groups=self._groups)
-        self._doubted: list[Member] = []
+        self._doubted: list[WorkerHandle] = []
         self._next_look = time.monotonic() + LOOK_EVERY
         adopt_orphans()
 
@@ -79,7 +79,7 @@ class Pool(Staff):
         place = len(self.queue)
         while place and self.queue[place - 1].interval.deaths and not interval.deaths:
             place -= 1
-        self.queue.insert(place, Stock(interval, lines))
+        self.queue.insert(place, TaskQueue(interval, lines))
         self.queued += interval.count
 
     def take_back(self, keep: Callable[[bytes], bool] | None = None) -> list[Interval]:
@@ -109,11 +109,11 @@ class Pool(Staff):
 
     def dispatch(self, limit: int | None = None, below: float = math.inf) -> None:
         """Hand tasks to slots that have room, at most `limit` to each, up to the first whose attempt is not `below`."""
-        self.employ(self.busy + self.queued)
+        self.ensure_workers(self.busy + self.queued)
         size = self.batch_size if limit is None else min(limit, self.batch_size)
         if self.queued < size * len(self._seats):
             size = max(1, self.queued // max(1, len(self._seats)))
-        for slot in sorted(self._hungry, key=lambda slot: self._seats[slot].outstanding):
+        for slot in sorted(self._ready, key=lambda slot: self._seats[slot].outstanding):
             seat = self._seats[slot]
             if not self.queue or self.queue[0].interval.attempt >= below:
                 break
@@ -123,7 +123,7 @@ class Pool(Staff):
             interval, lines = self._cut(size)
             self._give(seat, interval, lines)
             if seat.outstanding > enough:
-                self._hungry.discard(slot)
+                self._ready.discard(slot)
 
     def _cut(self, size: int) -> tuple[Interval, list[bytes]]:
         interval, lines = self.queue[0].cut(size)
@@ -132,16 +132,16 @@ class Pool(Staff):
         self.queued -= interval.count
         return interval, lines
 
-    def _give(self, seat: Seat, interval: Interval, lines: list[bytes]) -> None:
+    def _give(self, seat: SlotHandle, interval: Interval, lines: list[bytes]) -> None:
         self._next_batch += 1
-        seat.batches.append(Batch(self._next_batch, interval, lines))
+        seat.batches.append(AssignedBatch(self._next_batch, interval, lines))
         if not seat.outstanding:
             seat.moved = time.monotonic()
         self._has(seat, interval.count)
         body = b"".join(lines)
-        self._send(seat.member, Order(wire.TASKS, seat.slot, self._next_batch, interval.attempt, 0.0, body))
+        self._send(seat.member, Command(protocol.TASKS, seat.slot, self._next_batch, interval.attempt, 0.0, body))
 
-    def _has(self, seat: Seat, more: int) -> None:
+    def _has(self, seat: SlotHandle, more: int) -> None:
         """A seat has so many tasks more, or fewer."""
         before = seat.outstanding
         seat.outstanding += more
@@ -155,13 +155,13 @@ class Pool(Staff):
             if seat.outstanding > 1 and not seat.asked and now - seat.moved > patience:
                 for other in seat.member.seats.values():
                     other.asked = True
-                self._send(seat.member, Order(wire.GIVE_BACK))
+                self._send(seat.member, Command(protocol.GIVE_BACK))
 
     # --- news ----------------------------------------------------------------------------------
 
-    def wait(self, timeout: float) -> Happened:
+    def wait(self, timeout: float) -> PoolReport:
         """What happened, waiting up to `timeout` seconds for something. A signal ends the wait."""
-        happened = Happened()
+        happened = PoolReport()
         if self.trouble is not None:
             # those that could be started go on
             (happened.warnings if self.members else happened.troubles).append(self.trouble)
@@ -186,7 +186,7 @@ class Pool(Staff):
             self._look(happened)
         return happened
 
-    def _hear(self, member: Member, happened: Happened) -> None:
+    def _hear(self, member: WorkerHandle, happened: PoolReport) -> None:
         try:
             data = member.link.recv(1 << 20)
         except BlockingIOError:
@@ -198,10 +198,10 @@ class Pool(Staff):
             return
         self._take_all(member, data, happened)
 
-    def _take_all(self, member: Member, data: bytes, happened: Happened) -> None:
+    def _take_all(self, member: WorkerHandle, data: bytes, happened: PoolReport) -> None:
         """Take news as they come, up to the first that cannot be judged yet."""
         for news in member.feed.feed(data):
-            unasked = news.kind == wire.INTERRUPTED and not self.stopping and not self.warned
+            unasked = news.kind == protocol.INTERRUPTED and not self.stopping and not self.warned
             now = time.monotonic() if unasked else 0.0
             if unasked and now >= member.doubted_until + DOUBT:
                 member.doubted, member.doubted_until = news, now + 2 * DOUBT
@@ -210,7 +210,7 @@ class Pool(Staff):
                 return
             self._take(member, news, happened)
 
-    def _resolve(self, happened: Happened) -> float:
+    def _resolve(self, happened: PoolReport) -> float:
         """Go on with workers whose news waited long enough, or with all if we are to stop; seconds until the next."""
         now = time.monotonic()
         wait = math.inf
@@ -228,28 +228,28 @@ class Pool(Staff):
             self._take_all(member, b"", happened)
         return wait
 
-    def _take(self, member: Member, news: News, happened: Happened) -> None:
-        if news.kind == wire.TROUBLE:
+    def _take(self, member: WorkerHandle, news: WorkerReport, happened: PoolReport) -> None:
+        if news.kind == protocol.TROUBLE:
             happened.troubles.append(news.results.decode("utf-8", "replace"))
             return
-        if news.kind == wire.SURVIVOR:
+        if news.kind == protocol.SURVIVOR:
             self._stuck_on(map(int, news.results.split()), happened)
             return
-        if news.kind == wire.LEFTOVERS:
+        if news.kind == protocol.LEFTOVERS:
             happened.leftovers += [
                 (int(task), int(count)) for task, count in map(bytes.split, news.results.split(b"\n"))
             ]
             return
         seat = member.seats[news.slot]
-        if news.kind == wire.UNSTARTED:
+        if news.kind == protocol.UNSTARTED:
             self._unstarted(seat, news)
             return
         batch = seat.batches[0]
         done = batch.interval.part(batch.done, news.count)
         tidings = happened.tidings
-        if news.kind in (wire.INTERRUPTED, wire.UNFINISHED):
+        if news.kind in (protocol.INTERRUPTED, protocol.UNFINISHED):
             last, done = done.part(news.count - 1, 1), done.part(0, news.count - 1)
-            if news.kind == wire.UNFINISHED or (self.warned and not self.stopping):
+            if news.kind == protocol.UNFINISHED or (self.warned and not self.stopping):
                 tidings.returned.append(last)
             else:
                 self._interrupted(member, last, tidings)
@@ -265,7 +265,7 @@ class Pool(Staff):
         tidings.views.append((news.finished_lines, news.failed_lines, news.slices))
         self._progress(seat, batch, news.count)
 
-    def _interrupted(self, member: Member, task: Interval, tidings: Tidings) -> None:
+    def _interrupted(self, member: WorkerHandle, task: Interval, tidings: FarmerReport) -> None:
         """A task ran when its worker ended: since we stop, or else that counts as a death."""
         if self.stopping:
             (tidings.overran if self.out_of_time else tidings.returned).append(task)
@@ -273,14 +273,14 @@ class Pool(Staff):
             tidings.died.append(task)
             member.died.append(task)
 
-    def _stuck_on(self, pids: Iterable[int], happened: Happened) -> None:
+    def _stuck_on(self, pids: Iterable[int], happened: PoolReport) -> None:
         """Processes that do not die are told once, and not waited for again."""
         fresh = set(pids) - self._stuck
         happened.survivors += sorted(fresh)
         self._stuck |= fresh
         self._tree.stuck |= fresh
 
-    def _progress(self, seat: Seat, batch: Batch, count: int) -> None:
+    def _progress(self, seat: SlotHandle, batch: AssignedBatch, count: int) -> None:
         batch.done += count
         self._has(seat, -count)
         seat.moved = time.monotonic()
@@ -288,13 +288,13 @@ class Pool(Staff):
         if not batch.left:
             seat.batches.remove(batch)
         if seat.outstanding <= (self.batch_size // 2 or int(self.ahead)):
-            self._hungry.add(seat.slot)
+            self._ready.add(seat.slot)
 
-    def _unstarted(self, seat: Seat, news: News) -> None:
+    def _unstarted(self, seat: SlotHandle, news: WorkerReport) -> None:
         batch = next(batch for batch in seat.batches if batch.number == news.number)
         keep = batch.interval.count - news.count
         back = batch.interval.part(keep, news.count)
-        self.queue.appendleft(Stock(back, batch.lines[keep:]))
+        self.queue.appendleft(TaskQueue(back, batch.lines[keep:]))
         self.queued += back.count
         batch.interval, batch.lines = batch.interval.part(0, keep), batch.lines[:keep]
         self._has(seat, -news.count)
@@ -302,14 +302,14 @@ class Pool(Staff):
 
     # --- ends ----------------------------------------------------------------------------------
 
-    def _lose(self, member: Member, happened: Happened) -> None:
+    def _lose(self, member: WorkerHandle, happened: PoolReport) -> None:
         """A worker is gone: we told it to go, or its tasks are ended and given back, and another takes its place."""
         fd = member.link.fileno()
         self._poll.unregister(member.link)
         del self.members[fd]
         with suppress(OSError):  # the descriptor is gone, whatever the kernel answers
             member.link.close()
-        self._hungry.difference_update(member.seats)
+        self._ready.difference_update(member.seats)
         for slot, seat in member.seats.items():
             self._has(seat, -seat.outstanding)
             del self._seats[slot]
@@ -331,7 +331,7 @@ class Pool(Staff):
             self._count_death(member, happened)
             self._replace(member)
 
-    def _count_death(self, member: Member, happened: Happened) -> None:
+    def _count_death(self, member: WorkerHandle, happened: PoolReport) -> None:
         """Warn of a worker that died, of a round of them if all of them die, and give up in the end."""
         ran = [(one.segment, one.start) for one in member.died]
         first = self.deaths.add(time.monotonic(), member.started, ran)
@@ -343,7 +343,7 @@ class Pool(Staff):
         elif first or not self.deaths.alike:
             happened.warnings.append(text)
 
-    def _recover(self, seat: Seat, happened: Happened) -> None:
+    def _recover(self, seat: SlotHandle, happened: PoolReport) -> None:
         shown, attempt, start = SHOWN.unpack_from(self._view(seat.slot))
         found = recover(seat.batches, shown, attempt)
         happened.tidings.returned += found.returned
@@ -358,7 +358,7 @@ class Pool(Staff):
             self.queue.appendleft(stock)
             self.queued += stock.interval.count
 
-    def _look(self, happened: Happened) -> None:
+    def _look(self, happened: PoolReport) -> None:
         """Continue workers that were stopped, which would keep their tasks for ever, and find those that are gone.
 
         The second look in a row acts: all of us may be about to be stopped, or to go on, as a job that is suspended is.
@@ -380,7 +380,7 @@ class Pool(Staff):
                 happened.warnings.append(f"worker for slot {slots} was stopped again and again; killing it")
                 send(member.pid, signal.SIGKILL)
 
-    def _force(self, happened: Happened) -> None:
+    def _force(self, happened: PoolReport) -> None:
         """Workers that do not come back: a runner that ignores `terminate`, a stopped process, one that hangs."""
         for member in list(self.members.values()):
             if self._forced:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from taskfarmer.model import RETURNED, Interval, parse_task, result_line
+from taskfarmer.formats.intervals import Interval
+from taskfarmer.formats.results import RETURNED, result_line
+from taskfarmer.formats.tasks import parse_task
+from taskfarmer.formats.timeline import farmer_number, time_slice
 from taskfarmer.plain import dataclass, field
-from taskfarmer.pool.attempt import Place
-from taskfarmer.pool.member import Batch, Stock
-from taskfarmer.trace import farmer_number, time_slice
+from taskfarmer.pool.handles import AssignedBatch, TaskQueue
+from taskfarmer.worker.context import SlotContext
 
 _SIGKILLED = 9
 
@@ -23,10 +25,10 @@ class Recovered:
     died: Interval | None = None
     command: bytes = b""
     returned: list[Interval] = field(default_factory=list)
-    kept: list[Stock] = field(default_factory=list)
+    kept: list[TaskQueue] = field(default_factory=list)
 
 
-def recover(batches: Iterable[Batch], shown: int, attempt: int) -> Recovered:
+def recover(batches: Iterable[AssignedBatch], shown: int, attempt: int) -> Recovered:
     """Sort a slot's tasks by what it showed last: ID + 1 of a task that ran, the negative of one that had ended, or 0.
 
     A slot runs its tasks in the order of its batches. Where the one that it showed is not among what is untold,
@@ -38,7 +40,7 @@ def recover(batches: Iterable[Batch], shown: int, attempt: int) -> Recovered:
         place = _place_of(abs(shown) - 1, lines) if shown and rest.attempt == attempt else None
         if place is None:
             if rest.count:
-                found.kept.append(Stock(rest, lines))
+                found.kept.append(TaskQueue(rest, lines))
             continue
         for stock in found.kept:
             found.returned.append(stock.interval)
@@ -47,7 +49,7 @@ def recover(batches: Iterable[Batch], shown: int, attempt: int) -> Recovered:
         if place:
             found.returned.append(rest.part(0, place))
         if rest.count > place + 1:
-            found.kept.append(Stock(rest.part(place + 1, rest.count - place - 1), lines[place + 1 :]))
+            found.kept.append(TaskQueue(rest.part(place + 1, rest.count - place - 1), lines[place + 1 :]))
     return found
 
 
@@ -58,7 +60,7 @@ def _place_of(task_id: int, lines: list[bytes]) -> int | None:
     return None
 
 
-def died_at(end: float, place: Place, ran: tuple[int, int, bytes, float]) -> tuple[bytes, bytes]:
+def died_at(end: float, place: SlotContext, ran: tuple[int, int, bytes, float]) -> tuple[bytes, bytes]:
     """The result line and the slice of an attempt that died with its worker: task ID, attempt, command and start."""
     task_id, attempt, command, start = ran
     log = place.log_mode.encode()

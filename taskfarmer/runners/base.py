@@ -139,3 +139,13 @@ def _default_signals() -> None:
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def runs_programs(runner: Runner) -> bool:
+    """Whether a runner only says which program to start; one that has a `run` of its own does all by itself."""
+    return isinstance(runner, CommandRunner) and type(runner).run is CommandRunner.run
+
+
+def is_ours(runner: Runner) -> bool:
+    """Whether a runner starts programs and is one of this package: nothing of the user's own runs in a worker."""
+    return runs_programs(runner) and type(runner).__module__.startswith("taskfarmer.")

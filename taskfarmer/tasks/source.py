@@ -26,9 +26,9 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from taskfarmer.durations import seconds
 from taskfarmer.errors import AGAIN, ListUnavailable, TaskListError, remedy
-from taskfarmer.model import TimedCommand
+from taskfarmer.formats.durations import seconds
+from taskfarmer.formats.tasks import TimedCommand
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from taskfarmer import durable, members
-from taskfarmer.model import sealed, unsealed
+from taskfarmer.formats import members
+from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.plain import dataclass
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
 
 TIMELINE_START = b'[\n{"name":"process_labels","ph":"M","pid":0,"args":{"labels":"taskfarmer"}}'
 TIMELINE_END = b"\n]\n"
@@ -86,21 +87,24 @@ def sizes(workdir: Workdir, names: Iterable[str]) -> dict[str, int]:
 
 def write_anew(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
     """Make a view and rename it into place; its size. Whatever stands there is replaced, a directory too."""
-    temporary = durable.beside(path)
+    temporary = durable.temp_name(path)
     size = 0
     try:
-        with durable.naming(path), open(temporary, "xb", buffering=1 << 20, opener=durable.fresh) as file:
+        with (
+            durable.with_filename(path),
+            open(temporary, "xb", buffering=1 << 20, opener=durable.open_exclusive) as file,
+        ):
             if shared:
-                durable.give(file.fileno(), durable.GROUP_WRITES)
+                durable.grant_group(file.fileno(), durable.GROUP_WRITES)
             for part in parts:
                 size += file.write(part)
         try:
             os.rename(temporary, path)
         except IsADirectoryError:
-            os.rename(path, durable.beside(path))
+            os.rename(path, durable.temp_name(path))
             os.rename(temporary, path)
     except BaseException:  # the parts may be of a damaged file
-        durable.forget(temporary)
+        durable.unlink_quietly(temporary)
         raise
     return size
 
@@ -108,10 +112,10 @@ def write_anew(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
 def create(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
     """Make the first view of that name; its size. FileExistsError, and nothing changed, if there is one."""
     size = 0
-    with durable.naming(path), open(path, "xb", buffering=1 << 20, opener=durable.fresh) as file:
+    with durable.with_filename(path), open(path, "xb", buffering=1 << 20, opener=durable.open_exclusive) as file:
         try:
             if shared:
-                durable.give(file.fileno(), durable.GROUP_WRITES)
+                durable.grant_group(file.fileno(), durable.GROUP_WRITES)
             for part in parts:
                 size += file.write(part)
             file.flush()
@@ -150,18 +154,18 @@ def _open_to_grow(workdir: Workdir, shown: Shown, name: str, opened: dict[str, i
 
 def append(path: str, fd: int, parts: Sequence[bytes]) -> int:
     """Write at the end of an open view; how many bytes it has more."""
-    with durable.naming(path):
+    with durable.with_filename(path):
         written = durable.write_parts(fd, parts)
-        durable.let_memory_go(fd, written)
+        durable.drop_page_cache(fd, written)
         return written
 
 
 def extend_timeline(path: str, fd: int, slices: Sequence[bytes], size: int) -> int:
     """Write over the closing bracket; the file is a complete document before and after. How many bytes it has more."""
-    with durable.naming(path):
+    with durable.with_filename(path):
         os.lseek(fd, size - len(TIMELINE_END), os.SEEK_SET)
         written = durable.write_parts(fd, (*slices, TIMELINE_END))
-        durable.let_memory_go(fd, written)
+        durable.drop_page_cache(fd, written)
         return written - len(TIMELINE_END)
 
 

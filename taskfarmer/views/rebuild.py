@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from taskfarmer.formats.intervals import parse_intervals
+from taskfarmer.formats.results import parse_result
+from taskfarmer.formats.tasks import parse_task
+from taskfarmer.formats.timeline import farmer_number, time_slice
 from taskfarmer.ledger import results
-from taskfarmer.ledger.identity import identity_of
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.segments import BLOCK, SegmentReader
 from taskfarmer.ledger.state import State
-from taskfarmer.model import parse_intervals, parse_result, parse_task
-from taskfarmer.trace import farmer_number, time_slice
+from taskfarmer.peers.identity import identity_of
+from taskfarmer.storage.layout import Workdir
 from taskfarmer.views import files
-from taskfarmer.views.names import farmer_events
-from taskfarmer.workdir import Workdir
+from taskfarmer.views.labels import farmer_events
 
 EXACT_TRIES = 5
 """How often views are made anew, at most, while the ledger changes meanwhile."""

@@ -15,14 +15,14 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from taskfarmer.ledger.identity import Identity
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import State, entry_of
+from taskfarmer.peers.identity import Identity
+from taskfarmer.storage.layout import Workdir
 from taskfarmer.views import files
-from taskfarmer.views.names import farmer_events
+from taskfarmer.views.labels import farmer_events
 from taskfarmer.views.rebuild import EXACT_TRIES, rebuild_unlocked, unprocessed, write_toprocess
-from taskfarmer.workdir import Workdir
 
 EVERY = 5.0
 SOON = 0.1

@@ -12,8 +12,8 @@ from benchmarks.scale import Case, hold, lengths
 from benchmarks.simulation import FAREWELL, Ground, Simulated, driving, simulate
 from benchmarks.standins import OneAtATime, SimulatedExchanges, Slots
 from taskfarmer.farmer import exchanges
+from taskfarmer.formats.intervals import Interval
 from taskfarmer.ledger.state import problems
-from taskfarmer.model import Interval
 from taskfarmer.views import views
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from house import Done, House
 
-from taskfarmer.model import result_line, sealed, unsealed
+from taskfarmer.formats.results import result_line
+from taskfarmer.formats.sealed import sealed, unsealed
 
 WORKDIR = "list.txt_workdir"
 Run = Callable[..., Done]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from house import House
 
-from taskfarmer.ledger.identity import introduce
-from taskfarmer.model import sealed, unsealed
+from taskfarmer.formats.sealed import sealed, unsealed
+from taskfarmer.peers.identity import introduce
 from taskfarmer.plain import asdict, replace
 
 WORKDIR = "list.txt_workdir"

@@ -91,7 +91,7 @@ def test_words_are_completed_by_click(house: House, program: str, words: str, ex
 
 BREAK = """
 import sys
-from taskfarmer.cli import output, program
+from taskfarmer.cli import program
 def broken(path):
     raise {error}
 import taskfarmer.cli.status

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from house import House
 
-from taskfarmer import scheduled
 from taskfarmer.farmer.jobs import Jobs
-from taskfarmer.submission.jobs import Worker, jobs_at_work
-from taskfarmer.workdir import Workdir
+from taskfarmer.launch.jobs import FarmerInfo, jobs_at_work
+from taskfarmer.peers import scheduled
+from taskfarmer.storage.layout import Workdir
 
 NAMES = (
     "SLURM_JOB_ID SLURM_CLUSTER_NAME SLURM_JOB_NAME SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_ARRAY_TASK_COUNT "
@@ -45,7 +45,7 @@ def test_a_job_is_known_by_the_variables_that_are_not_empty(variables: dict[str,
 
 
 def test_a_farmer_of_empty_variables_is_of_no_scheduler(tmp_path: Path) -> None:
-    worker = Worker(EMPTY, "n1", 1, 0, "alive")
+    worker = FarmerInfo(EMPTY, "n1", 1, 0, "alive")
     jobs, warnings = jobs_at_work(Workdir.at(str(tmp_path)), [worker], [], {}, 1.0)
     assert ([(one.job, one.scheduler) for one in jobs], warnings) == ([(None, None)], [])
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 from house import PROGRAMS, TOP, Done, House
 
-from taskfarmer.requirements import NEEDED
+from taskfarmer.dependencies import NEEDED
 
 EMPTY = "__version__ = '0.9'\n"
 OLD_LOCK = """
@@ -114,7 +114,7 @@ def test_no_version_is_looked_at_when_nothing_fails(house: House) -> None:
     done = house.process([*program, "list.txt", "-q"])
     assert done.status == 0, done.stderr
     assert "taskfarmer.start" in done.stderr
-    assert "taskfarmer.requirements" not in done.stderr and "importlib.metadata" not in done.stderr
+    assert "taskfarmer.dependencies" not in done.stderr and "importlib.metadata" not in done.stderr
 
 
 def test_the_versions_are_those_of_the_package() -> None:

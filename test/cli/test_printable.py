@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from taskfarmer.render import printable, shell_word
+from taskfarmer.ui import printable, shell_word
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ sys.path.insert(0, str(TEST))
 from checker import Report, check, sealed  # noqa: E402
 from farming import Field, eventually, gate  # noqa: E402
 
-from taskfarmer.model import result_line, unsealed  # noqa: E402
-from taskfarmer.model import sealed as seal  # noqa: E402
+from taskfarmer.formats.results import result_line  # noqa: E402
+from taskfarmer.formats.sealed import sealed as seal  # noqa: E402
+from taskfarmer.formats.sealed import unsealed  # noqa: E402
 
 NAME = "list.txt"
 WORKDIR = f"{NAME}_workdir"

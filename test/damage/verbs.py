@@ -48,12 +48,12 @@ class Done:
 
 def hasten() -> None:
     """Wait a few seconds where else a minute is waited, for file systems that show old contents."""
-    from taskfarmer.check import journals
-    from taskfarmer.farmer import farmer, hold
+    from taskfarmer.farmer import backoff, farmer
+    from taskfarmer.inspect.check import journals
     from taskfarmer.ledger import commits, results
 
     journals.PATIENCE = 1.0
-    farmer.TROUBLE_FOR = hold.START_TROUBLE_FOR = 3.0
+    farmer.TROUBLE_FOR = backoff.START_TROUBLE_FOR = 3.0
     commits.Commits.__init__.__defaults__ = (PATIENCE,)
     for function in (results.survey, results.read_counted, results.with_newer_states):
         function.__defaults__ = (PATIENCE, *(function.__defaults__ or ())[1:])

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from farming import children, eventually, lives, send
 
-from taskfarmer import durable
 from taskfarmer.doctor import apart, probes
-from taskfarmer.doctor.apart import Apart, Line
+from taskfarmer.doctor.apart import ForkedCall, Line
 from taskfarmer.doctor.examination import examine
 from taskfarmer.errors import UsageError
+from taskfarmer.storage import durable
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def sleeps(line: Line) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_process_that_says_nothing_is_an_error_in_words_and_is_ended() -> None:
     before = set(children(os.getpid()))
-    for ask in (Apart.wait, Apart.result):
-        with pytest.raises(OSError, match="no answer") as caught, Apart(sleeps) as process:
+    for ask in (ForkedCall.wait, ForkedCall.result):
+        with pytest.raises(OSError, match="no answer") as caught, ForkedCall(sleeps) as process:
             ask(process)
         assert (caught.value.errno, caught.value.strerror) == (errno.ETIMEDOUT, "no answer for 0.3 s")
     assert set(children(os.getpid())) <= before
@@ -61,7 +61,7 @@ def test_no_racer_is_left_where_one_fails(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_process_that_even_sigkill_does_not_end_is_left_behind(hung: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "PATIENCE", 2.0)
     before = set(children(os.getpid()))
-    with pytest.raises(OSError, match="no answer"), Apart(lambda line: hung.read_text()) as process:
+    with pytest.raises(OSError, match="no answer"), ForkedCall(lambda line: hung.read_text()) as process:
         process.result()
     (stuck,) = set(children(os.getpid())) - before
     assert lives(stuck)

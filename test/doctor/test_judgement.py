@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from taskfarmer.doctor.findings import Findings, Links, OneNode, Peer, Place, Renames, Times
+from taskfarmer.doctor.findings import Findings, Links, OneNode, Peer, Renames, Times
 from taskfarmer.doctor.judgement import Health, judge
-from taskfarmer.doctor.mounts import Mount
 from taskfarmer.plain import replace
+from taskfarmer.storage.mountchecks import MountedPath
+from taskfarmer.storage.mounts import Mount
 
 QUICK = Times(20, 0.001, 0.002)
 HERE = OneNode(
@@ -18,8 +19,8 @@ HERE = OneNode(
 OTHER = Peer("x-b-1", "b", False, "shared", None, False, "agreed", QUICK, 0.1, 0.5, 0.01)
 
 
-def place(path: str, type: str, options: str = "rw") -> Place:
-    return Place(path, Mount("/", type, "source", tuple(options.split(","))))
+def place(path: str, type: str, options: str = "rw") -> MountedPath:
+    return MountedPath(path, Mount("/", type, "source", tuple(options.split(","))))
 
 
 ALONE = Findings("x-a-1", "a", place("/farm", "nfs4"), place("/farm", "nfs4"), HERE, 1, 0.0, ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskfarmer.doctor.lockproof import Answer, LockProof, Sign, Verdict
+from taskfarmer.peers.lockproof import Answer, LockProof, Sign, Verdict
 
 
 def ready(staleness: float = 100.0) -> LockProof:

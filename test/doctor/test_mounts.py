@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer.doctor.knowledge import known
-from taskfarmer.doctor.mounts import Mount, holding, mount_of, parse
+from taskfarmer.storage.filesystems import known
+from taskfarmer.storage.mounts import Mount, holding, mount_of, parse
 
 TABLE = rb"""22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard

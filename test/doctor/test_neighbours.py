@@ -13,13 +13,14 @@ import pytest
 from doctors import environment
 from farming import eventually, mounts
 
-from taskfarmer.doctor.lockproof import LockProof
-from taskfarmer.doctor.neighbours import glance, prove_lock
+from taskfarmer.peers.lockproof import LockProof
+from taskfarmer.peers.lockproofs import prove_lock
+from taskfarmer.storage.mountchecks import quick_checks
 
 NEIGHBOUR = """
 import os, sys, time
-from taskfarmer import locks
-from taskfarmer.model import sealed
+from taskfarmer.storage import locks
+from taskfarmer.formats.sealed import sealed
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 held = sys.argv[2] == "holds" and locks.hold_alive(fd)
 for beat in range(100_000):
@@ -67,7 +68,7 @@ def test_a_neighbour_that_is_dead_or_holds_nothing_proves_nothing(directory: Pat
 
 def test_a_glance_writes_nothing_and_names_the_file_system(directory: Path) -> None:
     before = directory.stat().st_mtime_ns
-    checks = glance(str(directory), str(directory))
+    checks = quick_checks(str(directory), str(directory))
     assert checks[0].name == "file system"
     assert " on /" in checks[0].found
     assert directory.stat().st_mtime_ns == before

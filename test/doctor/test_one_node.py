@@ -13,8 +13,8 @@ import pytest
 from doctors import FOLDER, TOP, Doctor, environment, examine, left_behind
 from farming import eventually, need
 
-from taskfarmer import scheduled
 from taskfarmer.doctor.examination import lock_directory
+from taskfarmer.peers import scheduled
 
 
 def test_a_sound_directory_is_proven_and_left_as_it_was(directory: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from taskfarmer.doctor.place import OLD, Place
-from taskfarmer.ledger.identity import introduce
-from taskfarmer.model import sealed
+from taskfarmer.formats.sealed import sealed
+from taskfarmer.peers.identity import introduce
 from taskfarmer.plain import replace
 
 

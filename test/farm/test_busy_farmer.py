@@ -14,8 +14,8 @@ SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
 
-from taskfarmer.model import Interval
-from taskfarmer.pool.attempt import Place
+from taskfarmer.formats.intervals import Interval
+from taskfarmer.worker.context import SlotContext
 from taskfarmer.pool.pool import Pool
 from taskfarmer.runners.shell import BasicRunner
 
@@ -48,7 +48,7 @@ def until(condition):
 (folder / 'logs').mkdir()
 logs = os.open(folder / 'logs', os.O_RDONLY)
 wakeup, _ = os.pipe()
-place = Place(0, 'f', 'host', str(folder), str(folder / 'logs'), logs, log_mode='none')
+place = SlotContext(0, 'f', 'host', str(folder), str(folder / 'logs'), logs, log_mode='none')
 pool = Pool(1, lambda slot: place, BasicRunner() if program else Quick(), 1.0, wakeup)
 pool.batch_size = 1 << 15
 tasks = [b'%d true\\n' % number for number in range(5000)]

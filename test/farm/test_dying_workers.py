@@ -14,7 +14,7 @@ import pytest
 from farming import eventually, lives, send, tree
 from farms import Farm, Farmer
 
-from taskfarmer.model import parse_intervals
+from taskfarmer.formats.intervals import parse_intervals
 
 STATUS_TROUBLE, STATUS_AGAIN = 74, 75
 HURRIED = """

@@ -12,12 +12,12 @@ TROUBLE = 74
 AGAIN = 75
 FULL_DISK = """
 import errno, os, sys
-from taskfarmer import durable
+from taskfarmer.storage import durable
 from taskfarmer.farmer import growth
 from taskfarmer.start import taskfarmer
 
 full, patience = sys.argv[1:3]
-fresh = durable.fresh
+fresh = durable.open_exclusive
 
 
 def fresh_if_there_is_room(path, flags):
@@ -26,7 +26,7 @@ def fresh_if_there_is_room(path, flags):
     return fresh(path, flags)
 
 
-durable.fresh = fresh_if_there_is_room
+durable.open_exclusive = fresh_if_there_is_room
 growth.PATIENCE = float(patience)
 sys.argv[:3] = ["taskfarmer"]
 sys.exit(taskfarmer())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from farming import Field, eventually
 
-from taskfarmer.locks import alive_is_free
+from taskfarmer.storage.locks import alive_is_free
 
 
 @pytest.fixture

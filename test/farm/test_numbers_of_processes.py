@@ -15,23 +15,23 @@ SCRIPT = """
 import os, socket, sys, time
 from pathlib import Path
 
-from taskfarmer.pool import wire
-from taskfarmer.pool.attempt import Place
-from taskfarmer.pool.programs import ProgramWorker
-from taskfarmer.pool.slot import STRIDE
-from taskfarmer.pool.wire import NewsFeed, Order
-from taskfarmer.pool.worker import Job
+from taskfarmer import protocol
+from taskfarmer.worker.context import SlotContext
+from taskfarmer.worker.programs import ProgramWorker
+from taskfarmer.worker.slot import STRIDE
+from taskfarmer.protocol import WorkerReports, Command
+from taskfarmer.worker.worker import WorkerSetup
 from taskfarmer.runners.shell import BasicRunner
 
 folder = Path(sys.argv[1])
 logs = os.open(folder, os.O_RDONLY)
-places = tuple(Place(slot, 'f', 'host', str(folder), str(folder), logs, log_mode='none') for slot in range(2))
+places = tuple(SlotContext(slot, 'f', 'host', str(folder), str(folder), logs, log_mode='none') for slot in range(2))
 ours, farmer = socket.socketpair()
 shown = [memoryview(bytearray(STRIDE)) for _ in places]
-worker = ProgramWorker(Job(places, BasicRunner(), 1.0, 0.0, os.getppid(), ()), ours, shown)
+worker = ProgramWorker(WorkerSetup(places, BasicRunner(), 1.0, 0.0, os.getppid(), ()), ours, shown)
 lines = {0: b'0 true\\n2 sleep 1; exit 7\\n', 1: b'1 exit 3\\n'}
 for slot, body in lines.items():
-    farmer.send(Order(wire.TASKS, slot, slot + 1, 1, 0.0, body).encode())
+    farmer.send(Command(protocol.TASKS, slot, slot + 1, 1, 0.0, body).encode())
 worker._rest()
 worker._begin_tasks()
 first, second = worker.running
@@ -54,7 +54,7 @@ assert again.task_id == 2, 'the number was not given again'
 while worker.running and time.monotonic() < end:
     worker._wait()
 worker.flush()
-for one in NewsFeed().feed(farmer.recv(1 << 20)):
+for one in WorkerReports().feed(farmer.recv(1 << 20)):
     print(one.results.decode(), end='')
 """
 

@@ -9,18 +9,19 @@ import sys
 import time
 
 from taskfarmer.errors import StorageError
+from taskfarmer.formats.intervals import Interval
+from taskfarmer.formats.results import FINISHED, result_line
 from taskfarmer.ledger.farmfile import demand
-from taskfarmer.ledger.identity import introduce
-from taskfarmer.ledger.ledger import Ledger, Tidings
-from taskfarmer.model import FINISHED, Interval, result_line
-from taskfarmer.workdir import Workdir
+from taskfarmer.ledger.ledger import FarmerReport, Ledger
+from taskfarmer.peers.identity import introduce
+from taskfarmer.storage.layout import Workdir
 
 
-def settled(ledger: Ledger, taken: Interval) -> Tidings:
+def settled(ledger: Ledger, taken: Interval) -> FarmerReport:
     """What a farmer notes when the one task that it took has ended well."""
     now = time.time()
     line = result_line(ledger.state.first_id(taken), taken.attempt, 0, now, now, FINISHED, log=b"none")
-    return Tidings([line], [taken], finished=1, ended=1)
+    return FarmerReport([line], [taken], finished=1, ended=1)
 
 
 def commit_all(ledger: Ledger) -> int:

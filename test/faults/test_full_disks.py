@@ -16,9 +16,9 @@ from disks import DISKS, Names, Room, full
 from farming import eventually
 from farms import Farm, Farmer
 
-from taskfarmer import durable
-from taskfarmer.pool.limits import has_room
+from taskfarmer.storage import durable
 from taskfarmer.views import files
+from taskfarmer.worker.output.limit import has_room
 
 TROUBLE = 74
 AGAIN = 75
@@ -26,7 +26,7 @@ IMPATIENT = """
 import sys
 import taskfarmer.farmer.farmer as farmer
 import taskfarmer.farmer.growth as growth
-import taskfarmer.farmer.hold as hold
+import taskfarmer.farmer.backoff as hold
 from taskfarmer.start import taskfarmer
 hold.START_TROUBLE_FOR = farmer.TROUBLE_FOR = growth.PATIENCE = 0.5
 farmer.STOPPED_PATIENCE = 1.0

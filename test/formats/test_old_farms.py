@@ -17,7 +17,7 @@ import pytest
 from checker import Report, check
 from house import Done, House
 
-from taskfarmer.model import sealed, unsealed
+from taskfarmer.formats.sealed import sealed, unsealed
 
 DATA = Path(__file__).parents[1] / "data"
 FORMATS = ("farm-format-1",)

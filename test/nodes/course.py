@@ -30,7 +30,7 @@ AGAIN, NOT_RECORDED = 75, 74
 
 
 @dataclass
-class Member:
+class WorkerHandle:
     """A farmer on a node, and its name in the ledger."""
 
     farmer: Farmer
@@ -77,7 +77,7 @@ class Course:
         for member in (self.requeued, last):
             assert member.status == 0, member.farmer.said
 
-    def start(self, node: str, *options: object) -> Member:
+    def start(self, node: str, *options: object) -> WorkerHandle:
         """Start a farmer on a node; it has tasks when this returns."""
         words = ("--proc", SLOTS, "--lease", LEASE, "--grace", 1, *options)
         farmer = self.field.start(*words, node=node, through=self.places[self.place_of[node]])
@@ -89,22 +89,22 @@ class Course:
 
         name = str(eventually(holds, f"{node} takes tasks", 60))
         self.names.add(name)
-        return Member(farmer, name)
+        return WorkerHandle(farmer, name)
 
-    def lose_power(self, member: Member) -> None:
+    def lose_power(self, member: WorkerHandle) -> None:
         """Every process of the node is gone at once. It comes back, with little time."""
         assert not member.farmer.ended, member.farmer.said
         member.farmer.kill_tree()
         assert member.status == -signal.SIGKILL
         self.timed = self.start("node0", "--timeout", f"{self.random.uniform(3, 6):.1f}")
 
-    def requeue(self, member: Member) -> None:
+    def requeue(self, member: WorkerHandle) -> None:
         assert not member.farmer.ended, member.farmer.said
         member.farmer.signal(signal.SIGUSR1)
         assert member.status == AGAIN, member.farmer.said
         self.requeued = self.start("node2")
 
-    def sleep(self, member: Member) -> None:
+    def sleep(self, member: WorkerHandle) -> None:
         """The farmer alone is stopped, or all of its node."""
         assert not member.farmer.ended, member.farmer.said
         if self.random.random() < 0.5:
@@ -112,7 +112,7 @@ class Course:
         else:
             member.farmer.stop_tree()
 
-    def wake(self, member: Member) -> None:
+    def wake(self, member: WorkerHandle) -> None:
         """The farmer goes on when the others took it for dead: it says so, and exits non-zero."""
         self.gone(member)
         self.slept = member, self.recorded_by(member)
@@ -136,7 +136,7 @@ class Course:
 
         eventually(reached, f"{part:.0%} of the list are finished", 240, 0.1)
 
-    def gone(self, member: Member) -> None:
+    def gone(self, member: WorkerHandle) -> None:
         """Wait until others have expelled a farmer, and keep why."""
 
         def why() -> str | None:
@@ -145,7 +145,7 @@ class Course:
 
         self.dead[member.name] = str(eventually(why, f"{member.name} is found dead", 15 * LEASE))
 
-    def recorded_by(self, member: Member) -> list[Line]:
+    def recorded_by(self, member: WorkerHandle) -> list[Line]:
         return [line for line in check(self.field.workdir).lines if line.journal == member.name]
 
     def says(self, place: Path) -> bool:

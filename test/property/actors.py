@@ -14,14 +14,16 @@ from server import File, Folder
 from world import Process
 
 from taskfarmer.errors import Contended, Damaged, Expelled, FarmGone, Forked, NotAFarm, StaleView, Stopped, StorageError
-from taskfarmer.ledger import farmfile, making
+from taskfarmer.farm import create
+from taskfarmer.formats.intervals import Interval
+from taskfarmer.formats.results import FAILED, FINISHED, LOST, RETURNED, result_line
+from taskfarmer.ledger import farmfile
 from taskfarmer.ledger.farmfile import Farm
-from taskfarmer.ledger.identity import Identity
-from taskfarmer.ledger.ledger import Ledger, Tidings
-from taskfarmer.ledger.liveness import Presence
+from taskfarmer.ledger.ledger import FarmerReport, Ledger
 from taskfarmer.ledger.state import Segment
-from taskfarmer.model import FAILED, FINISHED, LOST, RETURNED, Interval, result_line
-from taskfarmer.workdir import Workdir
+from taskfarmer.peers.heartbeat import Presence
+from taskfarmer.peers.identity import Identity
+from taskfarmer.storage.layout import Workdir
 
 if TYPE_CHECKING:
     from farmyard import Farmyard
@@ -91,11 +93,11 @@ class Founder(Actor):
     def live(self) -> None:
         while not self.world.oracle.moments:
             try:
-                making.make_folders(self.workdir)
+                create.make_folders(self.workdir)
                 if farmfile.load(self.workdir) is None:
                     name = f"{self.world.chance.getrandbits(64):016x}"
                     farm = Farm(name, "list", "default", {}, None, LEASE, self.world.weather.epoch_length, 0.0)
-                    making.make(self.workdir, farm, Segment(name[:12], 0, self.world.tasks))
+                    create.make(self.workdir, farm, Segment(name[:12], 0, self.world.tasks))
             except StorageError:
                 self.world.sleep(1.0)
 
@@ -235,7 +237,7 @@ class Farmer(Actor):
 
     def _break_off(self) -> None:
         """Leave with a note, unless what was broken off was a commit with which we left."""
-        self.ledger.note(Tidings(returned=self.tasks))
+        self.ledger.note(FarmerReport(returned=self.tasks))
         self.tasks = []
         if self.ledger.left_after_all():
             self.presence.leave()
@@ -254,11 +256,11 @@ class Farmer(Actor):
                 if one.deaths > MAX_DEATHS:
                     self._note(one, LOST)
                 elif drawn < 0.05 and not self.clean and self._ran(one):
-                    self.ledger.note(Tidings(died=[one]))
+                    self.ledger.note(FarmerReport(died=[one]))
                 elif drawn < 0.12 and not self.clean:
                     self._note(one, RETURNED)
                 elif drawn < 0.15 and not self.clean:
-                    self.ledger.note(Tidings(overran=[one]))
+                    self.ledger.note(FarmerReport(overran=[one]))
                 else:
                     self._note(one, FAILED if drawn < 0.25 else FINISHED)
 
@@ -271,10 +273,10 @@ class Farmer(Actor):
     def _note(self, one: Interval, outcome: bytes) -> None:
         line = result_line(self._task(one), one.attempt, 0, 1.0, 2.0, outcome)
         if outcome == RETURNED:
-            self.ledger.note(Tidings([line], returned=[one], seconds=1.0))
+            self.ledger.note(FarmerReport([line], returned=[one], seconds=1.0))
         else:
             good = outcome == FINISHED
-            self.ledger.note(Tidings([line], [one], finished=good, failed=not good, seconds=1.0, ended=1))
+            self.ledger.note(FarmerReport([line], [one], finished=good, failed=not good, seconds=1.0, ended=1))
 
     def _beat(self) -> None:
         self.running = [[0, self._task(one), one.attempt] for one in self.tasks if self.world.chance.random() < 0.7]
@@ -310,7 +312,7 @@ class Farmer(Actor):
         """Give back what was not begun, tell the rest, go; or say farewell where that cannot be had in time."""
         for _ in range(20):
             # again each time, since what landed may have been an earlier exchange
-            self.ledger.note(Tidings(returned=self.tasks))
+            self.ledger.note(FarmerReport(returned=self.tasks))
             self.tasks = []
             try:
                 self._exchange(0, leave=True, patience=0.0 if self.world.chance.random() < 0.3 else 60.0)

@@ -311,20 +311,10 @@ class System:
 @contextmanager
 def installed(world: World) -> Iterator[None]:
     """Give the product's modules the simulated system in place of the real one."""
-    from taskfarmer import durable, locks, reading
-    from taskfarmer.ledger import (
-        commits,
-        epochs,
-        farmfile,
-        head,
-        identity,
-        ledger,
-        linkproof,
-        liveness,
-        making,
-        results,
-        turns,
-    )
+    from taskfarmer.farm import create
+    from taskfarmer.ledger import commits, epochs, farmfile, head, ledger, results
+    from taskfarmer.peers import heartbeat, identity, watch
+    from taskfarmer.storage import durable, linkproof, locks, reading, turns
 
     system = System(world)
     clock = SimpleNamespace(monotonic=lambda: world.now, time=lambda: world.now, sleep=world.sleep)
@@ -337,7 +327,7 @@ def installed(world: World) -> Iterator[None]:
         "FarmLock": world.lock,
     }
     saved: list[tuple[Any, str, Any]] = []
-    modules = (commits, epochs, farmfile, head, identity, ledger, linkproof, liveness, making, results, turns)
+    modules = (commits, epochs, farmfile, head, identity, ledger, linkproof, heartbeat, watch, create, results, turns)
     for module in (durable, reading, *modules):
         for name, stand_in in names.items():
             if name in vars(module):

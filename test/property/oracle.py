@@ -13,7 +13,7 @@ from typing import Any
 
 from server import File, Folder, Server
 
-from taskfarmer.model import parse_intervals
+from taskfarmer.formats.intervals import parse_intervals
 
 JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r\d+)?)(?:\.(\d+))?")
 ENDED = {"finished": "finished", "failed": "failed", "lost": "failed"}

@@ -121,7 +121,7 @@ OF_THE_LEDGER = (
                 "    prepared = workdir.prepared(name)\n",
                 "    prepared = workdir.prepared(name)\n"
                 "    for entry in sorted(filter(str.isdigit, os.listdir(workdir.epoch(name))), key=int):\n"
-                "        durable.forget(os.path.join(workdir.epoch(name), entry))\n",
+                "        durable.unlink_quietly(os.path.join(workdir.epoch(name), entry))\n",
             ),
         ),
         weather={"pauses": 0.01, "locks": "none", "kills": 0.001},

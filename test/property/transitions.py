@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from taskfarmer.errors import Expelled, StaleView
+from taskfarmer.formats.intervals import Interval, joined, parse_intervals
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.document import from_document, to_document
 from taskfarmer.ledger.state import Segment, Settlement, State
-from taskfarmer.model import Interval, joined, parse_intervals
 from taskfarmer.plain import replace
 
 NAMES = ("a", "b", "c")

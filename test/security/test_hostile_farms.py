@@ -23,8 +23,9 @@ from typing import Any
 import pytest
 from house import TOP, House
 
+from taskfarmer.formats.results import result_line
+from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.ledger.segments import _ENTRY, _MAGIC
-from taskfarmer.model import result_line, sealed, unsealed
 
 MEMORY = 700 << 20
 """Bytes that a verb may take beyond what this process has."""
@@ -82,8 +83,8 @@ def verb(folder: Path, *words: str) -> Done:
 
 
 def main(words: tuple[str, ...]) -> int:
-    from taskfarmer.check import journals
     from taskfarmer.cli import program
+    from taskfarmer.inspect.check import journals
     from taskfarmer.ledger import commits, results
 
     # file systems that show old contents are waited for; here that is only slow

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer.pool.attempt import NotStarted, Place
-from taskfarmer.pool.logfiles import LogFolder
+from taskfarmer.worker.context import NotStarted, SlotContext
+from taskfarmer.worker.output.folder import LogFolder
 
 
 @pytest.mark.parametrize("kind", ["a link", "open to all"])
@@ -16,7 +16,9 @@ def test_a_directory_that_others_put_in_the_place_of_the_logs_is_not_used(tmp_pa
     logs, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
     logs.mkdir()
     elsewhere.mkdir()
-    folder = LogFolder(Place(0, "f", "host", str(tmp_path), str(logs), os.open(logs, os.O_RDONLY | os.O_DIRECTORY)))
+    folder = LogFolder(
+        SlotContext(0, "f", "host", str(tmp_path), str(logs), os.open(logs, os.O_RDONLY | os.O_DIRECTORY))
+    )
     logs.rmdir()
     if kind == "a link":
         logs.symlink_to(elsewhere)

@@ -15,14 +15,14 @@ import pytest
 from checker import Problem, check, sealed
 from farming import TEST, Field, eventually, need, send, tree
 
-from taskfarmer import locks
-from taskfarmer.doctor.mounts import Mount
-from taskfarmer.farmer import proofs
-from taskfarmer.farmer.proofs import LockProofs, node_of
-from taskfarmer.ledger.identity import Identity, introduce
-from taskfarmer.ledger.liveness import Presence
+from taskfarmer.peers import lockproofs
+from taskfarmer.peers.heartbeat import Presence
+from taskfarmer.peers.identity import Identity, introduce
+from taskfarmer.peers.lockproofs import LockProofs, node_of
 from taskfarmer.plain import replace
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import locks
+from taskfarmer.storage.layout import Workdir
+from taskfarmer.storage.mounts import Mount
 
 LEASE = 40
 BEATS = 5
@@ -60,7 +60,7 @@ def test_a_free_lock_is_evidence_only_within_one_kernel(
     workdir = Workdir.at(str(tmp_path))
     other: Identity = replace(ME, farmer="other-1-00000000", **them)
     mount = Mount("/", file_system, "source", ()) if file_system else None
-    monkeypatch.setattr(proofs, "mount_of", lambda path: mount)
+    monkeypatch.setattr(lockproofs, "mount_of", lambda path: mount)
     found = LockProofs(workdir, ME, 60.0)
     found.verdicts[node_of(other)] = verdict
     presence = Presence(workdir, other)

@@ -21,7 +21,7 @@ from farming import Farmer, Field, eventually, lives, need, tree
 
 from taskfarmer.ledger import farmfile
 from taskfarmer.ledger.ledger import Ledger
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage.layout import Workdir
 
 LONG = "sleep 300"
 

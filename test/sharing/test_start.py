@@ -6,16 +6,16 @@ import pytest
 from checker import check
 from farming import Field, gate
 
+from taskfarmer.formats.results import FINISHED, result_line
+from taskfarmer.formats.timeline import farmer_number, time_slice
 from taskfarmer.intake import Intake
 from taskfarmer.ledger import farmfile
-from taskfarmer.ledger.identity import introduce
-from taskfarmer.ledger.ledger import Ledger, Tidings
-from taskfarmer.model import FINISHED, result_line
+from taskfarmer.ledger.ledger import FarmerReport, Ledger
+from taskfarmer.options import Settings, silent
+from taskfarmer.peers.identity import introduce
 from taskfarmer.plain import replace
-from taskfarmer.settings import Settings, silent
-from taskfarmer.trace import farmer_number, time_slice
+from taskfarmer.storage.layout import Workdir
 from taskfarmer.views.views import Views
-from taskfarmer.workdir import Workdir
 
 
 def test_32_farmers_that_start_at_the_same_instant_run_each_of_2000_tasks_once(field: Field) -> None:
@@ -84,7 +84,7 @@ class Peer:
         number = farmer_number(self.identity.farmer)
         event = time_slice(number, 0, self.task, 1, b"true", 1.0, 2.0, FINISHED, 0, 0, 0.0, 0.0, 0)
         shown = (b"%d true\n" % self.task, b"", event)
-        self.ledger.note(Tidings([line], [gained], finished=1, ended=1, views=[shown]))
+        self.ledger.note(FarmerReport([line], [gained], finished=1, ended=1, views=[shown]))
 
     def leave(self) -> None:
         _, told = self.ledger.exchange(0, leave=True)

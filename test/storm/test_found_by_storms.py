@@ -12,8 +12,8 @@ from taskfarmer.intake import Intake
 from taskfarmer.ledger import epochs, farmfile
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.results import read_counted
-from taskfarmer.settings import Settings, silent
-from taskfarmer.workdir import Workdir
+from taskfarmer.options import Settings, silent
+from taskfarmer.storage.layout import Workdir
 
 
 def test_a_journal_that_grew_and_was_closed_since_is_read_as_far_as_it_counts(field: Field) -> None:

@@ -10,12 +10,12 @@ import pytest
 from farming import Field
 from glusterfs import Volume
 
-from taskfarmer import locks
 from taskfarmer.errors import TaskListError
 from taskfarmer.intake.comparison import compare
 from taskfarmer.ledger import farmfile
 from taskfarmer.ledger.ledger import Ledger
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import locks
+from taskfarmer.storage.layout import Workdir
 
 
 def test_a_list_that_is_seen_as_short_as_it_was_is_looked_at_again(field: Field) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer.model import sealed
-from taskfarmer.submission import Job, Submission, Worker, jobs_at_work
-from taskfarmer.workdir import Workdir
+from taskfarmer.formats.sealed import sealed
+from taskfarmer.launch import FarmerInfo, Job, Submission, jobs_at_work
+from taskfarmer.storage.layout import Workdir
 
 
-def worker(host: str, verdict: str, **variables: str) -> Worker:
-    return Worker(variables, host, 4, 6, verdict)
+def worker(host: str, verdict: str, **variables: str) -> FarmerInfo:
+    return FarmerInfo(variables, host, 4, 6, verdict)
 
 
 class Queue:
@@ -27,7 +27,7 @@ class Queue:
         self.environ = {"PATH": f"{folder}:{os.environ['PATH']}"}
 
     def look(
-        self, answer: str, workers: list[Worker], submitted: tuple[Submission, ...] = ()
+        self, answer: str, workers: list[FarmerInfo], submitted: tuple[Submission, ...] = ()
     ) -> tuple[list[Job], list[str]]:
         self.program.write_text(f"#!/bin/bash\necho \"$*\" >>'{self.asked}'\ncat <<'END'\n{answer}\nEND\n")
         self.program.chmod(0o755)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer.pool.child import Child
+from taskfarmer.forked import Child
 
 SCRIPT = """
 import atexit, os, sys
-from taskfarmer.pool.child import Child
+from taskfarmer.forked import Child
 atexit.register(os.write, 2, b"left ")
 sys.stdout.write("held ")
 def work():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskfarmer.render import closing
-from taskfarmer.settings import Ending, Exit, Progress
+from taskfarmer.options import Ending, Exit, Progress
+from taskfarmer.ui import closing
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from taskfarmer import durable
 from taskfarmer.errors import Damaged, FarmGone, Forked, NotAFarm, StaleView, StorageError
+from taskfarmer.farm.create import make, make_folders
+from taskfarmer.formats.intervals import Interval, write_intervals
 from taskfarmer.ledger import epochs
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import Commits
 from taskfarmer.ledger.document import to_document
 from taskfarmer.ledger.farmfile import Farm, publish
-from taskfarmer.ledger.making import make, make_folders
 from taskfarmer.ledger.state import Segment, State, problems
-from taskfarmer.model import Interval, write_intervals
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
 
 FARM = "f" * 16
 
@@ -144,7 +144,7 @@ def turns_seen(workdir: Workdir, commits: Commits, first: int, last: int) -> lis
 
 
 def test_who_lost_a_commit_takes_the_turn_for_some_time(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskfarmer.ledger.turns.CAREFUL", 3)
+    monkeypatch.setattr("taskfarmer.storage.turns.CAREFUL", 3)
     mine = commits_of(workdir)
     assert turns_seen(workdir, mine, 1, 2) == ["", ""]
     overtaken(workdir, mine, 3)  # the second try of which is the first with the turn
@@ -419,7 +419,7 @@ def test_a_revision_of_a_newer_format_is_refused(workdir: Workdir) -> None:
 
 
 def states_of_format(state: State, number: int) -> bytes:
-    from taskfarmer.model import sealed
+    from taskfarmer.formats.sealed import sealed
 
     return sealed({**to_document(state), "format": number})
 

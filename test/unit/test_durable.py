@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer import durable
 from taskfarmer.errors import NotAFarm, StorageError
-from taskfarmer.ledger import linkproof
+from taskfarmer.storage import durable, linkproof
 
 
 def fails(number: int) -> object:
@@ -89,9 +88,9 @@ def test_a_stale_handle_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
             raise answers.pop()
         return "done"
 
-    assert durable.persistent(action) == "done"
+    assert durable.retry_stale(action) == "done"
     with pytest.raises(OSError, match="No such"):
-        durable.persistent(fails(errno.ENOENT))  # type: ignore[arg-type]
+        durable.retry_stale(fails(errno.ENOENT))  # type: ignore[arg-type]
 
 
 def test_a_file_system_without_hard_links_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

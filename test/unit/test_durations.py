@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskfarmer.durations import seconds
+from taskfarmer.formats.durations import seconds
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 

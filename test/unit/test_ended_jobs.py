@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from farming import eventually
 
-from taskfarmer import scheduled
 from taskfarmer.farmer.jobs import Jobs
+from taskfarmer.peers import scheduled
 
 SLURM = {"SLURM_JOB_ID": "1", "SLURM_CLUSTER_NAME": "here"}
 GRID = {"SGE_ROOT": "/sge", "SGE_CELL": "default", "JOB_ID": "1", "SGE_TASK_ID": "undefined", "LOGNAME": "joe"}

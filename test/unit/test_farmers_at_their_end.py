@@ -10,14 +10,14 @@ from typing import Any, cast
 
 import pytest
 
-from taskfarmer import durable
-from taskfarmer.farmer.neighbours import Neighbours, watched
-from taskfarmer.ledger.identity import Identity, introduce
+from taskfarmer.farmer.peers import Neighbours, watched
+from taskfarmer.formats.sealed import sealed
 from taskfarmer.ledger.state import Entry, State
-from taskfarmer.model import sealed
+from taskfarmer.options import silent
+from taskfarmer.peers.identity import Identity, introduce
 from taskfarmer.plain import asdict, replace
-from taskfarmer.settings import silent
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
 
 
 class Ledger:

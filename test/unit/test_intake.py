@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from farming import need
 
-from taskfarmer import durable
 from taskfarmer.errors import ListUnavailable, StorageError, TaskListError
 from taskfarmer.intake import QUIET, Intake, comparison, importer, lastline
 from taskfarmer.intake.lastline import OLD, LastLine
 from taskfarmer.ledger import Ledger
-from taskfarmer.settings import Settings, silent
+from taskfarmer.options import Settings, silent
+from taskfarmer.storage import durable
 from taskfarmer.tasks import source
 
 # --- the last line ---------------------------------------------------------------------------------

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer import durable
 from taskfarmer.errors import Contended, Expelled, NotAFarm, StorageError
+from taskfarmer.farm.create import make, make_folders
+from taskfarmer.formats.intervals import Interval
+from taskfarmer.formats.results import FAILED, FINISHED, result_line
 from taskfarmer.ledger import farmfile, results
 from taskfarmer.ledger.farmfile import Farm
-from taskfarmer.ledger.ledger import Ledger, Tidings
-from taskfarmer.ledger.making import make, make_folders
+from taskfarmer.ledger.ledger import FarmerReport, Ledger
 from taskfarmer.ledger.segments import SegmentWriter
 from taskfarmer.ledger.state import Segment, problems
-from taskfarmer.model import FAILED, FINISHED, Interval, result_line
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
 
 ME = "node-1-0a0b0c0d"
 OTHER = "node-2-0a0b0c0e"
@@ -36,11 +37,13 @@ def farm(tmp_path: Path) -> tuple[Workdir, Farm]:
     return workdir, made
 
 
-def ended(interval: Interval, outcome: bytes = FINISHED) -> Tidings:
+def ended(interval: Interval, outcome: bytes = FINISHED) -> FarmerReport:
     """What a farmer notes when all tasks of `interval` have ended in the same way."""
     lines = [result_line(interval.start + n, interval.attempt, 0, 1.0, 2.0, outcome) for n in range(interval.count)]
     good = interval.count if outcome == FINISHED else 0
-    return Tidings(lines, [interval], finished=good, failed=interval.count - good, seconds=1.0, ended=interval.count)
+    return FarmerReport(
+        lines, [interval], finished=good, failed=interval.count - good, seconds=1.0, ended=interval.count
+    )
 
 
 def survey(workdir: Workdir, ledger: Ledger) -> tuple[int, int]:

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
-from taskfarmer import durable, proc
-from taskfarmer.ledger import liveness
-from taskfarmer.ledger.identity import Identity, introduce
-from taskfarmer.ledger.liveness import Presence, Watch, running_of
-from taskfarmer.model import sealed
+from taskfarmer import procfs
+from taskfarmer.formats.sealed import sealed
+from taskfarmer.peers import heartbeat
+from taskfarmer.peers import watch as watching
+from taskfarmer.peers.heartbeat import Presence, running_of
+from taskfarmer.peers.identity import Identity, introduce
+from taskfarmer.peers.watch import Watch
 from taskfarmer.plain import asdict, replace
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
 
 LEASE = 60.0
 BEAT = 3.0
@@ -38,7 +41,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(liveness, "time", clock)
+    monkeypatch.setattr(watching, "time", clock)
     return clock
 
 
@@ -90,13 +93,13 @@ def gone_process() -> int:
 
 
 def test_a_beat_is_a_twentieth_of_the_lease_within_bounds() -> None:
-    assert [liveness.beat_of(lease) for lease in (0.1, 3, 60, 600, 86400)] == [0.2, 0.2, 3.0, 30.0, 30.0]
+    assert [heartbeat.beat_of(lease) for lease in (0.1, 3, 60, 600, 86400)] == [0.2, 0.2, 3.0, 30.0, 30.0]
 
 
 def test_those_of_many_farmers_beat_less_often_but_eight_times_in_a_lease() -> None:
-    assert [liveness.beat_of(600, farmers) for farmers in (1, 16, 400, 1000, 10**5)] == [30, 30, 30, 70, 75]
-    assert [liveness.beat_of(60, farmers) for farmers in (1, 10, 1000)] == [3, 3, 7.5]
-    assert liveness.beat_of(1, 10**5) == 0.2
+    assert [heartbeat.beat_of(600, farmers) for farmers in (1, 16, 400, 1000, 10**5)] == [30, 30, 30, 70, 75]
+    assert [heartbeat.beat_of(60, farmers) for farmers in (1, 10, 1000)] == [3, 3, 7.5]
+    assert heartbeat.beat_of(1, 10**5) == 0.2
 
 
 def test_two_beats_are_missed_by_the_beat_of_the_one_that_is_silent(
@@ -224,7 +227,7 @@ def test_a_process_that_proc_does_not_show_is_not_gone(
     """As with hidepid, for a process of another user; its lock is free, since a server has dropped it."""
     other = replace(me, farmer="near-1-00000000")
     appear(other).close()
-    monkeypatch.setattr(proc, "stat", lambda pid: [])
+    monkeypatch.setattr(procfs, "stat", lambda pid: [])
     assert Watch(workdir, me, LEASE).verdict(other.farmer) is None
 
 

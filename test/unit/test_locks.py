@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from farming import eventually
 
-from taskfarmer.locks import FarmLock
+from taskfarmer.storage.locks import FarmLock
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def test_a_lock_that_goes_from_hand_to_hand_is_not_waited_for_in_vain(tmp_path: 
 
 def test_where_the_kernel_tells_no_holder_a_wait_is_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = FarmLock(str(tmp_path / "lock"))
-    monkeypatch.setattr("taskfarmer.locks._holder", lambda path: None)
+    monkeypatch.setattr("taskfarmer.storage.locks._holder", lambda path: None)
     with held_by_somebody(tmp_path / "lock"):
         assert not waits(lock, 0.1)
     assert lock.in_vain == 1
@@ -71,9 +71,9 @@ def test_a_lock_that_nobody_here_has_and_that_is_refused_keeps_nodes_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, seen: bool
 ) -> None:
     lock = FarmLock(str(tmp_path / "lock"))
-    monkeypatch.setattr("taskfarmer.proc.shows_whole_kernel", lambda: True)  # this test may run in a container
+    monkeypatch.setattr("taskfarmer.procfs.shows_whole_kernel", lambda: True)  # this test may run in a container
     if elsewhere:  # of a real one the kernel of this node knows nothing (test/sharing)
-        monkeypatch.setattr("taskfarmer.locks._holder", lambda path: b"" if seen else None)
+        monkeypatch.setattr("taskfarmer.storage.locks._holder", lambda path: b"" if seen else None)
     with held_by_somebody(tmp_path / "lock"):
         assert not lock.excludes
         assert not waits(lock, 0.2)
@@ -86,8 +86,8 @@ def test_a_lock_that_a_container_beside_this_one_may_have_proves_nothing_about_n
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = FarmLock(str(tmp_path / "lock"))
-    monkeypatch.setattr("taskfarmer.proc.shows_whole_kernel", lambda: False)
-    monkeypatch.setattr("taskfarmer.locks._holder", lambda path: b"")
+    monkeypatch.setattr("taskfarmer.procfs.shows_whole_kernel", lambda: False)
+    monkeypatch.setattr("taskfarmer.storage.locks._holder", lambda path: b"")
     with held_by_somebody(tmp_path / "lock"):
         assert not waits(lock, 0.2)
     assert not lock.excludes

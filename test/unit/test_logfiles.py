@@ -8,26 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer import logs
-from taskfarmer.parts import attempt_head
+from taskfarmer.formats.packs import attempt_head
+from taskfarmer.inspect import logs
 from taskfarmer.plain import replace
-from taskfarmer.pool import logfiles
-from taskfarmer.pool.attempt import NotStarted, Place
-from taskfarmer.pool.begun import Batch
-from taskfarmer.pool.logfiles import LogFolder
-from taskfarmer.pool.slot import Slot
+from taskfarmer.worker.batch import Batch
+from taskfarmer.worker.context import NotStarted, SlotContext
+from taskfarmer.worker.output import folder
+from taskfarmer.worker.output.folder import LogFolder
+from taskfarmer.worker.slot import Slot
 
 FARM, OTHER = "0123456789abcdef", "fedcba9876543210"
 
 
-def place_in(folder: Path) -> Place:
+def place_in(folder: Path) -> SlotContext:
     folder.mkdir()
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    return Place(0, "f-1-00000000", "host", str(folder.parent), str(folder), fd, farm=FARM)
+    return SlotContext(0, "f-1-00000000", "host", str(folder.parent), str(folder), fd, farm=FARM)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> SlotContext:
     return place_in(tmp_path / "logs")
 
 
@@ -38,11 +38,11 @@ def written(folder: LogFolder, attempt: int, text: bytes) -> int:
     return fd
 
 
-def log(place: Place) -> bytes:
+def log(place: SlotContext) -> bytes:
     return (Path(place.logs) / "log_7").read_bytes()
 
 
-def names(place: Place) -> list[str]:
+def names(place: SlotContext) -> list[str]:
     return sorted(os.listdir(place.logs))
 
 
@@ -58,7 +58,7 @@ def before_call(monkeypatch: pytest.MonkeyPatch, name: str, action: Callable[[],
     monkeypatch.setattr(os, name, called)
 
 
-def test_the_first_attempt_has_no_header_and_later_ones_have(place: Place) -> None:
+def test_the_first_attempt_has_no_header_and_later_ones_have(place: SlotContext) -> None:
     folder = LogFolder(place)
     written(folder, 1, b"one")
     written(folder, 2, b"two\n")
@@ -70,7 +70,7 @@ def test_the_first_attempt_has_no_header_and_later_ones_have(place: Place) -> No
     assert names(place) == ["log_7"]
 
 
-def test_an_earlier_attempt_that_still_runs_cannot_write_into_a_later_ones_log(place: Place) -> None:
+def test_an_earlier_attempt_that_still_runs_cannot_write_into_a_later_ones_log(place: SlotContext) -> None:
     early = written(LogFolder(place), 1, b"begins\n")
     written(LogFolder(place), 2, b"result\n")
     before = log(place)
@@ -79,7 +79,7 @@ def test_an_earlier_attempt_that_still_runs_cannot_write_into_a_later_ones_log(p
     assert before.startswith(b"begins\n=== ") and before.endswith(b"===\nresult\n")
 
 
-def test_a_late_first_attempt_is_appended(place: Place) -> None:
+def test_a_late_first_attempt_is_appended(place: SlotContext) -> None:
     written(LogFolder(place), 2, b"result\n")
     before = log(place)
     written(LogFolder(place), 1, b"late\n")
@@ -87,7 +87,7 @@ def test_a_late_first_attempt_is_appended(place: Place) -> None:
     assert log(place).endswith(b"===\nlate\n")
 
 
-def test_a_late_attempt_does_not_take_over_a_later_ones_log(place: Place) -> None:
+def test_a_late_attempt_does_not_take_over_a_later_ones_log(place: SlotContext) -> None:
     later = written(LogFolder(place), 3, b"begins\n")
     written(LogFolder(place), 2, b"late\n")
     os.write(later, b"result\n")
@@ -96,7 +96,7 @@ def test_a_late_attempt_does_not_take_over_a_later_ones_log(place: Place) -> Non
 
 @pytest.mark.parametrize("call", ["rename", "link", "unlink"])
 def test_a_later_attempt_loses_nothing_to_one_that_sleeps_as_it_takes_over(
-    place: Place, monkeypatch: pytest.MonkeyPatch, call: str
+    place: SlotContext, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     written(LogFolder(place), 1, b"first\n")
     later: list[int] = []
@@ -108,7 +108,9 @@ def test_a_later_attempt_loses_nothing_to_one_that_sleeps_as_it_takes_over(
     assert b"result\n" in log(place)
 
 
-def test_a_log_that_grows_while_it_is_taken_over_is_appended_to(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_grows_while_it_is_taken_over_is_appended_to(
+    place: SlotContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     early = written(LogFolder(place), 1, b"begins\n")
     before_call(monkeypatch, "rename", lambda: os.write(early, b"goes on\n"))
     written(LogFolder(place), 2, b"result\n")
@@ -118,7 +120,7 @@ def test_a_log_that_grows_while_it_is_taken_over_is_appended_to(place: Place, mo
 
 
 def test_an_attempt_that_appends_notices_that_the_log_was_taken_over(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: SlotContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written(LogFolder(place), 1, b"first\n")
     before_call(monkeypatch, "fstat", lambda: written(LogFolder(place), 2, b"second\n"))  # it looks for a line feed
@@ -126,8 +128,8 @@ def test_an_attempt_that_appends_notices_that_the_log_was_taken_over(
     assert all(text in log(place) for text in (b"first\n", b"second\n", b"appended\n"))
 
 
-def test_a_large_log_is_appended_to(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logfiles, "MOST_COPIED", 100)
+def test_a_large_log_is_appended_to(place: SlotContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "MOST_COPIED", 100)
     early = written(LogFolder(place), 1, b"x" * 101)
     written(LogFolder(place), 2, b"two\n")
     os.write(early, b"early\n")
@@ -135,14 +137,14 @@ def test_a_large_log_is_appended_to(place: Place, monkeypatch: pytest.MonkeyPatc
     assert log(place).endswith(b"===\ntwo\nearly\n")
 
 
-def test_a_log_with_output_of_another_farm_is_appended_to(place: Place) -> None:
+def test_a_log_with_output_of_another_farm_is_appended_to(place: SlotContext) -> None:
     other = written(LogFolder(replace(place, farm=OTHER, all_headers=True)), 1, b"other\n")
     written(LogFolder(place), 2, b"ours\n")
     os.write(other, b"more of the other\n")
     assert log(place).endswith(b"===\nours\nmore of the other\n")
 
 
-def test_no_log_is_taken_over_in_a_directory_that_several_farms_use(place: Place) -> None:
+def test_no_log_is_taken_over_in_a_directory_that_several_farms_use(place: SlotContext) -> None:
     shared = replace(place, own_logs=False)
     early = written(LogFolder(shared), 1, b"one\n")
     written(LogFolder(shared), 2, b"two\n")
@@ -150,10 +152,10 @@ def test_no_log_is_taken_over_in_a_directory_that_several_farms_use(place: Place
     assert log(place).endswith(b"===\ntwo\nearly\n")
 
 
-def test_what_a_crash_left_under_its_other_name_is_found_and_kept(place: Place) -> None:
+def test_what_a_crash_left_under_its_other_name_is_found_and_kept(place: SlotContext) -> None:
     workdir = logs.Workdir.at(place.workdir)
     (Path(place.logs) / "log_7.2").write_bytes(b"first\n")
-    (found,) = logs.Shelf(workdir, FARM).find({7})[7]
+    (found,) = logs.LogStore(workdir, FARM).find({7})[7]
     assert b"".join(found.blocks()) == b"first\n"
     written(LogFolder(place), 1, b"now\n")
     written(LogFolder(place), 2, b"two\n")  # its name for the earlier log is taken
@@ -161,25 +163,25 @@ def test_what_a_crash_left_under_its_other_name_is_found_and_kept(place: Place) 
     assert log(place).startswith(b"now\n=== ")
 
 
-def test_a_full_disk_changes_no_log(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_changes_no_log(place: SlotContext, monkeypatch: pytest.MonkeyPatch) -> None:
     written(LogFolder(place), 1, b"first\n")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(logfiles.durable, "write_all", full)
+    monkeypatch.setattr(folder.durable, "write_all", full)
     with pytest.raises(NotStarted, match="log_7: No space left on device"):
         LogFolder(place).open_log(7, 2)
     assert (names(place), log(place)) == (["log_7"], b"first\n")
 
 
-def test_a_log_is_appended_to_where_there_are_no_links(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_appended_to_where_there_are_no_links(place: SlotContext, monkeypatch: pytest.MonkeyPatch) -> None:
     written(LogFolder(place), 1, b"first\n")
 
     def refused(*_: object) -> None:
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr(logfiles.durable, "add_name", refused)
+    monkeypatch.setattr(folder.durable, "add_name", refused)
     written(LogFolder(place), 2, b"second\n")
     assert names(place) == ["log_7"]
     assert log(place).startswith(b"first\n=== ") and log(place).endswith(b"===\nsecond\n")
@@ -200,9 +202,9 @@ def test_the_parts_of_a_farm_are_found_wherever_a_block_ends() -> None:
             assert b"".join(logs.own_parts(blocks, 7, FARM.encode(), first)) == expected
 
 
-def test_a_batch_that_waited_for_most_of_the_lease_is_not_started(place: Place) -> None:
+def test_a_batch_that_waited_for_most_of_the_lease_is_not_started(place: SlotContext) -> None:
     slot = Slot(replace(place, lease=10.0), memoryview(bytearray(64)))
-    slot.queue.append(Batch(slot, 1, 1, [b"0 true", b"1 true"]))
+    slot.queue.append(Batch(0, 1, 1, [b"0 true", b"1 true"], 10.0))
     assert slot.begin(0.0) is not None
     slot.queue[0].fresh_until -= 10.0
     assert slot.begin(0.0) is None

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer import durable
 from taskfarmer.errors import FarmGone, StaleView
+from taskfarmer.farm.create import make, make_folders
+from taskfarmer.formats.intervals import Interval
+from taskfarmer.formats.results import FINISHED, result_line
 from taskfarmer.ledger import epochs, farmfile
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.farmfile import Farm
-from taskfarmer.ledger.ledger import Ledger, Tidings
-from taskfarmer.ledger.making import make, make_folders
+from taskfarmer.ledger.ledger import FarmerReport, Ledger
 from taskfarmer.ledger.state import Segment, Settlement, State, problems
-from taskfarmer.model import FINISHED, Interval, result_line
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
 
 ME, OTHER = "node-1-0a0b0c0d", "node-2-0a0b0c0e"
 FARM = Farm("f" * 16, "list", "default", {}, None, 600.0, 4, 0.0)
@@ -33,9 +34,9 @@ def workdir(tmp_path: Path) -> Workdir:
     return workdir
 
 
-def ended(interval: Interval) -> Tidings:
+def ended(interval: Interval) -> FarmerReport:
     lines = [result_line(interval.start + n, interval.attempt, 0, 1.0, 2.0, FINISHED) for n in range(interval.count)]
-    return Tidings(lines, [interval], finished=interval.count, seconds=1.0, ended=interval.count)
+    return FarmerReport(lines, [interval], finished=interval.count, seconds=1.0, ended=interval.count)
 
 
 class Hidden:

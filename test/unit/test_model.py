@@ -8,23 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarmer.model import (
-    FAILED,
+from taskfarmer.formats.intervals import (
     Interval,
     counted,
     joined,
     parse_group,
     parse_intervals,
-    parse_result,
-    parse_task,
-    result_line,
-    result_words,
-    sealed,
-    task_line,
-    unsealed,
     without,
     write_intervals,
 )
+from taskfarmer.formats.results import FAILED, parse_result, result_line, result_words
+from taskfarmer.formats.sealed import sealed, unsealed
+from taskfarmer.formats.tasks import parse_task, task_line
 
 FORMAT = Path(__file__).parents[2] / "docs" / "workdir-format.md"
 

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer import durable
 from taskfarmer.errors import Stopped, StorageError
+from taskfarmer.farm.create import make, make_folders
+from taskfarmer.formats.intervals import Interval, parse_intervals
+from taskfarmer.formats.results import FINISHED, result_line
+from taskfarmer.formats.sealed import sealed
 from taskfarmer.ledger.farmfile import Farm
-from taskfarmer.ledger.identity import introduce
-from taskfarmer.ledger.ledger import Ledger, Tidings
-from taskfarmer.ledger.liveness import Presence
-from taskfarmer.ledger.making import make, make_folders
+from taskfarmer.ledger.ledger import FarmerReport, Ledger
 from taskfarmer.ledger.segments import SegmentWriter
 from taskfarmer.ledger.state import Segment
-from taskfarmer.model import FINISHED, Interval, parse_intervals, result_line, sealed
+from taskfarmer.peers.heartbeat import Presence
+from taskfarmer.peers.identity import introduce
 from taskfarmer.plain import replace
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
 
 ME, OTHER = "node-1-0a0b0c0d", "node-2-0a0b0c0e"
 
@@ -51,9 +53,9 @@ def other(workdir: Workdir, farm: Farm) -> Ledger:
     return Ledger(workdir, farm, OTHER, 2)
 
 
-def ended(start: int, count: int) -> Tidings:
+def ended(start: int, count: int) -> FarmerReport:
     lines = [result_line(start + n, 1, 0, 1.0, 2.0, FINISHED) for n in range(count)]
-    return Tidings(lines, [Interval(0, start, count)], finished=count, seconds=1.0, ended=count)
+    return FarmerReport(lines, [Interval(0, start, count)], finished=count, seconds=1.0, ended=count)
 
 
 def leave_note(workdir: Workdir, journal: str, size: int) -> None:
@@ -119,7 +121,7 @@ def test_the_commit_with_which_a_farmer_leaves_may_be_broken_off_when_it_has_lan
         if me.commits.known is not None and me.commits.known.revision == 2:
             raise Stopped("")
 
-    me.note(Tidings([], [], returned=[Interval(0, 0, 10)]))
+    me.note(FarmerReport([], [], returned=[Interval(0, 0, 10)]))
     me.do_between(between)
     with pytest.raises(Stopped):
         me.exchange(0, leave=True)

@@ -12,8 +12,8 @@ HERE = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import multiprocessing, os, pty, signal, subprocess, sys, time
 from pathlib import Path
-from taskfarmer.pool.ownchildren import OwnChildren
-from taskfarmer.pool.processes import adopt_orphans
+from taskfarmer.worker.ownchildren import OwnChildren
+from taskfarmer.proctree import adopt_orphans
 
 WORDS = ["sh", "-c", "exit 7"]
 

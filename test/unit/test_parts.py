@@ -8,48 +8,49 @@ from pathlib import Path
 import click
 import pytest
 
-from taskfarmer import logs, parts
 from taskfarmer.cli.types import Size
-from taskfarmer.parts import Part, Runs
-from taskfarmer.pool.limits import kept, missing, shorten
+from taskfarmer.formats import packs
+from taskfarmer.formats.packs import Part, Runs
+from taskfarmer.inspect import logs
+from taskfarmer.worker.output.limit import kept, missing, shorten
 
 PART = Part(17, 2, 3, 0, 0xDEADBEEF, ((76, 4), (200, 1 << 40)))
 
 
 @pytest.mark.parametrize("what", [PART, Part(0, 1, 0, 9, 0, ()), Runs(5, 1, "node-1-00000000-3.2")], ids=str)
 def test_a_line_of_an_index_says_what_was_written(what: Part | Runs) -> None:
-    line = parts.part_line(what) if isinstance(what, Part) else parts.runs_line(what)
-    assert parts.parse_line(line[:-1]) == what
+    line = packs.part_line(what) if isinstance(what, Part) else packs.runs_line(what)
+    assert packs.parse_line(line[:-1]) == what
 
 
 def test_a_line_that_is_not_whole_says_nothing() -> None:
-    line = parts.part_line(PART)[:-1]
+    line = packs.part_line(PART)[:-1]
     for place in range(len(line)):
-        assert parts.parse_line(line[:place]) is None
-        assert parts.parse_line(line[:place] + bytes([line[place] ^ 1]) + line[place + 1 :]) is None
-    assert parts.parse_line(line + line) is None
+        assert packs.parse_line(line[:place]) is None
+        assert packs.parse_line(line[:place] + bytes([line[place] ^ 1]) + line[place + 1 :]) is None
+    assert packs.parse_line(line + line) is None
 
 
 def test_a_line_is_spelled_as_the_format_says() -> None:
-    assert parts.part_line(PART) == b"part 17 2 3 0 deadbeef 76+4,200+1099511627776 de50ead9\n"
-    assert parts.runs_line(Runs(5, 1, "a-0")) == b"runs 5 1 a-0 4dc5f4af\n"
+    assert packs.part_line(PART) == b"part 17 2 3 0 deadbeef 76+4,200+1099511627776 de50ead9\n"
+    assert packs.runs_line(Runs(5, 1, "a-0")) == b"runs 5 1 a-0 4dc5f4af\n"
 
 
 def test_a_head_line_says_how_long_its_piece_is() -> None:
-    first, second = parts.head(7, 1, 3 << 8, 12, "now"), parts.next_head(7, 1, 5)
+    first, second = packs.head(7, 1, 3 << 8, 12, "now"), packs.next_head(7, 1, 5)
     assert first == b"=== taskfarmer: task 7, attempt 1, exit 3, 12 bytes, now ===\n"
-    assert parts.parse_head(first + b"more") == (7, 1, 12, len(first))
-    assert parts.parse_head(second) == (7, 1, 5, len(second))
-    assert len(parts.next_head(0, 1, 1)) >= parts.SHORTEST_HEAD
-    assert len(parts.head(10**18, 10**9, 255 << 8, 10**18, "2026-01-01 00:00:00")) <= parts.LONGEST_HEAD
+    assert packs.parse_head(first + b"more") == (7, 1, 12, len(first))
+    assert packs.parse_head(second) == (7, 1, 5, len(second))
+    assert len(packs.next_head(0, 1, 1)) >= packs.SHORTEST_HEAD
+    assert len(packs.head(10**18, 10**9, 255 << 8, 10**18, "2026-01-01 00:00:00")) <= packs.LONGEST_HEAD
 
 
 def test_what_no_index_tells_of_is_found_by_head_lines(tmp_path: Path) -> None:
     data = b""
     for task, text in enumerate((b"one\n", b"=== taskfarmer: task 9, attempt 1, exit 0, 3 bytes ===\nab\n", b"no end")):
-        data += parts.head(task, 1, 0, len(text), "now") + text + (b"" if text.endswith(b"\n") else b"\n")
-    torn = data + parts.head(3, 1, 0, 1000, "now") + b"only this\n"
-    (tmp_path / "pack").write_bytes(torn + parts.head(4, 1, 0, 4, "now") + b"four")
+        data += packs.head(task, 1, 0, len(text), "now") + text + (b"" if text.endswith(b"\n") else b"\n")
+    torn = data + packs.head(3, 1, 0, 1000, "now") + b"only this\n"
+    (tmp_path / "pack").write_bytes(torn + packs.head(4, 1, 0, 4, "now") + b"four")
     found = logs._untold(str(tmp_path / "pack"), array("Q"), array("Q"))
     whole = (tmp_path / "pack").read_bytes()
     texts = {task: b"".join(whole[start : start + size] for start, size in pieces) for task, _, pieces in found}

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarmer.durations import time_class
-from taskfarmer.plain import replace
-from taskfarmer.policy import (
+from taskfarmer.farmer.pacing import (
     ENOUGH,
     MUCH_UNTOLD,
     Bucket,
@@ -23,6 +21,8 @@ from taskfarmer.policy import (
     too_much,
     want,
 )
+from taskfarmer.formats.durations import time_class
+from taskfarmer.plain import replace
 
 ALONE = Pace(1, 64, 64, 0.005, 60.0)
 THOUSAND = Pace(1000, 64, 64_000, 0.014, 60.0)

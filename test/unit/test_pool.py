@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from taskfarmer.model import Interval
+from taskfarmer.formats.intervals import Interval
 from taskfarmer.pool.pool import Pool
 from taskfarmer.runners.shell import BasicRunner
 

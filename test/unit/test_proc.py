@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 from farming import eventually, need
 
-from taskfarmer import proc
+from taskfarmer import procfs
 
 HERE = Path(__file__).resolve().parents[2]
 TELL = """
 import os, subprocess, sys
-from taskfarmer import proc
+from taskfarmer import procfs
 child = subprocess.Popen(["sleep", "60"])
-start = proc.start_of(child.pid)
-seen = [proc.sight(), proc.shows_whole_kernel(), proc.runs(child.pid, "1"), proc.runs(1, "1")]
-seen.append(proc.stat(child.pid)[1:2] == [str(os.getpid())])
+start = procfs.start_of(child.pid)
+seen = [procfs.sight(), procfs.shows_whole_kernel(), procfs.runs(child.pid, "1"), procfs.runs(1, "1")]
+seen.append(procfs.stat(child.pid)[1:2] == [str(os.getpid())])
 child.kill()
 child.wait()
-print(*seen, proc.runs(child.pid, start or "1"))
+print(*seen, procfs.runs(child.pid, start or "1"))
 """
 NAMESPACES = {
     "whole": ("unshare --pid --fork --mount-proc", "whole False False False True False"),
@@ -55,18 +55,18 @@ def test_what_is_concluded_about_a_process_is_what_this_proc_proves(words: str, 
 
 
 def test_a_process_is_told_from_a_later_one_with_its_number() -> None:
-    start = proc.start_of(os.getpid())
+    start = procfs.start_of(os.getpid())
     assert start
-    assert proc.runs(os.getpid(), start) is True
-    assert proc.runs(os.getpid(), str(int(start) - 1)) is False
-    assert proc.runs(os.getpid(), "") is None
+    assert procfs.runs(os.getpid(), start) is True
+    assert procfs.runs(os.getpid(), str(int(start) - 1)) is False
+    assert procfs.runs(os.getpid(), "") is None
 
 
 def test_a_zombie_has_ended() -> None:
     child = subprocess.Popen(["true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert proc.start_of(child.pid) == ""
-    assert proc.runs(child.pid, "1") is False
+    assert procfs.start_of(child.pid) == ""
+    assert procfs.runs(child.pid, "1") is False
     child.wait()
 
 
@@ -83,8 +83,8 @@ def test_a_process_whose_first_thread_has_ended_runs_on() -> None:
     try:
         assert child.stdout
         child.stdout.readline()
-        eventually(lambda: proc.stat(child.pid)[:1] == ["Z"], "its first thread has ended")
-        assert proc.start_of(child.pid)
+        eventually(lambda: procfs.stat(child.pid)[:1] == ["Z"], "its first thread has ended")
+        assert procfs.start_of(child.pid)
     finally:
         child.kill()
         child.communicate()
@@ -92,4 +92,4 @@ def test_a_process_whose_first_thread_has_ended_runs_on() -> None:
 
 @pytest.mark.parametrize("pid", [-1, 0, (1 << 22) + 1, 1 << 40])
 def test_a_number_that_no_process_can_have_is_that_of_none(pid: int) -> None:
-    assert proc.runs(pid, "1") is False
+    assert procfs.runs(pid, "1") is False

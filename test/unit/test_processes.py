@@ -7,7 +7,7 @@ import sys
 
 from farming import children as seen_by_tests
 
-from taskfarmer.pool.processes import children
+from taskfarmer.proctree import children
 
 THREADS = """
 import subprocess, sys, threading

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from farming import children, eventually
 
-from taskfarmer import locks, question
-from taskfarmer.question import Question
+from taskfarmer.launch import query
+from taskfarmer.launch.query import Question
+from taskfarmer.storage import locks
 
 
 def asked(text: str) -> Question:
@@ -63,7 +64,7 @@ def test_a_client_that_is_not_installed_has_given_no_answer() -> None:
 
 
 def test_a_client_that_hangs_is_killed_and_has_given_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(question, "PATIENCE", 0.3)
+    monkeypatch.setattr(query, "PATIENCE", 0.3)
     assert answer_of(asked("echo RUNNING; exec sleep 600")) == ""
 
 
@@ -90,7 +91,7 @@ def test_descriptors_are_found_without_proc_too(tmp_path: Path, monkeypatch: pyt
         return listed(path)
 
     monkeypatch.setattr(os, "listdir", without_proc)
-    found = question._inherited()
+    found = query._inherited()
     monkeypatch.undo()
     os.close(fd)
     assert fd in found

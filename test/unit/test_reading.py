@@ -14,11 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarmer import limits, members, reading
-from taskfarmer.check.documents import FARM, REVISION, VIEWS, wrong_in_revision, wrong_members
+from taskfarmer.formats import limits, members
+from taskfarmer.formats.intervals import each_interval, parse_intervals
+from taskfarmer.formats.results import result_words
+from taskfarmer.formats.sealed import unsealed
+from taskfarmer.formats.tasks import parse_task
+from taskfarmer.inspect.check.documents import FARM, REVISION, VIEWS, wrong_in_revision, wrong_members
 from taskfarmer.ledger.document import from_document, to_document
 from taskfarmer.ledger.state import Entry, Segment, State, problems
-from taskfarmer.model import each_interval, parse_intervals, parse_task, result_words, unsealed
+from taskfarmer.storage import reading
 
 
 def test_a_file_is_read_up_to_its_limit_and_not_beyond(tmp_path: Path) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from taskfarmer.model import Interval
-from taskfarmer.pool.member import Batch
+from taskfarmer.formats.intervals import Interval
+from taskfarmer.pool.handles import AssignedBatch
 from taskfarmer.pool.recovery import recover
 
 
-def batches() -> list[Batch]:
+def batches() -> list[AssignedBatch]:
     """Tasks 0 to 3, of which the first was told, and 4 to 7."""
     lines = [b"%d true\n" % number for number in range(8)]
-    return [Batch(1, Interval(0, 0, 4), lines[:4], done=1), Batch(2, Interval(0, 4, 4), lines[4:])]
+    return [AssignedBatch(1, Interval(0, 0, 4), lines[:4], done=1), AssignedBatch(2, Interval(0, 4, 4), lines[4:])]
 
 
 def ids(intervals: list[Interval]) -> list[int]:

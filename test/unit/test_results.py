@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from taskfarmer.errors import Damaged, FarmGone, StaleView
+from taskfarmer.formats.intervals import Interval, write_intervals
+from taskfarmer.formats.results import FAILED, FINISHED, LOST, RETURNED, result_line
 from taskfarmer.ledger import results
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.state import Segment, State
-from taskfarmer.model import FAILED, FINISHED, LOST, RETURNED, Interval, result_line, write_intervals
 from taskfarmer.plain import replace
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage.layout import Workdir
 
 ME = "node-1-0a0b0c0d"
 OTHER = "node-2-0a0b0c0e"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskfarmer import scheduled
+from taskfarmer.peers import scheduled
 
 SLURM = {"SLURM_JOB_ID": "12", "SLURM_CPUS_ON_NODE": "64"}
 ELEMENT = {"SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "4"}

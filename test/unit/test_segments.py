@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from taskfarmer.errors import Damaged, StorageError
+from taskfarmer.formats.tasks import parse_task
 from taskfarmer.ledger.segments import MOST_OPEN, SegmentReader, SegmentWriter
 from taskfarmer.ledger.state import Segment
-from taskfarmer.model import parse_task
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage.layout import Workdir
 
 
 @pytest.fixture

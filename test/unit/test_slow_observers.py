@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer.ledger import liveness
-from taskfarmer.ledger.identity import Identity, introduce
-from taskfarmer.ledger.liveness import Presence, Watch
+from taskfarmer.peers import watch as watching
+from taskfarmer.peers.heartbeat import Presence
+from taskfarmer.peers.identity import Identity, introduce
+from taskfarmer.peers.watch import Watch
 from taskfarmer.plain import replace
-from taskfarmer.workdir import Workdir
+from taskfarmer.storage.layout import Workdir
 
 LEASE = 60.0
 OPERATION = 2.0
@@ -36,7 +37,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(liveness, "time", clock)
+    monkeypatch.setattr(watching, "time", clock)
     return clock
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from farming import eventually
 
-from taskfarmer.model import sealed
-from taskfarmer.slurm import Allocation, told_end
-from taskfarmer.workdir import Workdir
+from taskfarmer.formats.sealed import sealed
+from taskfarmer.launch.squeue import Allocation, told_end
+from taskfarmer.storage.layout import Workdir
 
 ME = {"SLURM_JOB_ID": "1", "SLURM_CLUSTER_NAME": "here"}
 

@@ -12,9 +12,9 @@ import pytest
 from farming import eventually
 from house import PROGRAMS, TOP, Done, House
 
-from taskfarmer.model import sealed
-from taskfarmer.submission import GRID_ENGINE, SLURM, Request, Worker, jobs_at_work
-from taskfarmer.workdir import Workdir
+from taskfarmer.formats.sealed import sealed
+from taskfarmer.launch import GRID_ENGINE, SLURM, FarmerInfo, Request, jobs_at_work
+from taskfarmer.storage.layout import Workdir
 
 EXAMPLES = TOP / "examples"
 LOOP = re.compile(r"^farmer=\$!$.*^wait \"\$farmer\"; status=\$\?$", re.MULTILINE | re.DOTALL)
@@ -180,6 +180,6 @@ def test_the_end_of_another_job_with_the_same_number_is_not_shown(tmp_path: Path
     os.makedirs(workdir.jobs)
     Path(workdir.job("8-0")).write_bytes(sealed({"job": "8", "cluster": "there", "end": 4e9}))
     for cluster, end in (("here", None), ("there", 4e9)):
-        worker = Worker({"SLURM_JOB_ID": "8", "SLURM_CLUSTER_NAME": cluster}, "n1", 1, 0, "alive")
+        worker = FarmerInfo({"SLURM_JOB_ID": "8", "SLURM_CLUSTER_NAME": cluster}, "n1", 1, 0, "alive")
         ((job,), _) = jobs_at_work(workdir, [worker], [], {"PATH": "/nowhere"}, 10)
         assert job.ends == end

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from farming import eventually
 
-from taskfarmer.ledger import turns
-from taskfarmer.ledger.turns import Turn
+from taskfarmer.storage import turns
+from taskfarmer.storage.turns import Turn
 
 HOLDS = """
 import sys, time
-from taskfarmer.ledger.turns import Turn
+from taskfarmer.storage.turns import Turn
 turn = Turn(sys.argv[1])
 turn.lost()
 with turn.taken("theirs", 15.0) as got:

@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 
-from taskfarmer.pool.variables import Variable
+from taskfarmer.worker.variables import Variable
 
 NAME = "TASKFARMER_TEST_VARIABLE"
 
@@ -53,7 +53,7 @@ def test_what_somebody_else_makes_of_it_meanwhile_is_no_matter(variable: Variabl
 
 def test_a_python_that_keeps_its_variables_elsewhere_has_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, "before")
-    monkeypatch.setattr("taskfarmer.pool.variables._putenv", None)
+    monkeypatch.setattr("taskfarmer.worker.variables._putenv", None)
     variable = Variable(NAME.encode())
     for value in ("1", "22"):
         variable.set(value.encode())
@@ -64,7 +64,7 @@ def test_values_take_no_memory() -> None:
     """In a process of its own: what this one has freed would be used again. `setenv` takes 20 megabytes for these."""
     program = f"""
 import os, resource
-from taskfarmer.pool.variables import Variable
+from taskfarmer.worker.variables import Variable
 one = Variable({NAME.encode()!r})
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()

@@ -13,8 +13,8 @@ from types import FrameType
 
 import pytest
 
-from taskfarmer.pool import waking
-from taskfarmer.pool.waking import ByDescriptors, BySignals, Waking
+from taskfarmer.worker import waking
+from taskfarmer.worker.waking import ByDescriptors, BySignals, Waking
 
 
 class Scene:

@@ -1,0 +1,93 @@
+"""Farms of a group (`--shared-group`): its members may work on them, whatever the umask of each is.
+
+The group is that of the work directory. Its directories have the setgid bit, so that what is made in them is the
+group's, and each farmer gives the group what its own umask took from its files (`durable.grant_group`). Who can
+write is trusted (`trust.py`); who cannot is told so before anything is begun.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from taskfarmer.errors import NotAFarm
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
+
+PATIENCE = 2.0
+"""Seconds for another member, who makes the same farm, to open a directory that it has just made."""
+
+_OPEN = stat.S_ISGID | stat.S_IRWXG
+
+
+def group_of(workdir: Workdir) -> str:
+    """The name of the work directory's group, or its number where it has none."""
+    import grp  # only farms of groups have a use for it
+
+    number = os.stat(workdir.path).st_gid
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def share_folder(workdir: Workdir, folder: str) -> None:
+    """Open a directory of a farm that is being made to its group; NotAFarm where that cannot be: nobody could join."""
+    number = os.stat(workdir.path).st_gid
+    if os.geteuid() and number not in (os.getegid(), *os.getgroups()):
+        raise NotAFarm(
+            f"{workdir.path}: --shared-group: belongs to group {group_of(workdir)}, and you are no member of it: make "
+            "the directory as one of yours (newgrp, chgrp), or name another one with -w DIR"
+        )
+    end = time.monotonic() + PATIENCE
+    while not _is_open(folder, number):
+        try:
+            if os.stat(folder).st_gid != number:
+                os.chown(folder, -1, number)
+            durable.share_directory(folder)
+        except PermissionError:
+            if time.monotonic() < end:
+                time.sleep(0.05)
+                continue
+            raise NotAFarm(
+                f"{folder}: --shared-group: belongs to another user and is not open to the group: let its owner "
+                "chmod g+rwxs it, or name another work directory with -w DIR"
+            ) from None
+        if not _is_open(folder, number):
+            raise _not_taken(folder)
+
+
+def _is_open(folder: str, number: int) -> bool:
+    found = os.stat(folder)
+    return found.st_gid == number and found.st_mode & _OPEN == _OPEN
+
+
+def prove_modes(workdir: Workdir) -> None:
+    """Prove that the group can read a file that is made in the farm, or raise NotAFarm."""
+    number = os.stat(workdir.path).st_gid
+    path = os.path.join(workdir.ledger, f".probe.{durable.random_name()}")
+    try:
+        durable.prepare(path, b"", shared=True)
+        found = os.stat(path)
+    finally:
+        durable.unlink_quietly(path)
+    if found.st_gid != number or not found.st_mode & stat.S_IRGRP:
+        raise _not_taken(path)
+
+
+def _not_taken(path: str) -> NotAFarm:
+    return NotAFarm(
+        f"{path}: --shared-group: this file system does not keep the group and the mode that it is given, so nobody "
+        "else could join; name a work directory elsewhere with -w DIR"
+    )
+
+
+def refuse_outsiders(workdir: Workdir) -> None:
+    """NotAFarm where a user who is none of the group is about to work on its farm."""
+    for folder in (workdir.path, *workdir.folders):
+        if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            raise NotAFarm(
+                f"{folder}: permission denied: this farm is for members of group {group_of(workdir)}, and you are none "
+                "(newgrp, sg); use a work directory of your own with -w DIR"
+            )

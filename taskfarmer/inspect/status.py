@@ -1,0 +1,345 @@
+"""What a farm looks like now, as data. Reads only, and decides nothing.
+
+One look cannot measure silence, so a farmer on another node is `unknown` here, with the age of its
+heartbeat by this node's clock: who is dead is for farmers to find out (`peers/watch.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from taskfarmer.errors import Damaged, FarmError, StorageError, TaskFarmerError, remedy
+from taskfarmer.farm import groups
+from taskfarmer.formats.intervals import counted, each_interval
+from taskfarmer.formats.results import RECORDED_AS_FAILED, RETURNED, Result, parse_result, result_words
+from taskfarmer.ledger import Ledger, State, results
+from taskfarmer.ledger.segments import SegmentReader
+from taskfarmer.ledger.state import Entry
+from taskfarmer.peers.heartbeat import running_of
+from taskfarmer.peers.identity import Identity, identity_of, introduce
+from taskfarmer.peers.lockfacts import kept
+from taskfarmer.plain import dataclass
+from taskfarmer.storage import durable, locks
+from taskfarmer.storage.layout import Workdir, epoch_number, is_revision
+from taskfarmer.views import files
+
+NEWEST = 10
+FIRST_TAIL, SHORTEST_TAIL = 1 << 16, 1 << 12
+LONGEST_TAILS = 32 << 20
+"""Bytes of results that are kept in memory while failures are looked for; more are read a block at a time."""
+LOST_PATIENCE = 2.0
+"""Seconds for a file system to show a revision that another node has named."""
+CLOCK_SKEW = 600.0
+"""Seconds by which the clocks of two nodes may differ before an outdated failure could be shown."""
+
+_SECOND_JOURNAL = re.compile(r"-r\d+$")
+
+Verdict = Literal["alive", "gone", "unknown"]
+
+
+@dataclass(frozen=True)
+class FarmerStatus:
+    """A registered farmer. `heartbeat_age` is approximate: the clocks of two nodes may differ."""
+
+    farmer: str
+    host: str | None
+    pid: int | None
+    job: str | None
+    slots: int
+    held: int
+    running: int
+    started: float | None
+    verdict: Verdict
+    evidence: str
+    heartbeat_age: float | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that is recorded as failed, as its newest attempt ended. `signal` is 0 for none."""
+
+    task_id: int
+    attempt: int
+    farmer: str
+    end: float
+    outcome: str
+    status: int
+    signal: int
+    command: bytes
+    log: str
+
+
+@dataclass(frozen=True)
+class Status:
+    workdir: str
+    farm: str
+    list_path: str
+    handler: str
+    lease: float
+    group: str | None
+    """Whose members may work on the farm; None where it was made without `--shared-group`."""
+    locks: str | None
+    """Whether locks are shared between nodes, as farmers found: `shared`, `local`, `unsupported`; None: not known."""
+    locks_between: list[str]
+    revision: int
+    tasks: int
+    unprocessed: int
+    held: int
+    finished: int
+    failed: int
+    farmers: tuple[FarmerStatus, ...]
+    failures: tuple[Failure, ...]
+    warnings: tuple[str, ...]
+
+
+def look(workdir: Workdir, ledger: Ledger) -> Status:
+    """The farm as it is now."""
+    state = _newest(workdir, ledger)
+    warnings: list[str] = []
+    me = introduce(0, "", {})
+    now = time.time()
+    shared, between = kept(workdir) or (None, [])
+    return Status(
+        workdir.path,
+        state.farm,
+        ledger.farm.list_path,
+        ledger.farm.handler,
+        ledger.farm.lease,
+        groups.group_of(workdir) if ledger.farm.shared_group else None,
+        shared,
+        between,
+        state.revision,
+        state.tasks,
+        state.unprocessed,
+        state.held,
+        state.finished,
+        state.failed,
+        tuple(_farmer(workdir, me, name, entry, now) for name, entry in sorted(state.farmers.items())),
+        tuple(newest_failures(workdir, state, NEWEST, warnings)),
+        (*warnings, *files.edited_by_hand(workdir)),
+    )
+
+
+def _newest(workdir: Workdir, ledger: Ledger) -> State:
+    """The newest revision; Damaged where what is there shows that it was not the last: its counts are old."""
+    end = time.monotonic() + LOST_PATIENCE
+    while True:
+        state = ledger.look()
+        lost = _lost(workdir, state)
+        if lost is None:
+            return state
+        if time.monotonic() > end:
+            raise Damaged(
+                f"{lost}: missing, so revision {state.revision} is not the newest; restore it from a snapshot of the "
+                "file system, or run the list again: that goes on from there, with what the results have. Only "
+                f"{workdir.head} may tell of it: where that is damaged, remove it"
+            )
+        time.sleep(0.1)
+
+
+def _lost(workdir: Workdir, state: State) -> str | None:
+    """The path of something newer than `state` that was there, and is not; None where nothing tells of one."""
+    if not os.path.isdir(workdir.epoch(state.epoch)):
+        return workdir.epoch(state.epoch)
+    try:
+        epoch, number = durable.read(workdir.head).decode("ascii").split()
+        newer = is_revision(number) and int(number) > state.revision and epoch_number(epoch) is not None
+    except (OSError, ValueError):
+        return None
+    path = workdir.revision(epoch, int(number))
+    return path if newer and os.path.isdir(workdir.epoch(epoch)) and not os.path.lexists(path) else None
+
+
+# --- farmers -----------------------------------------------------------------------------------------
+
+
+def _farmer(workdir: Workdir, me: Identity, name: str, entry: Entry, now: float) -> FarmerStatus:
+    them = identity_of(workdir, name)
+    age = _heartbeat_age(workdir, name, now)
+    verdict, evidence = _verdict(workdir, me, name, them, age)
+    return FarmerStatus(
+        name,
+        them.host if them else None,
+        them.pid if them else None,
+        them.job_name if them else None,
+        entry.slots,
+        counted(each_interval(entry.claims)),
+        len(running_of(workdir, name)),
+        them.started if them else None,
+        verdict,
+        evidence,
+        age,
+    )
+
+
+def _heartbeat_age(workdir: Workdir, farmer: str, now: float) -> float | None:
+    try:
+        return max(0.0, now - os.stat(workdir.alive(farmer)).st_mtime)
+    except OSError:
+        return None
+
+
+def _verdict(
+    workdir: Workdir, me: Identity, farmer: str, them: Identity | None, age: float | None
+) -> tuple[Verdict, str]:
+    if os.path.exists(workdir.farewell(farmer)):
+        return "gone", "it said farewell"
+    if them is None:
+        return "unknown", "no file says who it is"
+    if them.shares_processes_with(me):
+        runs = them.runs
+        if runs:
+            return "alive", f"process {them.pid} runs here"
+        if runs is None:
+            return "unknown", f"process {them.pid} is here, and /proc does not show whose it is"
+        # looked at only now: to try the lock of a farmer that lives could disturb its start
+        if locks.alive_is_free(workdir.alive(farmer)):
+            return "gone", f"process {them.pid} is gone"
+        return "unknown", f"process {them.pid} is gone, but something that it started still runs"
+    if age is None:
+        return "unknown", "no heartbeat"
+    return "unknown", f"on another node; heartbeat about {age:.0f} s ago"
+
+
+# --- failures ----------------------------------------------------------------------------------------
+
+
+def newest_failures(workdir: Workdir, state: State, count: int, warnings: list[str]) -> list[Failure]:
+    """Up to `count` tasks that are recorded as failed, the newest first.
+
+    Reads the ends of the journals, and more of them only as long as it is needed.
+    """
+    if not state.failed:
+        return []
+    try:
+        journals = results.journals(workdir, state)
+    except OSError as error:
+        raise StorageError(f"{workdir.results}: {error.strerror}; {remedy(error, results.RESTORE)}") from error
+    open_tasks = _open_tasks(state)
+    size = max(SHORTEST_TAIL, min(FIRST_TAIL, LONGEST_TAILS // max(1, len(journals))))
+    while True:
+        newest, seen_from = _tails(journals, size, warnings)
+        failed = [
+            (result, farmer)
+            for result, farmer in newest.values()
+            if result.outcome in RECORDED_AS_FAILED
+            and result.end >= seen_from
+            and result.task_id < len(open_tasks)
+            and not open_tasks[result.task_id]
+        ]
+        if len(failed) >= min(count, state.failed) or seen_from == float("-inf"):
+            break
+        size *= 8
+        if size * len(journals) > LONGEST_TAILS:
+            failed = _in_all(workdir, state, count, warnings) or failed
+            break
+    failed.sort(key=lambda found: found[0].end, reverse=True)
+    reader = SegmentReader(workdir)
+    try:
+        return [_failure(workdir, state, reader, *found, warnings) for found in failed[:count]]
+    finally:
+        reader.close()
+
+
+def _open_tasks(state: State) -> bytearray:
+    """By task ID: 1 for those that are unprocessed again or held again, whatever an earlier attempt came to."""
+    found = bytearray(state.tasks)
+    for text in (state.returned, *(entry.claims for entry in state.farmers.values())):
+        for one in each_interval(text):
+            first = state.first_id(one)
+            found[first : first + one.count] = b"\1" * one.count
+    return found
+
+
+def _in_all(workdir: Workdir, state: State, count: int, warnings: list[str]) -> list[tuple[Result, str]]:
+    """The newest failures by all results that there are, which are read twice: memory does not grow with them."""
+    newest: list[tuple[float, int, Result, str]] = []
+    try:
+        found = results.survey(workdir, state, LOST_PATIENCE)
+        for name, lines in results.read_counted(workdir, state, LOST_PATIENCE):
+            for words in results.checked_lines(workdir.journal(name), lines):
+                task_id, end = int(words[0]), float(words[4])
+                if words[5] not in RECORDED_AS_FAILED or found.place[task_id] != results.IS_FAILED:
+                    continue
+                if int(words[1]) == found.attempt[task_id] and (len(newest) < count or end > newest[0][0]):
+                    newest.append((end, task_id, parse_result(words), _SECOND_JOURNAL.sub("", name)))
+                    newest.sort(key=lambda one: one[:2])
+                    del newest[:-count]
+    except FarmError as error:
+        warnings.append(f"{error}; failures that are older than those shown are not looked for")
+    return [(result, farmer) for _, _, result, farmer in newest]
+
+
+def _tails(
+    journals: Mapping[str, tuple[str, int]], size: int, warnings: list[str]
+) -> tuple[dict[int, tuple[Result, str]], float]:
+    """The newest recorded result of each task in the last `size` bytes that count of every journal.
+
+    Also from what time on nothing is missing: a later attempt at a task ended later, so no result from
+    then on is outdated by one that was not read.
+    """
+    newest: dict[int, tuple[Result, str]] = {}
+    seen_from = float("-inf")
+    for name, (path, length) in journals.items():
+        start = max(0, length - size)
+        first = float("inf")
+        for words in _results(path, start, length, warnings):
+            first = min(first, float(words[4]))
+            attempt = int(words[1])
+            if attempt == 1 and words[5] not in RECORDED_AS_FAILED:
+                continue  # it outdates nothing
+            known = newest.get(int(words[0]))
+            if known is None or known[0].attempt <= attempt:
+                newest[int(words[0])] = parse_result(words), _SECOND_JOURNAL.sub("", name)
+        if start:
+            seen_from = max(seen_from, first + CLOCK_SKEW)
+    return newest, seen_from
+
+
+def _results(path: str, start: int, stop: int, warnings: list[str]) -> Iterator[list[bytes]]:
+    try:
+        data = _read_range(path, start, stop)
+    except OSError as error:
+        text = f"{path}: {error.strerror or 'no file to read'}; failures in it are not shown"
+        warnings += [text] if text not in warnings else []
+        return
+    for line in data.split(b"\n")[1 if start else 0 : -1]:
+        words = result_words(line)
+        if words is not None and words[5] != RETURNED:
+            yield words
+
+
+def _read_range(path: str, start: int, stop: int) -> bytes:
+    try:
+        return durable.read_range(path, start, stop)
+    except FileNotFoundError:
+        # closed by an epoch that turned since we looked: its length is in its name now
+        return durable.read_range(f"{path}.{stop}", start, stop)
+
+
+def _failure(
+    workdir: Workdir, state: State, reader: SegmentReader, result: Result, farmer: str, warnings: list[str]
+) -> Failure:
+    command = b"?"
+    number = state.segment_of(result.task_id)
+    try:
+        if number is not None:
+            segment = state.segments[number]
+            _, command = next(reader.tasks(segment, result.task_id - segment.first, 1))
+    except TaskFarmerError as error:
+        warnings += [str(error)] if str(error) not in warnings else []
+    return Failure(
+        result.task_id,
+        result.attempt,
+        farmer,
+        result.end,
+        result.outcome.decode("ascii"),
+        result.status,
+        result.signal,
+        command,
+        workdir.log(result.task_id),
+    )

@@ -1,0 +1,53 @@
+"""What a farmer has to tell the ledger at its next exchange, as a value."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from taskfarmer.formats.intervals import Interval
+from taskfarmer.plain import dataclass, field
+
+
+@dataclass
+class FarmerReport:
+    """What a farmer has to tell: result lines (`size` bytes of them), and what they come to.
+
+    `overran` are given back because the farmer's time was over; `times` counts finished tasks by their durations.
+    `views` is what `finished`, `failed` and the timeline will show of it; the ledger only carries it.
+    """
+
+    lines: list[bytes] = field(default_factory=list)
+    done: list[Interval] = field(default_factory=list)
+    returned: list[Interval] = field(default_factory=list)
+    died: list[Interval] = field(default_factory=list)
+    overran: list[Interval] = field(default_factory=list)
+    finished: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    ended: int = 0
+    times: Counter[int] = field(default_factory=Counter)
+    size: int = 0
+    views: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.lines or self.gone)
+
+    @property
+    def gone(self) -> tuple[Interval, ...]:
+        """All that the farmer holds no more."""
+        return (*self.done, *self.returned, *self.died, *self.overran)
+
+    def add(self, more: FarmerReport) -> None:
+        self.lines += more.lines
+        self.done += more.done
+        self.returned += more.returned
+        self.died += more.died
+        self.overran += more.overran
+        self.finished += more.finished
+        self.failed += more.failed
+        self.seconds += more.seconds
+        self.ended += more.ended
+        self.times += more.times
+        self.size += more.size
+        self.views += more.views

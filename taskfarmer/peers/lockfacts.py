@@ -1,0 +1,32 @@
+"""What farmers found out about locks, kept in the farm for people: `locks.json`."""
+
+from __future__ import annotations
+
+from taskfarmer.formats import members
+from taskfarmer.formats.sealed import sealed, unsealed
+from taskfarmer.peers.lockproof import Verdict
+from taskfarmer.storage import durable
+from taskfarmer.storage.layout import Workdir
+
+
+def keep(workdir: Workdir, verdict: Verdict, here: str, there: str) -> None:
+    """Leave word. That locks are not shared between two nodes outweighs that others share them."""
+    before = kept(workdir)
+    if before is not None and (before[0] != "shared" or verdict == "shared"):
+        return
+    try:
+        durable.replace(workdir.locks, sealed({"locks": verdict, "between": [here, there]}), workdir.shared)
+    except OSError:
+        pass  # it is for people
+
+
+def kept(workdir: Workdir) -> tuple[str, list[str]] | None:
+    """`shared`, `local` or `unsupported`, and between which two hosts; None where nothing was found out yet."""
+    try:
+        document = unsealed(durable.read(workdir.locks)) or {}
+    except OSError:
+        return None
+    verdict, between = document.get("locks"), document.get("between")
+    if verdict not in ("shared", "local", "unsupported") or not isinstance(between, list):
+        return None
+    return str(verdict), [host for host in between[:2] if members.is_text(host)]

@@ -1,0 +1,158 @@
+"""When another farmer is dead: its heartbeat is watched, and its silence counted.
+
+A farmer that left is dead, and so is one whose process on this very node is gone. Any other has the lease, unless its
+scheduler, or its lock on a file system of this kernel alone, proves its end (farmer/peers.py).
+
+Silence is counted on the observer's own clock; clocks of two nodes are never compared. The clock runs as the file
+system serves the observer: of the time between two of its pulses (`farmer/pulse.py`: after three file operations as a
+rule) an eighth of the lease counts at most. So
+
+* a file system that hangs for everybody, however long, counts an eighth of the lease; so does the time for which the
+  observer itself was stopped. A farmer that beats when that is over is alive;
+* if each operation takes seconds, the clock still runs: a dead farmer is expelled, after eight pulses of the observer
+  at the latest if the lease is over by then;
+* a living farmer beats at its own pulses. It is silent for a few of its operations at most, and is not taken for dead
+  because they take as long as the observer's do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+import zlib
+from collections.abc import Iterable
+
+from taskfarmer.peers.heartbeat import BEATS_OF_A_LEASE, beat_of, every_of
+from taskfarmer.peers.identity import Identity, identity_of, short_name
+from taskfarmer.plain import dataclass
+from taskfarmer.storage import durable, locks
+from taskfarmer.storage.layout import Workdir
+
+_NO_HEARTBEAT = (errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EINVAL, errno.EOVERFLOW)
+"""Errors that say that there is nothing to see here, now or later; any other may be the file system's."""
+LOOKS_OF_SUSPICION = 2
+"""Looks at a heartbeat, after the first one, that must find it unchanged: one may follow a moment of hanging."""
+
+
+@dataclass
+class _Watched:
+    content: bytes
+    every: float
+    silent: float = 0.0
+    beats: bool = False
+    looks: int = 0
+
+
+class Watch:
+    """What we have seen of other farmers' heartbeats, and for how long nothing changed."""
+
+    def __init__(self, workdir: Workdir, me: Identity, lease: float) -> None:
+        self.workdir = workdir
+        self.me = me
+        self.lease = lease
+        self.beat = beat_of(lease)
+        self._seen: dict[str, _Watched] = {}
+        self._identities: dict[str, Identity | None] = {}
+        self._looked: dict[str, float] = {}
+        self._served = 0.0
+        self._served_at = time.monotonic()
+
+    def serve(self, now: float) -> None:
+        """Count the time since the last call, after file operations of ours: an eighth of the lease at most."""
+        self._served += min(now - self._served_at, max(self.lease / BEATS_OF_A_LEASE, self.beat))
+        self._served_at = now
+
+    def successors(self, farmers: Iterable[str], count: int = 2) -> list[str]:
+        """The farmers after us in the order of IDs, around the ring."""
+        others = sorted(farmer for farmer in farmers if farmer != self.me.farmer)
+        after = [farmer for farmer in others if farmer > self.me.farmer]
+        return (after + others)[: min(count, len(others))]
+
+    def sample(self, farmers: Iterable[str], count: int) -> list[str]:
+        """Our two successors and others from all over the ring: `count` in all, mostly the same as the last time.
+
+        Each farmer has another sample, so that where many of one job are dead, next to each other in the ring, they
+        are seen by all others together, and not one after the other by the one before them.
+        """
+        if count <= 2:
+            return self.successors(farmers, count)
+        near = self.successors(farmers)
+        far = [farmer for farmer in farmers if farmer not in (*near, self.me.farmer)]
+        far.sort(key=lambda farmer: zlib.crc32(f"{farmer} {self.me.farmer} {farmer}".encode()))
+        return [*near, *far][:count]
+
+    def suspects(self, farmers: Iterable[str]) -> list[str]:
+        """Those whose death can be seen at once: on our own node, or with a farewell. One directory is listed."""
+        others = [farmer for farmer in farmers if farmer != self.me.farmer]
+        if not others:
+            return []
+        try:
+            names = set(os.listdir(self.workdir.farmers))
+        except OSError:
+            names = set()
+        here = short_name(self.me.host) + "-"
+        return [farmer for farmer in others if farmer.startswith(here) or f"{farmer}.farewell" in names]
+
+    def silence(self, farmer: str) -> float:
+        """Look at a farmer's heartbeat; the seconds for which the file system served us since it changed."""
+        try:
+            content = durable.read(self.workdir.alive(farmer))
+        except OSError as error:
+            if error.errno not in _NO_HEARTBEAT:
+                return 0.0
+            content = b""
+        self.serve(time.monotonic())
+        elapsed = self._served - self._looked.get(farmer, self._served)
+        self._looked[farmer] = self._served
+        seen = self._seen.get(farmer)
+        if seen is None or seen.content != content:
+            every = every_of(content) or (seen.every if seen is not None else 0.0)
+            self._seen[farmer] = _Watched(content, every, beats=seen is not None)
+            return 0.0
+        seen.looks += 1
+        seen.silent += elapsed
+        return seen.silent
+
+    def identity(self, farmer: str) -> Identity | None:
+        """Who a farmer is; None if its file cannot be read (yet)."""
+        if self._identities.get(farmer) is None:
+            self._identities[farmer] = identity_of(self.workdir, farmer)
+        return self._identities[farmer]
+
+    def seen_beating(self, farmer: str) -> bool:
+        """Whether a farmer's heartbeat has changed while we looked."""
+        seen = self._seen.get(farmer)
+        return seen is not None and seen.beats
+
+    def suspicious(self, farmer: str) -> float | None:
+        """For how many seconds a farmer has been silent, if it has missed two beats; else None."""
+        seen = self._seen.get(farmer)
+        enough = seen is not None and seen.looks >= LOOKS_OF_SUSPICION
+        return seen.silent if seen is not None and enough and seen.silent >= 2 * self._beat_of(seen) else None
+
+    def _beat_of(self, seen: _Watched) -> float:
+        """Seconds between two beats of theirs, which may know of more farmers, or of fewer, than we do."""
+        return max(self.beat, min(seen.every, self.lease / BEATS_OF_A_LEASE))
+
+    def verdict(self, farmer: str) -> str | None:
+        """Why a farmer is dead, in words, or None while it may live."""
+        if os.path.exists(self.workdir.farewell(farmer)):
+            return "it said farewell"
+        them = self.identity(farmer)
+        silent = self.silence(farmer)
+        if them is not None and self._gone_here(them):
+            return f"its process {them.pid} on {them.host} is gone"
+        if silent >= self.lease:
+            return f"no sign of life for {silent:.0f} s"
+        return None
+
+    def _gone_here(self, them: Identity) -> bool:
+        """Whether a farmer of this very node and pid namespace is gone, tasks and all."""
+        if not them.shares_processes_with(self.me) or them.runs is not False:
+            return False
+        return locks.alive_is_free(self.workdir.alive(them.farmer))
+
+    def forget(self, farmer: str) -> None:
+        for known in (self._seen, self._identities, self._looked):
+            known.pop(farmer, None)

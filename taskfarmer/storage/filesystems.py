@@ -1,0 +1,93 @@
+"""What is known of file systems by their name and options, before anything is proven. Sources: docs/filesystems.md.
+
+Knowledge of this kind is told, and warns; a proof outweighs it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from taskfarmer.plain import dataclass
+from taskfarmer.storage.mounts import Mount
+
+Locks = Literal["shared", "local", "none", "unknown"]
+"""Whether `flock` is said to exclude between nodes; `none` where the call is refused."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """`shared` says whether other nodes see the same files; None where the name does not tell."""
+
+    shared: bool | None
+    locks: Locks
+    text: str
+
+
+_ONE_NODE = "a file system of this node alone"
+_LOCAL = {
+    "bcachefs": _ONE_NODE,
+    "btrfs": _ONE_NODE,
+    "ext2": _ONE_NODE,
+    "ext3": _ONE_NODE,
+    "ext4": _ONE_NODE,
+    "f2fs": _ONE_NODE,
+    "ramfs": "memory of this node alone: a reboot empties it",
+    "tmpfs": "memory of this node alone: a reboot empties it",
+    "overlay": "a container's file system: on this node alone, and gone with the container",
+    "xfs": _ONE_NODE,
+    "zfs": _ONE_NODE,
+}
+_PROVE = "whether locks are shared between nodes depends on how it is set up: prove it"
+_NETWORK: dict[str, tuple[Locks, str]] = {
+    "9p": ("unknown", f"a file system of the host of this machine; {_PROVE}"),
+    "afs": ("unknown", f"AFS; {_PROVE}"),
+    "beegfs": ("unknown", "BeeGFS: locks are local to a node unless its client has tuneUseGlobalFileLocks: prove it"),
+    "ceph": ("shared", "CephFS: locks are kept by its metadata servers, for all nodes"),
+    "cifs": ("unknown", f"SMB; {_PROVE}"),
+    "gfs2": ("unknown", f"GFS2; {_PROVE}"),
+    "gpfs": ("unknown", f"GPFS (Storage Scale); {_PROVE}"),
+    "ocfs2": ("unknown", f"OCFS2; {_PROVE}"),
+    "pvfs2": ("none", "PVFS2 (OrangeFS): there are no locks"),
+    "smb3": ("unknown", f"SMB; {_PROVE}"),
+    "virtiofs": ("unknown", f"a file system of the host of this machine; {_PROVE}"),
+    "wekafs": ("unknown", f"WEKA; {_PROVE}"),
+}
+
+
+def known(mount: Mount | None) -> Knowledge:
+    """What name and options of a mount say."""
+    if mount is None:
+        return Knowledge(None, "unknown", "the kernel does not tell what file system this is")
+    if mount.type in _LOCAL:
+        return Knowledge(False, "unknown", _LOCAL[mount.type])
+    if mount.type == "lustre":
+        return _lustre(mount)
+    if mount.type in ("nfs", "nfs4"):
+        return _nfs(mount)
+    if mount.type in _NETWORK:
+        locks, text = _NETWORK[mount.type]
+        return Knowledge(True, locks, text)
+    if mount.type == "fuse.glusterfs":
+        return Knowledge(True, "shared", "GlusterFS: locks are kept by its servers, for all nodes")
+    if mount.type == "fuse.sshfs":
+        return Knowledge(True, "local", "sshfs: SFTP has no file locks, so they are local to each node")
+    if mount.type.split(".")[0] in ("fuse", "fuseblk"):
+        return Knowledge(None, "unknown", f"a file system that a program makes (FUSE); {_PROVE}")
+    return Knowledge(None, "unknown", f"nothing is known here about {mount.type}: prove it")
+
+
+def _lustre(mount: Mount) -> Knowledge:
+    if mount.option("localflock") is not None:
+        return Knowledge(True, "local", "Lustre, mounted with localflock: locks are local to each node")
+    if mount.option("flock") is not None:
+        return Knowledge(True, "shared", "Lustre, mounted with flock: locks hold for all nodes")
+    if mount.option("noflock") is not None:
+        return Knowledge(True, "none", "Lustre, mounted with noflock: there are no locks")
+    return Knowledge(True, "unknown", "Lustre; the mount does not say what locks are: prove it")
+
+
+def _nfs(mount: Mount) -> Knowledge:
+    local = mount.option("local_lock") in ("all", "flock")
+    if local or mount.option("nolock") is not None:
+        return Knowledge(True, "local", "NFS, mounted with nolock or local_lock: locks are local to each node")
+    return Knowledge(True, "shared", "NFS: locks are kept by the server, for all nodes that mount it so")
