@@ -42,7 +42,7 @@ ONLY_IN = {
     "filelock": ("storage",),
     "pydantic": ("config",),
     "rich": ("ui",),
-    "click": ("cli", "start"),
+    "click": ("ui", "cli", "start"),
 }
 """Who may import what others made."""
 

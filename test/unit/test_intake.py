@@ -27,19 +27,26 @@ from taskfarmer.tasks import source
 
 
 class Clock:
-    """Replaces the monotonic clock of lastline.py."""
+    """Replaces the clocks of lastline.py and intake.py. It starts shortly after the machine."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = 1.0
 
     def monotonic(self) -> float:
         return self.now
+
+    def time(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     one = Clock()
     monkeypatch.setattr(lastline, "time", one)
+    monkeypatch.setattr("taskfarmer.intake.intake.time", one)
     return one
 
 
@@ -104,7 +111,7 @@ def test_a_list_whose_age_cannot_be_known_waits(
     def refuse(*_: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(durable, "fresh", refuse)
+    monkeypatch.setattr(durable, "open_exclusive", refuse)
     last = LastLine(str(path))
     assert not last.is_complete(aged(path, 1e6), 4, fresh)
     assert last.pending
@@ -179,7 +186,7 @@ class FailingOs:
 
 
 FAILURES: dict[str, tuple[Any, str, Any]] = {
-    "a segment is made": (durable, "fresh", full),
+    "a segment is made": (durable, "open_exclusive", full),
     "a segment is synced": (durable, "sync", full),
     "an index is written": (durable, "prepare", full),
     "a revision gets its name": (durable, "publish", full),
