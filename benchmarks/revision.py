@@ -12,6 +12,7 @@ import heapq
 import math
 import random
 from collections import Counter
+from dataclasses import dataclass, field, replace
 
 from benchmarks.measure import Figure
 from taskfarmer.farmer import pacing
@@ -20,7 +21,6 @@ from taskfarmer.formats.intervals import Interval, joined, parse_intervals, with
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import encode
 from taskfarmer.ledger.state import Segment, Settlement, State
-from taskfarmer.plain import dataclass, field, replace
 
 NUMBER = 64
 CASES = (

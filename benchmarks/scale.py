@@ -28,6 +28,7 @@ import sys
 import time
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from benchmarks.events import Process, World, list_scheduling
 from benchmarks.measure import Figure
@@ -35,7 +36,6 @@ from benchmarks.simulation import Ground, Simulated, driving, simulate
 from taskfarmer.farmer import pacing
 from taskfarmer.ledger.ledger import FarmerReport
 from taskfarmer.ledger.state import Entry
-from taskfarmer.plain import dataclass, replace
 
 NUMBER = 1000
 SLOTS = 64

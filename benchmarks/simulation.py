@@ -28,6 +28,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -44,7 +45,6 @@ from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import FarmerReport
 from taskfarmer.ledger.state import Segment, State, begin_epoch, stamp
 from taskfarmer.peers.heartbeat import beat_of
-from taskfarmer.plain import replace
 from taskfarmer.storage import locks, turns
 from taskfarmer.storage.layout import Workdir, epoch_name
 from taskfarmer.views import views

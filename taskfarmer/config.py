@@ -17,12 +17,12 @@ import stat
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from taskfarmer.errors import ConfigError, hit_a_limit, remedy
-from taskfarmer.plain import dataclass, field
 
 Kind = Literal["runner", "tasklist"]
 

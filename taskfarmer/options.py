@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-
-from taskfarmer.plain import dataclass
+from typing import NamedTuple
 
 
 class Exit(IntEnum):
@@ -27,8 +26,7 @@ UNFINISHED = 85
 """HTCondor's checkpoint_exit_code in its manual's examples."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """One run of a farmer. Times are in seconds; `None` stands for the default of the farm or the system."""
 
     tasklist: str
@@ -72,8 +70,7 @@ class Settings:
         return self.workdir if self.workdir is not None else self.tasklist + "_workdir"
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """Where the farm stands, as this farmer sees it."""
 
     tasks: int
@@ -85,8 +82,7 @@ class Progress:
     farmers: int
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """How a run ended. `finished`, `failed` and `returned` are this farmer's, `farm` is everybody's.
 
     `again` says that tasks will be unprocessed that the ledger still has as held: by this farmer, which left
@@ -116,8 +112,7 @@ class Ending:
         return Exit.FAILURES if self.farm.failed and not self.others_hold else Exit.DONE
 
 
-@dataclass(frozen=True)
-class Reporter:
+class Reporter(NamedTuple):
     """How a farmer speaks: each takes one line of text, `progress` takes values."""
 
     info: Callable[[str], None]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-
-from taskfarmer.plain import dataclass
+from dataclasses import dataclass
+from typing import NamedTuple
 
 # farmer to worker
 TASKS, GIVE_BACK, STOP, QUIT, WARN, DEADLINE = b"T", b"G", b"S", b"Q", b"W", b"D"
@@ -20,8 +20,7 @@ _ORDER = struct.Struct("<cIIIId")
 _NEWS = struct.Struct("<cIIIIIdIIIII")
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """`number` is a batch for a `slot`, `attempt` that of all of its tasks, `seconds` the grace of a STOP.
 
     For a WARN `number` is a signal for all tasks; for a DEADLINE `seconds` is when the farmer ends, in epoch seconds.

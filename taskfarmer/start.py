@@ -32,9 +32,6 @@ def _start(program: str) -> None:
     if sys.argv[1:] == ["--version"] and _tell_version():
         return
     gc.set_threshold(_GARBAGE)
-    from taskfarmer import loader
-
-    loader.install()
     try:
         from taskfarmer.cli import main
 

@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent.parent
 PACKAGE = HERE / "taskfarmer"
 
 WINGS = {
-    "base": "plain errors dependencies cpus signals options procfs protocol proctree forked",
+    "base": "errors dependencies cpus signals options procfs protocol proctree forked",
     "formats": "formats",
     "storage": "storage",
     "records": "peers ledger farm",
@@ -29,7 +29,7 @@ WINGS = {
     "work": "intake worker pool launch farmer",
     "reading": "inspect doctor",
     "people": "ui cli",
-    "top": "loader start __main__",
+    "top": "start __main__",
 }
 """The packages and modules of each wing, in the order of import: each imports only from those before it."""
 ORDER = {name: place for place, name in enumerate(" ".join(WINGS.values()).split())}

@@ -11,7 +11,6 @@ import click
 from taskfarmer.cli.arguments import BareOption
 from taskfarmer.cli.types import Name, Processes
 from taskfarmer.errors import NotAFarm
-from taskfarmer.plain import replace
 from taskfarmer.storage.layout import Workdir
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def open_farm(path: str, change: bool = False) -> tuple[Workdir, Farm]:
     if change:
         trust.refuse_strangers(workdir)
     farm = demand(workdir)
-    found = replace(workdir, logs_dir=farm.logs, shared=farm.shared_group)
+    found = workdir._replace(logs_dir=farm.logs, shared=farm.shared_group)
     if change and farm.shared_group:
         groups.refuse_outsiders(found)
     return found, farm

@@ -18,7 +18,6 @@ from taskfarmer.cli.types import Duration, Name, Processes
 from taskfarmer.errors import TaskListError, UsageError
 from taskfarmer.launch import GRID_ENGINE, PATIENCE, SCHEDULERS, SLURM, Request, Scheduler, submit
 from taskfarmer.options import Reporter, Settings
-from taskfarmer.plain import names_of, replace
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.ui import jobs as rendered
 from taskfarmer.ui.stderr import print_error
@@ -177,7 +176,7 @@ def command(
     told = click.get_current_context().meta
     chosen = SCHEDULERS[scheduler] if scheduler else _found()
     path = os.path.abspath(tasklist)
-    settings = Settings(path, **{name: options[name] for name in options if name in names_of(Settings)})
+    settings = Settings(path, **{name: options[name] for name in options if name in Settings._fields})
     wanted = Request(
         path,
         _job_name(path),
@@ -246,7 +245,7 @@ def _place(settings: Settings) -> Workdir:
 
     place = Workdir.at(settings.workdir_path)
     farm = farmfile.load(place)
-    return replace(place, shared=settings.shared_group if farm is None else farm.shared_group)
+    return place._replace(shared=settings.shared_group if farm is None else farm.shared_group)
 
 
 def _check_list(settings: Settings) -> None:

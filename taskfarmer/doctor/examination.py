@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from taskfarmer.doctor import probes
 from taskfarmer.doctor.findings import Findings, OneNode
@@ -15,7 +16,6 @@ from taskfarmer.doctor.signs import LockedFile, PeerState, initial_state
 from taskfarmer.errors import UsageError, hit_a_limit, remedy
 from taskfarmer.ledger import farmfile
 from taskfarmer.peers.identity import introduce, short_name
-from taskfarmer.plain import dataclass, replace
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.mountchecks import MountedPath

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from taskfarmer.peers.lockproof import Verdict
-from taskfarmer.plain import dataclass
 from taskfarmer.storage.mountchecks import MountedPath
 
 Exclusion = Literal["excludes", "fails", "unsupported"]

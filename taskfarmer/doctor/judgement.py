@@ -7,11 +7,11 @@ met: nothing is known of it. Locks that do not hold only cost time.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import IntEnum
 
 from taskfarmer.doctor.findings import MOST_PARTNERS, Exclusion, Findings, OneNode, Peer, Times
 from taskfarmer.peers.lockproof import Verdict
-from taskfarmer.plain import dataclass
 from taskfarmer.storage.mountchecks import COLLIDE, Check, judge_places
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 from taskfarmer.doctor.conversation import Conversation, Written
 from taskfarmer.doctor.findings import MOST_PARTNERS, Peer
 from taskfarmer.doctor.place import Place
 from taskfarmer.doctor.signs import LockedFile, PeerState, read
-from taskfarmer.plain import replace
 from taskfarmer.storage import durable
 
 INTERVAL = 0.05

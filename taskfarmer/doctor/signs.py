@@ -7,12 +7,12 @@ checksum. The number `beat` rises with every writing.
 from __future__ import annotations
 
 import os
+from dataclasses import asdict, dataclass, field, replace
 
 from taskfarmer.doctor.place import Place
 from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.peers.identity import Identity
 from taskfarmer.peers.lockproof import Sign
-from taskfarmer.plain import asdict, dataclass, field, replace
 from taskfarmer.storage import durable, locks
 
 

@@ -29,7 +29,6 @@ from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import FarmerReport, Ledger
 from taskfarmer.options import Ending, Reporter, Settings
 from taskfarmer.peers.identity import Identity
-from taskfarmer.plain import replace
 from taskfarmer.pool.handles import PoolReport
 from taskfarmer.pool.pool import Pool
 from taskfarmer.runners.base import Runner
@@ -89,7 +88,7 @@ class Farmer:
         pulse.beat, pulse.hear = self.neighbours.pulse, self._hear_at_once
 
     def _place(self, slot: int) -> SlotContext:
-        return replace(self._first_place, slot=slot, deadline=self.deadline.epoch_end)
+        return self._first_place._replace(slot=slot, deadline=self.deadline.epoch_end)
 
     # --- life ----------------------------------------------------------------------------------
 

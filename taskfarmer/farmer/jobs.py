@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from taskfarmer.launch.query import Question
 from taskfarmer.launch.squeue import OVER
 from taskfarmer.peers import scheduled
-from taskfarmer.plain import dataclass
 
 ASKED_EVERY = 60.0
 _JOB = re.compile(r"\d+(_\d+)?", re.ASCII)
@@ -31,8 +31,7 @@ Job = Mapping[str, str]
 """The variables of a farmer's job (`scheduled.job`)."""
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(NamedTuple):
     asked: float
     text: str | None
 

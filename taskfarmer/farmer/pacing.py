@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from taskfarmer.formats.durations import class_end
-from taskfarmer.plain import dataclass
 
 SHORTEST = 1.0
 LONGEST = 300.0
@@ -40,8 +40,7 @@ ENOUGH = 20
 NEARLY_ALL = 0.95
 
 
-@dataclass(frozen=True)
-class Pace:
+class Pace(NamedTuple):
     """What a farmer knows: `farmers` that live, its own `slots` and `all_slots`, seconds per exclusive
     `section` and per task (`duration`, None before enough have ended)."""
 
@@ -134,8 +133,7 @@ def ahead(duration: float | None) -> bool:
     return duration is not None and duration < AHEAD
 
 
-@dataclass(frozen=True)
-class Bucket:
+class Bucket(NamedTuple):
     """Tokens for exchanges out of turn: `rate` a second, up to `depth`."""
 
     tokens: float

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 import zlib
+from typing import NamedTuple
 
 from taskfarmer.formats import limits
-from taskfarmer.plain import dataclass
 
 CHUNK = 1 << 20
 """The longest piece, its head line included."""
@@ -28,8 +28,7 @@ ATTEMPT = re.compile(rb"=== taskfarmer: attempt (\d{1,9}) on [^\n]{1,300}, task 
 LONGEST_ATTEMPT = 400
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """What one attempt wrote: `pieces` are offsets in the packed file and lengths; `crc` is of all their bytes."""
 
     task_id: int
@@ -40,8 +39,7 @@ class Part:
     pieces: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True)
-class Runs:
+class Runs(NamedTuple):
     """An attempt has begun, and writes into the file `scratch` of `logs/running` until there is a part of it."""
 
     task_id: int

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from functools import cache
-
-from taskfarmer.plain import dataclass
+from typing import NamedTuple
 
 FINISHED = b"finished"
 FAILED = b"failed"
@@ -24,8 +23,7 @@ def _result() -> re.Pattern[bytes]:
     return re.compile(b" ".join(words))
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """One attempt at a task, as its farmer recorded it.
 
     Times are seconds since the epoch on the farmer's own clock; `user` and `system` are CPU seconds,

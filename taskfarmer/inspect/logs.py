@@ -12,13 +12,14 @@ import re
 import stat
 from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import chain
+from typing import NamedTuple
 
 from taskfarmer.errors import FarmError, hit_a_limit
 from taskfarmer.formats import limits, packs
 from taskfarmer.formats.packs import Part, Runs
 from taskfarmer.ledger import State, logowner, results
-from taskfarmer.plain import dataclass, field
 from taskfarmer.storage import reading
 from taskfarmer.storage.layout import Workdir
 
@@ -32,8 +33,7 @@ _PACK = re.compile(r".+-[0-9a-f]{8}")
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-@dataclass(frozen=True)
-class Log:
+class Log(NamedTuple):
     """Output of a task: pieces of a file, or all of it. `attempt` is 0 for `log_<ID>`, which may have several.
 
     Of a `log_<ID>` only the parts of the farm with the ID `farm` count, with `first` also the text before all headers.

@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from taskfarmer.errors import Damaged, FarmError, StorageError, TaskFarmerError, remedy
@@ -22,7 +23,6 @@ from taskfarmer.ledger.state import Entry
 from taskfarmer.peers.heartbeat import running_of
 from taskfarmer.peers.identity import Identity, identity_of, introduce
 from taskfarmer.peers.lockfacts import kept
-from taskfarmer.plain import dataclass
 from taskfarmer.storage import durable, locks
 from taskfarmer.storage.layout import Workdir, epoch_number, is_revision
 from taskfarmer.views import files

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskfarmer.errors import ListUnavailable, TaskFarmerError, TaskListError
 from taskfarmer.options import Reporter, Settings
-from taskfarmer.plain import dataclass
 
 
 class ReadsInItsOwnWay(Exception):
     """A handler of lines reads the list by itself, and so to its end."""
 
 
-@dataclass(frozen=True)
-class Handler:
+class Handler(NamedTuple):
     """A task list handler that is not the default one: its name, class, options, and whether it reads lines."""
 
     name: str
@@ -33,7 +31,7 @@ class Handler:
         list through ListTaskList, and the list does not have this `size`.
         """
         try:
-            tasks = self._make(path, workdir, end)
+            tasks = self._instance(path, workdir, end)
             count = len(tasks)
             for start in range(first, count, 4096):
                 batch = [self._command(tasks[number]) for number in range(start, min(start + 4096, count))]
@@ -49,7 +47,7 @@ class Handler:
                 f"{type(error).__name__}: {error}; mend the handler or its options and start again"
             ) from error
 
-    def _make(self, path: str, workdir: str, end: int | None) -> Any:
+    def _instance(self, path: str, workdir: str, end: int | None) -> Any:
         if end is None:
             return self.kind(path, workdir, **self.options)
         kind: Any = self.kind

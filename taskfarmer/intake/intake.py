@@ -24,7 +24,6 @@ from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.segments import discard
 from taskfarmer.ledger.state import State
 from taskfarmer.options import Reporter, Settings
-from taskfarmer.plain import replace
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.locks import FarmLock, scratch_folder
@@ -52,7 +51,7 @@ class Intake:
         self.stopped = stopped
         self.between = between
         self.path = settings.tasklist
-        self.workdir = replace(Workdir.at(settings.workdir_path, settings.logs_dir), shared=settings.shared_group)
+        self.workdir = Workdir.at(settings.workdir_path, settings.logs_dir)._replace(shared=settings.shared_group)
         self.handler = find_handler(settings, reporter)
         self.made: State | None = None
         """The first state of the farm, where it was us who made it of the list as it is."""
@@ -81,7 +80,7 @@ class Intake:
         if logs and farm.logs != logs:
             self.reporter.warning(f"--logs-dir: this farm keeps its logs in {farm.logs or self.workdir.logs}")
         if farm.logs != logs:
-            self.workdir = replace(self.workdir, logs_dir=farm.logs)
+            self.workdir = self.workdir._replace(logs_dir=farm.logs)
             trust.refuse_strangers(self.workdir, self.path)
         self._share(farm)
         return farm
@@ -93,7 +92,7 @@ class Intake:
                 "--shared-group: this farm was made without it, and other users may be unable to join; name another "
                 "work directory with -w DIR for one that is shared"
             )
-        self.workdir = replace(self.workdir, shared=farm.shared_group)
+        self.workdir = self.workdir._replace(shared=farm.shared_group)
         if farm.shared_group:
             groups.refuse_outsiders(self.workdir)
 

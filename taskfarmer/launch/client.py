@@ -6,14 +6,12 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-
-from taskfarmer.plain import dataclass
+from typing import NamedTuple
 
 LAST_WORDS = 2.0
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a client said. `status` is its exit status, None where it had not ended in time."""
 
     status: int | None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from taskfarmer.formats import limits
 from taskfarmer.launch.client import Answer, call
@@ -10,7 +12,6 @@ from taskfarmer.launch.records import Submission
 from taskfarmer.launch.schedulers import GRID_ENGINE, SCHEDULERS, SLURM, Element, Scheduler
 from taskfarmer.launch.squeue import told_end
 from taskfarmer.peers.scheduled import in_slurm, job_name
-from taskfarmer.plain import dataclass
 from taskfarmer.storage.layout import Workdir
 
 UNKNOWN = "?"
@@ -20,8 +21,7 @@ NO_SCHEDULER = ("", "")
 _DIGITS_OF_TIMES = 12
 
 
-@dataclass(frozen=True)
-class FarmerInfo:
+class FarmerInfo(NamedTuple):
     """A farmer of the farm, and the variables by which it knows its job; none outside of a scheduler."""
 
     variables: Mapping[str, str]

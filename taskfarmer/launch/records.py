@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import asdict, dataclass
 
 from taskfarmer.errors import UsageError, hit_a_limit, remedy
 from taskfarmer.formats import limits, members
 from taskfarmer.formats.sealed import sealed, unsealed
-from taskfarmer.plain import asdict, dataclass
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 

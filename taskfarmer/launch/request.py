@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from taskfarmer.errors import UsageError
-from taskfarmer.plain import dataclass
 
 NOTICE = 60
 """Seconds before the end at which the farmers are told, as in examples/slurm."""
@@ -16,8 +16,7 @@ MOST_NOTICE = 65535
 """sbatch(1), --signal."""
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """Jobs that work on a task list. Times are in seconds, paths absolute, `words` as the user wrote them.
 
     `slots` is None where each farmer is to count its CPUs (`--proc auto`), and only a wish for CPUs where

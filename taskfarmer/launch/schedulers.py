@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from taskfarmer.errors import UsageError
@@ -11,11 +12,9 @@ from taskfarmer.launch.client import Answer
 from taskfarmer.launch.request import Request
 from taskfarmer.launch.scripts import grid_engine_script, slurm_options, slurm_script
 from taskfarmer.launch.squeue import OVER
-from taskfarmer.plain import dataclass
 
 
-@dataclass(frozen=True)
-class Element:
+class Element(NamedTuple):
     """A job, or an element of an array, as its scheduler has it. `job` is its number as people know it.
 
     `end` is in epoch seconds, None where there is none; `over` says that it will not run any more.
@@ -34,8 +33,7 @@ class Element:
         return re.split(r"[_.+]", self.job)[0]
 
 
-@dataclass(frozen=True)
-class Scheduler:
+class Scheduler(NamedTuple):
     """`submitter` takes jobs, `asker` tells of them; `script` writes them, and `refuse` what cannot be had."""
 
     name: str

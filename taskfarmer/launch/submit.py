@@ -6,13 +6,13 @@ import os
 import pwd
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from taskfarmer.errors import StorageError, UsageError
 from taskfarmer.launch.client import Answer, call
 from taskfarmer.launch.records import StoredScript, Submission
 from taskfarmer.launch.request import Request
 from taskfarmer.launch.schedulers import Scheduler
-from taskfarmer.plain import replace
 from taskfarmer.storage.layout import Workdir
 
 PATIENCE = 60.0

@@ -20,6 +20,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 
 from taskfarmer.errors import (
@@ -38,7 +39,6 @@ from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.ledger import epochs, farmfile, head
 from taskfarmer.ledger.document import RESTORE, decode, refuse_contradictions, to_document
 from taskfarmer.ledger.state import State, begin_epoch, stamp
-from taskfarmer.plain import replace
 from taskfarmer.storage import durable, locks, turns
 from taskfarmer.storage.layout import Workdir, epoch_number, is_revision
 from taskfarmer.storage.locks import FarmLock

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from taskfarmer.errors import Damaged, NotAFarm
 from taskfarmer.formats import limits, members
 from taskfarmer.ledger.state import Entry, Segment, State, problems
-from taskfarmer.plain import names_of
 from taskfarmer.storage.layout import epoch_number
 
 FORMAT = 1
@@ -85,7 +85,7 @@ def _fits(name: str, value: object) -> bool:
     return members.is_number(value) if name == "time" else members.is_whole(value)
 
 
-_SEGMENT = frozenset(names_of(Segment)) - {"extra"}
+_SEGMENT = frozenset(field.name for field in fields(Segment)) - {"extra"}
 _OPTIONAL = _SEGMENT - {"file", "first", "tasks", "next"}
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
 
 from taskfarmer.formats.intervals import Interval
-from taskfarmer.plain import dataclass, field
 
 
 @dataclass

@@ -8,19 +8,19 @@ can ever be seen costs that time, and no more.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from taskfarmer.errors import StaleView
 from taskfarmer.formats.intervals import Interval
 from taskfarmer.formats.sealed import unsealed
 from taskfarmer.ledger import results
 from taskfarmer.ledger.state import Settlement, State
 from taskfarmer.peers.heartbeat import running_of
-from taskfarmer.plain import dataclass
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(NamedTuple):
     """What a farmer that left wrote down: the first `size` bytes of its `journal` are on the disk."""
 
     journal: str

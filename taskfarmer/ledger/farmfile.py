@@ -12,12 +12,11 @@ import re
 import stat
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskfarmer.errors import Damaged, NotAFarm, StorageError, hit_a_limit, remedy
 from taskfarmer.formats import members
 from taskfarmer.formats.sealed import sealed, unsealed
-from taskfarmer.plain import asdict, dataclass
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
@@ -28,8 +27,7 @@ _MOST_NAMED = 5
 _RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
 
 
-@dataclass(frozen=True)
-class Farm:
+class Farm(NamedTuple):
     """`list_path` is where the task list was when the farm was made; it is known by content, though.
 
     `lock` is None where the lock is `<farm>/lock`, `logs` where logs are in `<farm>/logs`. `lease` is in
@@ -191,7 +189,7 @@ def _names(folder: str) -> list[str]:
 def publish(workdir: Workdir, farm: Farm) -> bool:
     """Make this the farm of the directory; False where another one was faster."""
     prepared = durable.temp_name(workdir.farm)
-    document = asdict(farm)
+    document = farm._asdict()
     if not farm.shared_group:
         del document["shared_group"]
     durable.prepare(prepared, sealed(document), farm.shared_group)

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 
 from taskfarmer.errors import AGAIN, FileTooLarge, StaleView, StorageError, remedy
 from taskfarmer.formats.intervals import Interval, joined, parse_intervals, without
@@ -24,7 +25,6 @@ from taskfarmer.ledger.commits import Commits
 from taskfarmer.ledger.exchange import FarmerReport as FarmerReport
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.state import Segment, Settlement, State
-from taskfarmer.plain import replace
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.locks import FarmLock

@@ -16,6 +16,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from taskfarmer.errors import Damaged, FarmError, FarmGone, StaleView, StorageError, remedy
@@ -24,7 +25,6 @@ from taskfarmer.formats.durations import time_class
 from taskfarmer.formats.intervals import Interval, each_interval, joined, parse_intervals
 from taskfarmer.formats.results import FINISHED, OUTCOMES, RECORDED_AS_FAILED, RETURNED, result_words
 from taskfarmer.ledger.state import Settlement, State
-from taskfarmer.plain import dataclass
 from taskfarmer.storage import durable, reading
 from taskfarmer.storage.layout import Workdir
 

@@ -13,12 +13,12 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from taskfarmer.errors import Damaged, StorageError, TaskListError, remedy
 from taskfarmer.formats import limits
 from taskfarmer.formats.tasks import TimedCommand, parse_task, task_line
 from taskfarmer.ledger.state import Segment
-from taskfarmer.plain import dataclass
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 

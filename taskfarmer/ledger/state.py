@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskfarmer.errors import Expelled, StaleView
 from taskfarmer.formats.intervals import (
@@ -23,7 +24,6 @@ from taskfarmer.formats.intervals import (
     without,
     write_intervals,
 )
-from taskfarmer.plain import dataclass, field, replace
 
 _ENOUGH = 100
 """Problems of a state that are told."""
@@ -55,8 +55,7 @@ class Segment:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What the ledger knows of a farmer: its claims, and how much of its journal counts."""
 
     seq: int
@@ -199,7 +198,7 @@ def settle(state: State, farmer: str, what: Settlement) -> State:
     departed = state.departed
     if what.journal != entry.journal and entry.bytes:
         departed = {**departed, entry.journal: entry.bytes}
-    entry = replace(entry, claims=write_intervals(claims), journal=what.journal, bytes=what.bytes)
+    entry = entry._replace(claims=write_intervals(claims), journal=what.journal, bytes=what.bytes)
     return replace(
         state,
         farmers={**state.farmers, farmer: entry},
@@ -254,7 +253,7 @@ def claim(state: State, farmer: str, want: int, room: float = math.inf) -> State
         state,
         returned=returned,
         segments=tuple(segments),
-        farmers={**state.farmers, farmer: replace(entry, claims=claims)},
+        farmers={**state.farmers, farmer: entry._replace(claims=claims)},
         longest=max(state.longest, int(room)) if room < math.inf else state.longest,
     )
 
@@ -289,7 +288,7 @@ def stamp(state: State, farmer: str, seq: int) -> State:
     entry = state.farmers.get(farmer)
     if entry is None:
         return state
-    return replace(state, farmers={**state.farmers, farmer: replace(entry, seq=seq)})
+    return replace(state, farmers={**state.farmers, farmer: entry._replace(seq=seq)})
 
 
 def leave(state: State, farmer: str) -> State:
@@ -313,7 +312,7 @@ def expel(state: State, farmer: str, what: Settlement, died: tuple[Interval, ...
     rest = parse_intervals(state.farmers[farmer].claims)
     ran = [one for claimed in rest for one in _common(claimed, died)]
     back = [one.again() for one in without(rest, ran)] + [one.again(died=True) for one in ran]
-    emptied = replace(state.farmers[farmer], claims="")
+    emptied = state.farmers[farmer]._replace(claims="")
     state = replace(
         state,
         farmers={**state.farmers, farmer: emptied},

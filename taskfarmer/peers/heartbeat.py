@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from typing import Any
 
 from taskfarmer.errors import StorageError, remedy
 from taskfarmer.formats import members
 from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.peers.identity import Identity
-from taskfarmer.plain import asdict, replace
 from taskfarmer.storage import durable, locks
 from taskfarmer.storage.layout import Workdir
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from taskfarmer import procfs
 from taskfarmer.formats import members
 from taskfarmer.formats.sealed import unsealed
 from taskfarmer.peers import scheduled
-from taskfarmer.plain import dataclass, field, names_of
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
@@ -103,7 +103,7 @@ def identity_of(workdir: Workdir, farmer: str) -> Identity | None:
     try:
         document: dict[str, Any] = unsealed(durable.read(workdir.identity(farmer))) or {}
         # a later version may have more to say
-        found = {name: document[name] for name in names_of(Identity) if name in document}
+        found = {one.name: document[one.name] for one in fields(Identity) if one.name in document}
         return Identity(**found) if all(_may_be(name, value) for name, value in found.items()) else None
     except (OSError, TypeError):
         return None

@@ -16,9 +16,7 @@ both later than the try by more than any cache is old.
 
 from __future__ import annotations
 
-from typing import Literal
-
-from taskfarmer.plain import dataclass
+from typing import Literal, NamedTuple
 
 Answer = Literal["refused", "granted", "unsupported"]
 """What a try for the lock came to: `unsupported` where the file system knows no locks."""
@@ -31,8 +29,7 @@ STALENESS = 120.0
 _MEANING: dict[Answer, Verdict] = {"refused": "shared", "granted": "local", "unsupported": "unsupported"}
 
 
-@dataclass(frozen=True)
-class Sign:
+class Sign(NamedTuple):
     """What a peer says: a number that rises, whether it holds, and the newest number of ours that it read."""
 
     beat: int

@@ -22,10 +22,10 @@ import os
 import time
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from taskfarmer.peers.heartbeat import BEATS_OF_A_LEASE, beat_of, every_of
 from taskfarmer.peers.identity import Identity, identity_of, short_name
-from taskfarmer.plain import dataclass
 from taskfarmer.storage import durable, locks
 from taskfarmer.storage.layout import Workdir
 

@@ -7,11 +7,11 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from taskfarmer.forked import Child
 from taskfarmer.formats.intervals import Interval
 from taskfarmer.ledger.ledger import FarmerReport
-from taskfarmer.plain import dataclass, field
 from taskfarmer.protocol import WorkerReport, WorkerReports
 
 FEW = 8

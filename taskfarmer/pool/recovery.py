@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from taskfarmer.formats.intervals import Interval
 from taskfarmer.formats.results import RETURNED, result_line
 from taskfarmer.formats.tasks import parse_task
 from taskfarmer.formats.timeline import farmer_number, time_slice
-from taskfarmer.plain import dataclass, field
 from taskfarmer.pool.handles import AssignedBatch, TaskQueue
 from taskfarmer.worker.context import SlotContext
 

@@ -5,17 +5,15 @@ Knowledge of this kind is told, and warns; a proof outweighs it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from taskfarmer.plain import dataclass
 from taskfarmer.storage.mounts import Mount
 
 Locks = Literal["shared", "local", "none", "unknown"]
 """Whether `flock` is said to exclude between nodes; `none` where the call is refused."""
 
 
-@dataclass(frozen=True)
-class Knowledge:
+class Knowledge(NamedTuple):
     """`shared` says whether other nodes see the same files; None where the name does not tell."""
 
     shared: bool | None

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from typing import NamedTuple
 
 from taskfarmer.formats import limits
-from taskfarmer.plain import dataclass
 
 _EPOCH = re.compile(r"([0-9]{6,18})-[0-9a-f]{8}")
 
 
-@dataclass(frozen=True)
-class Workdir:
+class Workdir(NamedTuple):
     """The directory of one farm. `path` is absolute, so that a `chdir` changes nothing."""
 
     path: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Literal
 
-from taskfarmer.plain import dataclass
 from taskfarmer.storage.filesystems import known
 from taskfarmer.storage.mounts import Mount, mount_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 
-from taskfarmer.plain import dataclass
 from taskfarmer.storage import durable
 
 _TABLE = "/proc/self/mountinfo"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from taskfarmer.doctor.findings import Findings
 from taskfarmer.doctor.judgement import Judgement
-from taskfarmer.plain import asdict
 from taskfarmer.ui.printable import printable, unicode
 from taskfarmer.ui.table import table
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from taskfarmer.launch import Job, Request, Submission
-from taskfarmer.plain import asdict
 from taskfarmer.ui.printable import moment, shell_word, unicode
 from taskfarmer.ui.table import table
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from typing import Any
 
 from taskfarmer.inspect.status import Failure, FarmerStatus, Status
-from taskfarmer.plain import asdict
 from taskfarmer.ui.printable import moment, printable, shell_word, unicode
 from taskfarmer.ui.table import table
 

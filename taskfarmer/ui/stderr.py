@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import NamedTuple
 
 from taskfarmer.options import Progress, Reporter
-from taskfarmer.plain import dataclass
 from taskfarmer.ui import printable, progress
 
 
@@ -26,8 +26,7 @@ def print_error(text: str) -> None:
         pass
 
 
-@dataclass(frozen=True)
-class Voice:
+class Voice(NamedTuple):
     """A farmer's voice: lines with time and host. `quiet` leaves warnings, `verbose` adds details."""
 
     quiet: bool = False

@@ -13,11 +13,10 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskfarmer.formats import members
 from taskfarmer.formats.sealed import sealed, unsealed
-from taskfarmer.plain import dataclass
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
@@ -30,8 +29,7 @@ _NOT_OURS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO
 """Errors of `open` which mean that a view is missing, is no regular file, or belongs to another user."""
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(NamedTuple):
     """What the views show: bytes of results, the revision that `toprocess` is from, the sizes of all."""
 
     results: int

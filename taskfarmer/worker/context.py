@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from taskfarmer.errors import TaskFarmerError
-from taskfarmer.plain import dataclass
 
 
 class NotStarted(TaskFarmerError):
     """The farmer's node could not start the task; the task did not run."""
 
 
-@dataclass(frozen=True)
-class SlotContext:
+class SlotContext(NamedTuple):
     """What all tasks of one slot have in common."""
 
     slot: int

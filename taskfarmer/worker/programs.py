@@ -11,9 +11,9 @@ import resource  # noqa: F401 - what `os.wait4` would look for in each worker
 import socket
 import time
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 from taskfarmer.peers import scheduled
-from taskfarmer.plain import dataclass
 from taskfarmer.proctree import send_to_group
 from taskfarmer.runners.base import CommandRunner, is_ours
 from taskfarmer.worker.batch import Batch, Task

@@ -7,11 +7,11 @@ nothing of us in its caches when a task has just ended, so that each line of cod
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from taskfarmer.formats.durations import time_class
 from taskfarmer.formats.results import FAILED, FINISHED, RETURNED, result_form, with_crc
 from taskfarmer.formats.timeline import quoted, slice_form
-from taskfarmer.plain import dataclass
 from taskfarmer.protocol import WorkerReport
 from taskfarmer.worker.batch import Task
 

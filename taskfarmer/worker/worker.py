@@ -16,11 +16,10 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from taskfarmer import protocol
 from taskfarmer.formats.results import FINISHED
-from taskfarmer.plain import dataclass
 from taskfarmer.proctree import Tree, reap
 from taskfarmer.protocol import Commands, WorkerReport
 from taskfarmer.runners.base import Runner, is_ours
@@ -47,8 +46,7 @@ MOST_UNSENT = 8 << 20
 _AT_ONCE = 1 << 20
 
 
-@dataclass(frozen=True)
-class WorkerSetup:
+class WorkerSetup(NamedTuple):
     """What a farmer hands to a new worker. `clock` is added to the monotonic clock to get the time."""
 
     places: tuple[SlotContext, ...]

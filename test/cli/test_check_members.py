@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from house import House
 
 from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.peers.identity import introduce
-from taskfarmer.plain import asdict, replace
 
 WORKDIR = "list.txt_workdir"
 HANDLER = """

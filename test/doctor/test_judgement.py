@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from taskfarmer.doctor.findings import Findings, Links, OneNode, Peer, Renames, Times
 from taskfarmer.doctor.judgement import Health, judge
-from taskfarmer.plain import replace
 from taskfarmer.storage.mountchecks import MountedPath
 from taskfarmer.storage.mounts import Mount
 

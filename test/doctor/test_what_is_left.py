@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 from taskfarmer.doctor.place import OLD, Place
 from taskfarmer.formats.sealed import sealed
 from taskfarmer.peers.identity import introduce
-from taskfarmer.plain import replace
 
 
 def gone_process() -> int:

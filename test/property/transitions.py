@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
@@ -17,7 +18,6 @@ from taskfarmer.formats.intervals import Interval, joined, parse_intervals
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.document import from_document, to_document
 from taskfarmer.ledger.state import Segment, Settlement, State
-from taskfarmer.plain import replace
 
 NAMES = ("a", "b", "c")
 Place = tuple[str, int, int]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from taskfarmer.peers import lockproofs
 from taskfarmer.peers.heartbeat import Presence
 from taskfarmer.peers.identity import Identity, introduce
 from taskfarmer.peers.lockproofs import LockProofs, node_of
-from taskfarmer.plain import replace
 from taskfarmer.storage import locks
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.mounts import Mount

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from checker import check
 from farming import Field, gate
@@ -13,7 +15,6 @@ from taskfarmer.ledger import farmfile
 from taskfarmer.ledger.ledger import FarmerReport, Ledger
 from taskfarmer.options import Settings, silent
 from taskfarmer.peers.identity import introduce
-from taskfarmer.plain import replace
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.views.views import Views
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,7 +16,6 @@ from taskfarmer.formats.sealed import sealed
 from taskfarmer.ledger.state import Entry, State
 from taskfarmer.options import silent
 from taskfarmer.peers.identity import Identity, introduce
-from taskfarmer.plain import asdict, replace
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 

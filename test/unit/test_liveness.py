@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from taskfarmer.peers import watch as watching
 from taskfarmer.peers.heartbeat import Presence, running_of
 from taskfarmer.peers.identity import Identity, introduce
 from taskfarmer.peers.watch import Watch
-from taskfarmer.plain import asdict, replace
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from taskfarmer.formats.packs import attempt_head
 from taskfarmer.inspect import logs
-from taskfarmer.plain import replace
 from taskfarmer.worker.batch import Batch
 from taskfarmer.worker.context import NotStarted, SlotContext
 from taskfarmer.worker.output import folder

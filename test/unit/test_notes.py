@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,6 @@ from taskfarmer.ledger.segments import SegmentWriter
 from taskfarmer.ledger.state import Segment
 from taskfarmer.peers.heartbeat import Presence
 from taskfarmer.peers.identity import introduce
-from taskfarmer.plain import replace
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,6 @@ from taskfarmer.farmer.pacing import (
     want,
 )
 from taskfarmer.formats.durations import time_class
-from taskfarmer.plain import replace
 
 ALONE = Pace(1, 64, 64, 0.005, 60.0)
 THOUSAND = Pace(1000, 64, 64_000, 0.014, 60.0)

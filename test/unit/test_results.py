@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from taskfarmer.formats.results import FAILED, FINISHED, LOST, RETURNED, result_
 from taskfarmer.ledger import results
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.state import Segment, State
-from taskfarmer.plain import replace
 from taskfarmer.storage.layout import Workdir
 
 ME = "node-1-0a0b0c0d"

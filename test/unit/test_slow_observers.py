@@ -6,6 +6,7 @@ All on a clock that goes only when told to. `slow_work` is what an observer does
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from taskfarmer.peers import watch as watching
 from taskfarmer.peers.heartbeat import Presence
 from taskfarmer.peers.identity import Identity, introduce
 from taskfarmer.peers.watch import Watch
-from taskfarmer.plain import replace
 from taskfarmer.storage.layout import Workdir
 
 LEASE = 60.0

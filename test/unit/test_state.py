@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,7 +15,6 @@ from taskfarmer.formats.intervals import Interval, joined, parse_intervals, writ
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.document import from_document, to_document
 from taskfarmer.ledger.state import Segment, Settlement, State, problems
-from taskfarmer.plain import replace
 
 NAMES = ("a", "b", "c", "d")
 

@@ -8,13 +8,13 @@ import time
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from taskfarmer.formats import limits
 from taskfarmer.formats.results import result_words
 from taskfarmer.inspect.check.report import ProblemLog, listed, opened
 from taskfarmer.inspect.check.revisions import Snapshot
 from taskfarmer.inspect.check.tasks import FAILED, FINISHED, FRESH, NOWHERE, WORDS, Tasks
-from taskfarmer.plain import dataclass
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.reading import lines
 
@@ -28,8 +28,7 @@ _RETURNED = b"returned"
 _LOW = 64
 
 
-@dataclass(frozen=True)
-class Counted:
+class Counted(NamedTuple):
     """A journal of which `size` bytes count; None where nothing says that any do."""
 
     path: str

@@ -12,7 +12,6 @@ from taskfarmer.inspect.check.tasks import FAILED, FINISHED, FRESH, HELD, RETURN
 from taskfarmer.inspect.check.views import check_views
 from taskfarmer.peers.arrivals import MOST, is_gone, unregistered
 from taskfarmer.peers.identity import identity_of, introduce
-from taskfarmer.plain import replace
 from taskfarmer.storage.layout import Workdir
 
 
@@ -22,7 +21,7 @@ def check(workdir: Workdir) -> Report:
     report = Report()
     try:
         farm = read_farm(workdir, findings)
-        workdir = replace(workdir, logs_dir=farm.logs)
+        workdir = workdir._replace(logs_dir=farm.logs)
         snapshot = newest_revision(workdir, farm.farm, findings)
         report.revision, report.farmers = snapshot.number, len(snapshot.claims)
         tasks = read_tasks(workdir, snapshot, findings)

@@ -7,18 +7,18 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from taskfarmer.errors import AGAIN, NotAFarm, StorageError, hit_a_limit, remedy
 from taskfarmer.formats import limits
-from taskfarmer.plain import dataclass, field
 from taskfarmer.storage import reading
 
 MOST = 20
 """Findings of one kind that are told; the rest is counted."""
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """Something to tell. A `note` is no fault. `view` says that making the views anew mends it."""
 
     path: str

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskfarmer.errors import NotAFarm
 from taskfarmer.formats import members
 from taskfarmer.formats.sealed import unsealed
 from taskfarmer.inspect.check.documents import FARM, wrong_in_revision, wrong_members
 from taskfarmer.inspect.check.report import MOST, ProblemLog, Unreadable, names_in, read
-from taskfarmer.plain import dataclass
 from taskfarmer.storage.layout import Workdir, epoch_number, is_revision
 
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A segment as the ledger names it: `tasks` tasks from ID `first` on, of which `given_out` were taken.
 
     `source_crc` is the checksum of its `.source`, "" if it has none.
@@ -31,8 +29,7 @@ class Span:
     source_crc: str
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The newest revision. `sizes` are bytes that count, by journal; `path` is for messages."""
 
     number: int
@@ -47,8 +44,7 @@ class Snapshot:
     failed: int
 
 
-@dataclass(frozen=True)
-class FarmFacts:
+class FarmFacts(NamedTuple):
     """What `farm.json` says, as far as it matters here: its ID, the folder of its logs, the lease in seconds."""
 
     farm: str

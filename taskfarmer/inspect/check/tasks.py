@@ -10,12 +10,12 @@ import os
 import struct
 import zlib
 from array import array
+from dataclasses import dataclass, field
 
 from taskfarmer.formats import limits
 from taskfarmer.formats.intervals import Interval, each_interval
 from taskfarmer.inspect.check.report import ProblemLog, listed, opened, read
 from taskfarmer.inspect.check.revisions import Snapshot, Span
-from taskfarmer.plain import dataclass, field
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.reading import blocks
 
