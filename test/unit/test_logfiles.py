@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,14 +137,14 @@ def test_a_large_log_is_appended_to(place: SlotContext, monkeypatch: pytest.Monk
 
 
 def test_a_log_with_output_of_another_farm_is_appended_to(place: SlotContext) -> None:
-    other = written(LogFolder(replace(place, farm=OTHER, all_headers=True)), 1, b"other\n")
+    other = written(LogFolder(place._replace(farm=OTHER, all_headers=True)), 1, b"other\n")
     written(LogFolder(place), 2, b"ours\n")
     os.write(other, b"more of the other\n")
     assert log(place).endswith(b"===\nours\nmore of the other\n")
 
 
 def test_no_log_is_taken_over_in_a_directory_that_several_farms_use(place: SlotContext) -> None:
-    shared = replace(place, own_logs=False)
+    shared = place._replace(own_logs=False)
     early = written(LogFolder(shared), 1, b"one\n")
     written(LogFolder(shared), 2, b"two\n")
     os.write(early, b"early\n")
@@ -203,7 +202,7 @@ def test_the_parts_of_a_farm_are_found_wherever_a_block_ends() -> None:
 
 
 def test_a_batch_that_waited_for_most_of_the_lease_is_not_started(place: SlotContext) -> None:
-    slot = Slot(replace(place, lease=10.0), memoryview(bytearray(64)))
+    slot = Slot(place._replace(lease=10.0), memoryview(bytearray(64)))
     slot.queue.append(Batch(0, 1, 1, [b"0 true", b"1 true"], 10.0))
     assert slot.begin(0.0) is not None
     slot.queue[0].fresh_until -= 10.0
