@@ -1,6 +1,6 @@
 #%Module
-# For Environment Modules and Lmod. Put it where modules are looked for, as taskfarmer/VERSION: it has the version from
-# its name. Change the place of the releases (docs/install.md):
+# For Environment Modules and Lmod. Copy it to your module path as taskfarmer/VERSION: it takes the version from its own
+# name. Change the directory of the releases (docs/install.md):
 set releases /sw/taskfarmer
 
 set version [file tail [module-info name]]
@@ -9,5 +9,5 @@ proc ModulesHelp { } {
 }
 module-whatis "Runs a list of commands on one node or many: nothing lost, nothing recorded twice"
 conflict taskfarmer
-# not bin: the Python of the release would hide the user's own, from tasks too
+# not bin: the release's Python would hide that of the user, also from tasks
 prepend-path PATH $releases/$version/commands

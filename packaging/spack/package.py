@@ -1,4 +1,4 @@
-"""A recipe for Spack (1.0 or newer), to be put into a repository of your own as packages/py_taskfarmer/package.py.
+"""A recipe for Spack (1.0 or newer). Copy it into your Spack repository as packages/py_taskfarmer/package.py.
 
 It builds a checkout: `spack develop --path CHECKOUT py-taskfarmer@=1.0.0.dev0`, or `spack dev-build`.
 """
