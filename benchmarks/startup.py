@@ -19,7 +19,11 @@ NUMBER = 1000
 PASS, IMPORTS = "python", "its imports"
 BARE = {PASS: "pass", IMPORTS: "import click, filelock, multiprocessing"}
 MOST_OPERATIONS = 2.5
-WANTED = {("s", "--version", PASS): 4.5, ("s", "a task", IMPORTS): 2.2, ("operations", "a task", IMPORTS): MOST_OPERATIONS}
+WANTED = {
+    ("s", "--version", PASS): 4.5,
+    ("s", "a task", IMPORTS): 2.2,
+    ("operations", "a task", IMPORTS): MOST_OPERATIONS,
+}
 _MODULES = """
 import atexit, os, sys
 def tell(me=os.getpid()):
