@@ -56,7 +56,7 @@ class Times:
 
 @dataclass(frozen=True)
 class OneNode:
-    """The results of one node alone. `lock_exclusion` and `lock_cycle` are None if the lock directory is not usable."""
+    """The results of one node alone. `lock_exclusion` and `lock_cycle` need a usable lock directory, else None."""
 
     links: Links
     renames: Renames

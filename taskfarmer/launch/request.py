@@ -20,7 +20,7 @@ MOST_NOTICE = 65535
 class Request(NamedTuple):
     """Jobs that work on a task list. Times are in seconds, paths are absolute.
 
-    `slots` is None if each farmer counts its CPUs (`--proc auto`). If `slots_given` is false, `slots` is only the
+    With `slots` None, each farmer counts its CPUs (`--proc auto`). If `slots_given` is false, `slots` is only the
     number of CPUs to request, and the farmer reads the granted number from the scheduler's variable. `program` with
     `options` starts a farmer; `grace` and `margin` are options of it. `words` are the user's scheduler options.
     """

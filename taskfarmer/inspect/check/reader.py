@@ -17,7 +17,7 @@ from taskfarmer.storage.layout import Workdir
 
 
 def check(workdir: Workdir) -> Report:
-    """Read the whole farm. NotAFarm if there is none, or if this version does not know its format."""
+    """Read the whole farm. NotAFarm if it does not exist, or if this version does not know its format."""
     findings = FindingLog()
     report = Report()
     try:
