@@ -67,9 +67,8 @@ class Conversation:
         if self.state is None or self.alive_since is None:
             return
         self._measure(self.state, written, now, wall, news)
-        self._prove(
-            self._alive_lock, state.alive_sign(self.me) if state else None, self._place.sign(self.other), my_next
-        )
+        alive_sign = state.alive_sign(self.me) if state else None
+        self._prove(self._alive_lock, alive_sign, self._place.sign(self.other), my_next)
         if self._lock_place is not None and self.state.holds_farm_lock:
             path = self._lock_place.lock(self.other)
             self._farm_lock_seen = self._farm_lock_seen or os.path.exists(path)
@@ -120,14 +119,14 @@ class Conversation:
         if beat <= self._answered or beat not in written:
             return
         self._answered = beat
-        steady, sent_at = written[beat]
-        self._answers.append(now - steady)
+        sent, sent_at = written[beat]
+        self._answers.append(now - sent)
         error = max(0.0, (wall - sent_at) - (state.clock - heard_at)) / 2
         if self._clock is None or error < self._clock[1]:
             self._clock = ((heard_at - sent_at) + (state.clock - wall)) / 2, error
 
     def _race(self) -> None:
-        """Race for some more names, as farmers do for revisions; the winners are read, and recorded in the own sign."""
+        """Race for some more names, as farmers do for revisions; read the winners and record them in the sign."""
         for _ in range(RACES_A_ROUND):
             number = len(self.won)
             if number >= RACES:

@@ -48,11 +48,8 @@ def examine(directory: str, locks: str, version: str, nodes: int = 1, wait: floa
     with _present(path, lock_path, version) as doctor:
         try:
             here = _examine_alone(doctor)
-            peers = (
-                Meeting(doctor.place, doctor.lock_place, doctor.state, doctor.sign).run(nodes, wait)
-                if nodes > 1
-                else []
-            )
+            meeting = Meeting(doctor.place, doctor.lock_place, doctor.state, doctor.sign)
+            peers = meeting.run(nodes, wait) if nodes > 1 else []
         except OSError as error:
             what = "this directory cannot hold a farm"
             if hit_a_limit(error):

@@ -73,7 +73,7 @@ def jobs_at_work(
         farmers_by_job = by_scheduler.get(place, {})
         numbers = {*mine, *(job.partition("_")[0] for job in farmers_by_job)}
         users = {one.user for one in mine.values()}
-        elements = _ask(scheduler, cluster, numbers, users, environ, timeout, warnings)
+        elements = _query(scheduler, cluster, numbers, users, environ, timeout, warnings)
         jobs += _jobs_of_scheduler(workdir, scheduler, farmers_by_job, mine, elements)
     jobs += [_job(None, None, Element("", "-"), [one]) for one in by_scheduler.get(NO_SCHEDULER, {}).get("", [])]
     warnings += [
@@ -103,7 +103,7 @@ def _farmers_by_job(
     return found
 
 
-def _ask(
+def _query(
     scheduler: Scheduler,
     cluster: str,
     numbers: Iterable[str],
@@ -152,6 +152,7 @@ def _jobs_of_scheduler(
 
 
 def _order(job: str) -> tuple[int, ...]:
+    """A sort key: the numbers in a job's name."""
     return tuple(int(part[: limits.DIGITS]) for part in "".join(c if c.isdecimal() else " " for c in job).split())
 
 

@@ -11,7 +11,7 @@ from taskfarmer.errors import UsageError
 from taskfarmer.launch.client import Answer
 from taskfarmer.launch.request import Request
 from taskfarmer.launch.scripts import grid_engine_script, slurm_options, slurm_script
-from taskfarmer.launch.squeue import OVER
+from taskfarmer.launch.squeue import ENDED
 
 
 class Element(NamedTuple):
@@ -29,7 +29,7 @@ class Element(NamedTuple):
 
     @property
     def number(self) -> str:
-        """The number of the whole job."""
+        """The job number without the array element."""
         return re.split(r"[_.+]", self.job)[0]
 
 
@@ -63,10 +63,10 @@ def _refuse_nothing(request: Request) -> None:
 def _sbatch(request: Request, script: str) -> list[str]:
     """Repeats the script's options, because variables such as SBATCH_PARTITION override those in the script."""
     options = [word for line in slurm_options(request) for word in line]
-    return ["sbatch", "--parsable", *options, *_joined(request.words), script]
+    return ["sbatch", "--parsable", *options, *_join_values(request.words), script]
 
 
-def _joined(words: Sequence[str]) -> list[str]:
+def _join_values(words: Sequence[str]) -> list[str]:
     """Join each option and its value into one word; otherwise sbatch could mistake a value for the script."""
     found: list[str] = []
     for word in words:
@@ -84,18 +84,9 @@ def _slurm_number(output: str) -> tuple[str, str] | None:
 
 
 def _squeue(numbers: Iterable[str], users: Iterable[str], cluster: str) -> list[str]:
-    form = "%i|%T|%D|%e|%r"
     clusters = ["-M", cluster] if cluster else []
-    return [
-        "squeue",
-        *clusters,
-        "--noheader",
-        "--states=all",
-        "-j",
-        ",".join(sorted(set(numbers), key=int)),
-        "-o",
-        form,
-    ]
+    jobs = ",".join(sorted(set(numbers), key=int))
+    return ["squeue", *clusters, "--noheader", "--states=all", "-j", jobs, "-o", "%i|%T|%D|%e|%r"]
 
 
 def _slurm_elements(answer: Answer) -> list[Element] | None:
@@ -108,7 +99,7 @@ def _slurm_elements(answer: Answer) -> list[Element] | None:
             job, state, nodes, end, reason = fields
             shown = reason if state == "PENDING" and reason != "None" else ""
             count = int(nodes) if nodes.isdecimal() else None
-            found.append(Element(job, state, shown, count, float(end) if end.isdecimal() else None, state in OVER))
+            found.append(Element(job, state, shown, count, float(end) if end.isdecimal() else None, state in ENDED))
     return found
 
 
@@ -121,9 +112,7 @@ def _refuse_for_grid_engine(request: Request) -> None:
     if request.time_min is not None:
         raise UsageError("--time-min: not supported by Grid Engine; use --time")
     if request.constraint is not None:
-        raise UsageError(
-            "--constraint: not supported by Grid Engine; request a resource after --, as in `-- -l NAME=VALUE`"
-        )
+        raise UsageError("--constraint: not supported by Grid Engine; use a resource instead: `-- -l NAME=VALUE`")
     if request.slots is None:
         raise UsageError("--proc auto: Grid Engine needs a number of slots; set it with --proc N")
 

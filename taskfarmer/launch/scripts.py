@@ -10,8 +10,8 @@ from taskfarmer.runners.shell import BASH, shell
 
 WIDTH = 100
 _PLAIN = re.compile(r"[\w@%+=:,./\[\]^-]+", re.ASCII)
-_GE_EARLIER = 120
-"""Seconds between the soft limit of Grid Engine, at which it sends USR1, and the hard one."""
+_GE_SOFT_LIMIT = 120
+"""Seconds from the soft limit of Grid Engine, at which it sends USR1, to the hard limit."""
 
 _SIGNAL_TO_FARMER = """\
 # {lead} seconds before the time limit (--margin) the farmer stops running tasks, releases them and exits with 75.
@@ -23,7 +23,7 @@ _SIGNAL_THROUGH_SRUN = """\
 # {lead} seconds before the time limit (--margin) the farmers stop running tasks, release them and exit with 75.
 # {earliest} to {notice} seconds before the limit, Slurm also sends USR1 to the processes started by srun, for farmers
 # that do not know the limit. `env --block-signal` holds back a signal that arrives while Python starts. A farmer that
-# finds no more tasks exits early: srun must not kill the others (--kill-on-bad-exit=0), nor after a while (--wait=0).
+# finds no more tasks exits early; srun must not kill the others then (--kill-on-bad-exit=0), nor later (--wait=0).
 """
 _SIGNAL_IN_BACKGROUND = """\
 # {lead} seconds before the time limit (--margin) the farmer stops running tasks, releases them and exits with 75.
@@ -110,7 +110,7 @@ def grid_engine_script(request: Request) -> str:
     if (request.slots or 0) > 1 and "-pe" not in request.words:
         lines.append(f"-pe smp {request.slots}")
     if request.time is not None:
-        soft_limit = request.time - min(max(_GE_EARLIER, request.notice), request.time / 2)
+        soft_limit = request.time - min(max(_GE_SOFT_LIMIT, request.notice), request.time / 2)
         lines.append(f"-l s_rt={hours(soft_limit)},h_rt={hours(request.time)}")
     names = {"-q": request.partition, "-A": request.account}
     lines += [f"{name} {shlex.quote(value)}" for name, value in names.items() if value is not None]

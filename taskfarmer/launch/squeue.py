@@ -21,7 +21,7 @@ from taskfarmer.peers import scheduled
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
-OVER = frozenset(
+ENDED = frozenset(
     (
         "BOOT_FAIL",
         "CANCELLED",
