@@ -16,8 +16,8 @@ _GE_SOFT_LIMIT = 120
 _SIGNAL_TO_FARMER = """\
 # {lead} seconds before the time limit (--margin) the farmer stops running tasks, releases them and exits with 75.
 # Submit the script again to continue the list. {earliest} to {notice} seconds before the limit, Slurm also sends USR1
-# to this script (B:), for a farmer that does not know the limit. `exec` replaces the script by the farmer, so the
-# farmer receives the signal. `env --block-signal` holds back a signal that arrives while Python starts.
+# to this script (B:), for a farmer that does not know the limit. `exec` replaces the script with the farmer, so
+# the farmer receives the signal. `env --block-signal` holds back a signal that arrives while Python starts.
 """
 _SIGNAL_THROUGH_SRUN = """\
 # {lead} seconds before the time limit (--margin) the farmers stop running tasks, release them and exit with 75.
@@ -131,9 +131,11 @@ def _bash() -> str:
 
 
 def _about(request: Request) -> str:
-    text = "One farmer on each node" if request.nodes > 1 else "One farmer"
+    text = "One farmer"
+    if request.nodes > 1:
+        text += " on each node"
     if request.array is not None:
-        text += ", in each element of the array"
+        text += " in each element of the array"
     if request.nodes > 1 or request.array is not None:
         text += "; all of them share one task list"
     return f"# {text}. Written by `taskfarmer submit`.\n#\n"
