@@ -69,7 +69,7 @@ def _workers(workdir: str) -> list[FarmerInfo]:
 
     found, farm = open_farm(workdir)
     workers = []
-    for one in status.look(found, Ledger(found, farm, "jobs")).farmers:
+    for one in status.read_status(found, Ledger(found, farm, "jobs")).farmers:
         identity = identity_of(found, one.farmer)
         variables = identity.job if identity is not None else {}
         workers.append(FarmerInfo(variables, one.host, one.slots, one.held, one.verdict))

@@ -42,7 +42,7 @@ def command(workdir: str, as_json: bool) -> int:
     from taskfarmer.ui import status as rendered
 
     found, farm = open_farm(workdir)
-    now = status.look(found, Ledger(found, farm, "status"))
+    now = status.read_status(found, Ledger(found, farm, "status"))
     put(rendered.as_json(now) if as_json else rendered.as_text(now, terminal_width()))
     for warning in now.warnings:
         print_error(f"warning: {warning}")

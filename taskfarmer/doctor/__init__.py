@@ -1,4 +1,4 @@
-"""The examination of a file system before it is trusted: probes return data, and a pure function judges them.
+"""Tests whether farmers can share a file system: probes return data, and a pure function judges the data.
 
-Nothing is imported here, since every farmer does a small part of it at its start.
+Nothing is imported here, because every farmer runs a few of the probes when it starts.
 """

@@ -1,4 +1,4 @@
-"""A function in a process of its own: two processes are what a lock or a name has to tell apart."""
+"""Runs a function in a forked process: tests of locks and names need two processes."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from collections.abc import Callable
 from typing import Any
 
 PATIENCE = 60.0
-"""Seconds after which a process that says nothing is taken for stuck in the file system."""
-LAST_BREATH = 1.0
-"""Seconds that a killed process has to be gone; one that the kernel holds in the file system is left behind."""
+"""Seconds without a message after which a process is considered stuck in the file system."""
+KILL_PATIENCE = 1.0
+"""Seconds to wait for a killed process; a process stuck in the file system is abandoned."""
 _BLOCK = 1 << 16
-_NOD = b"."
+_NOTIFY = b"."
 
 
-class Line:
-    """What two processes say to each other: a byte for a nod, and at the end the result."""
+class Channel:
+    """A channel between two processes: one byte is a notification; the result follows at the end."""
 
     def __init__(self, ours: socket.socket) -> None:
         self._socket = ours
         self._socket.settimeout(PATIENCE)
 
-    def nod(self) -> None:
-        self._socket.sendall(_NOD)
+    def notify(self) -> None:
+        self._socket.sendall(_NOTIFY)
 
     def wait(self) -> None:
-        """Wait for a nod; the end of the other process counts as one, and its result is left to be read."""
-        if self._receive(1, socket.MSG_PEEK) == _NOD:
+        """Wait for a notification, or for the exit of the other process; does not consume its result."""
+        if self._receive(1, socket.MSG_PEEK) == _NOTIFY:
             self._socket.recv(1)
 
-    def gone(self) -> bool:
-        """Whether the other side has nodded or ended since, without waiting."""
+    def notified(self) -> bool:
+        """Whether the other process has sent a notification or exited; does not wait."""
         self._socket.setblocking(False)
         try:
             self._socket.recv(1)
@@ -48,8 +48,8 @@ class Line:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
-    def rest(self) -> bytes:
-        """All that comes until the other side ends."""
+    def read_all(self) -> bytes:
+        """All bytes until the other process closes the channel."""
         data = b""
         while block := self._receive(_BLOCK):
             data += block
@@ -65,26 +65,26 @@ class Line:
         self._socket.close()
 
 
-class ForkedCall(Line):
-    """`action` in a forked process. It gets its end of the line, and returns what JSON can hold.
+class ForkedCall(Channel):
+    """Runs `action` in a forked process. It is called with its end of the channel, and returns a JSON value.
 
-    At the end of a `with` block the process is ended, if it has not ended by itself.
+    The end of the `with` block kills the process if it still runs.
     """
 
-    def __init__(self, action: Callable[[Line], Any]) -> None:
+    def __init__(self, action: Callable[[Channel], Any]) -> None:
         ours, theirs = socket.socketpair()
         self._pid = os.fork()
         if self._pid == 0:
             ours.close()
-            _run(action, Line(theirs))
+            _run(action, Channel(theirs))
         theirs.close()
         super().__init__(ours)
 
     def result(self) -> Any:
-        """What the function returned; the OSError that it ended with is raised here."""
-        document = json.loads(self.rest().lstrip(_NOD) or b"null")
+        """The return value of the function; raises the OSError that it raised."""
+        document = json.loads(self.read_all().lstrip(_NOTIFY) or b"null")
         if document is None:
-            raise OSError(None, "a process that tried the file system was killed")
+            raise OSError(None, "a process that tested the file system was killed")
         if "error" in document:
             number, text, name = document["error"]
             raise OSError(number, text, name)
@@ -96,17 +96,17 @@ class ForkedCall(Line):
     def __exit__(self, *_: object) -> None:
         self.close()
         os.kill(self._pid, signal.SIGKILL)
-        end = time.monotonic() + LAST_BREATH
+        end = time.monotonic() + KILL_PATIENCE
         while not os.waitpid(self._pid, os.WNOHANG)[0] and time.monotonic() < end:
             time.sleep(0.01)
 
 
-def _run(action: Callable[[Line], Any], line: Line) -> None:
+def _run(action: Callable[[Channel], Any], channel: Channel) -> None:
     try:
         try:
-            answer = {"result": action(line)}
+            answer = {"result": action(channel)}
         except OSError as error:
             answer = {"error": [error.errno, error.strerror or str(error), error.filename]}
-        line.send(json.dumps(answer).encode("ascii"))
+        channel.send(json.dumps(answer).encode("ascii"))
     finally:
         os._exit(0)

@@ -1,8 +1,8 @@
-"""Two doctors on two nodes: what one of them finds out about the file system between them.
+"""Two doctors on two nodes: one doctor's measurements of the file system between them.
 
-Each reads the other's sign over and over and says in its own what it has read. So a number of ours that the
-other says to have heard was on its way there and back, and what the other wrote since was written later: no
-clock of another node is needed, but to say by how much it is off.
+Each doctor polls the other's sign file, and records in its own sign file the newest beat that it has read. If a beat
+of this doctor appears in the other's sign, it has made a round trip, and the other's sign was written later. So the
+measurements do not depend on the clock of the other node, except for the clock difference itself.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ RACES = 16
 RACES_A_ROUND = 4
 LEAST_ANSWERS = 3
 LOCK_FILE_PATIENCE = 2.0
-"""Seconds in which a file in the lock directory that the other node has must be seen here."""
+"""Seconds after which a lock file of the other node must be visible here."""
 
 Written = dict[int, tuple[float, float]]
-"""When each beat of ours was written, by the steady clock and by that of the wall."""
+"""Beat of this doctor -> the time when it was written, by the monotonic clock and by the wall clock."""
 
 
 class Conversation:
-    """What is known of one other doctor. `round` is called again and again; `finished` says when it is enough."""
+    """The measurements with one other doctor. `round` is called repeatedly until `finished` returns True."""
 
     def __init__(self, mine: PeerState, other: str, place: Place, lock_place: Place | None) -> None:
         self.me = mine.doctor
         self._boot = mine.boot
         self.other = other
-        self.says: PeerState | None = None
+        self.state: PeerState | None = None
         self.alive_since: float | None = None
         self.heard: tuple[int, float] = (-1, 0.0)
         self.read_news = False
@@ -53,45 +53,46 @@ class Conversation:
         self._clock: tuple[float, float] | None = None
 
     def round(self, written: Written, my_next: int, news: float | None) -> None:
-        """Look at the other's sign, and go on with each proof as far as it gets.
+        """Read the other's sign, and continue each test as far as possible.
 
-        `my_next` is the number that we write next, `news` when our news was written, None while it was not.
+        `my_next` is the next beat of this doctor, `news` the time when its news file was created, None before that.
         """
-        says = read(self._place.sign(self.other))
+        state = read(self._place.sign(self.other))
         now, wall = time.monotonic(), time.time()
-        if says is not None and says.beat > self.heard[0]:
-            if self.says is not None and self.alive_since is None:
+        if state is not None and state.beat > self.heard[0]:
+            if self.state is not None and self.alive_since is None:
                 self.alive_since = now
-            self.heard = says.beat, wall
-            self.says = says
-        if self.says is None or self.alive_since is None:
+            self.heard = state.beat, wall
+            self.state = state
+        if self.state is None or self.alive_since is None:
             return
-        self._measure(self.says, written, now, wall, news)
-        self._prove(self._alive_lock, says.alive_sign(self.me) if says else None, self._place.sign(self.other), my_next)
-        if self._lock_place is not None and self.says.holds_farm_lock:
+        self._measure(self.state, written, now, wall, news)
+        alive_sign = state.alive_sign(self.me) if state else None
+        self._prove(self._alive_lock, alive_sign, self._place.sign(self.other), my_next)
+        if self._lock_place is not None and self.state.holds_farm_lock:
             path = self._lock_place.lock(self.other)
             self._farm_lock_seen = self._farm_lock_seen or os.path.exists(path)
-            self._prove(self._farm_lock, says.farm_sign(self.me) if says else None, path, my_next)
+            self._prove(self._farm_lock, state.farm_sign(self.me) if state else None, path, my_next)
         self.read_news = self.read_news or os.path.exists(self._place.news(self.other))
         if self.knows_me:
             self._race()
 
     @property
     def knows_me(self) -> bool:
-        return self.says is not None and self.me in self.says.heard
+        return self.state is not None and self.me in self.state.heard
 
     @property
     def gone(self) -> bool:
-        """Whether the other has left since we met it."""
-        return self.says is not None and not os.path.exists(self._place.sign(self.other))
+        """Whether the other doctor has left after they met."""
+        return self.state is not None and not os.path.exists(self._place.sign(self.other))
 
     def finished(self, now: float) -> bool:
-        """Whether nothing more is to be found out here."""
-        if self.says is None or self.alive_since is None:
+        """Whether all tests with the other doctor are complete."""
+        if self.state is None or self.alive_since is None:
             return False
-        held = [self._alive_lock] if self.says.holds else []
+        held = [self._alive_lock] if self.state.holds else []
         late = not self._farm_lock_seen and now - self.alive_since > LOCK_FILE_PATIENCE
-        if self._lock_place is not None and self.says.holds_farm_lock and not late:
+        if self._lock_place is not None and self.state.holds_farm_lock and not late:
             held.append(self._farm_lock)
         return (
             all(lock.verdict != "unknown" for lock in held)
@@ -100,7 +101,7 @@ class Conversation:
             and len(self._answers) >= LEAST_ANSWERS
         )
 
-    # --- the proofs -----------------------------------------------------------------------------------
+    # --- the tests ------------------------------------------------------------------------------------
 
     def _prove(self, proof: LockProof, sign: Sign | None, path: str, my_next: int) -> None:
         proof.look(sign, time.monotonic())
@@ -111,21 +112,21 @@ class Conversation:
                 return
             proof.tried(answer, time.monotonic(), my_next)
 
-    def _measure(self, says: PeerState, written: Written, now: float, wall: float, news: float | None) -> None:
-        if news is not None and self._names is None and self.me in says.news:
+    def _measure(self, state: PeerState, written: Written, now: float, wall: float, news: float | None) -> None:
+        if news is not None and self._names is None and self.me in state.news:
             self._names = now - news
-        beat, heard_at = says.heard.get(self.me, (-1, 0.0))
+        beat, heard_at = state.heard.get(self.me, (-1, 0.0))
         if beat <= self._answered or beat not in written:
             return
         self._answered = beat
-        steady, sent_at = written[beat]
-        self._answers.append(now - steady)
-        error = max(0.0, (wall - sent_at) - (says.clock - heard_at)) / 2
+        sent, sent_at = written[beat]
+        self._answers.append(now - sent)
+        error = max(0.0, (wall - sent_at) - (state.clock - heard_at)) / 2
         if self._clock is None or error < self._clock[1]:
-            self._clock = ((heard_at - sent_at) + (says.clock - wall)) / 2, error
+            self._clock = ((heard_at - sent_at) + (state.clock - wall)) / 2, error
 
     def _race(self) -> None:
-        """Race for some more names, as farmers do for revisions; who won is read, and said in our sign."""
+        """Race for some more names, as farmers do for revisions; read the winners and record them in the sign."""
         for _ in range(RACES_A_ROUND):
             number = len(self.won)
             if number >= RACES:
@@ -134,35 +135,35 @@ class Conversation:
             if self._linked == number:
                 prepared = os.path.join(self._place.work, f"racer-{self.other}-{number}")
                 durable.prepare(prepared, self.me.encode("ascii"))
-                told_yes = durable.publish(prepared, name) is None
+                accepted = durable.publish(prepared, name) is None
                 self._linked += 1
             else:
-                told_yes = False
+                accepted = False
             winner = _text(name)
             if winner not in (self.me, self.other):
-                return  # not to be seen yet: look again in the next round
-            self._misled = self._misled or (told_yes and winner != self.me)
+                return  # not visible yet: retry in the next round
+            self._misled = self._misled or (accepted and winner != self.me)
             self.won += "a" if winner == min(self.me, self.other) else "b"
 
     @property
     def links(self) -> Agreement:
-        """Whether both of us saw the same winner of each name."""
-        theirs = self.says.won.get(self.me, "") if self.says is not None else ""
+        """Whether both doctors saw the same winner of each name."""
+        theirs = self.state.won.get(self.me, "") if self.state is not None else ""
         common = min(len(theirs), len(self.won))
         if self._misled or theirs[:common] != self.won[:common]:
             return "forked"
         return "agreed" if common == RACES else "unknown"
 
     def peer(self) -> Peer | None:
-        """What was found out; None where the other never gave a sign of life."""
-        if self.says is None or self.alive_since is None:
+        """The results; None if the other doctor was never seen alive."""
+        if self.state is None or self.alive_since is None:
             return None
         answers = self._answers
         clock, error = self._clock if self._clock is not None else (None, None)
         return Peer(
             doctor=self.other,
-            host=self.says.host,
-            same_machine=bool(self._boot) and self.says.boot == self._boot,
+            host=self.state.host,
+            same_machine=bool(self._boot) and self.state.boot == self._boot,
             alive_lock=self._alive_lock.verdict,
             farm_lock=self._farm_lock.verdict if self._lock_place is not None else None,
             farm_lock_seen=self._farm_lock_seen,

@@ -1,4 +1,4 @@
-"""The whole examination of a directory, and the cheap part of it."""
+"""The examination of a directory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.mountchecks import MountedPath
 from taskfarmer.storage.mounts import mount_of
 
-_ELSEWHERE = "name a directory that you can write to"
+_ELSEWHERE = "choose a directory that you can write to"
 
 
 def lock_directory(directory: str, scratch: str | None, uid: int) -> str:
-    """Where the lock of a farm in this directory is, or would be.
+    """The directory that contains, or would contain, the lock of a farm in this directory.
 
-    A farm knows. Without one it would be in the user's folder in scratch space, or in the directory.
+    An existing farm records it. Otherwise it is the user's folder in scratch space, or the directory itself.
     """
     workdir = Workdir.at(directory)
     farm = farmfile.load(workdir) if os.path.isdir(directory) else None
@@ -42,23 +42,22 @@ def lock_directory(directory: str, scratch: str | None, uid: int) -> str:
 def examine(directory: str, locks: str, version: str, nodes: int = 1, wait: float = 10.0) -> Findings:
     """Examine a directory and the one for locks, together with doctors on `nodes` - 1 other nodes.
 
-    Raises UsageError where the directory cannot be used at all. Leaves nothing behind.
+    UsageError if the directory cannot be used at all. No files remain afterwards.
     """
     path, lock_path = os.path.abspath(directory), os.path.abspath(locks)
     with _present(path, lock_path, version) as doctor:
         try:
-            here = _alone(doctor)
-            peers = (
-                Meeting(doctor.place, doctor.lock_place, doctor.says, doctor.sign).run(nodes, wait) if nodes > 1 else []
-            )
+            here = _examine_alone(doctor)
+            meeting = Meeting(doctor.place, doctor.lock_place, doctor.state, doctor.sign)
+            peers = meeting.run(nodes, wait) if nodes > 1 else []
         except OSError as error:
-            what = "a farm cannot be kept here"
+            what = "this directory cannot hold a farm"
             if hit_a_limit(error):
-                what = f"the file system cannot be examined; {remedy(error, '')}"
+                what = f"cannot examine the file system; {remedy(error, '')}"
             raise UsageError(f"{error.filename or path}: {error.strerror}; {what}") from error
     return Findings(
-        doctor.says.doctor,
-        doctor.says.host,
+        doctor.state.doctor,
+        doctor.state.host,
         MountedPath(path, mount_of(path)),
         MountedPath(lock_path, mount_of(lock_path)),
         here,
@@ -72,7 +71,7 @@ def examine(directory: str, locks: str, version: str, nodes: int = 1, wait: floa
 class _Doctor:
     place: Place
     lock_place: Place | None
-    says: PeerState
+    state: PeerState
     sign: LockedFile
     lock: LockedFile | None
     lock_trouble: str | None
@@ -80,60 +79,60 @@ class _Doctor:
 
 @contextmanager
 def _present(path: str, lock_path: str, version: str) -> Iterator[_Doctor]:
-    """A doctor in the directory, with its sign and its locks; all of it is gone afterwards."""
+    """Make a doctor's sign and locks in the directory, and remove them at the end."""
     me = replace(introduce(0, version, {}), farmer="")
     me = replace(me, farmer=f"{durable.random_name()}-{short_name(me.host)}-{me.pid}")
     place = Place(path, me.farmer)
     lock_place = Place(lock_path, me.farmer) if lock_path != path else None
-    says = initial_state(me)
+    state = initial_state(me)
     opened: list[LockedFile] = []
     try:
-        sign = _sign(place, says)
+        sign = _sign(place, state)
         opened.append(sign)
-        lock, trouble = _lock(lock_place, says)
+        lock, trouble = _lock(lock_place, state)
         opened += [lock] if lock else []
-        says = replace(says, holds=sign.holds, holds_farm_lock=lock is not None and lock.holds)
+        state = replace(state, holds=sign.holds, holds_farm_lock=lock is not None and lock.holds)
         place.sweep(me, sign.stamp)
         if lock_place is not None and lock is not None:
             lock_place.sweep(me, lock.stamp)
-        yield _Doctor(place, lock_place if lock else None, says, sign, lock, trouble)
+        yield _Doctor(place, lock_place if lock else None, state, sign, lock, trouble)
     finally:
         places = [place] if lock_place is None else [place, lock_place]
         for one in places:
-            # before the locks fall: a lock that nobody can find is not taken for one that does not hold
-            one.forget_own()
+            # before the locks are released: otherwise another doctor could find a free lock and consider it broken
+            one.remove_own()
         for file in opened:
             file.close()
         for one in places:
-            # after that: NFS and FUSE keep a file that is open under another name
+            # after closing the files: NFS and FUSE rename an open file instead of removing it
             one.remove_if_empty()
 
 
-def _sign(place: Place, says: PeerState) -> LockedFile:
+def _sign(place: Place, state: PeerState) -> LockedFile:
     try:
         try:
-            there = stat.S_ISDIR(os.stat(place.directory).st_mode)
+            is_directory = stat.S_ISDIR(os.stat(place.directory).st_mode)
         except FileNotFoundError:
-            there = False
-        if not there:
+            is_directory = False
+        if not is_directory:
             what = "not a directory" if os.path.lexists(place.directory) else "no such directory"
-            raise UsageError(f"{place.directory}: {what}; name the directory that farmers are to share")
+            raise UsageError(f"{place.directory}: {what}; choose the directory that farmers will share")
         sign = LockedFile(place, place.sign(place.doctor))
-        sign.write(says)
+        sign.write(state)
         os.mkdir(place.work)
     except OSError as error:
         raise UsageError(
-            f"{place.directory}: no file can be made in it ({error.strerror}); {remedy(error, _ELSEWHERE, _ELSEWHERE)}"
+            f"{place.directory}: cannot create a file in it ({error.strerror}); {remedy(error, _ELSEWHERE, _ELSEWHERE)}"
         ) from error
     return sign
 
 
-def _lock(place: Place | None, says: PeerState) -> tuple[LockedFile | None, str | None]:
+def _lock(place: Place | None, state: PeerState) -> tuple[LockedFile | None, str | None]:
     if place is None:
         return None, None
     try:
         lock = LockedFile(place, place.lock(place.doctor))
-        lock.write(says)
+        lock.write(state)
         os.mkdir(place.work)
     except OSError as error:
         return None, error.strerror or str(error)
@@ -142,7 +141,7 @@ def _lock(place: Place | None, says: PeerState) -> tuple[LockedFile | None, str 
     return lock, None
 
 
-def _alone(doctor: _Doctor) -> OneNode:
+def _examine_alone(doctor: _Doctor) -> OneNode:
     folder = doctor.place.work
     sync, directory_sync = probes.syncs(folder)
     lock_folder = doctor.lock_place.work if doctor.lock_place is not None else folder

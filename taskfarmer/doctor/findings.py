@@ -1,4 +1,4 @@
-"""What an examination finds, as plain values; `judgement.py` says what they mean. Times are in seconds."""
+"""The results of an examination as plain values; `judgement.py` interprets them. Times are in seconds."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from taskfarmer.peers.lockproof import Verdict
 from taskfarmer.storage.mountchecks import MountedPath
 
 Exclusion = Literal["excludes", "fails", "unsupported"]
-"""`fails` where two processes of one node had the lock at once."""
+"""`fails`: two processes of one node held the lock at the same time."""
 Agreement = Literal["agreed", "forked", "unknown"]
 MOST_PARTNERS = 4
-"""Other nodes that a doctor must have met, however many there are. With so many it talks on each side of the ring."""
+"""A doctor needs to meet at most this many other nodes. On each side of the ring, it talks to this many doctors."""
 
 
 @dataclass(frozen=True)
 class Links:
-    """A race of processes for names: each name must go to one, and stay with it.
+    """A race of processes for names: each name must have one winner, and keep it.
 
-    `forked` counts names that two were given or that changed hands, `unheard` names whose winner was told
-    that it had lost (a lost reply, as NFS may have it: harmless, since winners are read).
+    `forked` counts names with two winners or with a winner that changed. `unheard` counts names whose winner got an
+    error (a lost reply of an NFS server: harmless, because farmers read the winner's name from the file).
     """
 
     names: int
@@ -32,10 +32,10 @@ class Links:
 
 @dataclass(frozen=True)
 class Renames:
-    """A file that was replaced while another process read it: how often it was missing, or torn.
+    """A file that was replaced while another process read it: how often it was missing or torn.
 
-    `unseen` counts reads that did not find it at first, but a moment later: FUSE has that where the name was
-    looked up before the exchange and opened after it, as NFS has stale handles.
+    `unseen` counts reads that found the file only after a retry: FUSE shows this if the name was looked up before the
+    replacement and opened after it, like a stale handle of NFS.
     """
 
     replaced: int
@@ -47,7 +47,7 @@ class Renames:
 
 @dataclass(frozen=True)
 class Times:
-    """How long a thing took: the median and the longest of `count`."""
+    """Durations of `count` operations: the median and the longest."""
 
     count: int
     median: float
@@ -56,7 +56,7 @@ class Times:
 
 @dataclass(frozen=True)
 class OneNode:
-    """What one node can find out alone. `locks` is None where the lock directory cannot be used."""
+    """The results of one node alone. `lock_exclusion` and `lock_cycle` need a usable lock directory, else None."""
 
     links: Links
     renames: Renames
@@ -72,12 +72,11 @@ class OneNode:
 
 @dataclass(frozen=True)
 class Peer:
-    """What was found out with one doctor on another node.
+    """The results of the tests with one doctor on another node.
 
-    `alive_lock` is the lock on a file of the work directory, `farm_lock` the one in the lock directory: None
-    where that is the same directory. `contents` is how long after a write into a file the answer of the
-    other node was read, there and back; `names` the same for a new file. `clock` is by how much the other
-    node's clock is ahead, give or take `clock_error`. `same_machine` says that both have one kernel.
+    `alive_lock` is the lock on a file of the work directory, `farm_lock` the one in the lock directory, None if both
+    are the same directory. `contents` is the round trip time of a write into a file, `names` that of a new file.
+    The other node's clock is ahead by `clock`, plus or minus `clock_error`. `same_machine`: both run on one kernel.
     """
 
     doctor: str
@@ -95,7 +94,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that an examination found. `expected` is the number of nodes that were to take part."""
+    """All results of an examination. `expected` is the number of nodes that should take part."""
 
     doctor: str
     host: str

@@ -1,7 +1,7 @@
-"""What findings mean: a function of values. Safety rests on names, speed on locks (docs/architecture.md).
+"""The verdict on findings: a pure function. Safety depends on names, speed on locks (docs/architecture.md).
 
-A check that fails for names makes a directory unsafe, and so does a node that was to take part and was not
-met: nothing is known of it. Locks that do not hold only cost time.
+A directory is unsafe if a check of names fails, or if an expected node was not met: then nothing is known about that
+node. Broken locks only cost time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from taskfarmer.storage.mountchecks import COLLIDE, Check, judge_places
 
 
 class Health(IntEnum):
-    """The verdict, and the exit status that says it."""
+    """The verdict; its value is the exit status."""
 
     SAFE = 0
     SLOW = 1
@@ -31,13 +31,13 @@ class Judgement:
 
 
 _EXCHANGE = 20.0
-"""A farmer exchanges with the others every second, or every 20 commits' time where that is longer (policy.py)."""
+"""A farmer commits once per second, or once per 20 times the duration of a commit if that is longer (pacing.py)."""
 _CLOCK_NOTE = 1.0
-"""Seconds of difference between clocks from which on it is worth a word."""
+"""Clock differences of more seconds are reported."""
 
 
 def judge(findings: Findings) -> Judgement:
-    """Every check in the order in which it is read, and the verdict that follows from all."""
+    """All checks, in the order of the report, and the verdict."""
     places = judge_places(findings.directory, findings.lock_directory, bool(findings.peers))
     checks = (*places, *_alone(findings.here), *_nodes(findings))
     states = {check.state for check in checks}
@@ -49,13 +49,13 @@ def _conclusion(health: Health, findings: Findings, checks: Iterable[Check]) -> 
     path = findings.directory.path
     if health is Health.UNSAFE:
         reasons = "; ".join(check.name for check in checks if check.state == "unsafe")
-        return f"not to be shared: {path}: see {reasons}"
+        return f"unsafe: farmers of several nodes must not share {path}: see {reasons}"
     if health is Health.SLOW:
         reasons = "; ".join(check.name for check in checks if check.state == "slow")
-        return f"safe but slow: nothing is lost in {path}, but farmers get into each other's way: see {reasons}"
+        return f"safe but slow: no data loss in {path}, but farmers will contend: see {reasons}"
     if findings.expected > 1:
-        return f"safe and fast: farmers of these nodes can share {path}"
-    return f"safe and fast on this node: {path}; of other nodes nothing is proven"
+        return f"safe and fast: farmers on these nodes can share {path}"
+    return f"safe and fast on this node: {path}; other nodes were not tested"
 
 
 # --- one node -----------------------------------------------------------------------------------------
@@ -64,62 +64,58 @@ def _conclusion(health: Health, findings: Findings, checks: Iterable[Check]) -> 
 def _alone(here: OneNode) -> Iterable[Check]:
     yield _links(here)
     yield _renames(here)
-    directory = "" if here.directory_sync else "; a directory cannot be synced"
+    directory = "" if here.directory_sync else "; directories cannot be synced"
     yield Check(
         "fsync",
         "known",
         f"{_milliseconds(here.sync)}{directory}",
-        "is accepted; whether the disk keeps what it took after a power cut cannot be seen from here",
+        "works; whether data survives a power failure cannot be tested from here",
     )
     yield _exclusion("flock here", here.exclusion)
     if here.lock_exclusion is not None and here.lock_exclusion != here.exclusion:
         yield _exclusion("flock in the lock directory", here.lock_exclusion)
     if here.lock_trouble is not None:
-        yield Check("lock directory here", "slow", here.lock_trouble, f"no lock can be taken in it: {COLLIDE}")
+        yield Check("lock directory here", "slow", here.lock_trouble, f"cannot take a lock in it: {COLLIDE}")
     pace = max(1.0, _EXCHANGE * here.commit.median)
-    yield Check(
-        "time of a commit", "known", _milliseconds(here.commit), f"a farmer commits every {pace:.3g} s or less often"
-    )
+    yield Check("time of a commit", "known", _milliseconds(here.commit), f"a farmer commits at most every {pace:.3g} s")
     if here.lock_cycle is not None:
-        yield Check(
-            "time of a lock", "known", _milliseconds(here.lock_cycle), "to take it and let it go, nobody else there"
-        )
+        yield Check("time of a lock", "known", _milliseconds(here.lock_cycle), "lock and unlock, without contention")
 
 
 def _links(here: OneNode) -> Check:
     name, links = "link excludes", here.links
     if links.unsupported is not None:
-        means = "there are no hard links, on which every commit rests: put the work directory on another file system"
+        means = "no hard links, which every commit needs: put the work directory on another file system"
         return Check(name, "unsafe", links.unsupported, means)
     found = f"{links.processes} processes raced for {links.names} names"
     if links.forked:
         means = "two farmers could commit the same revision: put the work directory on another file system"
-        return Check(name, "unsafe", f"{found}: {links.forked} went to two, or changed hands", means)
+        return Check(name, "unsafe", f"{found}: {links.forked} had two winners, or the winner changed", means)
     if links.unheard:
-        found += f"; the winner of {links.unheard} was told that it had lost, which is seen through"
-    return Check(name, "proven", found, "each name went to exactly one: nothing is lost or recorded twice")
+        found += f"; reply lost for {links.unheard}; winner verified by reading (harmless)"
+    return Check(name, "proven", found, "each name had exactly one winner: nothing is lost or recorded twice")
 
 
 def _renames(here: OneNode) -> Check:
     name, seen = "rename is atomic", here.renames
     found = f"replaced {seen.replaced} times, read {seen.reads} times"
     if seen.unseen:
-        found += f", found at the second look only {seen.unseen} times"
+        found += f", visible only after a retry {seen.unseen} times"
     if seen.missing or seen.torn:
-        means = "readers see files that are missing or torn: put the work directory on another file system"
+        means = "readers find files missing or torn: put the work directory on another file system"
         return Check(name, "unsafe", f"{found}: {seen.missing} times missing, {seen.torn} times torn", means)
-    means = "readers see the old file or the new one, never half of one"
+    means = "readers see the old file or the new one, never a mixture"
     if seen.unseen:
-        means += "; some have to look again, as for a stale handle, which costs nothing"
+        means += "; some reads were retried, as for a stale handle (harmless)"
     return Check(name, "proven", found, means)
 
 
 def _exclusion(name: str, found: Exclusion) -> Check:
     if found == "excludes":
         return Check(
-            name, "proven", "kept a second process out, and let it in afterwards", "farmers of this node take turns"
+            name, "proven", "excluded a second process until it was released", "farmers on this node take turns"
         )
-    text = "two processes had it at once" if found == "fails" else "this file system has no locks"
+    text = "two processes held it at the same time" if found == "fails" else "this file system does not support locks"
     return Check(name, "slow", text, COLLIDE)
 
 
@@ -136,8 +132,8 @@ def _nodes(findings: Findings) -> Iterable[Check]:
             "other nodes",
             "not proven",
             "only this node took part",
-            "to prove locks and names between nodes: srun -N2 --kill-on-bad-exit=0 --wait=0 taskfarmer doctor DIR, or "
-            "with --nodes 2 on each of two",
+            "to test locks and names between nodes, run: srun -N2 --kill-on-bad-exit=0 --wait=0 taskfarmer doctor DIR; "
+            "or run it with --nodes 2 on each of two nodes",
         )
         return
     yield _met(findings)
@@ -159,12 +155,12 @@ def _met(findings: Findings) -> Check:
         found += f": {', '.join(hosts)}"
     if len(hosts) < wanted:
         means = (
-            "the others did not come in time (--wait), or this directory is not the same on all nodes: then each "
-            "would run the whole list"
+            "the others did not arrive in time (--wait), or this directory is not the same on all nodes: then each "
+            "node would run the whole list"
         )
         return Check("other nodes", "unsafe", found, means)
     if all(peer.same_machine for peer in findings.peers):
-        means = "on this very machine (the boot id is the same): what follows holds for it, not for other machines"
+        means = "on this very machine (same boot ID): the following results are not valid for other machines"
         return Check("other nodes", "known", found, means)
     return Check("other nodes", "known", found, "they see the same directory")
 
@@ -173,36 +169,35 @@ def _raced(peers: Iterable[Peer]) -> Check:
     name = "link between nodes"
     forked = [peer.host for peer in peers if peer.links == "forked"]
     if forked:
-        means = "farmers of two nodes could commit the same revision: put the work directory on another file system"
-        return Check(name, "unsafe", f"two nodes saw two winners: {', '.join(forked)}", means)
+        means = "farmers on two nodes could commit the same revision: put the work directory on another file system"
+        return Check(name, "unsafe", f"two nodes saw different winners: {', '.join(forked)}", means)
     unknown = [peer.host for peer in peers if peer.links == "unknown"]
     if unknown:
-        means = "whether commits of two nodes exclude each other is not proven; run it again, with a longer --wait"
-        return Check(name, "unsafe", f"fell silent, or was too slow: {', '.join(unknown)}", means)
+        means = "it is unknown whether commits of two nodes exclude each other; run it again with a longer --wait"
+        return Check(name, "unsafe", f"stopped responding, or was too slow: {', '.join(unknown)}", means)
     return Check(name, "proven", "both nodes saw the same winner of every name", "nothing is lost or recorded twice")
 
 
 def _locked(name: str, verdicts: list[tuple[str, Verdict]]) -> Check:
     local = [host for host, verdict in verdicts if verdict == "local"]
     if local:
-        return Check(name, "slow", f"not shared: both had the lock at once: {', '.join(local)}", COLLIDE)
+        return Check(name, "slow", f"not shared: both nodes held it at the same time: {', '.join(local)}", COLLIDE)
     if any(verdict == "unsupported" for _, verdict in verdicts):
-        return Check(name, "slow", "this file system has no locks", COLLIDE)
+        return Check(name, "slow", "this file system does not support locks", COLLIDE)
     unknown = [host for host, verdict in verdicts if verdict == "unknown"]
     if unknown:
-        means = "run it again, with a longer --wait"
+        means = "run it again with a longer --wait"
         return Check(name, "slow", f"not proven: {', '.join(unknown)}", means)
-    return Check(name, "proven", "shared: refused while the other node held it", "farmers of these nodes take turns")
+    return Check(name, "proven", "shared: refused while the other node held it", "farmers on these nodes take turns")
 
 
 def _farm_locks(peers: tuple[Peer, ...]) -> Check:
     name = "lock directory between nodes"
     unseen = [peer.host for peer in peers if not peer.farm_lock_seen]
     if unseen:
-        means = (
-            f"it is not the same directory on all nodes; make the farm with --lock-dir on a shared one. Else {COLLIDE}"
-        )
-        return Check(name, "slow", f"a lock file is not seen here: {', '.join(unseen)}", means)
+        remedy = "create the farm with --lock-dir on a shared one"
+        means = f"it is not the same directory on all nodes; {remedy}. Otherwise {COLLIDE}"
+        return Check(name, "slow", f"a lock file is not visible here: {', '.join(unseen)}", means)
     return _locked(name, [(peer.host, peer.farm_lock or "unknown") for peer in peers])
 
 
@@ -211,10 +206,10 @@ def _seen(peers: Iterable[Peer]) -> Check:
     contents = [peer.contents.median for peer in peers if peer.contents is not None]
     names = [peer.names for peer in peers if peer.names is not None]
     if not contents or not names:
-        means = "what one node writes was not answered by another; run it again, with a longer --wait"
+        means = "another node did not respond to writes; run it again with a longer --wait"
         return Check(name, "not proven", "no answer in time", means)
-    found = f"a write was answered after {max(contents):.2g} s, a new file after {max(names):.2g} s, there and back"
-    return Check(name, "proven", found, "what one node writes is read on the other, at the latest after this time")
+    found = f"round trip: {max(contents):.2g} s for a write, {max(names):.2g} s for a new file"
+    return Check(name, "proven", found, "a write on one node is visible on the other at the latest after this time")
 
 
 def _clocks(findings: Findings) -> Check:
@@ -223,12 +218,12 @@ def _clocks(findings: Findings) -> Check:
         return Check("clocks", "not proven", "no answer in time", _CLOCKS)
     _, peer = max(off, key=lambda one: one[0])
     ahead = "ahead" if (peer.clock or 0) > 0 else "behind"
-    found = f"{peer.host} is {abs(peer.clock or 0):.2g} s {ahead}, give or take {peer.clock_error or 0:.2g} s"
+    found = f"{peer.host} is {abs(peer.clock or 0):.2g} s {ahead}, +/- {peer.clock_error or 0:.2g} s"
     if abs(peer.clock or 0) <= (peer.clock_error or 0):
-        found = f"no difference to be seen; it is below {2 * (peer.clock_error or 0):.2g} s"
+        found = f"no difference found; it is less than {2 * (peer.clock_error or 0):.2g} s"
     if abs(findings.here.server_clock) > _CLOCK_NOTE:
-        found += f"; files are stamped {findings.here.server_clock:+.2g} s from the clock here"
+        found += f"; file timestamps differ by {findings.here.server_clock:+.2g} s from the clock here"
     return Check("clocks", "known", found, _CLOCKS)
 
 
-_CLOCKS = "nothing is decided by comparing clocks; times in timelines and logs are off by this much"
+_CLOCKS = "no decision depends on clocks; times in timelines and logs are off by this much"

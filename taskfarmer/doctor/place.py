@@ -1,14 +1,14 @@
-"""Where doctors meet and leave their files: a hidden folder in the directory that they examine.
+"""The doctors' files: a hidden folder in the directory that they examine.
 
-    <doctor>.sign             who it is, a number that rises, what it has seen; locked while it lives
-    <doctor>.lock             the same kind of lock, in the folder of the lock directory
-    <doctor>.news             a file whose appearance is measured
-    <doctor>.work/            what its probes write
-    race-<doctor>-<doctor>-N  the N-th name that the two race for
+    <doctor>.sign                  identity, a counter (beat), observations; locked while the doctor runs
+    <doctor>.lock                  the same kind of lock, in the folder of the lock directory
+    <doctor>.news                  a new file; the other doctors measure when it becomes visible
+    <doctor>.work/                 files of its probes
+    race-<doctor>-with-<doctor>.N  the N-th name for which the two doctors race
 
-Every name has a random part, and nothing is believed of a doctor whose number does not rise: what a killed
-one leaves misleads nobody. Whoever comes later removes it, if that process is known to be gone or the files
-are old; the last to leave removes the folder.
+Each name contains a random part, and a doctor whose beat does not increase is ignored, so the files of a killed doctor
+do no harm. Later doctors remove them if the process is known to be dead or the files are old. The last doctor to leave
+removes the folder.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from taskfarmer.storage import durable
 
 FOLDER = ".taskfarmer-doctor"
 OLD = 3600.0
-"""Seconds after which files of a doctor that wrote nothing since are removed by others."""
+"""Seconds without a write after which other doctors remove a doctor's files."""
 _OWN = re.compile(r"(.+)\.(sign|lock|news|work)")
 _RACE = re.compile(r"race-(.+)-with-(.+)\.\d+")
 _TRIES = 20
 
 
 class Place:
-    """The folder of doctors in one directory, as one doctor uses it."""
+    """The doctors' folder in one directory, used by one doctor."""
 
     def __init__(self, directory: str, doctor: str) -> None:
         self.directory = directory
@@ -59,14 +59,14 @@ class Place:
         return os.path.join(self.path, f"race-{first}-with-{second}.{number}")
 
     def create(self, path: str) -> int:
-        """A new, empty file in the folder, which is made if need be; its descriptor."""
+        """Create an empty file in the folder, and the folder if necessary; returns the descriptor."""
         for _ in range(_TRIES):
             self._make_folder()
             try:
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:
-                continue  # another doctor left and took the folder along
-        raise OSError(errno.ENOENT, "vanishes as often as it is made", self.path)
+                continue  # another doctor left and removed the folder
+        raise OSError(errno.ENOENT, "is removed as often as it is created", self.path)
 
     def _make_folder(self) -> None:
         try:
@@ -75,13 +75,11 @@ class Place:
             pass
         found = os.lstat(self.path)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise UsageError(
-                f"{self.path}: is not a folder of yours; ask its owner to remove it, or examine another directory"
-            )
+            raise UsageError(f"{self.path}: not your folder; ask its owner to remove it, or examine another directory")
         self._entered = True
 
     def doctors(self) -> list[str]:
-        """Those that have a sign here, this one too."""
+        """The doctors with a sign here, this one included."""
         return [name.removesuffix(".sign") for name in self._names() if name.endswith(".sign")]
 
     def _names(self) -> list[str]:
@@ -90,25 +88,25 @@ class Place:
         except FileNotFoundError:
             return []
 
-    # --- what is left behind --------------------------------------------------------------------------
+    # --- cleaning up ----------------------------------------------------------------------------------
 
     def sweep(self, me: Identity, now: float) -> None:
-        """Remove what doctors left that are gone. `now` is when a file was stamped that was written just now."""
+        """Remove the files of doctors that are dead. `now` is the current time by the clock of the file server."""
         names = self._names()
         owners = {match[1] for match in map(_OWN.fullmatch, names) if match} - {self.doctor}
-        gone = {owner for owner in owners if self._is_gone(owner, names, me, now)}
+        dead = {owner for owner in owners if self._is_dead(owner, names, me, now)}
         for name in names:
             race = _RACE.fullmatch(name)
-            if race and not {race[1], race[2]} & (owners - gone | {self.doctor}):
+            if race and not {race[1], race[2]} & (owners - dead | {self.doctor}):
                 durable.unlink_quietly(os.path.join(self.path, name))
-        for owner in gone:
+        for owner in dead:
             self._remove(owner)
 
-    def _is_gone(self, owner: str, names: list[str], me: Identity, now: float) -> bool:
+    def _is_dead(self, owner: str, names: list[str], me: Identity, now: float) -> bool:
         path = next(self._path(name) for name in names if name.startswith(owner + "."))
-        for ending in (".sign", ".lock"):
-            if owner + ending in names:
-                path = self._path(owner + ending)
+        for suffix in (".sign", ".lock"):
+            if owner + suffix in names:
+                path = self._path(owner + suffix)
                 try:
                     document = unsealed(durable.read(path))
                 except OSError:
@@ -129,20 +127,20 @@ class Place:
         for path in (self.news(doctor), self.lock(doctor), self.sign(doctor)):
             durable.unlink_quietly(path)
 
-    def forget_races(self, partner: str) -> None:
-        """Remove the names that this doctor and another one raced for."""
+    def remove_races(self, partner: str) -> None:
+        """Remove the names for which this doctor and another one raced."""
         for name in self._names():
             race = _RACE.fullmatch(name)
             if race and {race[1], race[2]} == {self.doctor, partner}:
                 durable.unlink_quietly(self._path(name))
 
-    def forget_own(self) -> None:
-        """Remove our own files."""
+    def remove_own(self) -> None:
+        """Remove the files of this doctor."""
         if self._entered:
             self._remove(self.doctor)
 
     def remove_if_empty(self) -> None:
-        """Remove the folder if nobody else is in it."""
+        """Remove the folder if it is empty."""
         if self._entered:
             try:
                 os.rmdir(self.path)
@@ -151,7 +149,7 @@ class Place:
 
 
 def _runs_here(document: dict[str, object], me: Identity) -> bool | None:
-    """Whether the process of a doctor of this very node runs; None if it is of another node, or cannot be known."""
+    """Whether a doctor's process runs; None if it is on another node, or if this is unknown."""
     node = document.get("host"), document.get("boot"), document.get("namespace")
     pid, start = document.get("pid"), document.get("pid_start")
     if node != (me.host, me.boot, me.pid_namespace) or not all(node):

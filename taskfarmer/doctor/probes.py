@@ -1,7 +1,7 @@
-"""What one node can prove alone: each probe works in a directory of its own and returns what it saw.
+"""Tests that one node can run alone: each probe works in the given directory and returns its results.
 
-A probe ends after a bounded time on any file system that answers at all. It leaves files in its directory;
-who made that directory removes it.
+A probe takes a bounded time on any file system that responds at all. It leaves files in its directory, which the
+caller removes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
-from taskfarmer.doctor.apart import ForkedCall, Line
+from taskfarmer.doctor.apart import Channel, ForkedCall
 from taskfarmer.doctor.findings import Exclusion, Links, Renames, Times
 from taskfarmer.peers.trylock import try_lock
 from taskfarmer.storage import durable, locks
@@ -21,11 +21,11 @@ from taskfarmer.storage import durable, locks
 RACERS = 4
 NAMES = 16
 LONGEST = 1.2
-"""Seconds that a probe may take, once the least number of its rounds is done."""
+"""Seconds that a probe may take after its minimum number of rounds."""
 _LEAST = 3
 _SIZES = (100, 9000)
-_LOOKS = 50
-"""A millisecond apart at least: FUSE file systems show no file for a moment, the longer the busier the node is."""
+_TRIES = 50
+"""Reads, at least a millisecond apart, before a file counts as missing: FUSE hides it for a moment on a busy node."""
 _YES = "yes"
 
 
@@ -33,29 +33,29 @@ _YES = "yes"
 
 
 def links(folder: str, racers: int = RACERS, names: int = NAMES) -> Links:
-    """Let processes race for names as farmers do for revisions, and read who won each."""
+    """Let processes race for names, as farmers do for revisions, and read the winner of each."""
     with ExitStack() as started:
         runners = [started.enter_context(ForkedCall(partial(_race, folder, names, number))) for number in range(racers)]
         for runner in runners:
-            runner.nod()
+            runner.notify()
         replies: list[list[str]] = [runner.result() for runner in runners]
     won = [_winner(folder, name) for name in range(names)]
     if all(winner is None for winner in won):
         return Links(names, racers, 0, 0, replies[0][0] if replies[0] else "no reply")
     forked = unheard = raced = 0
     for name, winner in enumerate(won):
-        told = [number for number, reply in enumerate(replies) if name < len(reply) and reply[name] == _YES]
+        accepted = [number for number, reply in enumerate(replies) if name < len(reply) and reply[name] == _YES]
         if winner is None and not any(name < len(reply) for reply in replies):
             continue
         raced += 1
-        forked += winner is None or any(number != winner for number in told)
-        unheard += winner is not None and not told
-    forked += not _stays(folder, won)
+        forked += winner is None or any(number != winner for number in accepted)
+        unheard += winner is not None and not accepted
+    forked += not _is_kept(folder, won)
     return Links(raced, racers, forked, unheard)
 
 
-def _race(folder: str, names: int, number: int, line: Line) -> list[str]:
-    line.wait()
+def _race(folder: str, names: int, number: int, channel: Channel) -> list[str]:
+    channel.wait()
     replies = []
     end = time.monotonic() + LONGEST
     for name in range(names):
@@ -75,8 +75,8 @@ def _winner(folder: str, name: int) -> int | None:
         return None
 
 
-def _stays(folder: str, won: list[int | None]) -> bool:
-    """Whether a name that is taken is refused to one who comes late, and keeps what it has."""
+def _is_kept(folder: str, won: list[int | None]) -> bool:
+    """Whether a late attempt to link an existing name is rejected, and the file keeps its contents."""
     name = next(number for number, winner in enumerate(won) if winner is not None)
     prepared = os.path.join(folder, "prepared-late")
     durable.prepare(prepared, b"%d\n" % len(won))
@@ -85,37 +85,37 @@ def _stays(folder: str, won: list[int | None]) -> bool:
 
 
 def renames(folder: str) -> Renames:
-    """Replace a file again and again while another process reads it."""
+    """Replace a file repeatedly while another process reads it."""
     path = os.path.join(folder, "replaced")
     contents = [bytes([65 + place]) * size for place, size in enumerate(_SIZES)]
     durable.replace(path, contents[0])
-    with ForkedCall(partial(_read_all_the_time, path, contents)) as reader:
+    with ForkedCall(partial(_read_repeatedly, path, contents)) as reader:
         reader.wait()
         end = time.monotonic() + LONGEST / 4
         replaced = 0
         while replaced < _LEAST or (replaced < 200 and time.monotonic() < end):
             replaced += 1
             durable.replace(path, contents[replaced % 2])
-        reader.nod()
+        reader.notify()
         reads, unseen, missing, torn = reader.result()
     return Renames(replaced, reads, unseen, missing, torn)
 
 
-def _read_all_the_time(path: str, contents: list[bytes], line: Line) -> list[int]:
+def _read_repeatedly(path: str, contents: list[bytes], channel: Channel) -> list[int]:
     reads = unseen = missing = torn = 0
-    line.nod()
-    while not line.gone():
+    channel.notify()
+    while not channel.notified():
         reads += 1
-        looks = 0
-        while looks < _LOOKS:
+        tries = 0
+        while tries < _TRIES:
             try:
                 torn += durable.read(path) not in contents
                 break
             except FileNotFoundError:
-                looks += 1
+                tries += 1
                 time.sleep(0.001)
-        missing += looks == _LOOKS
-        unseen += 0 < looks < _LOOKS
+        missing += tries == _TRIES
+        unseen += 0 < tries < _TRIES
     return [reads, unseen, missing, torn]
 
 
@@ -123,24 +123,24 @@ def _read_all_the_time(path: str, contents: list[bytes], line: Line) -> list[int
 
 
 def exclusion(folder: str) -> Exclusion:
-    """Whether a `flock` of one process keeps another one of this node out, and lets it in afterwards."""
+    """Whether a `flock` excludes another process of this node, and can be taken by it afterwards."""
     path = os.path.join(folder, f"locked-{durable.random_name()}")
     durable.prepare(path, b"")
     with ForkedCall(partial(_hold, path)) as holder:
         holder.wait()
         meanwhile = try_lock(path)
-        holder.nod()
+        holder.notify()
         held: bool = holder.result()
     if not held or meanwhile == "unsupported":
         return "unsupported"
     return "excludes" if meanwhile == "refused" and try_lock(path) == "granted" else "fails"
 
 
-def _hold(path: str, line: Line) -> bool:
+def _hold(path: str, channel: Channel) -> bool:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     held = locks.hold_alive(fd)
-    line.nod()
-    line.wait()
+    channel.notify()
+    channel.wait()
     return held
 
 
@@ -148,7 +148,7 @@ def _hold(path: str, line: Line) -> bool:
 
 
 def commits(folder: str) -> Times:
-    """How long a commit takes: prepare and sync a file, link it, sync the directory."""
+    """The duration of a commit: prepare and sync a file, link it, sync the directory."""
 
     def commit(number: int) -> None:
         prepared = os.path.join(folder, "revision")
@@ -160,22 +160,22 @@ def commits(folder: str) -> Times:
 
 
 def lock_cycles(folder: str) -> Times | None:
-    """How long it takes to take and leave the farm's lock; None where it cannot be taken."""
+    """The time to lock and unlock the farm's lock; None if it cannot be locked."""
     path = os.path.join(folder, "cycle")
     lock = locks.FarmLock(path)
-    got = []
+    acquired = []
 
     def cycle(_: int) -> None:
         with lock.held(patience=0.0) as held:
-            got.append(held)
+            acquired.append(held)
 
     times = _timed(cycle, 50)
-    lock.close()  # on FUSE the folder of an open file cannot be removed
-    return times if all(got) else None
+    lock.close()  # on FUSE, a folder that contains an open file cannot be removed
+    return times if all(acquired) else None
 
 
 def syncs(folder: str) -> tuple[Times, bool]:
-    """How long `fsync` of a small file takes, and whether a directory can be synced."""
+    """The duration of `fsync` of a small file, and whether a directory can be synced."""
     path = os.path.join(folder, "synced")
     durable.prepare(path, b"")
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -203,7 +203,7 @@ def _directory_syncs(folder: str) -> bool:
 
 
 def server_clock(folder: str) -> float:
-    """By how much the clock that stamps files is ahead of ours."""
+    """How far the clock of file timestamps is ahead of this node's clock, in seconds."""
     path = os.path.join(folder, "stamped")
     before = time.time()
     durable.prepare(path, b"now\n")

@@ -1,7 +1,7 @@
-"""A doctor's sign: the one file by which others know it, and what it says.
+"""A doctor's sign: the file that identifies it to the other doctors and records its observations.
 
-The file is locked as a farmer's alive file is, and written in the same way: in place, as a line with a
-checksum. The number `beat` rises with every writing.
+The file is locked and written like a farmer's alive file: in place, as a line with a checksum. `beat` increases with
+each write.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from taskfarmer.storage import durable, locks
 
 @dataclass(frozen=True)
 class PeerState:
-    """What a doctor says. `heard` has, for each doctor that it reads, the newest beat and when it read that.
+    """The contents of a sign. `heard`: other doctor -> the newest beat that was read, and when.
 
-    `holds` is about the lock on the sign, `holds_farm_lock` about that in the lock directory. `news` are
-    the doctors whose news it has read, `won` who won the race with each doctor: a letter a name.
+    `holds` is set if the doctor holds the lock on its sign, `holds_farm_lock` if it holds that in the lock directory.
+    `news` lists the doctors whose news file is visible. `won`: other doctor -> the winners of their race, a letter
+    for each name.
     """
 
     doctor: str
@@ -41,7 +42,7 @@ class PeerState:
 
     @property
     def node(self) -> tuple[str, str, int]:
-        """Two doctors are on two nodes if host name, boot id or pid namespace differ."""
+        """Two doctors are on different nodes if host name, boot ID or PID namespace differ."""
         return self.host, self.boot, self.namespace
 
     def alive_sign(self, reader: str) -> Sign:
@@ -56,20 +57,20 @@ def initial_state(me: Identity) -> PeerState:
 
 
 def read(path: str) -> PeerState | None:
-    """What another doctor says, None where there is nothing, or nothing whole."""
+    """The state of another doctor; None if its sign is missing or corrupt."""
     try:
         document = unsealed(durable.read(path))
         if document is None:
             return None
-        says = PeerState(**document)  # type: ignore[arg-type]
-        heard = {doctor: (int(beat), float(clock)) for doctor, (beat, clock) in says.heard.items()}
-        return replace(says, heard=heard, news=tuple(says.news))
+        state = PeerState(**document)  # type: ignore[arg-type]
+        heard = {doctor: (int(beat), float(clock)) for doctor, (beat, clock) in state.heard.items()}
+        return replace(state, heard=heard, news=tuple(state.news))
     except (OSError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 
 class LockedFile:
-    """A file of ours that is locked as long as it is open."""
+    """A file of this doctor, locked while it is open."""
 
     def __init__(self, place: Place, path: str) -> None:
         self._fd = place.create(path)
@@ -77,8 +78,8 @@ class LockedFile:
         self.holds = locks.hold_alive(self._fd)
         os.set_inheritable(self._fd, False)
 
-    def write(self, says: PeerState) -> None:
-        data = sealed(asdict(says))
+    def write(self, state: PeerState) -> None:
+        data = sealed(asdict(state))
         os.pwrite(self._fd, data, 0)
         if len(data) < self._size:
             os.ftruncate(self._fd, len(data))

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from taskfarmer.launch.query import Question
-from taskfarmer.launch.squeue import OVER
+from taskfarmer.launch.squeue import ENDED
 from taskfarmer.peers import scheduled
 
 ASKED_EVERY = 60.0
@@ -93,7 +93,7 @@ class Jobs:
             if found is None:
                 return None
             state, restarts = found[1], int(found[2])
-            if state in OVER:
+            if state in ENDED:
                 return f"Slurm reports its job {job} as {state}"
             if state != "COMPLETING" and restarts > scheduled.restarts(theirs):
                 return f"Slurm reports its job {job} as requeued"

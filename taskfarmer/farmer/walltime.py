@@ -52,7 +52,7 @@ class Deadline:
 
     def mind(self, now: float, pool: Pool, presence: Presence | None) -> None:
         """See whether the end of the allocation has become known, and warn the tasks when it is near."""
-        if self._allocation is not None and self._allocation.look(now):
+        if self._allocation is not None and self._allocation.update(now):
             self._say_end(now)
             pool.tell(protocol.Command(protocol.DEADLINE, seconds=self.epoch_end))
             if presence is not None:
@@ -112,7 +112,7 @@ class Deadline:
         """When something of this is to be looked at again."""
         due = self.end if self.warned else self.end - self.settings.warn_time
         if self._allocation is not None and not self._allocation.settled:
-            due = min(due, self._allocation.due)
+            due = min(due, self._allocation.next_check)
         return due
 
     def room(self, now: float) -> float:

@@ -1,7 +1,7 @@
-"""What a farm looks like now, as data. Reads only, and decides nothing.
+"""The current status of a farm, as data. Reads only.
 
-One look cannot measure silence, so a farmer on another node is `unknown` here, with the age of its
-heartbeat by this node's clock: who is dead is for farmers to find out (`peers/watch.py`).
+Whether a farmer on another node is dead can only be seen over time, so it is `unknown` here, with the age of its
+heartbeat by this node's clock. Farmers detect dead farmers (`peers/watch.py`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from taskfarmer.views import files
 NEWEST = 10
 FIRST_TAIL, SHORTEST_TAIL = 1 << 16, 1 << 12
 LONGEST_TAILS = 32 << 20
-"""Bytes of results that are kept in memory while failures are looked for; more are read a block at a time."""
+"""Bytes of results to keep in memory while searching for failures; if there are more, they are read in blocks."""
 LOST_PATIENCE = 2.0
-"""Seconds for a file system to show a revision that another node has named."""
+"""Seconds to wait until a revision of another node is visible."""
 CLOCK_SKEW = 600.0
-"""Seconds by which the clocks of two nodes may differ before an outdated failure could be shown."""
+"""Seconds by which the clocks of two nodes may differ without an outdated failure being shown."""
 
 _SECOND_JOURNAL = re.compile(r"-r\d+$")
 
@@ -60,7 +60,7 @@ class FarmerStatus:
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that is recorded as failed, as its newest attempt ended. `signal` is 0 for none."""
+    """A failed task and the outcome of its newest attempt. `signal` is 0 if no signal ended it."""
 
     task_id: int
     attempt: int
@@ -81,9 +81,9 @@ class Status:
     handler: str
     lease: float
     group: str | None
-    """Whose members may work on the farm; None where it was made without `--shared-group`."""
+    """The group whose members may work on the farm; None if it was created without `--shared-group`."""
     locks: str | None
-    """Whether locks are shared between nodes, as farmers found: `shared`, `local`, `unsupported`; None: not known."""
+    """The scope of locks, measured by farmers: `shared` between nodes, `local`, `unsupported`; None if unknown."""
     locks_between: list[str]
     revision: int
     tasks: int
@@ -96,8 +96,8 @@ class Status:
     warnings: tuple[str, ...]
 
 
-def look(workdir: Workdir, ledger: Ledger) -> Status:
-    """The farm as it is now."""
+def read_status(workdir: Workdir, ledger: Ledger) -> Status:
+    """The current status of the farm."""
     state = _newest(workdir, ledger)
     warnings: list[str] = []
     me = introduce(0, "", {})
@@ -125,7 +125,7 @@ def look(workdir: Workdir, ledger: Ledger) -> Status:
 
 
 def _newest(workdir: Workdir, ledger: Ledger) -> State:
-    """The newest revision; Damaged where what is there shows that it was not the last: its counts are old."""
+    """The newest revision; Damaged if there is evidence of a newer one that is lost: then the counts are outdated."""
     end = time.monotonic() + LOST_PATIENCE
     while True:
         state = ledger.look()
@@ -135,14 +135,14 @@ def _newest(workdir: Workdir, ledger: Ledger) -> State:
         if time.monotonic() > end:
             raise Damaged(
                 f"{lost}: missing, so revision {state.revision} is not the newest; restore it from a snapshot of the "
-                "file system, or run the list again: that goes on from there, with what the results have. Only "
-                f"{workdir.head} may tell of it: where that is damaged, remove it"
+                "file system, or run the list again, which continues from there with the recorded results. If only "
+                f"{workdir.head} refers to it and is corrupt, remove that file"
             )
         time.sleep(0.1)
 
 
 def _lost(workdir: Workdir, state: State) -> str | None:
-    """The path of something newer than `state` that was there, and is not; None where nothing tells of one."""
+    """The path of a missing epoch or revision newer than `state`; None without evidence of one."""
     if not os.path.isdir(workdir.epoch(state.epoch)):
         return workdir.epoch(state.epoch)
     try:
@@ -187,19 +187,19 @@ def _verdict(
     workdir: Workdir, me: Identity, farmer: str, them: Identity | None, age: float | None
 ) -> tuple[Verdict, str]:
     if os.path.exists(workdir.farewell(farmer)):
-        return "gone", "it said farewell"
+        return "gone", "it left cleanly"
     if them is None:
-        return "unknown", "no file says who it is"
+        return "unknown", "no identity file"
     if them.shares_processes_with(me):
         runs = them.runs
         if runs:
             return "alive", f"process {them.pid} runs here"
         if runs is None:
-            return "unknown", f"process {them.pid} is here, and /proc does not show whose it is"
-        # looked at only now: to try the lock of a farmer that lives could disturb its start
+            return "unknown", f"process {them.pid} exists here, but /proc does not show its owner"
+        # tested last: a try for the lock of a running farmer could disturb its start
         if locks.alive_is_free(workdir.alive(farmer)):
             return "gone", f"process {them.pid} is gone"
-        return "unknown", f"process {them.pid} is gone, but something that it started still runs"
+        return "unknown", f"process {them.pid} is gone, but a process that it started still runs"
     if age is None:
         return "unknown", "no heartbeat"
     return "unknown", f"on another node; heartbeat about {age:.0f} s ago"
@@ -209,9 +209,9 @@ def _verdict(
 
 
 def newest_failures(workdir: Workdir, state: State, count: int, warnings: list[str]) -> list[Failure]:
-    """Up to `count` tasks that are recorded as failed, the newest first.
+    """Up to `count` failed tasks, the newest first.
 
-    Reads the ends of the journals, and more of them only as long as it is needed.
+    Reads the ends of the journals, and more of them only if necessary.
     """
     if not state.failed:
         return []
@@ -235,7 +235,7 @@ def newest_failures(workdir: Workdir, state: State, count: int, warnings: list[s
             break
         size *= 8
         if size * len(journals) > LONGEST_TAILS:
-            failed = _in_all(workdir, state, count, warnings) or failed
+            failed = _search_all(workdir, state, count, warnings) or failed
             break
     failed.sort(key=lambda found: found[0].end, reverse=True)
     reader = SegmentReader(workdir)
@@ -246,7 +246,7 @@ def newest_failures(workdir: Workdir, state: State, count: int, warnings: list[s
 
 
 def _open_tasks(state: State) -> bytearray:
-    """By task ID: 1 for those that are unprocessed again or held again, whatever an earlier attempt came to."""
+    """By task ID: 1 if the task is unprocessed again or held, so that the result of an earlier attempt is outdated."""
     found = bytearray(state.tasks)
     for text in (state.returned, *(entry.claims for entry in state.farmers.values())):
         for one in each_interval(text):
@@ -255,8 +255,8 @@ def _open_tasks(state: State) -> bytearray:
     return found
 
 
-def _in_all(workdir: Workdir, state: State, count: int, warnings: list[str]) -> list[tuple[Result, str]]:
-    """The newest failures by all results that there are, which are read twice: memory does not grow with them."""
+def _search_all(workdir: Workdir, state: State, count: int, warnings: list[str]) -> list[tuple[Result, str]]:
+    """The newest failures in all results, which are read twice so that memory does not grow with them."""
     newest: list[tuple[float, int, Result, str]] = []
     try:
         found = results.survey(workdir, state, LOST_PATIENCE)
@@ -270,17 +270,17 @@ def _in_all(workdir: Workdir, state: State, count: int, warnings: list[str]) -> 
                     newest.sort(key=lambda one: one[:2])
                     del newest[:-count]
     except FarmError as error:
-        warnings.append(f"{error}; failures that are older than those shown are not looked for")
+        warnings.append(f"{error}; older failures than those shown are missing")
     return [(result, farmer) for _, _, result, farmer in newest]
 
 
 def _tails(
     journals: Mapping[str, tuple[str, int]], size: int, warnings: list[str]
 ) -> tuple[dict[int, tuple[Result, str]], float]:
-    """The newest recorded result of each task in the last `size` bytes that count of every journal.
+    """The newest result of each task in the last `size` bytes that count of each journal.
 
-    Also from what time on nothing is missing: a later attempt at a task ended later, so no result from
-    then on is outdated by one that was not read.
+    Also the time from which on no result is missing: a later attempt at a task ends later, so a result after that
+    time cannot be outdated by one that was not read.
     """
     newest: dict[int, tuple[Result, str]] = {}
     seen_from = float("-inf")
@@ -291,7 +291,7 @@ def _tails(
             first = min(first, float(words[4]))
             attempt = int(words[1])
             if attempt == 1 and words[5] not in RECORDED_AS_FAILED:
-                continue  # it outdates nothing
+                continue  # a first attempt that did not fail outdates no other result
             known = newest.get(int(words[0]))
             if known is None or known[0].attempt <= attempt:
                 newest[int(words[0])] = parse_result(words), _SECOND_JOURNAL.sub("", name)
@@ -304,7 +304,7 @@ def _results(path: str, start: int, stop: int, warnings: list[str]) -> Iterator[
     try:
         data = _read_range(path, start, stop)
     except OSError as error:
-        text = f"{path}: {error.strerror or 'no file to read'}; failures in it are not shown"
+        text = f"{path}: {error.strerror or 'not readable'}; its failures are not shown"
         warnings += [text] if text not in warnings else []
         return
     for line in data.split(b"\n")[1 if start else 0 : -1]:
@@ -317,7 +317,7 @@ def _read_range(path: str, start: int, stop: int) -> bytes:
     try:
         return durable.read_range(path, start, stop)
     except FileNotFoundError:
-        # closed by an epoch that turned since we looked: its length is in its name now
+        # an epoch turned in the meantime and closed the journal: the name of the file now contains its length
         return durable.read_range(f"{path}.{stop}", start, stop)
 
 

@@ -1,4 +1,4 @@
-"""Jobs for a scheduler: what is asked for, the script that says it, its way to the scheduler, and what became of it."""
+"""Jobs for a scheduler: the request, the job script, its submission, and the state of the submitted jobs."""
 
 from taskfarmer.launch.jobs import FarmerInfo, Job, jobs_at_work
 from taskfarmer.launch.records import Submission, submissions

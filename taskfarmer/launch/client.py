@@ -1,4 +1,4 @@
-"""A scheduler's client, called with patience: what it says, and nothing of it is left running."""
+"""Runs a scheduler's command line client with a timeout, and leaves no process of it running."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-LAST_WORDS = 2.0
+DRAIN_SECONDS = 2.0
+"""Seconds to read the output that a killed client left in its pipes."""
 
 
 class Answer(NamedTuple):
-    """What a client said. `status` is its exit status, None where it had not ended in time."""
+    """The output of a client. `status` is its exit status, None if it timed out."""
 
     status: int | None
     out: str
     err: str
 
     @property
-    def words(self) -> str:
-        """All that it said, on one line."""
+    def line(self) -> str:
+        """All of its output on one line."""
         return " ".join(f"{self.err} {self.out}".split())
 
 
-def call(words: Sequence[str], environ: Mapping[str, str], patience: float) -> Answer:
-    """Run a client to its end, or for `patience` seconds. OSError where it cannot be started."""
+def call(words: Sequence[str], environ: Mapping[str, str], timeout: float) -> Answer:
+    """Run a client until it exits, or for `timeout` seconds. OSError if it cannot be started."""
     process = subprocess.Popen(
         words,
         env=dict(environ),
@@ -35,26 +36,26 @@ def call(words: Sequence[str], environ: Mapping[str, str], patience: float) -> A
         start_new_session=True,
     )
     try:
-        out, err = process.communicate(timeout=patience)
+        out, err = process.communicate(timeout=timeout)
         return Answer(process.returncode, _text(out), _text(err))
     except subprocess.TimeoutExpired:
-        _end(process)
+        _kill(process)
         try:
-            out, err = process.communicate(timeout=LAST_WORDS)
-        except subprocess.TimeoutExpired as more:  # somebody else has its pipes
+            out, err = process.communicate(timeout=DRAIN_SECONDS)
+        except subprocess.TimeoutExpired as more:  # another process still has its pipes open
             out, err = more.stdout or b"", more.stderr or b""
         return Answer(None, _text(out), _text(err))
     finally:
         if process.returncode is None:
-            _end(process)
+            _kill(process)
             process.wait()
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a client and what it started: they are a session of their own."""
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a client and the processes it started, which are in the same session."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
-"""A question to a scheduler's client, asked without waiting for the answer.
+"""An asynchronous query of a scheduler's client.
 
-The client runs beside the farmer and writes into a file in memory. `answer` only looks whether it has ended; a client
-that takes longer than `PATIENCE` is killed. One that cannot be started, hangs or fails has given no answer.
+The client runs in the background and writes into a file in memory. `answer` polls and never waits; a client that runs
+longer than `PATIENCE` is killed. If the client cannot be started, hangs or fails, the answer is empty.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ import time
 from collections.abc import Iterable, Sequence
 
 PATIENCE = 30.0
-LAST_BREATH = 2.0
-"""Seconds for a killed client to end: the kernel may hold it, if a file system hangs."""
+KILL_PATIENCE = 2.0
+"""Seconds to wait for a killed client: the kernel may keep it while a file system hangs."""
 LONGEST_ANSWER = 1 << 24
 MOST_DESCRIPTORS = 4096
 
 
 class Question:
-    """A client under way. `words` is its command line, `variables` are added to its environment.
+    """A running client. `words` is its command line; `variables` are added to its environment.
 
-    It gets none of our descriptors: with the lock on our alive file it would seem to be us when we are gone.
+    It inherits none of this process's descriptors: if it kept the lock on the alive file, this farmer would seem to
+    be alive after its death.
     """
 
     def __init__(self, words: Sequence[str], **variables: str) -> None:
-        self.until = time.monotonic() + PATIENCE
-        self._last_breath = math.inf
+        self.deadline = time.monotonic() + PATIENCE
+        self._kill_deadline = math.inf
         self._text = ""
         self._pid = 0
         self._fd = null = -1
@@ -45,18 +46,18 @@ class Question:
                 os.close(null)
 
     def answer(self) -> str | None:
-        """The client's output; empty if it failed or did not end in time, None while it runs.
+        """The client's output; empty if it failed or timed out, None while it runs.
 
-        It is known when the client is gone, so that no zombie of it stays.
+        The answer is final only after the client was reaped, so that it does not remain as a zombie.
         """
         now = time.monotonic()
         if self._runs():
-            if now < self.until:
+            if now < self.deadline:
                 return None
-            if self._last_breath == math.inf:
+            if self._kill_deadline == math.inf:
                 os.kill(self._pid, signal.SIGKILL)
-                self._last_breath = now + LAST_BREATH
-            if now < self._last_breath:
+                self._kill_deadline = now + KILL_PATIENCE
+            if now < self._kill_deadline:
                 return None
         self._close()
         return self._text
@@ -65,7 +66,7 @@ class Question:
         if self._pid:
             try:
                 gone, status = os.waitpid(self._pid, os.WNOHANG)
-            except ChildProcessError:  # the pool reaped it, as it does when a worker was lost: its status is not known
+            except ChildProcessError:  # the pool reaped it, as it does after losing a worker: its status is unknown
                 gone, status = self._pid, 1
             if gone:
                 self._pid = 0
@@ -80,16 +81,16 @@ class Question:
 
 
 def _inherited() -> list[int]:
-    """Our descriptors that a program gets if nothing is done about it."""
+    """The descriptors of this process that a child would inherit."""
     try:
         numbers: Iterable[int] = map(int, os.listdir("/proc/self/fd"))
     except OSError:
-        numbers = range(MOST_DESCRIPTORS)  # without /proc; few farmers have more
+        numbers = range(MOST_DESCRIPTORS)  # /proc is missing; few farmers have more descriptors
     return [fd for fd in numbers if fd > 2 and _is_inherited(fd)]
 
 
 def _is_inherited(fd: int) -> bool:
     try:
         return os.get_inheritable(fd)
-    except OSError:  # not open, or the one with which they were listed
+    except OSError:  # closed; or it was the descriptor of the listing itself
         return False

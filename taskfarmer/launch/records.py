@@ -1,7 +1,7 @@
-"""What was submitted, kept in the farm: `jobs/submitted/<name>.sh`, and `<name>.json` that says what came of it.
+"""Records of submissions in the farm: `jobs/submitted/<name>.sh` is the script, `<name>.json` the record.
 
-The record is written before the scheduler is asked, without the number of a job, and anew with it. What is
-killed in between leaves a record without: then nobody knows whether there is a job.
+The record is written before the submission without a job number, and again afterwards with it. A crash in between
+leaves a record without a number: then it is unknown whether the job exists.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
-_ELSEWHERE = "name another one with -w DIR"
+_ELSEWHERE = "choose another work directory with -w DIR"
 _LATEST = 1e11
-"""Seconds since the epoch that can still be written as a date."""
+"""The latest time that can be formatted as a date, in epoch seconds."""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A script that was given to a scheduler. `job` is empty where the scheduler did not say the number.
+    """A submitted script. `job` is empty if the scheduler did not return a number.
 
-    `submitted` is in epoch seconds; `directory` is where the job runs, `command` what the scheduler was
-    called with.
+    `submitted` is in epoch seconds, `directory` is the working directory of the job, `command` the command line of
+    the submission.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Submission:
 
 
 class StoredScript:
-    """A script on its way: `script` is its path, `forget` takes back all that was made for it."""
+    """A job script stored in the farm. `script` is its path; `discard` removes all files and folders made for it."""
 
     def __init__(self, workdir: Workdir, text: str, submitted: float) -> None:
         self.workdir = workdir
@@ -54,27 +54,27 @@ class StoredScript:
                 durable.make_directory(path, workdir.shared)
             durable.prepare(self.script, os.fsencode(text), workdir.shared)
         except OSError as error:
-            self.forget()
+            self.discard()
             raise UsageError(
-                f"{error.filename or workdir.submitted}: {error.strerror}; the script cannot be kept in the work "
-                f"directory, and nothing was submitted; {remedy(error, _ELSEWHERE, _ELSEWHERE)}"
+                f"{error.filename or workdir.submitted}: {error.strerror}; cannot store the job script in the work "
+                f"directory; nothing was submitted; {remedy(error, _ELSEWHERE, _ELSEWHERE)}"
             ) from error
 
-    def note(self, submission: Submission) -> None:
+    def save_record(self, submission: Submission) -> None:
         durable.replace(self.workdir.submission(self.name), sealed(asdict(submission)), self.workdir.shared)
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         durable.unlink_quietly(self.script)
         durable.unlink_quietly(self.workdir.submission(self.name))
         for path in reversed(self._made):
             try:
                 os.rmdir(path)
             except OSError:
-                break  # somebody else has put something there
+                break  # another process put a file there
 
 
 def submissions(workdir: Workdir) -> list[Submission]:
-    """All that was submitted for this farm, the oldest first; what cannot be read is left out."""
+    """The submissions for this farm, oldest first; skips records that cannot be read."""
     try:
         names = sorted(os.listdir(workdir.submitted))
     except OSError as error:

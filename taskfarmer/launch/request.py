@@ -1,4 +1,4 @@
-"""What a user asks of a scheduler, as values, and whether it can be had at all."""
+"""A request for jobs as a value, and its validation."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import NamedTuple
 from taskfarmer.errors import UsageError
 
 NOTICE = 60
-"""Seconds before the end at which the farmers are told, as in examples/slurm."""
+"""Seconds before the end of the job at which the scheduler signals the farmers, as in examples/slurm."""
 EARLY = 60
-"""Seconds by which Slurm may tell them earlier (sbatch(1), --signal)."""
+"""Slurm may send the signal up to this many seconds early (sbatch(1), --signal)."""
 SHORT_GRACE = 30
+"""Seconds that tasks of a job that requeues itself have to save their state."""
 MOST_NOTICE = 65535
-"""sbatch(1), --signal."""
+"""The limit of sbatch(1), --signal."""
 
 
 class Request(NamedTuple):
-    """Jobs that work on a task list. Times are in seconds, paths absolute, `words` as the user wrote them.
+    """Jobs that work on a task list. Times are in seconds, paths are absolute.
 
-    `slots` is None where each farmer is to count its CPUs (`--proc auto`), and only a wish for CPUs where
-    `slots_given` is false: the scheduler then says how many there are. `program` starts a farmer, with
-    `options` of it; `grace` and `margin` are its.
+    With `slots` None, each farmer counts its CPUs (`--proc auto`). If `slots_given` is false, `slots` is only the
+    number of CPUs to request, and the farmer reads the granted number from the scheduler's variable. `program` with
+    `options` starts a farmer; `grace` and `margin` are options of it. `words` are the user's scheduler options.
     """
 
     tasklist: str
@@ -43,50 +44,50 @@ class Request(NamedTuple):
     margin: float | None = None
 
     @property
-    def returns(self) -> bool:
-        """Whether the job is to start itself again until the list is done (examples/slurm/flex.sh)."""
+    def requeues_itself(self) -> bool:
+        """Whether the job requeues itself until the list is done (examples/slurm/flex.sh)."""
         return self.requeue and self.time_min is not None
 
     @property
     def notice(self) -> int:
-        """Seconds before the end at which the scheduler tells the farmers: after they have ended by themselves."""
+        """Seconds before the end at which the signal is sent; a farmer that knows the end has stopped by then."""
         if self.margin is not None:
             return min(MOST_NOTICE, max(1, math.ceil(self.margin) - EARLY))
         return min(MOST_NOTICE, max(NOTICE, math.ceil(self.grace) + NOTICE // 2))
 
     @property
     def lead(self) -> int:
-        """Seconds before the end at which farmers begin to give back; the signal may come `EARLY` seconds early."""
+        """Seconds before the end at which farmers stop; the signal may come `EARLY` seconds early."""
         return self.notice + EARLY if self.margin is None else math.ceil(self.margin)
 
     def check(self) -> None:
-        """UsageError where the parts of a request exclude each other, whatever the scheduler."""
+        """UsageError if the request is inconsistent for any scheduler."""
         if self.time is not None and self.time_min is not None and self.time_min > self.time:
-            raise UsageError(f"--time-min {clock(self.time_min)}: is longer than --time {clock(self.time)}")
+            raise UsageError(f"--time-min {clock(self.time_min)}: longer than --time {clock(self.time)}; lower it")
         for name, value in (("--time", self.time), ("--time-min", self.time_min)):
             if value is not None and value <= self.lead:
                 raise UsageError(
-                    f"{name} {clock(value)}: what runs is given back {self.lead} s before the end, so nothing could "
-                    "run; ask for more time, or give a shorter --margin"
+                    f"{name} {clock(value)}: too short, because farmers stop {self.lead} s before the end; ask for "
+                    "more time, or shorten --margin"
                 )
         for name, text in (("--partition", self.partition), ("--account", self.account), ("-C", self.constraint)):
             if text is not None and (not text or not text.isprintable()):
-                raise UsageError(f"{name}: {text!r} is no name")
+                raise UsageError(f"{name}: invalid name {text!r}")
         for word in self.words:
             if not word or not word.isprintable():
-                raise UsageError(f"{word!r}: cannot stand in a job script; what is behind -- is for the scheduler")
+                raise UsageError(f"{word!r}: not allowed in a job script; put only scheduler options after --")
         if self.words and not self.words[0].startswith("-"):
-            raise UsageError(f"{self.words[0]!r}: behind -- stand options of the scheduler, and this is none")
+            raise UsageError(f"expected a scheduler option after --, got {self.words[0]!r}")
 
 
 def clock(seconds: float) -> str:
-    """Seconds as sbatch(1) reads a time: `hours:minutes:seconds`, with `days-` before it where there are any."""
+    """Seconds in the format of sbatch(1): `hours:minutes:seconds`, preceded by `days-` for a day or more."""
     whole = math.ceil(seconds)
-    days, rest = divmod(whole, 86400)
-    return (f"{days}-" if days else "") + hours(rest)
+    days, remainder = divmod(whole, 86400)
+    return (f"{days}-" if days else "") + hours(remainder)
 
 
 def hours(seconds: float) -> str:
-    """Seconds as sge_types(1) has a time: `hours:minutes:seconds`."""
+    """Seconds in the format of sge_types(1): `hours:minutes:seconds`."""
     whole = math.ceil(seconds)
     return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}"

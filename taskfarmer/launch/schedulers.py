@@ -1,4 +1,4 @@
-"""The schedulers that are known: what each can be asked for, how it takes a job, and how it tells of one."""
+"""The supported schedulers: how to validate a request, submit a job, and query jobs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from taskfarmer.errors import UsageError
 from taskfarmer.launch.client import Answer
 from taskfarmer.launch.request import Request
 from taskfarmer.launch.scripts import grid_engine_script, slurm_options, slurm_script
-from taskfarmer.launch.squeue import OVER
+from taskfarmer.launch.squeue import ENDED
 
 
 class Element(NamedTuple):
-    """A job, or an element of an array, as its scheduler has it. `job` is its number as people know it.
+    """A job or an array element as listed by its scheduler. `job` is the number that users see, such as 12_3.
 
-    `end` is in epoch seconds, None where there is none; `over` says that it will not run any more.
+    `end` is in epoch seconds, None if unknown. If `ended` is set, it will not run again.
     """
 
     job: str
@@ -25,26 +25,31 @@ class Element(NamedTuple):
     reason: str = ""
     nodes: int | None = None
     end: float | None = None
-    over: bool = False
+    ended: bool = False
 
     @property
     def number(self) -> str:
-        """The number of the whole job."""
+        """The job number without the array element."""
         return re.split(r"[_.+]", self.job)[0]
 
 
 class Scheduler(NamedTuple):
-    """`submitter` takes jobs, `asker` tells of them; `script` writes them, and `refuse` what cannot be had."""
+    """A scheduler: the names of its programs, and functions that build their command lines and parse their output.
+
+    `refuse` raises UsageError for a request that this scheduler cannot fulfill. `script` returns the text of the job
+    script, `command` the command line that submits it, `number` the job number and cluster in the output, `query` the
+    command line that lists jobs, `elements` the jobs in its output, None if the query failed.
+    """
 
     name: str
     title: str
     submitter: str
-    asker: str
+    query_program: str
     refuse: Callable[[Request], None]
     script: Callable[[Request], str]
-    submission: Callable[[Request, str], list[str]]
+    command: Callable[[Request, str], list[str]]
     number: Callable[[str], tuple[str, str] | None]
-    question: Callable[[Iterable[str], Iterable[str], str], list[str]]
+    query: Callable[[Iterable[str], Iterable[str], str], list[str]]
     elements: Callable[[Answer], list[Element] | None]
 
 
@@ -56,13 +61,13 @@ def _refuse_nothing(request: Request) -> None:
 
 
 def _sbatch(request: Request, script: str) -> list[str]:
-    """The options again, although they are in the script: there, variables such as SBATCH_PARTITION precede them."""
+    """Repeats the script's options, because variables such as SBATCH_PARTITION override those in the script."""
     options = [word for line in slurm_options(request) for word in line]
-    return ["sbatch", "--parsable", *options, *_joined(request.words), script]
+    return ["sbatch", "--parsable", *options, *_join_values(request.words), script]
 
 
-def _joined(words: Sequence[str]) -> list[str]:
-    """Each option with its value in one word, so that none is taken for the name of the script."""
+def _join_values(words: Sequence[str]) -> list[str]:
+    """Join each option and its value into one word; otherwise sbatch could mistake a value for the script."""
     found: list[str] = []
     for word in words:
         if word.startswith("-"):
@@ -72,16 +77,16 @@ def _joined(words: Sequence[str]) -> list[str]:
     return found
 
 
-def _slurm_number(said: str) -> tuple[str, str] | None:
-    """The number of the job and its cluster, of what `sbatch --parsable` says."""
-    match = re.search(r"^(\d+)(?:;(\S+))?$", said, re.MULTILINE)
+def _slurm_number(output: str) -> tuple[str, str] | None:
+    """Job number and cluster in the output of `sbatch --parsable`."""
+    match = re.search(r"^(\d+)(?:;(\S+))?$", output, re.MULTILINE)
     return (match[1], match[2] or "") if match else None
 
 
 def _squeue(numbers: Iterable[str], users: Iterable[str], cluster: str) -> list[str]:
-    form = "%i|%T|%D|%e|%r"
-    where = ["-M", cluster] if cluster else []
-    return ["squeue", *where, "--noheader", "--states=all", "-j", ",".join(sorted(set(numbers), key=int)), "-o", form]
+    clusters = ["-M", cluster] if cluster else []
+    jobs = ",".join(sorted(set(numbers), key=int))
+    return ["squeue", *clusters, "--noheader", "--states=all", "-j", jobs, "-o", "%i|%T|%D|%e|%r"]
 
 
 def _slurm_elements(answer: Answer) -> list[Element] | None:
@@ -92,9 +97,9 @@ def _slurm_elements(answer: Answer) -> list[Element] | None:
         fields = line.split("|", 4)
         if len(fields) == 5:
             job, state, nodes, end, reason = fields
-            why = reason if state == "PENDING" and reason != "None" else ""
+            shown = reason if state == "PENDING" and reason != "None" else ""
             count = int(nodes) if nodes.isdecimal() else None
-            found.append(Element(job, state, why, count, float(end) if end.isdecimal() else None, state in OVER))
+            found.append(Element(job, state, shown, count, float(end) if end.isdecimal() else None, state in ENDED))
     return found
 
 
@@ -103,21 +108,21 @@ def _slurm_elements(answer: Answer) -> list[Element] | None:
 
 def _refuse_for_grid_engine(request: Request) -> None:
     if request.nodes > 1:
-        raise UsageError("--nodes: Grid Engine starts one script on one node; use --array N for N farmers")
+        raise UsageError("--nodes: not supported by Grid Engine; use --array N for N farmers")
     if request.time_min is not None:
-        raise UsageError("--time-min: Grid Engine has one time for a job, --time")
+        raise UsageError("--time-min: not supported by Grid Engine; use --time")
     if request.constraint is not None:
-        raise UsageError("--constraint: Grid Engine knows resources; ask for them behind --, as in `-- -l NAME=VALUE`")
+        raise UsageError("--constraint: not supported by Grid Engine; use a resource instead: `-- -l NAME=VALUE`")
     if request.slots is None:
-        raise UsageError("--proc auto: Grid Engine gives a job the slots that it asks for; say how many")
+        raise UsageError("--proc auto: Grid Engine needs a number of slots; set it with --proc N")
 
 
 def _qsub(request: Request, script: str) -> list[str]:
     return ["qsub", "-terse", script]
 
 
-def _grid_number(said: str) -> tuple[str, str] | None:
-    match = re.search(r"^(\d+)(?:\.\S+)?$", said, re.MULTILINE)
+def _grid_number(output: str) -> tuple[str, str] | None:
+    match = re.search(r"^(\d+)(?:\.\S+)?$", output, re.MULTILINE)
     return (match[1], "") if match else None
 
 
@@ -129,7 +134,7 @@ def _grid_elements(answer: Answer) -> list[Element] | None:
     if answer.status != 0:
         return None
     try:
-        # names of jobs and users may have bytes that are no UTF-8
+        # names of jobs and users may contain bytes that are not UTF-8
         document = ElementTree.fromstring(answer.out.encode("utf-8", "replace"))
     except ElementTree.ParseError:
         return None
@@ -142,7 +147,7 @@ def _grid_elements(answer: Answer) -> list[Element] | None:
 
 
 def _state(code: str) -> str:
-    """The word for the letters in which qstat(1) has a job's state."""
+    """The state as a word, from the letters of qstat(1)."""
     for letter, word in (("E", "ERROR"), ("d", "ENDING"), ("q", "PENDING"), ("s", "SUSPENDED"), ("S", "SUSPENDED")):
         if letter in code:
             return word

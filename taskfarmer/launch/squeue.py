@@ -1,9 +1,9 @@
-"""What Slurm is asked: little, and never by everybody at once.
+"""Finds out when a Slurm allocation ends, with few queries, spread over time.
 
-When the allocation ends is in SLURM_JOB_END_TIME since Slurm 23.02 (sbatch(1)). Before that one farmer of a
-job asks with `squeue` and leaves the answer in the farm for the others of the same job; jobs of an array,
-which start together, wait for a random time first. No farmer waits for an answer. What is asked about the jobs of
-silent farmers is in farmer/jobs.py.
+Since Slurm 23.02, SLURM_JOB_END_TIME contains the end time (sbatch(1)). With older versions, one farmer of a job
+runs `squeue` and stores the answer in the farm for the other farmers of the job; the elements of an array, which start
+together, wait for a random time first. No farmer blocks on a query. Queries about the jobs of silent farmers are in
+farmer/jobs.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from taskfarmer.peers import scheduled
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
-OVER = frozenset(
+ENDED = frozenset(
     (
         "BOOT_FAIL",
         "CANCELLED",
@@ -35,10 +35,11 @@ OVER = frozenset(
         "TIMEOUT",
     )
 )
-"""States of a job that has ended (squeue(1), JOB STATE CODES)."""
+"""The states of a job that has ended (squeue(1), JOB STATE CODES)."""
 _LATEST = 1e11
-"""Seconds since the epoch that can still be written as a date."""
-STARTS_PER_SECOND = 10.0
+"""The latest time that can be formatted as a date, in epoch seconds."""
+QUERIES_PER_SECOND = 10.0
+"""How many elements of an array may query the scheduler per second."""
 
 
 def _number(text: str) -> float | None:
@@ -53,10 +54,11 @@ def _key(variables: Mapping[str, str]) -> str:
     return f"{variables.get('SLURM_JOB_ID', '')}-{variables.get('SLURM_RESTART_COUNT') or 0}"
 
 
-def told_end(workdir: Workdir, variables: Mapping[str, str]) -> float | None:
-    """When a job's allocation ends as a farmer of it has found out, 0 for no end; None where nobody has.
+def recorded_end(workdir: Workdir, variables: Mapping[str, str]) -> float | None:
+    """When a job's allocation ends, as recorded by one of its farmers; 0 if it has no end, None without a record.
 
-    Numbers of jobs are given again, by other clusters and after years: what cannot be of this job is not believed.
+    Other clusters use the same job numbers, and Slurm reuses them: a record with another cluster or an end in the
+    past is ignored.
     """
     try:
         document = unsealed(durable.read(workdir.job(_key(variables))))
@@ -69,7 +71,7 @@ def told_end(workdir: Workdir, variables: Mapping[str, str]) -> float | None:
 
 
 class Allocation:
-    """When the allocation of this job ends, once that is known: `end` in epoch seconds."""
+    """The end of this job's allocation: `end` in epoch seconds, None if unknown. `settled` is set when it is final."""
 
     def __init__(self, workdir: Workdir, environ: Mapping[str, str], now: float) -> None:
         self.workdir = workdir
@@ -77,19 +79,19 @@ class Allocation:
         self.number = self.job.get("SLURM_JOB_ID", "")
         self.end = _number(self.job.get("SLURM_JOB_END_TIME", ""))
         self.settled = self.end is not None or not self.number.isdigit()
-        self.due = now
+        self.next_check = now
         self._question: Question | None = None
         self._ask_at: float | None = None
         elements = _number(environ.get("SLURM_ARRAY_TASK_COUNT", "")) or 1.0
-        self._spread = elements / STARTS_PER_SECOND
+        self._spread = elements / QUERIES_PER_SECOND
 
-    def look(self, now: float) -> bool:
-        """Ask, or see whether there is an answer; True when the end has become known. `due` says when to look again."""
-        if self.settled or now < self.due:
+    def update(self, now: float) -> bool:
+        """Start a query, or poll for its answer; True if the end has just become known. `next_check` is updated."""
+        if self.settled or now < self.next_check:
             return False
         if self._question is not None:
-            return self._hear(now)
-        known = told_end(self.workdir, self.job)
+            return self._poll(now)
+        known = recorded_end(self.workdir, self.job)
         if known is not None:
             self.settled, self.end = True, known or None
         elif self._ask_at is None:
@@ -99,14 +101,14 @@ class Allocation:
             number = scheduled.job_name(self.job) or self.number
             words = ["squeue", "--noheader", "--states=all", "-j", number, "-o", "%e"]
             self._question = Question(words, SLURM_TIME_FORMAT="%s")
-        self.due = min(now + 2.0, self._ask_at) if self._ask_at and not self._question else now + 0.1
+        self.next_check = min(now + 2.0, self._ask_at) if self._ask_at and not self._question else now + 0.1
         return self.end is not None
 
-    def _hear(self, now: float) -> bool:
+    def _poll(self, now: float) -> bool:
         assert self._question is not None
         answer = self._question.answer()
         if answer is None:
-            self.due = now + 0.2
+            self.next_check = now + 0.2
             return False
         self.settled, self._question = True, None
         self.end = _number(answer)
@@ -118,11 +120,11 @@ class Allocation:
             }
             durable.replace(self.workdir.job(_key(self.job)), sealed(found), self.workdir.shared)
         except OSError:
-            pass  # then others ask themselves
+            pass  # the other farmers then run squeue themselves
         return self.end is not None
 
     def _claim(self) -> bool:
-        """Whether it is on us to ask: nobody else of this job has said so."""
+        """Whether this farmer is the first of its job to query the scheduler."""
         try:
             durable.make_directory(self.workdir.jobs, self.workdir.shared)
             durable.prepare(self.workdir.job_asked(_key(self.job)), b"asked\n", self.workdir.shared)

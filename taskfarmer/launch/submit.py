@@ -1,4 +1,4 @@
-"""A script goes to its scheduler. What the scheduler refuses leaves nothing behind."""
+"""Submits a job script. If the scheduler rejects it, no files remain."""
 
 from __future__ import annotations
 
@@ -19,49 +19,50 @@ PATIENCE = 60.0
 
 
 def submit(
-    workdir: Workdir, request: Request, scheduler: Scheduler, environ: Mapping[str, str], patience: float = PATIENCE
+    workdir: Workdir, request: Request, scheduler: Scheduler, environ: Mapping[str, str], timeout: float = PATIENCE
 ) -> tuple[Submission, str]:
-    """Keep the script in the farm and submit it; what is known of the job, and what the scheduler said besides.
+    """Store the script in the farm and submit it; returns the record and the scheduler's messages.
 
-    UsageError in the scheduler's words where it refuses or does not answer within `patience` seconds.
+    UsageError with the scheduler's message if it rejects the job or does not answer within `timeout` seconds.
     """
     now = time.time()
-    keeping = StoredScript(workdir, scheduler.script(request), now)
-    command = scheduler.submission(request, keeping.script)
-    intent = Submission(keeping.name, scheduler.name, "", "", now, _user(), os.getcwd(), tuple(command))
+    stored = StoredScript(workdir, scheduler.script(request), now)
+    command = scheduler.command(request, stored.script)
+    intent = Submission(stored.name, scheduler.name, "", "", now, _user(), os.getcwd(), tuple(command))
     try:
-        keeping.note(intent)
-        answer = call(command, environ, patience)
+        stored.save_record(intent)
+        answer = call(command, environ, timeout)
     except OSError as error:
-        keeping.forget()
+        stored.discard()
         raise UsageError(f"{error.filename or command[0]}: {error.strerror}; nothing was submitted") from error
     number = scheduler.number(answer.out)
     if answer.status is None and number is None:
         raise UsageError(
-            f"{command[0]} did not answer within {patience:g} s and was ended; {_said(answer)}. The job may have been "
-            f"submitted nevertheless: look with {scheduler.asker} before you submit again; the script is "
-            f"{keeping.script}"
+            f"{command[0]} did not answer within {timeout:g} s and was killed; {_output(answer)}. The job may have "
+            f"been submitted nevertheless: check with {scheduler.query_program} before you submit again; the script is "
+            f"{stored.script}"
         )
     if answer.status and number is None:
-        keeping.forget()
-        raise UsageError(f"{scheduler.title} refuses the job: {answer.words or f'exit status {answer.status}'}")
+        stored.discard()
+        raise UsageError(f"{scheduler.title} rejected the job: {answer.line or f'exit status {answer.status}'}")
     if number is None:
-        keeping.forget()
+        stored.discard()
         raise UsageError(
-            f"{command[0]} named no job; {_said(answer)}. Look with {scheduler.asker} whether there is one"
+            f"{command[0]} did not return a job number; {_output(answer)}. Check with {scheduler.query_program} "
+            "whether the job exists"
         )
     done = replace(intent, job=number[0], cluster=number[1])
     try:
-        keeping.note(done)
+        stored.save_record(done)
     except OSError as error:
         raise StorageError(
-            f"{error.filename}: {error.strerror}; job {done.job} was submitted, and `taskfarmer jobs` will not know it"
+            f"{error.filename}: {error.strerror}; job {done.job} was submitted, but `taskfarmer jobs` will not list it"
         ) from error
     return done, answer.err
 
 
-def _said(answer: Answer) -> str:
-    return f"it said: {answer.words}" if answer.words else "it said nothing"
+def _output(answer: Answer) -> str:
+    return f"its output: {answer.line}" if answer.line else "it wrote no output"
 
 
 def _user() -> str:

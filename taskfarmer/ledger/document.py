@@ -99,14 +99,16 @@ def _entry_document(farmer: str, entry: Entry) -> list[Any]:
 
 def _entry(farmer: str, document: Any) -> Entry:
     if not isinstance(document, list) or len(document) < 4:
-        raise members.wrong(f"farmers.{farmer}", document)
+        raise members.wrong(f"farmers[{farmer!r}]", document)
     seq, claims, size, slots, *more = document
     journal = more[0] if more else farmer
-    for value in (seq, size, slots):
+    for name, value in (("seq", seq), ("bytes", size), ("slots", slots)):
         if type(value) is not int or not 0 <= value <= members.MOST:
-            raise members.wrong(f"farmers.{farmer}", value)
-    if not isinstance(claims, str) or (more and not members.is_name(journal)):
-        raise members.wrong(f"farmers.{farmer}", journal if isinstance(claims, str) else claims)
+            raise members.wrong(f"farmers[{farmer!r}].{name}", value)
+    if not isinstance(claims, str):
+        raise members.wrong(f"farmers[{farmer!r}].claims", claims)
+    if more and not members.is_name(journal):
+        raise members.wrong(f"farmers[{farmer!r}].journal", journal)
     return Entry(seq, claims, journal, size, slots, tuple(more[1:]))
 
 
@@ -141,8 +143,11 @@ def from_document(document: Mapping[str, Any]) -> State:
     if len(by) < 2 or not members.is_name(by[0]) or not members.is_whole(by[1]):
         raise members.wrong("by", by)
     segments: list[Segment] = []
-    for one in members.array(document, "segments"):
-        segments.append(_segment(one, segments[-1].first + segments[-1].tasks if segments else 0))
+    for number, one in enumerate(members.array(document, "segments")):
+        try:
+            segments.append(_segment(one, segments[-1].first + segments[-1].tasks if segments else 0))
+        except ValueError as error:
+            raise ValueError(f"segments[{number}]: {error}") from None
     if segments and segments[-1].first + segments[-1].tasks > limits.TASKS:
         raise members.wrong("segments", segments[-1].first)
     farmers, departed = members.table(document, "farmers"), members.table(document, "departed")
@@ -150,8 +155,9 @@ def from_document(document: Mapping[str, Any]) -> State:
         for name in names:
             if not members.is_name(name):
                 raise members.wrong("farmers", name)
-    for name in departed:
-        members.whole(departed, name)
+    for name, size in departed.items():
+        if not members.is_whole(size):
+            raise members.wrong(f"departed[{name!r}]", size)
     return State(
         **scalars,
         by=(by[0], by[1]),

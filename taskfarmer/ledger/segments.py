@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from taskfarmer.errors import Damaged, StorageError, TaskListError, remedy
-from taskfarmer.formats import limits
+from taskfarmer.formats import limits, members
 from taskfarmer.formats.tasks import TimedCommand, parse_task, task_line
 from taskfarmer.ledger.state import Segment
 from taskfarmer.storage import durable
@@ -166,6 +166,10 @@ class SegmentReader:
             raise Damaged(f"{path}: has {tasks} tasks where the ledger says {segment.tasks}; {_REMEDY}")
         return _Open(fd, index, tasks, size)
 
+    def indexed_size(self, segment: Segment) -> int:
+        """The size of a segment in bytes according to its index; Damaged or StorageError if one is not usable."""
+        return self._segment(segment).size
+
     def lines(self, segment: Segment, start: int, count: int) -> list[bytes]:
         """The lines of `count` tasks from place `start` on, each with its newline."""
         if not count:
@@ -179,7 +183,7 @@ class SegmentReader:
             while block <= last and end - begin < _AT_ONCE:
                 block += 1
                 end = opened.offset(block)
-                if not 0 <= end - opened.offset(block - 1) <= limits.BLOCK:
+                if not 0 <= end - opened.offset(block - 1) <= limits.BLOCK or end > members.MOST:
                     raise self._damaged(segment, block - 1)
             lines += self._read(segment, opened, first, block, begin, end)
         skip = start % BLOCK

@@ -371,11 +371,11 @@ def problems(state: State) -> list[str]:
     for place, text in places:
         for one in each_interval(text):
             if not 0 <= one.segment < len(seen) or one.count < 1 or one.start < 0:
-                wrong.append(f"{place}: {one!r} names no tasks of this farm")
+                wrong.append(f"{place}: {one} names no tasks of this farm")
             elif one.stop > len(seen[one.segment]):
-                wrong.append(f"{place}: {one!r} was never given out")
+                wrong.append(f"{place}: {one} was never given out")
             elif min(one.attempt - 1, one.deaths, one.needs) < 0 or max(one.attempt, one.deaths) > _MOST_RUNS:
-                wrong.append(f"{place}: {one!r} has an impossible attempt, number of deaths, or need of time")
+                wrong.append(f"{place}: {one} has an impossible attempt, number of deaths, or need of time")
             else:
                 tasks = seen[one.segment]
                 if (twice := tasks.find(1, one.start, one.stop)) >= 0:

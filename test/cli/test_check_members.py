@@ -73,8 +73,8 @@ def test_a_farm_with_a_handler_is_sound(farm: Path, house: House) -> None:
     ("damage", "text"),
     [
         (lambda path: path.unlink(), "No such file or directory"),
-        (lambda path: path.write_bytes(path.read_bytes() + b"b\n"), "wrong checksum"),
-        (lambda path: path.write_bytes(b""), "wrong checksum"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"b\n"), "checksum mismatch"),
+        (lambda path: path.write_bytes(b""), "checksum mismatch"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "not a regular file"),
     ],
 )
@@ -102,9 +102,9 @@ def test_a_damaged_source_is_not_taken_for_a_list_that_changed(farm: Path, house
     [
         (lambda one: one["farmers"].update({"host-1-00000000": [1, "", "0", 1]}), "`farmers['host-1-00000000'].bytes`"),
         (lambda one: one["farmers"].update({"host-1-00000000": [1, 5, 0, 1]}), "`farmers['host-1-00000000'].claims`"),
-        (lambda one: one["farmers"].update({"../x": [1, "", 0, 1]}), "'../x' in `farmers` is not a farmer's name"),
-        (lambda one: one["segments"][0].update(source_crc=7), "`segments[0].source_crc` is 7"),
-        (lambda one: one["segments"][0].update(next=-1), "`segments[0].next` is -1"),
+        (lambda one: one["farmers"].update({"../x": [1, "", 0, 1]}), "`farmers` is '../x'"),
+        (lambda one: one["segments"][0].update(source_crc=7), "segments[0]: member `source_crc` is 7"),
+        (lambda one: one["segments"][0].update(next=-1), "segments[0]: member `next` is -1"),
         (lambda one: one.update(closed_bytes=1.5), "`closed_bytes` is 1.5"),
         (lambda one: one.update(ended=None), "`ended` is None"),
         (lambda one: one.update(seconds="1"), "`seconds` is '1'"),
@@ -120,7 +120,7 @@ def test_a_member_of_a_revision_of_another_type_or_range_is_named(
     status, lines = check(house)
     assert status == 1
     name = newest(farm).relative_to(farm)
-    assert any(line.startswith(f"error: {name}: not as revisions are: ") and text in line for line in lines), lines
+    assert any(line.startswith(f"error: {name}: ") and text in line for line in lines), lines
 
 
 def test_members_of_older_revisions_are_looked_at_too(farm: Path, house: House) -> None:
@@ -129,7 +129,8 @@ def test_members_of_older_revisions_are_looked_at_too(farm: Path, house: House) 
     alter(older, lambda document: document.update(finished="many"))
     status, lines = check(house)
     assert status == 1
-    assert f"error: {older.relative_to(farm)}: not as revisions are: member `finished` is 'many'" in lines
+    said = f"error: {older.relative_to(farm)}: member `finished` is 'many'; "
+    assert any(line.startswith(said) for line in lines), lines
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_a_member_of_the_farm_of_another_type_or_range_is_named(
     alter(farm / "farm.json", lambda document: document.update({name: value}))
     status, lines = check(house)
     assert status == 1
-    assert any(line.startswith(f"error: farm.json: not as farms are: member `{name}`") for line in lines), lines
+    assert any(line.startswith(f"error: farm.json: member `{name}`") for line in lines), lines
     done = house.verb("status", WORKDIR)
     assert done.status == 74
     assert f"farm.json: member `{name}`" in done.error_line
@@ -207,7 +208,7 @@ def test_a_farmer_that_died_before_its_first_commit_does_not_excuse_damaged_view
     status, lines = check(house)
     assert status == 1
     assert any(line.startswith("error: finished: ") for line in lines), lines
-    assert any(line.startswith(f"note: farmers/{signs[0].name}: left of a farmer that was killed") for line in lines)
+    assert any(line.startswith(f"note: farmers/{signs[0].name}: left over from a farmer killed") for line in lines)
 
 
 def test_a_farmer_that_may_be_about_to_join_excuses_views_that_are_behind(farm: Path, house: House) -> None:

@@ -12,7 +12,7 @@ import pytest
 from farming import children, eventually, lives, send
 
 from taskfarmer.doctor import apart, probes
-from taskfarmer.doctor.apart import ForkedCall, Line
+from taskfarmer.doctor.apart import Channel, ForkedCall
 from taskfarmer.doctor.examination import examine
 from taskfarmer.errors import UsageError
 from taskfarmer.storage import durable
@@ -23,7 +23,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "PATIENCE", 0.3)
 
 
-def sleeps(line: Line) -> None:
+def sleeps(channel: Channel) -> None:
     time.sleep(600)
 
 
@@ -42,7 +42,7 @@ def test_a_directory_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(probes, "_hold", lambda path, line: sleeps(line))
     with pytest.raises(UsageError) as caught:
         examine(str(tmp_path), str(tmp_path), "0")
-    assert str(caught.value) == f"{tmp_path}: no answer for 0.3 s; a farm cannot be kept here"
+    assert str(caught.value) == f"{tmp_path}: no answer for 0.3 s; this directory cannot hold a farm"
 
 
 def test_no_racer_is_left_where_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

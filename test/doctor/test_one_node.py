@@ -77,7 +77,7 @@ def test_a_sync_that_fails_is_an_error_in_words(directory: Path) -> None:
     need("ptrace" not in done.stderr, "processes cannot be traced here")
     assert done.returncode == 2, done.stdout
     assert done.stderr.count("\n") == 1
-    assert "a farm cannot be kept here" in done.stderr
+    assert "this directory cannot hold a farm" in done.stderr
     assert left_behind(directory) == []
 
 

@@ -45,7 +45,7 @@ def test_the_other_user_s_farmer_is_not_taken_for_killed(project: Project) -> No
     project.write("umask 0; : > begun; until [ -e go ]; do sleep 0.1; done", "true")
     script = f"$first & {UNTIL_BEGUN}; $second; echo $?; $status; : > go; wait $!; echo $?"
     assert play(project, script) == [0, 0], said(project)
-    assert "/proc does not show whose it is" in (project.folder / "status").read_text()
+    assert "/proc does not show its owner" in (project.folder / "status").read_text()
     assert "gone" not in said(project)
     assert check(project.workdir, views=True).finished == {0, 1}
 

@@ -63,15 +63,15 @@ GONE_WRONG = {
     "no such runner": (["list.txt", "-r", "nosuch"], "no runner is named"),
     "no such handler": (["list.txt", "-t", "nosuch"], "nosuch"),
     "an option of sbatch on the wrong side": (["list.txt", "--mem", "4G"], "behind --"),
-    "a word that is no option": (["list.txt", "--", "word"], "this is none"),
-    "a line break in a word": (["list.txt", "--", "--comment=a\nb"], "cannot stand in a job script"),
-    "an empty name": (["list.txt", "--partition", ""], "is no name"),
+    "a word that is no option": (["list.txt", "--", "word"], "expected a scheduler option after --"),
+    "a line break in a word": (["list.txt", "--", "--comment=a\nb"], "not allowed in a job script"),
+    "an empty name": (["list.txt", "--partition", ""], "invalid name"),
     "no sign of tasks that are left": (["list.txt", "--requeue", "--exit-zero"], "--exit-zero"),
     "no such scheduler": (["list.txt", "--scheduler", "pbs"], "pbs"),
     "nodes of Grid Engine": (["list.txt", "--scheduler", "gridengine", "--nodes", "2"], "--array"),
     "gaps of Grid Engine": (["list.txt", "--scheduler", "gridengine", "--time-min", "1h"], "--time"),
     "features of Grid Engine": (["list.txt", "--scheduler", "gridengine", "-C", "gpu"], "-l"),
-    "whole nodes of Grid Engine": (["list.txt", "--scheduler", "gridengine", "-n", "auto"], "say how many"),
+    "whole nodes of Grid Engine": (["list.txt", "--scheduler", "gridengine", "-n", "auto"], "--proc N"),
 }
 
 

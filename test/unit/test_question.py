@@ -76,7 +76,7 @@ def test_a_client_does_not_hold_the_lock_by_which_its_farmer_is_known_to_live(tm
     eventually((tmp_path / "runs").exists, "the client runs")
     os.close(fd)
     assert locks.alive_is_free(str(path))
-    one.until = 0.0
+    one.deadline = 0.0
     assert answer_of(one) == ""
 
 

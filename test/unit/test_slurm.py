@@ -10,7 +10,7 @@ import pytest
 from farming import eventually
 
 from taskfarmer.formats.sealed import sealed
-from taskfarmer.launch.squeue import Allocation, told_end
+from taskfarmer.launch.squeue import Allocation, recorded_end
 from taskfarmer.storage.layout import Workdir
 
 ME = {"SLURM_JOB_ID": "1", "SLURM_CLUSTER_NAME": "here"}
@@ -47,7 +47,7 @@ def workdir(tmp_path: Path) -> Workdir:
 
 def end_of(allocation: Allocation) -> float | None:
     def settled() -> bool:
-        allocation.look(time.monotonic())
+        allocation.update(time.monotonic())
         return allocation.settled
 
     eventually(settled, "the end of the allocation")
@@ -58,7 +58,7 @@ def test_what_a_farmer_of_the_job_found_out_is_believed(squeue: Squeue, workdir:
     end = int(time.time() + 1000)
     squeue.does(f"echo {end}")
     assert end_of(Allocation(workdir, ME, time.monotonic())) == end
-    assert told_end(workdir, ME) == end
+    assert recorded_end(workdir, ME) == end
     assert end_of(Allocation(workdir, ME, time.monotonic())) == end
     assert squeue.asked() == ["1"]
 
@@ -79,9 +79,9 @@ def test_what_is_of_another_job_with_the_same_number_is_not_believed(
     squeue.does(f"echo {end}")
     os.makedirs(workdir.jobs)
     Path(workdir.job("1-0")).write_bytes(sealed({"job": "1", **old}))
-    assert told_end(workdir, ME) is None
+    assert recorded_end(workdir, ME) is None
     assert end_of(Allocation(workdir, ME, time.monotonic())) == end
-    assert told_end(workdir, ME) == end
+    assert recorded_end(workdir, ME) == end
 
 
 def test_an_element_of_an_array_asks_by_that_name(squeue: Squeue, workdir: Workdir) -> None:

@@ -1,8 +1,7 @@
-"""An independent reader of a farm: counts every task in exactly one place, and names what is wrong.
+"""A check of a whole farm: it finds each task in exactly one place, and reports every problem with its file.
 
-It reads the files by their format (docs/workdir-format.md), not through the classes that write them, so
-that a mistake in those does not hide itself. It looks at one revision, the newest, and at what that
-counts of each file; so it may run while farmers work. Nothing is ever changed.
+It uses the ledger's readers. It looks at one revision, the newest, and at the bytes of each file that count for that
+revision, so it may run while farmers work. It never changes anything.
 """
 
 from taskfarmer.inspect.check.reader import check

@@ -1,4 +1,4 @@
-"""The results: exactly the bytes that count of every journal, each attempt once, each task in one place."""
+"""The results: the bytes of each journal that count, each attempt once, each task in one place."""
 
 from __future__ import annotations
 
@@ -8,141 +8,125 @@ import time
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
+from taskfarmer.errors import FarmError
 from taskfarmer.formats import limits
-from taskfarmer.formats.results import result_words
-from taskfarmer.inspect.check.report import ProblemLog, listed, opened
-from taskfarmer.inspect.check.revisions import Snapshot
-from taskfarmer.inspect.check.tasks import FAILED, FINISHED, FRESH, NOWHERE, WORDS, Tasks
+from taskfarmer.formats.results import FINISHED as RECORDED_AS_FINISHED
+from taskfarmer.formats.results import OUTCOMES, RETURNED, result_words
+from taskfarmer.inspect.check.report import FindingLog, listed, opened, refuse_if_limited
+from taskfarmer.inspect.check.tasks import FAILED, FINISHED, NOWHERE, UNCLAIMED, WORDS, TaskTable
+from taskfarmer.ledger import results
+from taskfarmer.ledger.state import State
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.reading import lines
 
 PATIENCE = 5.0
-"""Seconds for a file system to show what other nodes wrote."""
+"""Seconds to wait until the results of other nodes are visible."""
 
-_JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r[0-9]+)?)(?:\.([0-9]{1,18}))?")
-_FARMER = re.compile(r"-([0-9a-f]{8})(?:-r\d+)?(?:\.\d+)?$")
-_OUTCOMES = {b"finished": FINISHED, b"failed": FAILED, b"lost": FAILED}
-_RETURNED = b"returned"
+_JOURNAL = re.compile(r".+-([0-9a-f]{8})(?:-r[0-9]+)?")
 _LOW = 64
 
 
-class Counted(NamedTuple):
-    """A journal of which `size` bytes count; None where nothing says that any do."""
-
-    path: str
-    name: str
-    size: int | None
-
-
-def check_journals(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, findings: ProblemLog) -> Recorded:
-    """Read what counts of every journal, and put recorded tasks into their places; all that is recorded."""
+def check_journals(workdir: Workdir, state: State, tasks: TaskTable, findings: FindingLog) -> Recorded:
+    """Read the bytes of each journal that count, and mark finished and failed tasks; all recorded attempts."""
     recorded = Recorded(len(tasks.place), findings)
-    for journal in _counted(workdir, snapshot, findings):
-        if journal.size is None:
-            findings.tell(journal.path, "nothing of it counts; left of a farmer that died", note=True)
-            continue
+    for name, (path, size) in _journals(workdir, state, findings).items():
         try:
-            with _open(workdir, journal) as fd:
-                recorded.read(journal.path, fd, journal.size)
+            with _open_journal(workdir, name, path) as fd:
+                recorded.read(name, path, fd, size)
         except OSError as error:
-            findings.tell(journal.path, f"{error.strerror}; {journal.size} bytes of it count")
+            findings.add(path, f"{error.strerror}; {size} bytes of it count")
+        except FarmError as error:
+            findings.add_error(error, "journals")
     recorded.settle(workdir.results, tasks)
     return recorded
 
 
-def _counted(workdir: Workdir, snapshot: Snapshot, findings: ProblemLog) -> list[Counted]:
-    """Every journal; looked for until their bytes add up, or for some seconds."""
-    wanted = sum(snapshot.sizes.values()) + snapshot.closed_bytes
-    end = time.monotonic() + PATIENCE
+def _journals(workdir: Workdir, state: State, findings: FindingLog) -> dict[str, tuple[str, int]]:
+    """Name -> (path, bytes that count) of each journal; waits some seconds until they match the ledger."""
+    counted = {entry.journal: entry.bytes for entry in state.farmers.values()} | dict(state.departed)
+    deadline = time.monotonic() + PATIENCE
     while True:
-        found = list(_journals(workdir, snapshot))
-        total = sum(journal.size or 0 for journal in found if os.path.exists(journal.path))
-        if total == wanted:
-            return found
-        if time.monotonic() > end:
-            text = f"{total} bytes of results are there where the ledger counts {wanted}"
-            findings.tell(workdir.results, text)
-            return found
+        try:
+            found = results.journals(workdir, state)
+        except OSError as error:
+            refuse_if_limited(workdir.results, error)
+            found = {}
+        total = sum(size for path, size in found.values() if os.path.exists(path))
+        if total == state.journaled:
+            break
+        if time.monotonic() > deadline:
+            findings.add(workdir.results, f"contains {total} bytes of results, but the ledger counts {state.journaled}")
+            break
         time.sleep(0.25)
-
-
-def _journals(workdir: Workdir, snapshot: Snapshot) -> Iterator[Counted]:
-    missing = {name: size for name, size in snapshot.sizes.items() if size}
-    for file in listed(workdir.results):
-        match = _JOURNAL.fullmatch(file)
-        if match is not None:
-            name, closed = match[1], int(match[2]) if match[2] else None
-            missing.pop(name, None)
-            yield Counted(os.path.join(workdir.results, file), name, snapshot.sizes.get(name, closed))
-    for name, size in missing.items():
-        yield Counted(workdir.journal(name), name, size)
+    for name in listed(workdir.results):
+        if name not in counted and _JOURNAL.fullmatch(name):
+            findings.add(workdir.journal(name), "nothing in it counts; left over from a dead farmer", note=True)
+    for name, size in counted.items():
+        if size and name not in found:
+            found[name] = workdir.journal(name), size
+    return found
 
 
 @contextmanager
-def _open(workdir: Workdir, journal: Counted) -> Iterator[int]:
-    path = journal.path
-    if not os.path.exists(path):
-        # perhaps an epoch turned since it was listed, and its length is in its name now
-        for file in listed(workdir.results):
-            match = _JOURNAL.fullmatch(file)
-            if match is not None and match[1] == journal.name:
-                path = os.path.join(workdir.results, file)
-    with opened(path) as fd:
+def _open_journal(workdir: Workdir, name: str, path: str) -> Iterator[int]:
+    # if an epoch turned after the names were read, the name of the file now contains its length
+    with opened(path if os.path.exists(path) else results.renamed(workdir, name)) as fd:
         yield fd
 
 
 class Recorded:
-    """The recorded attempts at all tasks. For each the newest counts; none may be there twice."""
+    """The recorded attempts at all tasks. The newest attempt at a task counts; no attempt may be recorded twice."""
 
-    def __init__(self, tasks: int, findings: ProblemLog) -> None:
+    def __init__(self, tasks: int, findings: FindingLog) -> None:
         self.findings = findings
         self.attempt = array("L", [0]) * tasks
         self.outcome = bytearray(tasks)
         self._low = array("Q", [0]) * tasks  # a bit for each of the first attempts
         self._high: set[tuple[int, int]] = set()
         self.lines = 0
-        """How many attempts are recorded, those that were returned too."""
+        """The number of recorded attempts, released ones included."""
         self.farmers: set[int] = set()
-        """The numbers of the farmers whose results count, as a timeline has them."""
+        """The numbers by which the timeline identifies the farmers of these results."""
 
-    def read(self, path: str, fd: int, size: int) -> None:
+    def read(self, name: str, path: str, fd: int, size: int) -> None:
         """Read the first `size` bytes of a journal, which are whole lines."""
-        farmer = _FARMER.search(os.path.basename(path))
+        farmer = _JOURNAL.fullmatch(name)
         if farmer is not None:
             self.farmers.add(int(farmer[1], 16) & 0x7FFFFFFF)
-        there = 0
+        found = 0
         for number, line in enumerate(lines(fd, limits.RESULT, size), start=1):
-            there += len(line)
+            found += len(line)
             if line.endswith(b"\n"):
-                self._line(path, number, line[:-1])
-            elif there == size:
-                self.findings.tell(path, f"{size} bytes of it count, and that is inside a line")
+                self._add(path, number, line[:-1])
+            elif found == size:
+                self.findings.add(path, f"{size} bytes of it count, which ends inside a line")
             elif len(line) == limits.RESULT:
-                self.findings.tell(path, f"line {number} is too long for a result; the rest was not read")
+                self.findings.add(path, f"line {number} is too long for a result; skipped the rest")
                 return
-        if there < size:
-            self.findings.tell(path, f"has {there} bytes where {size} count")
+        if found < size:
+            self.findings.add(path, f"has {found} bytes, but the ledger counts {size}")
 
-    def _line(self, path: str, number: int, line: bytes) -> None:
+    def _add(self, path: str, number: int, line: bytes) -> None:
         words = result_words(line)
         if words is None:
-            self.findings.tell(path, f"line {number} is damaged (wrong checksum)", "damaged lines")
-        elif words[5] in _OUTCOMES:
-            self._record(path, number, int(words[0]), int(words[1]), _OUTCOMES[words[5]])
-        elif words[5] == _RETURNED:
+            self.findings.add(path, f"line {number} is corrupt (checksum mismatch)", "corrupt lines")
+        elif words[5] not in OUTCOMES:
+            self.findings.add(path, f"line {number}: unknown outcome {words[5]!r}", "unknown outcomes")
+        elif words[5] == RETURNED:
             self.lines += 1
         else:
-            self.findings.tell(path, f"line {number}: there is no outcome {words[5]!r}", "unknown outcomes")
+            outcome = FINISHED if words[5] == RECORDED_AS_FINISHED else FAILED
+            self._record(path, number, int(words[0]), int(words[1]), outcome)
 
     def _record(self, path: str, number: int, task_id: int, attempt: int, outcome: int) -> None:
         if not 0 <= task_id < len(self.outcome):
-            self.findings.tell(path, f"line {number}: this farm has no task {task_id}", "no such tasks")
-        elif self._again(task_id, attempt):
+            self.findings.add(path, f"line {number}: this farm has no task {task_id}", "unknown tasks")
+        elif self.has(task_id, attempt):
             text = f"line {number}: attempt {attempt} at task {task_id} is recorded twice"
-            self.findings.tell(path, text, "attempts that are recorded twice")
+            self.findings.add(path, text, "attempts recorded twice")
         else:
+            self._set(task_id, attempt)
             self.lines += 1
             if attempt >= self.attempt[task_id]:
                 self.attempt[task_id] = attempt
@@ -155,31 +139,28 @@ class Recorded:
         low = 0 <= attempt < _LOW
         return bool(self._low[task_id] >> attempt & 1) if low else (task_id, attempt) in self._high
 
-    def _again(self, task_id: int, attempt: int) -> bool:
-        if 0 <= attempt < _LOW:
-            seen = bool(self._low[task_id] >> attempt & 1)
+    def _set(self, task_id: int, attempt: int) -> None:
+        if attempt < _LOW:
             self._low[task_id] |= 1 << attempt
-            return seen
-        seen = (task_id, attempt) in self._high
-        self._high.add((task_id, attempt))
-        return seen
+        else:
+            self._high.add((task_id, attempt))
 
-    def settle(self, path: str, tasks: Tasks) -> None:
-        """Give every recorded task its place; name those that have two, or none."""
+    def settle(self, path: str, tasks: TaskTable) -> None:
+        """Set the place of each recorded task; report tasks with two places, or without one."""
         place = tasks.place
         for task_id, outcome in enumerate(self.outcome):
             here = place[task_id]
             if here == NOWHERE and outcome:
                 place[task_id] = outcome
             elif here == NOWHERE:
-                text = f"task {task_id} is nowhere: it was given out, nobody holds it, and no result is recorded"
-                self.findings.tell(path, text, "tasks that are nowhere")
-            elif outcome and here == FRESH:
-                text = f"there is a result of task {task_id}, which was never given out"
-                self.findings.tell(path, text, "results of tasks that were never given out")
+                text = f"task {task_id} is nowhere: it was claimed, but no farmer holds it and it has no result"
+                self.findings.add(path, text, "tasks that are nowhere")
+            elif outcome and here == UNCLAIMED:
+                text = f"task {task_id} has a result, but was never claimed"
+                self.findings.add(path, text, "results of tasks never claimed")
             elif outcome and self.attempt[task_id] >= tasks.open_attempt[task_id]:
                 text = (
                     f"task {task_id} is in two places: attempt {self.attempt[task_id]} is recorded, and attempt "
                     f"{tasks.open_attempt[task_id]} is {WORDS[here]}"
                 )
-                self.findings.tell(path, text, "tasks in two places")
+                self.findings.add(path, text, "tasks in two places")

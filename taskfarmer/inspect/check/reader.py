@@ -1,4 +1,4 @@
-"""The check from end to end."""
+"""The check from start to finish."""
 
 from __future__ import annotations
 
@@ -6,76 +6,78 @@ import os
 import time
 
 from taskfarmer.inspect.check.journals import check_journals
-from taskfarmer.inspect.check.report import ProblemLog, Report, Unreadable, refuse_if_limited
-from taskfarmer.inspect.check.revisions import Snapshot, newest_revision, read_farm
-from taskfarmer.inspect.check.tasks import FAILED, FINISHED, FRESH, HELD, RETURNED, Tasks, read_tasks
+from taskfarmer.inspect.check.report import FindingLog, Report, Unreadable, refuse_if_limited
+from taskfarmer.inspect.check.revisions import Newest, newest_revision, read_farm
+from taskfarmer.inspect.check.tasks import FAILED, FINISHED, HELD, RETURNED, UNCLAIMED, TaskTable, read_tasks
 from taskfarmer.inspect.check.views import check_views
+from taskfarmer.ledger.state import State
 from taskfarmer.peers.arrivals import MOST, is_gone, unregistered
 from taskfarmer.peers.identity import identity_of, introduce
 from taskfarmer.storage.layout import Workdir
 
 
 def check(workdir: Workdir) -> Report:
-    """Read the whole farm. NotAFarm where there is none, or one of a format that this version does not know."""
-    findings = ProblemLog()
+    """Read the whole farm. NotAFarm if it does not exist, or if this version does not know its format."""
+    findings = FindingLog()
     report = Report()
     try:
         farm = read_farm(workdir, findings)
         workdir = workdir._replace(logs_dir=farm.logs)
-        snapshot = newest_revision(workdir, farm.farm, findings)
-        report.revision, report.farmers = snapshot.number, len(snapshot.claims)
-        tasks = read_tasks(workdir, snapshot, findings)
-        recorded = check_journals(workdir, snapshot, tasks, findings)
+        newest = newest_revision(workdir, farm.farm, findings)
+        report.revision, report.farmers = newest.state.revision, len(newest.state.farmers)
+        tasks = read_tasks(workdir, newest, findings)
+        recorded = check_journals(workdir, newest.state, tasks, findings)
         _check_folders(workdir, findings)
-        _count(report, snapshot, tasks, findings)
-        arriving = _check_farmers(workdir, snapshot, farm.lease, findings)
-        check_views(workdir, snapshot, tasks, recorded, findings, behind=arriving or bool(snapshot.claims))
+        _count(report, newest, tasks, findings)
+        arriving = _check_farmers(workdir, newest.state, farm.lease, findings)
+        check_views(workdir, newest.state, tasks, recorded, findings, arriving or bool(newest.state.farmers))
     except Unreadable:
         pass
     report.findings = findings.all()
     return report
 
 
-def _check_folders(workdir: Workdir, findings: ProblemLog) -> None:
-    """Whether farmers can show that they live, and have a place for logs. Neither says anything of a task's place."""
-    for folder, note in ((workdir.farmers, False), (workdir.logs, True)):  # logs may be where other nodes find them
+def _check_folders(workdir: Workdir, findings: FindingLog) -> None:
+    """Check the folders of heartbeats and logs, without which no farmer can start."""
+    for folder, note in ((workdir.farmers, False), (workdir.logs, True)):  # logs may be visible only on other nodes
         try:
             os.scandir(folder).close()
         except OSError as error:
             refuse_if_limited(folder, error)
-            findings.tell(folder, f"{error.strerror}; no farmer can start; an empty folder will do", note=note)
+            text = f"{error.strerror}; no farmer can start; an empty folder will do"
+            findings.add(folder, text, note=note)
 
 
-def _check_farmers(workdir: Workdir, snapshot: Snapshot, lease: float, findings: ProblemLog) -> bool:
-    """Whether a farmer that is not registered may be at work: it is about to join, or makes the views exact as it goes.
+def _check_farmers(workdir: Workdir, state: State, lease: float, findings: FindingLog) -> bool:
+    """Whether an unregistered farmer may be running: it is about to join, or updates the views before it exits.
 
-    A note for what is left of one that is dead, and for a registered one of which nothing says who it is.
+    Adds a note for the files of a dead farmer, and for a registered farmer without an identity file.
     """
     me = introduce(0, "", {})
     arriving = False
-    for farmer in unregistered(workdir, snapshot.claims)[:MOST]:
+    for farmer in unregistered(workdir, state.farmers)[:MOST]:
         if is_gone(workdir, me, farmer, lease, time.time()):
-            text = "left of a farmer that was killed as it came or went; the last farmer of the list removes it"
-            findings.tell(workdir.alive(farmer), text, note=True)
+            text = "left over from a farmer killed while it started or exited; the last farmer to exit removes it"
+            findings.add(workdir.alive(farmer), text, note=True)
         else:
             arriving = arriving or os.path.lexists(workdir.alive(farmer))
-    for farmer in snapshot.claims:
+    for farmer in state.farmers:
         if identity_of(workdir, farmer) is None:
-            text = "missing or damaged: nothing says who this registered farmer is; it can be expelled all the same"
-            findings.tell(workdir.identity(farmer), text, "farmers", note=True)
+            text = "missing or corrupt: the host of this registered farmer is unknown; it can still be expelled"
+            findings.add(workdir.identity(farmer), text, "farmers", note=True)
     return arriving
 
 
-def _count(report: Report, snapshot: Snapshot, tasks: Tasks, findings: ProblemLog) -> None:
-    """Count the tasks in each place, and compare with what the ledger says."""
+def _count(report: Report, newest: Newest, tasks: TaskTable, findings: FindingLog) -> None:
+    """Count the tasks in each place, and compare the counts with the ledger."""
     place = tasks.place
     report.tasks = len(place)
-    report.unprocessed = place.count(FRESH) + place.count(RETURNED)
+    report.unprocessed = place.count(UNCLAIMED) + place.count(RETURNED)
     report.held = place.count(HELD)
     report.finished, report.failed = place.count(FINISHED), place.count(FAILED)
-    for name, counted, said in (
-        ("finished", report.finished, snapshot.finished),
-        ("failed", report.failed, snapshot.failed),
+    for name, counted, recorded in (
+        ("finished", report.finished, newest.state.finished),
+        ("failed", report.failed, newest.state.failed),
     ):
-        if counted != said:
-            findings.tell(snapshot.path, f"says {said} {name} where the results have {counted}")
+        if counted != recorded:
+            findings.add(newest.path, f"counts {recorded} {name} tasks, but the results contain {counted}")

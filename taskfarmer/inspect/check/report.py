@@ -1,8 +1,7 @@
-"""What a check finds, as data."""
+"""The findings of a check, as data."""
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -10,16 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from taskfarmer.errors import AGAIN, NotAFarm, StorageError, hit_a_limit, remedy
-from taskfarmer.formats import limits
+from taskfarmer.errors import AGAIN, FarmError, StorageError, hit_a_limit, remedy
 from taskfarmer.storage import reading
 
 MOST = 20
-"""Findings of one kind that are told; the rest is counted."""
+"""Findings of one kind that are listed; the others are counted."""
 
 
 class Finding(NamedTuple):
-    """Something to tell. A `note` is no fault. `view` says that making the views anew mends it."""
+    """One problem or note. A `note` is not an error. If `view` is set, rebuilding the views fixes the problem."""
 
     path: str
     text: str
@@ -29,7 +27,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class Report:
-    """What `check` found. The counts are its own, not those that the ledger claims."""
+    """The result of a check. The counts are the check's own, not those recorded in the ledger."""
 
     revision: int = -1
     tasks: int = 0
@@ -50,37 +48,47 @@ class Report:
 
     @property
     def only_views(self) -> bool:
-        """Whether nothing is wrong but the views, which can be made anew."""
+        """Whether all errors are about views, which can be rebuilt."""
         return all(finding.view for finding in self.errors)
 
 
 class Unreadable(Exception):
-    """The check cannot go on; why is among the findings."""
+    """The check cannot continue; the reason is among the findings."""
 
 
-class ProblemLog:
-    """Gathers findings, of those of one `kind` only the first few."""
+class FindingLog:
+    """Collects findings. Only the first few of each `kind` are kept; the others are counted."""
 
     def __init__(self) -> None:
-        self.told: list[Finding] = []
+        self._listed: list[Finding] = []
         self._more: Counter[tuple[str, str, bool, bool]] = Counter()
         self._count: Counter[tuple[str, str]] = Counter()
 
-    def tell(self, path: str, text: str, kind: str = "", note: bool = False, view: bool = False) -> None:
+    def add(self, path: str, text: str, kind: str = "", note: bool = False, view: bool = False) -> None:
         self._count[path, kind] += 1
         if not kind or self._count[path, kind] <= MOST:
-            self.told.append(Finding(path, text, note, view))
+            self._listed.append(Finding(path, text, note, view))
         else:
             self._more[path, kind, note, view] += 1
 
+    def add_error(self, error: FarmError, kind: str = "") -> None:
+        """Add an error of the ledger's readers, whose message starts with the path of the file.
+
+        The error is raised again if its cause is a limit of this process: then the file itself may be intact.
+        """
+        if isinstance(error.__cause__, OSError) and hit_a_limit(error.__cause__):
+            raise error
+        path, _, text = str(error).partition(": ")
+        self.add(path, text, kind)
+
     @property
     def faulty(self) -> bool:
-        """Whether anything is wrong so far, in views or elsewhere."""
-        return any(finding.view or not finding.note for finding in self.told)
+        """Whether any problem was found so far, in views or elsewhere."""
+        return any(finding.view or not finding.note for finding in self._listed)
 
-    def give_up(self, path: str, text: str) -> Unreadable:
-        """The exception to raise where nothing can be checked without this file."""
-        self.tell(path, text)
+    def fatal(self, path: str, text: str) -> Unreadable:
+        """Add an error without whose file nothing can be checked; returns the exception to raise."""
+        self.add(path, text)
         return Unreadable()
 
     def all(self) -> list[Finding]:
@@ -88,12 +96,12 @@ class ProblemLog:
             Finding(path, f"{count} more of the same: {kind}", note, view)
             for (path, kind, note, view), count in self._more.items()
         ]
-        return [*self.told, *more]
+        return [*self._listed, *more]
 
 
 @contextmanager
 def opened(path: str) -> Iterator[int]:
-    """A descriptor of a regular file to read from; OSError for anything else in its place."""
+    """A descriptor to read a regular file; OSError for any other kind of file."""
     try:
         with reading.opened(path) as fd:
             reading.regular(fd, path)
@@ -103,17 +111,8 @@ def opened(path: str) -> Iterator[int]:
         raise
 
 
-def read(path: str, most: int = limits.DOCUMENT) -> bytes:
-    """The whole file of at most so many bytes."""
-    try:
-        return reading.read(path, most)
-    except OSError as error:
-        refuse_if_limited(path, error)
-        raise
-
-
 def listed(folder: str) -> list[str]:
-    """The names in a folder, none where it cannot be read: what is missed in it is told where it is missed."""
+    """The names in a folder; empty if the folder cannot be read: the files missing from it are reported elsewhere."""
     try:
         return sorted(names_in(folder))
     except OSError:
@@ -129,8 +128,6 @@ def names_in(folder: str) -> list[str]:
 
 
 def refuse_if_limited(path: str, error: OSError) -> None:
-    """Raise FarmError if an error is not about the file, which may then be sound: it could not be looked at."""
-    too_long = error.errno == errno.ENAMETOOLONG
-    if too_long or hit_a_limit(error):
-        kind = NotAFarm if too_long else StorageError
-        raise kind(f"{path}: {error.strerror}; the farm cannot be checked; {remedy(error, AGAIN)}") from error
+    """Raise StorageError if a limit of this process was reached: the file could not be read, but may be intact."""
+    if hit_a_limit(error):
+        raise StorageError(f"{path}: {error.strerror}; the farm cannot be checked; {remedy(error, AGAIN)}") from error
