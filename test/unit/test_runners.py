@@ -266,7 +266,7 @@ def test_a_program_that_cannot_be_started_is_a_failed_task(
 
     got, log = run(Direct(), program, tmp_path)
     assert got == status
-    assert log.startswith("taskfarmer: the command cannot be started: ")
+    assert log.startswith("taskfarmer: cannot start the command: ")
     assert reason in log
     assert log.count("\n") == 1
 
@@ -499,7 +499,7 @@ def test_without_tempdir_there_is_no_directory(asked: bool | str) -> None:
 
 @pytest.mark.parametrize("asked", ["maybe", "", "2"])
 def test_a_tempdir_that_is_neither_yes_nor_no_is_refused(asked: str) -> None:
-    with pytest.raises(ValueError, match=f"tempdir = {asked} is neither yes nor no: write True or False"):
+    with pytest.raises(ValueError, match=f"tempdir = {asked} is not a boolean: write True or False"):
         ShifterRunner("i", tempdir=asked)
 
 
@@ -533,7 +533,7 @@ def test_a_task_too_long_for_a_container_fails_and_says_why(
     status, log = run(runner, "echo " + "x" * 131_072, tmp_path)
     assert status == 126
     assert "131071" in log
-    assert "put it into a script" in log
+    assert "put them into a script" in log
     assert list((tmp_path / "scratch").iterdir()) == []
     assert not shifter.exists()
 
