@@ -75,7 +75,7 @@ class Exchanges:
 
     def pace(self) -> pacing.Pace:
         state = self.ledger.state
-        # a few finished tasks are no estimate: the quick ones finish first
+        # the first finished tasks would give a wrong estimate, because quick tasks finish first
         duration = state.seconds / state.ended if state.ended >= self.pool.slots else None
         farmers = max(1, len(state.farmers) + (not self.ledger.registered))
         return pacing.Pace(farmers, self.pool.slots, state.slots, self.ledger.commits.exclusive, duration)
@@ -131,12 +131,12 @@ class Exchanges:
 
     def exchange(self, want: int, leave: bool = False, patience: float = math.inf) -> None:
         """Settle results and claim up to `want` tasks in one commit; note a storage error instead of raising it."""
-        begin = time.monotonic()
-        seconds_left = self.walltime.seconds_left(begin)
+        started = time.monotonic()
+        seconds_left = self.walltime.seconds_left(started)
         # if no task of the last claim fitted, larger claims search the rest of the list
-        wanted = max(want, self._skip_window) if want and self.walltime.may_claim(begin, self.ledger.state) else 0
+        wanted = max(want, self._skip_window) if want and self.walltime.may_claim(started, self.ledger.state) else 0
         try:
-            claimed, told = self.ledger.exchange(wanted, leave, patience, seconds_left)
+            claimed, settled = self.ledger.exchange(wanted, leave, patience, seconds_left)
         except FileTooLarge:
             raise  # a retry would fail as well
         except StorageError as error:
@@ -145,13 +145,13 @@ class Exchanges:
         if self.storage_error:
             self.reporter.info("results can be recorded again")
             self.storage_error = None
-        self.views.add(told.views, told.size)
+        self.views.add(settled.views, settled.size)
         self.pending += claimed
         self._queue_pending()
         # tasks that are left although some were wanted need more time than this farmer has
         self.exhausted = not claimed and (not self.ledger.state.left or (want > 0 and seconds_left < math.inf))
         now = time.monotonic()
-        self.walltime.slowest_exchange = max(self.walltime.slowest_exchange, now - begin)
+        self.walltime.slowest_exchange = max(self.walltime.slowest_exchange, now - started)
         pace = self.pace()
         self.next_exchange = now + pacing.jittered(pacing.period(pace), random.random())
         self.pool.batch_size = min(pacing.batch_size(pace), self._largest_batch)

@@ -92,7 +92,7 @@ class Growth:
 
     @property
     def next_check(self) -> float:
-        """When to check for such tasks again; infinite if there are none."""
+        """When to check for such tasks again; infinite without such tasks."""
         return self._next if self.incomplete else math.inf
 
     def check_now(self, now: float) -> bool:

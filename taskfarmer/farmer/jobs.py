@@ -120,7 +120,7 @@ class SchedulerReports:
     # --- queries --------------------------------------------------------------------------------
 
     def _ask(self, words: tuple[str, ...], since: float, now: float) -> str:
-        """The answer to a query that was sent at `since` or later; empty while there is none."""
+        """The answer to a query that was sent at `since` or later; empty until it arrives."""
         self._read_answer()
         known = self._answers.get(words, _Answer(-math.inf, None))
         if now - known.asked >= ASKED_EVERY:

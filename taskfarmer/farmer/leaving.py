@@ -50,7 +50,7 @@ class Leaving:
         `release` is called with the tasks that were not started. Raises StorageError if the disk rejects the results
         for more than `patience()` seconds.
         """
-        begin = time.monotonic()
+        started = time.monotonic()
         self.pulse.allow(LEAVE)
         while not self.ledger.told_everything or self.ledger.registered:
             # an earlier commit that seemed to fail may have claimed tasks after all
@@ -65,7 +65,7 @@ class Leaving:
                 continue  # the commit that succeeded may have been an earlier one, which did not leave
             now = time.monotonic()
             self.pulse.on_signal(now)
-            if now - begin > patience():
+            if now - started > patience():
                 raise StorageError(self.exchanges.storage_error)
             self.peers.write_heartbeat([])  # so that others do not expel a farmer that only retries
             time.sleep(0.5)

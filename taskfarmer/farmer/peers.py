@@ -244,7 +244,7 @@ class PeerMonitor:
             self.exchanges.reset()
 
     def _proof_of_death(self, farmer: str) -> str | None:
-        """Why a farmer is dead although its lease has not ended; None if there is no proof.
+        """Why a farmer is dead although its lease has not ended; None without proof.
 
         Between containers of one node its free lock is proof, between any two jobs or steps the scheduler's report.
         """

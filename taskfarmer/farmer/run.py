@@ -26,7 +26,7 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     Errors before the first task starts are raised: UsageError, TaskListError, ConfigError, NotAFarm and others. Later
     errors stop the running tasks and are part of the result.
     """
-    begin = time.monotonic()
+    started = time.monotonic()
     runner = find_runner(settings, reporter)
     pulse = Pulse(signals)
     intake = Intake(settings, reporter, lambda: bool(signals.arrived), pulse)
@@ -53,4 +53,4 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     for warning in (*ledger.lock.doubts(), *edited):
         reporter.warning(warning)
     pulse()
-    return Farmer(settings, reporter, pulse, runner, intake, ledger, identity, begin).run()
+    return Farmer(settings, reporter, pulse, runner, intake, ledger, identity, started).run()

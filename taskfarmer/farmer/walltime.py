@@ -35,21 +35,21 @@ EXCHANGES_TO_LEAVE = 3
 class Walltime:
     """The end of a farmer's time. All times are in seconds; they are infinite while no end is known."""
 
-    def __init__(self, settings: Settings, reporter: Reporter, workdir: Workdir, begin: float) -> None:
+    def __init__(self, settings: Settings, reporter: Reporter, workdir: Workdir, started: float) -> None:
         self.settings = settings
         self.reporter = reporter
         self.slowest_exchange = 0.0
-        self._begin = begin
+        self._started = started
         self.warned = settings.warn_signal is None
         self._clock_offset = time.time() - time.monotonic()
         self._allocation: squeue.Allocation | None = None
         self._end = math.inf
         self._expected: tuple[State | None, float] = None, 0.0
         if settings.timeout is None:
-            self._allocation = squeue.Allocation(workdir, os.environ, begin)
-            self._report_end(begin)
+            self._allocation = squeue.Allocation(workdir, os.environ, started)
+            self._report_end(started)
         else:
-            self._end = begin + settings.timeout
+            self._end = started + settings.timeout
 
     def update(self, now: float, pool: Pool, presence: Presence | None) -> None:
         """Learn the end of the allocation if it has become known, and warn the tasks when it is near."""
@@ -68,7 +68,7 @@ class Walltime:
     def wait_for_end_time(self, now: float, state: State) -> float:
         """Until when to start no task because the end of the allocation is not known yet; 0 to start at once."""
         asked = self._allocation is not None and not self._allocation.settled
-        until = self._begin + ANSWER_WITHIN
+        until = self._started + ANSWER_WITHIN
         return until if asked and now < until and (state.timed or self.expected(state)) else 0.0
 
     def _report_end(self, now: float) -> None:
@@ -128,7 +128,7 @@ class Walltime:
         return now >= self.end
 
     def expected(self, state: State) -> float:
-        """Expected seconds of a task of this farm; 0 while there is no estimate."""
+        """Expected seconds of a task of this farm; 0 without an estimate."""
         if self.settings.min_time_left is not None:
             return self.settings.min_time_left
         if state is not self._expected[0]:

@@ -38,7 +38,7 @@ class Importer:
         self.last_line = LastLine(path)
 
     def segment(self, workdir: Workdir, state: State | None, skip: int = 0, changed: bool = False) -> Segment | None:
-        """Write the complete lines that are not in `state` yet into a new segment; None if there are none.
+        """Write the complete lines that are not in `state` yet into a new segment; None without such lines.
 
         `changed`: the bytes before them have changed; the new tasks follow the first `skip` tasks of the list.
         """

@@ -77,7 +77,7 @@ class BasicRunner(CommandRunner):
 
 @cache
 def shell() -> str:
-    """Return the path of bash: in /bin, or on PATH, as on NixOS and FreeBSD; /bin/sh if there is no bash."""
+    """Return the path of bash: in /bin, or on PATH, as on NixOS and FreeBSD; /bin/sh without bash."""
     # A relative directory on PATH would name another program after a change of directory.
     folders = [folder for folder in os.environ.get("PATH", "").split(":") if folder.startswith("/")]
     for path in (BASH, *(f"{folder}/bash" for folder in folders)):

@@ -155,7 +155,7 @@ class SourceReader:
             return list(self._with_options(lines))
         if b"\r" in block or b"\\ " in block or b"\\\t" in block:
             return [task for line in lines if (task := _task(line))]
-        # The same as _task if there is no CR and no blank after a backslash, in a third of the time.
+        # Equivalent to _task for blocks without CR and without blanks after a backslash, in a third of the time.
         return [task for line in lines if (task := line.strip(_BLANKS)) and line[0] != _HASH]
 
     def _refuse_nul(self, block: bytes) -> None:
@@ -244,7 +244,7 @@ def _line_in(block: bytes, k: int) -> int:
 
 
 def _task(line: bytes) -> bytes:
-    """Return the task on a line without LF; empty if there is none."""
+    """Return the task on a line without LF; empty if it has none."""
     if line.startswith(b"#"):
         return b""
     text = line.removesuffix(b"\r").lstrip(_BLANKS)
