@@ -27,7 +27,7 @@ from taskfarmer.options import Reporter, Settings
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.locks import FarmLock, scratch_folder
-from taskfarmer.tasks.source import SourceReader, demand_source, open_source
+from taskfarmer.tasks.source import SourceReader, open_source, require_source
 from taskfarmer.views import views
 
 LEASE = 600.0
@@ -100,7 +100,7 @@ class Intake:
         if self.handler is None or self.handler.by_line:
             open_source(self.path).close()
         else:
-            demand_source(self.path)
+            require_source(self.path)
 
     def existing_farm(self) -> Farm | None:
         if os.path.lexists(self.workdir.path) and not os.path.isdir(self.workdir.path):

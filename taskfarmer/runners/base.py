@@ -57,7 +57,8 @@ class Runner:
 
         Returns:
             The exit status from 0 to 255, or -N if signal N killed the task. The task is finished if it is 0, and
-            failed if it is any other value, None, or not an int.
+            failed if it is any other value, None, or not an int. The status that `--checkpoint-exit-code` names
+            requests another run of the task.
 
         Any exception fails the task; the traceback is written to its log.
         """
@@ -107,11 +108,17 @@ class CommandRunner(Runner):
         return None
 
     def otherwise(self, taskid: int, command: str, error: OSError) -> list[str] | None:
-        """Return the program to start instead, if `argv` could not be started because of `error`; None to fail."""
+        """Return another program and its arguments, after `argv` could not be started because of `error`.
+
+        None fails the task. `BasicRunner` uses it to let bash run scripts without `#!`.
+        """
         return None
 
     def environment(self, taskid: int) -> dict[str, str]:
-        """Return environment variables for the task, in addition to those that every task gets."""
+        """Return environment variables for the task, in addition to those that every task gets.
+
+        Example: `{"OMP_NUM_THREADS": self.threads}`. Names and values are of type str.
+        """
         return {}
 
     def cleanup(self, taskid: int) -> None:

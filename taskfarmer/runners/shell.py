@@ -57,13 +57,13 @@ class BasicRunner(CommandRunner):
         return self._argv(command) if self._plans and not is_too_long(command) else None
 
     def _argv(self, command: str) -> list[str]:
-        return words(command, self._programs) or shell_argv(command)
+        return simple_argv(command, self._programs) or shell_argv(command)
 
     def otherwise(self, taskid: int, command: str, error: OSError) -> list[str] | None:
         """Let bash run a program that cannot be started: it runs scripts without `#!`, and explains other errors."""
         if error.errno in (errno.EAGAIN, errno.ENOMEM) or is_too_long(command):
             return None
-        if words(command, self._programs) is None:
+        if simple_argv(command, self._programs) is None:
             return None
         self._programs.forget()
         return shell_argv(command)
@@ -91,7 +91,7 @@ def shell_argv(command: str) -> list[str]:
     return [shell(), "-c", "--", command]
 
 
-def words(command: str, programs: Programs | None = None) -> list[str] | None:
+def simple_argv(command: str, programs: Programs | None = None) -> list[str] | None:
     """Return the program and arguments that bash would start for a simple command; None for any other command.
 
     None is always correct, but slower. BASH_ENV is ignored, as by a command line that a user types.

@@ -40,7 +40,7 @@ class ShifterRunner(CommandRunner):
         self.setup = setup
         self.volumes = volumes.split()
         self.modules = modules.split()
-        self.tempdir = truth("tempdir", tempdir)
+        self.tempdir = parse_bool("tempdir", tempdir)
         # Do this before workers and tasks start: later no module may be imported and no other shell started.
         commands(setup)
         if self.tempdir:
@@ -91,7 +91,7 @@ class ShifterRunner(CommandRunner):
         return directory
 
 
-def truth(key: str, value: bool | str) -> bool:
+def parse_bool(key: str, value: bool | str) -> bool:
     """Return the bool that an INI value stands for (`yes`, `False`, `1`, ...). Raise ValueError for other values."""
     word = str(value).strip().lower()
     if word in ("true", "yes", "on", "1"):

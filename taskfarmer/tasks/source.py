@@ -212,7 +212,7 @@ def open_source(path: str) -> BinaryIO:
     return stream
 
 
-def demand_source(path: str) -> None:
+def require_source(path: str) -> None:
     """Raise TaskListError if the path does not exist."""
     try:
         os.stat(path)
