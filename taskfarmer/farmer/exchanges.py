@@ -41,7 +41,7 @@ TRIM_EVERY = 1.0
 
 
 class Exchanges:
-    """Decides about exchanges and makes them.
+    """Decides when to exchange with the ledger, and does it.
 
     `exhausted`: the last exchange found no task to claim. `storage_error`: why exchanges fail, None while they succeed.
     """

@@ -45,7 +45,7 @@ class Growth:
         self._warned = False
 
     def check(self, now: float, force: bool = False) -> None:
-        """Import new lines of the list, if the last check was 5 s ago or `force` is set."""
+        """Import new lines of the list, if a check is due (usually every 5 s) or `force` is set."""
         if now < self._next and not force:
             return
         self._next = now + EVERY

@@ -7,7 +7,7 @@ never run. So a last line without newline counts as complete only if
 * this farmer has seen it unchanged for ten seconds, by its monotonic clock.
 
 Until then the line is *pending*, and the farmer stays. To read the clock of the file server, the farmer creates a file
-on the file system of the list and compares the two times; the clock of the node is never compared with them. If the
+on the file system of the list and compares the times of both files. The clock of the node is not used for that. If the
 file cannot be created, the list counts as young, which costs ten seconds.
 """
 
