@@ -113,7 +113,7 @@ def _exchange(
     pace = pacing.Pace(len(crowd), slots, len(crowd) * slots, SECTION, MEAN)
     idle = slots - len(one.running)
     queued = sum(interval.count for interval in one.queue)
-    state = states.claim(state, one.name, pacing.want(pace, idle, queued, state.unprocessed))
+    state = states.claim(state, one.name, pacing.claim_size(pace, idle, queued, state.unprocessed))
     state = replace(states.stamp(state, one.name, state.revision), revision=state.revision + 1)
     one.held = parse_intervals(state.farmers[one.name].claims)
     one.queue += without(one.held, before)

@@ -1,17 +1,18 @@
 """Farms of thousands of farmers in simulated time: the real decisions and transitions over a model of a file system.
 
-Real are `policy.py`, the transitions of `ledger/state.py` and how a revision is written, what a farmer tells, takes
-and holds (`Ledger._change` and `_conclude`), its whole cadence (`Exchanges`: `pace`, `wants`, `due`, `if_due`,
-`_out_of_turn`, `make`, `again`), and when views are due (`Views`): they are given a clock that is simulated. What
-waits for files or processes cannot be driven like that. It stands here in lines of its own, for these functions:
+Real are `pacing.py`, the transitions of `ledger/state.py` and how a revision is written, what a farmer tells, takes
+and holds (`Ledger._change` and `_conclude`), its whole cadence (`Exchanges`: `pace`, `tasks_to_claim`, `next_check`,
+`exchange_if_due`, `_may_exchange_early`, `exchange`, `reset`), and when views are due (`Views`): they are given a clock
+that is simulated. What waits for files or processes cannot be driven like that. It stands here in lines of its own,
+for these functions:
 
     FarmLock.held, Turn.taken                  Simulated._lock, _unlock, _take_turn
     Commits.commit, _try                       Simulated._commit, _try
     epochs.make, close_journals, sweep         Simulated._turn
     Ledger.exchange                            SimulatedLedger.begin
-    Farmer._work, _pause, _absorb              Simulated.life, _until, _absorb
-    Farmer._done, _part, Leaving.leave         Simulated._done, _part, leave
-    Neighbours.beat, look_around, farewell     Simulated._beat, _done, leave
+    Farmer._work, _seconds_to_wait, _process   Simulated.life, _until, _absorb
+    Farmer._done, _leave, Leaving.leave        Simulated._done, _part, leave
+    PeerMonitor.beat, expel_dead, leave_note   Simulated._beat, _done, leave
     Views.show, finish                         Simulated._show, _part
     Pool, SegmentReader                        Slots
 
@@ -159,7 +160,7 @@ class Simulated:
                 yield from self._beat()
             if (yield from self._done()):
                 break
-            self.exchanges.if_due(self.world.now, True)
+            self.exchanges.exchange_if_due(self.world.now, True)
             yield from self._obey()
             self.pool.dispatch(self.world.now)
             yield self._until() - self.world.now
@@ -169,10 +170,10 @@ class Simulated:
     def _until(self) -> float:
         """When something is due, or a slot finds nothing to do."""
         now = self.world.now
-        due = self.exchanges.due(now, True)
+        due = self.exchanges.next_check(now, True)
         if self.pool.running and self.ledger.told_everything:
             # with the first task that ends there is something to tell
-            due = min(due, max(self.exchanges.next, self.pool.running[0][0]))
+            due = min(due, max(self.exchanges.next_exchange, self.pool.running[0][0]))
         due = min(due, self._next_beat, self.views.due_at)
         if not self.pool.outstanding and not self.pool.queued:
             due = min(due, self._next_look)
@@ -201,17 +202,17 @@ class Simulated:
         if pool.outstanding or pool.queued:
             return False
         if not cadence.exhausted or not self.ledger.told_everything:
-            cadence.make(max(1, cadence.wants()))
+            cadence.exchange(max(1, cadence.tasks_to_claim()))
             yield from self._obey()
             if pool.queued or not cadence.exhausted or not self.ledger.told_everything:
                 return False
         if world.now < self._next_look:
             return False
-        self._next_look = world.now + pacing.jittered(pacing.waiting(cadence.pace()), world.chance.random())
+        self._next_look = world.now + pacing.jittered(pacing.idle_period(cadence.pace()), world.chance.random())
         yield world.ask("others", LOOK_AROUND + 2 * READ) + 2 * self.ground.coding
         self.commits.known = self.ground.newest
         if self.commits.known.left:
-            cadence.again()
+            cadence.reset()
             return False
         return True
 
@@ -230,7 +231,7 @@ class Simulated:
         farmers = len(self.ledger.state.farmers)
         self._next_beat = self.world.now + beat_of(LEASE, farmers)
         idle = self.exchanges.exhausted
-        count = min(peers.watched(farmers, idle), max(0, farmers - 1))
+        count = min(peers.watched_count(farmers, idle), max(0, farmers - 1))
         self._met[idle] += 1
         look = LOOK + PROOF * (self._met[idle] <= PROOF_BEATS) + (self._met[idle] == 1)
         yield self.world.ask("beats", BEAT + look * count)
@@ -250,7 +251,7 @@ class Simulated:
     # --- the ledger ----------------------------------------------------------------------------
 
     def _exchange(self, want: int, leave: bool = False, patience: float = math.inf) -> Process:
-        """`Exchanges.make`, with the commit in the middle of it."""
+        """`Exchanges.exchange`, with the commit in the middle of it."""
         fresh = self.ledger._journal is None
         change = self.ledger.begin(want, leave)
         if self.ledger.sent.ended:
@@ -258,7 +259,7 @@ class Simulated:
         yield from self._commit(change, patience)
         first = not self.ledger.registered
         self.exchanges.concluding = True
-        self.exchanges.make(want, leave, patience)
+        self.exchanges.exchange(want, leave, patience)
         self.exchanges.concluding = False
         self._since = math.inf
         if first and self.ledger.registered:
@@ -375,7 +376,7 @@ class Simulated:
         begin = self.world.now
         while not self.ledger.told_everything or self.ledger.registered:
             try:
-                yield from self._exchange(0, True, leaving.STOPPED if waited is not None else leaving.PATIENCE)
+                yield from self._exchange(0, True, leaving.PATIENCE_STOPPED if waited is not None else leaving.PATIENCE)
             except Contended:
                 yield self.world.ask("farewells", FAREWELL)
                 break

@@ -115,7 +115,7 @@ class SimulatedLedger(Ledger):
         return self._change(sent, want, leave, math.inf)
 
     def exchange(
-        self, want: int = 0, leave: bool = False, patience: float = math.inf, room: float = math.inf
+        self, want: int = 0, leave: bool = False, patience: float = math.inf, seconds_left: float = math.inf
     ) -> tuple[list[Interval], FarmerReport]:
         """What follows from the commit."""
         return self._conclude(self.won, self.sent)
@@ -133,33 +133,33 @@ class SimulatedExchanges(exchanges.Exchanges):
     to_show = False
     concluding = False
 
-    def make(self, want: int, leave: bool = False, patience: float = math.inf) -> None:
+    def exchange(self, want: int, leave: bool = False, patience: float = math.inf) -> None:
         if self.concluding:
-            super().make(want, leave, patience)
+            super().exchange(want, leave, patience)
         else:
             self.asked = want
 
-    def _show_views(self) -> None:
+    def _update_views(self) -> None:
         self.to_show = True
 
 
 class OneAtATime(SimulatedExchanges):
     """Another cadence: whenever slots have nothing to do a task for each is claimed, and none in store."""
 
-    def wants(self) -> int:
+    def tasks_to_claim(self) -> int:
         return self.pool.idle
 
-    def _out_of_turn(self, now: float, want: int) -> bool:
+    def _may_exchange_early(self, now: float, want: int) -> bool:
         return want > 0 and not self.exhausted
 
 
 class NoDeadline:
-    """Stands for `Deadline`: there is time without end."""
+    """Stands for `Walltime`: there is time without end."""
 
     slowest_exchange = 0.0
 
-    def room(self, now: float) -> float:
+    def seconds_left(self, now: float) -> float:
         return math.inf
 
-    def fits(self, now: float, state: State) -> bool:
+    def may_claim(self, now: float, state: State) -> bool:
         return True

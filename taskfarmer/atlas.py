@@ -1,10 +1,10 @@
-"""Task list handlers for the software of the ATLAS experiment: the lines of the list are input files, not commands.
+"""Task list handlers for the software of the ATLAS experiment. The lines of the task list are input files.
 
-Both make one command for each input file or, with `maxEventsPerJob`, one for each range of its events. The output is
-written where the task runs, as AthenaMP wants it, and copied to `<work directory>/output` once the job succeeded. To
-split, the number of events must be known: that takes PyROOT, which opens every input file at the import of the list.
-AthenaMP (`athenaopt = all:--nprocs=64`, `nprocs = 64`, or the variable ATHENA_PROC_NUMBER) needs less memory for the
-same work where it can be used.
+Both handlers make one command for each input file or, with `maxEventsPerJob`, one for each range of its events. The
+output is written to the current directory of the task, as AthenaMP requires, and copied to `<work directory>/output`
+when the job has succeeded. To split files by events, PyROOT opens every input file during the import of the list.
+Use AthenaMP if possible, because it needs less memory: set `athenaopt = all:--nprocs=64`, `nprocs = 64`, or the
+environment variable ATHENA_PROC_NUMBER.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from taskfarmer.tasks import ListTaskList
 
 
 class _InputFiles(ListTaskList):
-    """A list of input files, and the directory that the outputs are copied to."""
+    """A list of input files. The outputs are copied to `outdir`."""
 
     def __init__(self, path: str, workdir: str, output: str, maxEventsPerJob: str | float | None) -> None:
         super().__init__(path, workdir)
         self.output = output
         self.outdir = os.path.realpath(f"{workdir}/output")
         self._events_per_job = _events_per_job(maxEventsPerJob)
-        # a farm is there when its list is taken in; where it is not, somebody only asks what would run
+        # the work directory exists during an import, but not with --dry-run
         if os.path.isdir(workdir):
             os.makedirs(self.outdir, exist_ok=True)
 
     def _ranges(self, file: str) -> Iterator[tuple[int, int]]:
-        """Give the ranges of events of a file: how many to skip, how many to take at most."""
+        """Yield the event ranges of a file as (number of events to skip, largest number of events)."""
         assert self._events_per_job is not None
         for job in range(math.ceil(_count_events(file) / self._events_per_job)):
             yield job * self._events_per_job, self._events_per_job
@@ -41,8 +41,10 @@ class _InputFiles(ListTaskList):
 class TransformTaskList(_InputFiles):
     """Runs an ATLAS transform, such as Reco_tf.py, on input files.
 
-    transform: its name. input, output: the types of the files, such as HITS and RDO. maxEventsPerJob: split the inputs.
-    Every other option is passed on as `--option 'value'`.
+    transform: name of the transform.
+    input, output: types of the files, such as HITS and RDO.
+    maxEventsPerJob: split each input into jobs of so many events.
+    All other keys are passed to the transform as `--key 'value'`.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class TransformTaskList(_InputFiles):
                 self._add(file, f"{output}.{number}.{job}.root", skipEvents=skip, maxEvents=most)
 
     def buildcommand(self, **kwargs: str | int) -> str:
-        """Return the command of one task out of the options that are its own."""
+        """Return the command of one task. `kwargs` are the options that differ between tasks."""
         copy = ["&&", "rsync", "-avr", str(kwargs[f"output{self.output}File"]), self.outdir]
         return " ".join([*self.cmd, *_plain(kwargs), *copy])
 
@@ -79,8 +81,10 @@ class TransformTaskList(_InputFiles):
 class AthenaTaskList(_InputFiles):
     """Runs athena with job options that take their inputs from `--filesInput`.
 
-    jobOptions: the file of job options. output: the name of the file that the job writes; the copy of task 3 is named
-    `<output>.3`. maxEventsPerJob: split the inputs. Every other option is passed on as `--option 'value'`.
+    jobOptions: file of job options.
+    output: name of the file that the job writes; the copy of task 3 is named `<output>.3`.
+    maxEventsPerJob: split each input into jobs of so many events.
+    All other keys are passed to athena as `--key 'value'`.
     """
 
     def __init__(
@@ -104,7 +108,7 @@ class AthenaTaskList(_InputFiles):
                 self._add(filesInput=file, skipEvents=skip, evtMax=most)
 
     def buildcommand(self, taskid: int, **kwargs: str | int) -> str:
-        """Return the command of one task out of its ID, which names its output, and the options that are its own."""
+        """Return the command of task `taskid`. `kwargs` are the options that differ between tasks."""
         athena = ["athena.py", *_quoted(self.args), *_plain(kwargs), self.jobOptions]
         copy = ["&&", "rsync", "-avr", self.output, f"{self.outdir}/{self.output}.{taskid}"]
         return " ".join(athena + copy)
@@ -125,14 +129,12 @@ def _events_per_job(value: str | float | None) -> int | None:
     if value is None:
         return None
     try:
-        events = float(value)  # "1e4" too, as before
+        events = float(value)  # PyTaskFarmer accepted "1e4" as well
     except ValueError:
         events = math.nan
-    # PyTaskFarmer took fractions as well, and then left out events: 5 in jobs of 2.5 were 0-1 and 2-3.
+    # PyTaskFarmer accepted fractions, but then omitted events: 5 events in jobs of 2.5 were split into 0-1 and 2-3.
     if not (1 <= events < math.inf and events.is_integer()):
-        raise TaskListError(
-            f"maxEventsPerJob = {value} is no number of events: write a whole number from 1 on, or leave it out"
-        )
+        raise TaskListError(f"maxEventsPerJob = {value} is not a positive integer: correct it, or remove the key")
     return int(events)
 
 
@@ -140,7 +142,7 @@ def _count_events(file: str) -> int:
     root = _pyroot()
     try:
         handle = root.TFile.Open(file)
-        if not handle:  # older ROOT gives a null pointer where newer raises OSError
+        if not handle:  # older ROOT returns a null pointer, newer ROOT raises OSError
             raise OSError("ROOT cannot open it")
         try:
             return int(handle.Get("CollectionTree").GetEntries())
@@ -148,17 +150,17 @@ def _count_events(file: str) -> int:
             handle.Close()
     except (OSError, AttributeError, ReferenceError) as error:
         raise TaskListError(
-            f"{file}: its events cannot be counted: {error}: "
-            "check the file and its CollectionTree, or leave out maxEventsPerJob"
+            f"{file}: cannot count the events: {error}: "
+            "check the file and its CollectionTree, or remove maxEventsPerJob"
         ) from error
 
 
 def _pyroot() -> Any:
-    # Any exception, not ImportError alone: a ROOT that was set up halfway fails in other ways too.
+    # Catch all exceptions: an incomplete ROOT environment raises other errors than ImportError.
     try:
         return importlib.import_module("ROOT")
     except Exception as error:
         raise TaskListError(
-            f"maxEventsPerJob is set, but PyROOT, which counts the events, cannot be imported ({error}): "
-            "set up ROOT in this environment, or leave out maxEventsPerJob"
+            f"maxEventsPerJob needs PyROOT to count the events, but it cannot be imported ({error}): "
+            "set up ROOT in this environment, or remove maxEventsPerJob"
         ) from error

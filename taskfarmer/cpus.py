@@ -1,11 +1,11 @@
-"""How many CPUs this process may use: those that it is bound to, but no more than the quotas of its cgroups give it.
+"""Counts the CPUs that this process may use, according to its CPU affinity and the quotas of its cgroups.
 
-A quota is CPU time, not a number of CPUs. It is rounded up, to 1 at least: with 1.5 CPUs two tasks use all of the
-time, and one task would leave a third of it idle. Go, Java and .NET round up as well, `nproc` rounds to the nearest.
+A quota is CPU time, not a number of CPUs. It is rounded up, to at least 1: with 1.5 CPUs two tasks use all of the time,
+and one task would leave a third of it idle. Go, Java and .NET round up as well; `nproc` rounds to the nearest.
 
-The quota of each cgroup above ours holds for us, too, as far as the mounted file systems show it: containers see
-only the part below their own root (cgroups(7), cgroup_namespaces(7)). With both versions mounted ("hybrid") the CPU
-controller belongs to one of them, and the other one has no such files.
+The quotas of all parent cgroups apply as well. A container sees only those below its root in the mounted file systems
+(cgroups(7), cgroup_namespaces(7)). If both versions are mounted ("hybrid"), the CPU controller belongs to one of them,
+and the other one has no such files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 
 def usable_cpus() -> int:
-    """The CPUs that this process may use: fewer than the node has, inside a Slurm step or a container."""
+    """The number of CPUs that this process may use; in a Slurm step or a container often fewer than the node has."""
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
@@ -26,7 +26,7 @@ def usable_cpus() -> int:
 
 
 def quota(groups: str, mounts: str) -> int | None:
-    """The CPUs that cgroups give a process, rounded up; None if they do not limit it.
+    """The number of CPUs that cgroups allow a process, rounded up; None if they do not limit it.
 
     `groups` is the content of its /proc/PID/cgroup, `mounts` that of its /proc/PID/mountinfo.
     """
@@ -34,12 +34,13 @@ def quota(groups: str, mounts: str) -> int | None:
     found: list[int] = []
     for version, root, point in _mounts(mounts):
         if version in paths:
-            found += filter(None, (_cpus(version, folder) for folder in _folders(point, root, paths[version])))
+            directories = _directories(point, root, paths[version])
+            found += filter(None, (_cpus(version, directory) for directory in directories))
     return min(found, default=None)
 
 
 def _groups(text: str) -> Iterator[tuple[int, str]]:
-    """The version of cgroups and the path of the process, of its lines `ID:CONTROLLERS:PATH`."""
+    """Yield the cgroup version and the path from each relevant line `ID:CONTROLLERS:PATH`."""
     for line in text.split("\n"):
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -50,7 +51,7 @@ def _groups(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _mounts(text: str) -> Iterator[tuple[int, str, str]]:
-    """Version, root and mount point of each mounted cgroup file system that has, or can have, the CPU controller."""
+    """Yield version, root and mount point of each cgroup file system that may have the CPU controller."""
     for line in text.split("\n"):
         head, _, tail = line.partition(" - ")
         fields, kind = head.split(" "), tail.split(" ")
@@ -63,22 +64,22 @@ def _mounts(text: str) -> Iterator[tuple[int, str, str]]:
             yield 1, root, point
 
 
-def _folders(point: str, root: str, path: str) -> list[str]:
-    """The folders of a process's cgroup and of all above it, as far as they are below the mount point."""
+def _directories(point: str, root: str, path: str) -> list[str]:
+    """The directories of a cgroup and its parents, from the mount point down."""
     if set(root.split("/")) == {"", ".."}:
-        return [point]  # mounted outside of our namespace: what is there is above us, and its name for us is not known
+        return [point]  # mounted outside of our namespace: the mount point is a parent, our path below it is unknown
     inside = os.path.join(root, "")
     if ".." in path.split("/") or not os.path.join(path, "").startswith(inside):
-        return []  # a part of the tree that we are not in
+        return []  # a subtree that does not contain our cgroup
     parts = [part for part in path[len(inside) :].split("/") if part]
     return [os.path.join(point, *parts[:count]) for count in range(len(parts), -1, -1)]
 
 
-def _cpus(version: int, folder: str) -> int | None:
+def _cpus(version: int, directory: str) -> int | None:
     if version == 2:
-        words = _text(os.path.join(folder, "cpu.max")).split()
+        words = _text(os.path.join(directory, "cpu.max")).split()
     else:
-        words = [_text(os.path.join(folder, f"cpu.cfs_{name}_us")).strip() for name in ("quota", "period")]
+        words = [_text(os.path.join(directory, f"cpu.cfs_{name}_us")).strip() for name in ("quota", "period")]
     if len(words) != 2 or not all(word.isascii() and word.isdecimal() for word in words):  # "max", -1, or no file
         return None
     time, period = map(int, words)

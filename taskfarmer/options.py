@@ -1,4 +1,4 @@
-"""What a farmer is asked to do, what it tells on the way, and how it ended: plain values."""
+"""The settings of a farmer, its progress, and its result, as plain values."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import NamedTuple
 
 
 class Exit(IntEnum):
-    """What the exit status of a farmer means."""
+    """Exit statuses of a farmer."""
 
     DONE = 0
-    """Nothing is left to take, and no task of the farm failed, or other farmers still hold tasks."""
+    """No task can be claimed, and either no task of the farm failed or other farmers still hold tasks."""
     FAILURES = 1
-    """Every task of the farm is recorded, and tasks failed."""
+    """All tasks of the farm are recorded, and some failed."""
     USAGE = 2
     """Wrong usage or configuration; nothing was changed."""
     TROUBLE = 74
-    """Something could not be recorded, the farm is damaged, gone, or given to others, or all workers die (EX_IOERR)."""
+    """Results were not recorded, the farm is damaged, deleted or lost to others, or all workers die (EX_IOERR)."""
     AGAIN = 75
     """Unprocessed tasks remain: run the same command again (EX_TEMPFAIL)."""
 
 
 UNFINISHED = 85
-"""HTCondor's checkpoint_exit_code in its manual's examples."""
+"""The checkpoint_exit_code in the examples of HTCondor's manual."""
 
 
 class Settings(NamedTuple):
-    """One run of a farmer. Times are in seconds; `None` stands for the default of the farm or the system."""
+    """The settings of one farmer. Times are in seconds; `None` is the default of the farm or the system."""
 
     tasklist: str
     slots: int = 8
     timeout: float | None = None
-    """Infinite for no end; None for that of the allocation less `margin`, where there is one."""
+    """Infinite for no end; None for the end of the allocation, if any, less `margin`."""
     margin: float | None = None
     min_time_left: float | None = None
     warn_signal: int | None = None
@@ -44,12 +44,12 @@ class Settings(NamedTuple):
     handler: str = "default"
     logs_dir: str | None = None
     logs: str = "files"
-    """What becomes of the output of tasks: `files`, `packed`, `failed` or `none`."""
+    """How to store the output of tasks: `files`, `packed`, `failed` or `none`."""
     log_limit: int = 0
-    """Bytes that are kept of what a task writes; 0 for all."""
+    """Largest number of bytes to keep of the output of a task; 0 for no limit."""
     grace: float = 10.0
     leftovers: str = "keep"
-    """What becomes of processes that a task leaves: `keep`, `wait` or `end`."""
+    """How to treat processes that a task leaves: `keep`, `wait` or `end`."""
     lock_dir: str | None = None
     shared_group: bool = False
     lease: float | None = None
@@ -60,7 +60,7 @@ class Settings(NamedTuple):
 
     @property
     def unfinished_status(self) -> int:
-        """The exit status by which a task says that it is to be run again; -1 for none."""
+        """The exit status with which a task requests to be run again; -1 for none."""
         if self.checkpoint_exit_code is not None:
             return self.checkpoint_exit_code
         return UNFINISHED if self.warn_signal is not None else -1
@@ -71,7 +71,7 @@ class Settings(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where the farm stands, as this farmer sees it."""
+    """Progress of the farm, as this farmer sees it."""
 
     tasks: int
     finished: int
@@ -83,11 +83,11 @@ class Progress(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a run ended. `finished`, `failed` and `returned` are this farmer's, `farm` is everybody's.
+    """The result of a farmer. `finished`, `failed` and `returned` count its own tasks, `farm` those of all farmers.
 
-    `again` says that tasks will be unprocessed that the ledger still has as held: by this farmer, which left
-    with a note only, or by one that was killed on this node and whose tasks run on. `untaken`: the task list may have
-    tasks that the farm does not have yet. `others_hold`: other farmers hold tasks, and the last one decides the status.
+    `stale_claims`: the ledger still lists tasks as held that will soon be unprocessed, because this farmer left with
+    a note, or because another one was killed on this node while its tasks ran. `not_imported`: the task list may have
+    tasks that the farm does not have yet. `others_hold`: other farmers hold tasks, so their status is still open.
     """
 
     finished: int
@@ -99,21 +99,21 @@ class Ending(NamedTuple):
     trouble: str | None
     survivors: tuple[int, ...]
     seconds: float
-    again: bool = False
-    untaken: bool = False
+    stale_claims: bool = False
+    not_imported: bool = False
     others_hold: bool = False
 
     @property
     def status(self) -> Exit:
         if self.trouble is not None or self.unrecorded:
             return Exit.TROUBLE
-        if self.farm.unprocessed or self.again or self.untaken:
+        if self.farm.unprocessed or self.stale_claims or self.not_imported:
             return Exit.AGAIN
         return Exit.FAILURES if self.farm.failed and not self.others_hold else Exit.DONE
 
 
 class Reporter(NamedTuple):
-    """How a farmer speaks: each takes one line of text, `progress` takes values."""
+    """Where a farmer logs to: each function accepts one line of text, `progress` accepts values."""
 
     info: Callable[[str], None]
     detail: Callable[[str], None]

@@ -1,4 +1,4 @@
-"""The place where PyTaskFarmer 0.1.0 had its task lists; old INI files and handlers name it."""
+"""Old name of `taskfarmer.tasks`, for INI files and handlers written for PyTaskFarmer 0.1.0."""
 
 from taskfarmer.tasks import ListTaskList, TaskList
 

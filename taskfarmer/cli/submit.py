@@ -263,7 +263,7 @@ def _check_list(settings: Settings) -> None:
     intake = Intake(settings, reporter)
     intake.check_readable()
     trust.refuse_strangers(intake.workdir, intake.path)
-    farm = intake.existing()
+    farm = intake.existing_farm()
     if farm is None:
         farmfile.refuse_foreign(intake.workdir)
     if intake.handler is not None or next(iter(preview(settings, reporter)), None) is not None:

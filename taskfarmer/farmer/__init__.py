@@ -1,4 +1,4 @@
-"""The farmer: one loop around the ledger, the pool and the signals."""
+"""The farmer: one loop around the ledger, the pool of workers, and signals."""
 
 from taskfarmer.farmer.run import run
 

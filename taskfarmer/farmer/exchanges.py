@@ -1,8 +1,8 @@
-"""A farmer's dealings with the ledger: when to exchange, how much to take, and what to do when it fails.
+"""When a farmer exchanges with the ledger, how many tasks it claims, and how it handles storage errors.
 
-Owns the cadence and the trouble. Trouble means that results cannot be recorded (a full disk, a quota, an
-I/O error): nothing is taken any more, what runs goes on, and the exchange is tried again, its results
-in a fresh journal, until it succeeds or the farmer's patience ends.
+Owns the schedule of exchanges and the state `storage_error`. In that state results cannot be recorded (full disk,
+exceeded quota, I/O error): the farmer claims nothing, running tasks continue, and the exchange is retried with a new
+journal until it succeeds or the farmer gives up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import groupby
 
 from taskfarmer.errors import FileTooLarge, StorageError, TaskFarmerError
 from taskfarmer.farmer import pacing
-from taskfarmer.farmer.walltime import Deadline
+from taskfarmer.farmer.walltime import Walltime
 from taskfarmer.formats.intervals import Interval, counted
 from taskfarmer.formats.results import LOST, result_line
 from taskfarmer.formats.tasks import parse_task
@@ -29,155 +29,158 @@ from taskfarmer.storage import durable
 from taskfarmer.views.views import EVERY, Views
 
 LONG_LIST_OF_RETURNED = 4096
-LARGEST_LOOK = 4096
-OTHERS = 2
-"""Tasks that are taken beside one that may have killed its worker."""
+LARGEST_SKIP_WINDOW = 4096
+EXTRA_CLAIM = 2
+"""Additional tasks claimed while it is unclear whether a task or the node killed a worker."""
 LONGEST_LINE = 160
-"""Bytes of a result line, at most as a rule."""
-PARTS_OF_LIMIT = 4
-"""One over the part of the largest journal that is told at once, and that workers may have besides."""
+"""Bytes of a result line; few are longer."""
+SHARES_OF_LIMIT = 4
+"""The farmer settles when its results fill 1/4 of the largest journal, and its workers hold at most another 1/4."""
 TRIM_EVERY = 1.0
-"""Seconds between looks whether tasks that say how long they take still fit."""
+"""Seconds between checks whether queued tasks with a known duration still fit."""
 
 
 class Exchanges:
-    """`exhausted` says that the last exchange found nothing to take; `trouble` why none succeeds."""
+    """Decides when to exchange with the ledger, and does it.
+
+    `exhausted`: the last exchange found no task to claim. `storage_error`: why exchanges fail, None while they succeed.
+    """
 
     def __init__(
-        self, reporter: Reporter, ledger: Ledger, pool: Pool, views: Views, deadline: Deadline, max_deaths: int
+        self, reporter: Reporter, ledger: Ledger, pool: Pool, views: Views, walltime: Walltime, max_deaths: int
     ) -> None:
         self.reporter = reporter
         self.ledger = ledger
         self.pool = pool
         self.views = views
-        self.deadline = deadline
+        self.walltime = walltime
         self.max_deaths = max_deaths
         self.reader = SegmentReader(ledger.workdir)
-        self.trouble: str | None = None
-        self.trouble_since = 0.0
-        self.on_trouble: Callable[[], None] = lambda: None
+        self.storage_error: str | None = None
+        self.storage_error_since = 0.0
+        self.on_storage_error: Callable[[], None] = lambda: None
         self.retry_at = 0.0
-        self.next = 0.0
+        self.next_exchange = 0.0
         self.exhausted = False
         self.lost_here = 0
-        self._views_trouble = ""
-        self._bucket = pacing.Bucket(3.0, time.monotonic())
-        self._passed_over = 0
+        self._views_error = ""
+        self._bucket = pacing.TokenBucket(3.0, time.monotonic())
+        self._skip_window = 0
         self._next_trim = 0.0
-        most = ledger.limit / (PARTS_OF_LIMIT * LONGEST_LINE * pool.slots)
-        # the results of all that workers have fit into a journal, also if files may not get large (`ulimit -f`)
+        most = ledger.limit / (SHARES_OF_LIMIT * LONGEST_LINE * pool.slots)
+        # the results of all batches in flight fit into a journal, even if files must stay small (`ulimit -f`)
         self._largest_batch = max(1, int(min(most, sys.maxsize)))
-        self.gained: list[Interval] = []
-        """Tasks that are ours and not in the queue yet."""
+        self.pending: list[Interval] = []
+        """Claimed tasks that are not in the queue yet."""
 
     def pace(self) -> pacing.Pace:
         state = self.ledger.state
-        # one quick task says nothing about the others
+        # the first finished tasks would give a wrong estimate, because quick tasks finish first
         duration = state.seconds / state.ended if state.ended >= self.pool.slots else None
         farmers = max(1, len(state.farmers) + (not self.ledger.registered))
         return pacing.Pace(farmers, self.pool.slots, state.slots, self.ledger.commits.exclusive, duration)
 
-    def wants(self) -> int:
-        """Tasks to take in an exchange now."""
+    def tasks_to_claim(self) -> int:
+        """Number of tasks that an exchange should claim now."""
         state = self.ledger.state
         left = state.unprocessed if len(state.returned) < LONG_LIST_OF_RETURNED else state.tasks
         if self.exhausted and not left:
-            left = self.pool.idle  # somebody may have given something back since
+            left = self.pool.idle  # another farmer may have released some since
         queued = self.pool.queued + self.pool.outstanding - self.pool.busy
-        want = pacing.want(self.pace(), self.pool.idle, queued, left)
-        # what came back is taken first: others are to show whether they kill workers, too
-        return min(left, want + OTHERS) if want and self.pool.deaths.unclear else want
+        size = pacing.claim_size(self.pace(), self.pool.idle, queued, left)
+        # returned tasks are claimed first: extra ones show whether other tasks kill workers too
+        return min(left, size + EXTRA_CLAIM) if size and self.pool.deaths.unclear else size
 
-    def due(self, now: float, taking: bool) -> float:
-        """When the next exchange is to be looked at; `now + 60` where nothing waits for one."""
-        if self.trouble:
+    def next_check(self, now: float, may_claim: bool) -> float:
+        """When to check next whether an exchange is due; `now + 60` if there is nothing to exchange."""
+        if self.storage_error:
             return self.retry_at
-        if self.ledger.told_everything and not (taking and self.wants()):
+        if self.ledger.told_everything and not (may_claim and self.tasks_to_claim()):
             return now + 60.0
-        return self.next
+        return self.next_exchange
 
-    def if_due(self, now: float, taking: bool) -> None:
-        """Exchange if it is time to, or if slots have nothing to do. `taking`: whether tasks may be taken."""
+    def exchange_if_due(self, now: float, may_claim: bool) -> None:
+        """Exchange if the time has come or slots are idle; claim tasks only if `may_claim`."""
         if self.views.due(now):
-            self._show_views()
-        if self.pool.ahead and not self.deadline.calm(now, self.ledger.state):
+            self._update_views()
+        if self.pool.ahead and not self.walltime.allows_prefetch(now, self.ledger.state):
             self.pool.ahead = False
             self.pool.rebalance(patience=0.0)
-        if self.trouble:
+        if self.storage_error:
             if now >= self.retry_at:
-                self.make(0)
+                self.exchange(0)
             return
-        want = self.wants() if taking else 0
+        want = self.tasks_to_claim() if may_claim else 0
         if not want and self.ledger.told_everything:
             return
-        untold = self.ledger.untold_bytes
-        much = pacing.too_much(self.pace(), untold) or untold > self.ledger.limit / PARTS_OF_LIMIT
-        if now >= self.next or much or self._out_of_turn(now, want):
-            self.make(want)
+        size = self.ledger.untold_bytes
+        flush = pacing.should_flush(self.pace(), size) or size > self.ledger.limit / SHARES_OF_LIMIT
+        if now >= self.next_exchange or flush or self._may_exchange_early(now, want):
+            self.exchange(want)
 
-    def _out_of_turn(self, now: float, want: int) -> bool:
+    def _may_exchange_early(self, now: float, want: int) -> bool:
         if not want or self.pool.queued or self.exhausted:
             return False
         if not self.pool.idle and self.pool.batch_size == 1:
-            return False  # quick tasks that workers have last no longer than an exchange, others do
-        bucket = self._bucket.take(now, 1.0 / pacing.period(self.pace()))
+            return False  # every slot runs a task longer than an exchange, so none will wait for this one
+        bucket = self._bucket.spend(now, 1.0 / pacing.period(self.pace()))
         if bucket is None:
             return False
         self._bucket = bucket
         return True
 
-    def make(self, want: int, leave: bool = False, patience: float = math.inf) -> None:
-        """One exchange; a disk that takes nothing is trouble, not the end."""
-        begin = time.monotonic()
-        room = self.deadline.room(begin)
-        # where nothing of the last batch fitted, the rest of the list is looked at in larger ones
-        wanted = max(want, self._passed_over) if want and self.deadline.fits(begin, self.ledger.state) else 0
+    def exchange(self, want: int, leave: bool = False, patience: float = math.inf) -> None:
+        """Settle results and claim up to `want` tasks in one commit; note a storage error instead of raising it."""
+        started = time.monotonic()
+        seconds_left = self.walltime.seconds_left(started)
+        # if no task of the last claim fitted, larger claims search the rest of the list
+        wanted = max(want, self._skip_window) if want and self.walltime.may_claim(started, self.ledger.state) else 0
         try:
-            gained, told = self.ledger.exchange(wanted, leave, patience, room)
+            claimed, settled = self.ledger.exchange(wanted, leave, patience, seconds_left)
         except FileTooLarge:
-            raise  # to wait does not help
+            raise  # a retry would fail as well
         except StorageError as error:
-            self.in_trouble(str(error))
+            self.note_storage_error(str(error))
             return
-        if self.trouble:
+        if self.storage_error:
             self.reporter.info("results can be recorded again")
-            self.trouble = None
-        self.views.add(told.views, told.size)
-        self.gained += gained
-        self._take_gained()
-        # what is left although we wanted some needs more time than we have
-        self.exhausted = not gained and (not self.ledger.state.left or (want > 0 and room < math.inf))
+            self.storage_error = None
+        self.views.add(settled.views, settled.size)
+        self.pending += claimed
+        self._queue_pending()
+        # tasks that are left although some were wanted need more time than this farmer has
+        self.exhausted = not claimed and (not self.ledger.state.left or (want > 0 and seconds_left < math.inf))
         now = time.monotonic()
-        self.deadline.slowest_exchange = max(self.deadline.slowest_exchange, now - begin)
+        self.walltime.slowest_exchange = max(self.walltime.slowest_exchange, now - started)
         pace = self.pace()
-        self.next = now + pacing.jittered(pacing.period(pace), random.random())
+        self.next_exchange = now + pacing.jittered(pacing.period(pace), random.random())
         self.pool.batch_size = min(pacing.batch_size(pace), self._largest_batch)
-        # not towards the end of the list: another slot may be free sooner
+        # no prefetch near the end of the list: another slot may become free earlier
         state = self.ledger.state
-        ahead = pacing.ahead(pace.duration) and self.pool.attentive and state.left
-        self.pool.ahead = ahead and self.deadline.calm(now, state)
-        self.views.every = pacing.shows(len(self.ledger.state.farmers), EVERY)
-        if self.views.due(now) and not leave:  # what is left to show is shown last
-            self._show_views()
+        prefetch = pacing.should_prefetch(pace.duration) and self.pool.attentive and state.left
+        self.pool.ahead = prefetch and self.walltime.allows_prefetch(now, state)
+        self.views.every = pacing.view_period(len(self.ledger.state.farmers), EVERY)
+        if self.views.due(now) and not leave:  # a leaving farmer updates the views last of all
+            self._update_views()
 
-    def ends_here(self, took_everything: Callable[[], bool]) -> bool:
-        """Whether what there is to tell is the last of the farm: it is told as we leave, in one commit.
+    def is_last(self, list_is_complete: Callable[[], bool]) -> bool:
+        """Whether the unsettled results are the farm's last ones, so that the commit that leaves can settle them.
 
-        `took_everything` takes in what the list has more; False if that did not succeed, or not yet.
+        `list_is_complete` imports new lines of the task list, and returns False if that failed or is not possible yet.
         """
         try:
             if not self.ledger.ends_here() or self.ledger.look().left:
                 return False
-            return took_everything() and self.ledger.ends_here()
+            return list_is_complete() and self.ledger.ends_here()
         except StorageError:
-            return False  # the exchange that follows says what is wrong
+            return False  # the exchange that follows reports the error
 
-    def again(self) -> None:
-        """There may be more to take: look at once."""
+    def reset(self) -> None:
+        """Exchange as soon as possible, because there may be new tasks to claim."""
         self.exhausted = False
-        self.next = 0.0
+        self.next_exchange = 0.0
 
-    def _show_views(self) -> None:
+    def _update_views(self) -> None:
         try:
             self.views.show()
         except OSError as error:
@@ -186,93 +189,93 @@ class Exchanges:
             self._warn_of_views(str(error))
 
     def _warn_of_views(self, text: str) -> None:
-        if text != self._views_trouble:
-            self._views_trouble = text
-            self.reporter.warning(f"{text}; the views are brought up to date later")
+        if text != self._views_error:
+            self._views_error = text
+            self.reporter.warning(f"{text}; the views will be updated later")
 
-    def mend_views(self) -> None:
-        """We were expelled: if nobody else will look at the views, make sure that we left them exact."""
+    def repair_views(self) -> None:
+        """Make the views exact after this farmer was expelled, unless another farmer will."""
         try:
             self.views.mend()
         except (OSError, TaskFarmerError) as error:
             text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            self.reporter.warning(f"{text}; the views may not be exact: taskfarmer check WORKDIR --repair")
+            self.reporter.warning(f"{text}; the views may be stale; rebuild them: taskfarmer check WORKDIR --repair")
 
-    def in_trouble(self, text: str) -> None:
+    def note_storage_error(self, text: str) -> None:
         now = time.monotonic()
-        if self.trouble is None:
-            self.trouble_since = now
-            self.reporter.warning(f"{text}; running tasks go on, no new ones are started")
-            self.on_trouble()
-        self.trouble = text
-        self.retry_at = now + min(5.0, 0.2 + (now - self.trouble_since) / 2)
+        if self.storage_error is None:
+            self.storage_error_since = now
+            self.reporter.warning(f"{text}; running tasks continue, no new ones are started")
+            self.on_storage_error()
+        self.storage_error = text
+        self.retry_at = now + min(5.0, 0.2 + (now - self.storage_error_since) / 2)
 
-    def _take_gained(self) -> None:
-        """Put what was gained into the queue; where it cannot be read, the rest waits until the trouble is over."""
+    def _queue_pending(self) -> None:
+        """Put claimed tasks into the queue. Those that cannot be read stay pending until the storage error is gone."""
         try:
-            while self.gained:
-                self._take(self.gained[0])
-                del self.gained[0]
-        except StorageError as error:  # what is damaged stays so: that is no trouble, but the end
-            self.in_trouble(str(error))
+            while self.pending:
+                self._queue(self.pending[0])
+                del self.pending[0]
+        except StorageError as error:  # Damaged is not caught: a corrupt segment stays corrupt, so it is fatal
+            self.note_storage_error(str(error))
 
-    def give_up(self) -> list[Interval]:
-        """Everything that was not begun; it is no longer here."""
-        gained, self.gained = self.gained, []
-        return gained + self.pool.take_back()
+    def remove_unstarted(self) -> list[Interval]:
+        """Remove and return all tasks not yet started."""
+        pending, self.pending = self.pending, []
+        return pending + self.pool.take_back()
 
-    def no_longer_fits(self, now: float) -> list[Interval]:
-        """What was not begun, and for which there is no time any more; it is no longer here."""
+    def remove_too_long(self, now: float) -> list[Interval]:
+        """Remove and return the tasks that are not started yet and would no longer finish in time."""
         state = self.ledger.state
-        if not self.pool.queued or self.deadline.end == math.inf:
+        if not self.pool.queued or self.walltime.end == math.inf:
             return []
         if not state.timed:
-            return [] if self.deadline.fits(now, state) else self.pool.take_back()
+            return [] if self.walltime.may_claim(now, state) else self.pool.take_back()
         if now < self._next_trim:
             return []
         self._next_trim = now + TRIM_EVERY
-        return self.pool.take_back(lambda line: self.deadline.needs(now, line, state) is None)
+        return self.pool.take_back(lambda line: self.walltime.needs_more(now, line, state) is None)
 
-    def _take(self, interval: Interval) -> None:
-        """Put gained tasks into the queue; those that killed too many farmers are recorded as lost."""
+    def _queue(self, interval: Interval) -> None:
+        """Put claimed tasks into the queue; record those that killed too many farmers or workers as lost."""
         segment = self.ledger.state.segments[interval.segment]
         lines = self.reader.lines(segment, interval.start, interval.count)
         if self.max_deaths and interval.deaths > self.max_deaths:
-            self._give_up(interval, lines)
+            self._record_lost(interval, lines)
         elif segment.timed:
-            self._take_what_fits(interval, lines)
+            self._queue_fitting(interval, lines)
         else:
             self.pool.add(interval, lines)
 
-    def _take_what_fits(self, interval: Interval, lines: list[bytes]) -> None:
-        """Put each task that there is time for into the queue; the others go back, and what they need is known."""
+    def _queue_fitting(self, interval: Interval, lines: list[bytes]) -> None:
+        """Queue the tasks that fit into the time left; release the others together with the time they need."""
         now = time.monotonic()
         state = self.ledger.state
-        back = FarmerReport()
+        released = FarmerReport()
         place = 0
-        for needs, group in groupby(lines, lambda line: self.deadline.needs(now, line, state)):
-            some = list(group)
-            part = interval.part(place, len(some))
-            place += len(some)
+        for needs, group in groupby(lines, lambda line: self.walltime.needs_more(now, line, state)):
+            block = list(group)
+            part = interval.part(place, len(block))
+            place += len(block)
             if needs is None:
-                self.pool.add(part, some)
+                self.pool.add(part, block)
             else:
-                back.returned.append(part.needing(max(part.needs, needs)))
-        all_passed_over = counted(back.returned) == interval.count
-        self._passed_over = min(LARGEST_LOOK, 2 * max(self._passed_over, interval.count)) if all_passed_over else 0
-        if not back.nothing:
-            self.ledger.note(back)
+                released.returned.append(part.needing(max(part.needs, needs)))
+        all_skipped = counted(released.returned) == interval.count
+        self._skip_window = min(LARGEST_SKIP_WINDOW, 2 * max(self._skip_window, interval.count)) if all_skipped else 0
+        if not released.nothing:
+            self.ledger.note(released)
 
-    def _give_up(self, interval: Interval, lines: list[bytes]) -> None:
+    def _record_lost(self, interval: Interval, lines: list[bytes]) -> None:
         now = time.time()
-        tidings = FarmerReport(done=[interval], failed=interval.count)
+        report = FarmerReport(done=[interval], failed=interval.count)
         number = farmer_number(self.ledger.me)
         for line in lines:
             task_id, command = parse_task(line)
-            tidings.lines.append(result_line(task_id, interval.attempt, 0, now, now, LOST, log=b"none"))
+            report.lines.append(result_line(task_id, interval.attempt, 0, now, now, LOST, log=b"none"))
             event = time_slice(number, 0, task_id, interval.attempt, command, now, now, LOST, 0, 0, 0.0, 0.0, 0)
-            tidings.views.append((b"", line, event))
-            times = f"{interval.deaths} times a farmer or a worker died while it ran"
-            self.reporter.warning(f"task {task_id} is failed as lost: {times} (--max-deaths)")
+            report.views.append((b"", line, event))
+            deaths = f"a farmer or a worker died {interval.deaths} times while running it"
+            self.reporter.warning(f"task {task_id} failed as lost: {deaths} (--max-deaths)")
         self.lost_here += interval.count
-        self.ledger.note(tidings)
+        self.ledger.note(report)

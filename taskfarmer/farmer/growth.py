@@ -1,7 +1,7 @@
-"""A task list that grows at its end while it is run: a farmer looks when little is left of it.
+"""Imports tasks that are added to the end of the task list while a farmer runs.
 
-A farmer stays while lines of the list are not taken in: a last line without newline that may be incomplete, or lines
-that the file system did not let it take in.
+The farmer checks the list when few tasks are left. It stays while lines of the list are not imported: a last line
+without newline that may be incomplete, or lines that a file system error keeps it from importing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from taskfarmer.errors import (
     TaskListError,
 )
 from taskfarmer.farmer.exchanges import Exchanges
-from taskfarmer.farmer.walltime import Deadline
+from taskfarmer.farmer.walltime import Walltime
 from taskfarmer.intake import QUIET, Intake
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.options import Reporter
@@ -26,12 +26,12 @@ from taskfarmer.options import Reporter
 EVERY = 5.0
 SHORTEST = 0.1
 PATIENCE = 600.0
-"""Seconds for which a farmer that has no other work tries to take in what the file system refuses."""
-_PASSING = (ListUnavailable, StorageError, StaleView, Contended)
+"""Seconds for which a farmer without other work retries an import that fails."""
+_TRANSIENT = (ListUnavailable, StorageError, StaleView, Contended)
 
 
 class Growth:
-    """`trouble` is why the last look failed, None if it did not."""
+    """`error` is why the last check failed, None if it succeeded."""
 
     def __init__(self, reporter: Reporter, intake: Intake, ledger: Ledger, exchanges: Exchanges, tasklist: str) -> None:
         self.reporter = reporter
@@ -39,14 +39,14 @@ class Growth:
         self.ledger = ledger
         self.exchanges = exchanges
         self.tasklist = tasklist
-        self.trouble: str | None = None
+        self.error: str | None = None
         self._patience_ends = 0.0
         self._next = 0.0
-        self._announced = False
+        self._warned = False
 
-    def look(self, now: float, at_once: bool = False) -> None:
-        """Take in what the list has more, if the last look was a while ago or `at_once` is set."""
-        if now < self._next and not at_once:
+    def check(self, now: float, force: bool = False) -> None:
+        """Import new lines of the list, if a check is due (usually every 5 s) or `force` is set."""
+        if now < self._next and not force:
             return
         self._next = now + EVERY
         try:
@@ -54,58 +54,58 @@ class Growth:
         except Stopped:
             raise
         except TaskFarmerError as error:
-            self._note(error, now)
+            self._note_error(error, now)
             return
-        self.trouble = None
+        self.error = None
         if grown:
-            self.exchanges.again()
-            self.reporter.info(f"{self.tasklist} has {grown} more tasks at its end; they were taken in")
-        self.announce()
+            self.exchanges.reset()
+            self.reporter.info(f"{self.tasklist}: imported {grown} more task{'s' * (grown != 1)}")
+        self.warn_of_last_line()
         if self.intake.last_line.pending:
             self._next = min(self._next, max(now + SHORTEST, self.intake.last_line.due))
 
-    def _note(self, error: TaskFarmerError, now: float) -> None:
+    def _note_error(self, error: TaskFarmerError, now: float) -> None:
         if isinstance(error, TaskListError) and not isinstance(error, ListUnavailable):
-            self.trouble = None
-            self.reporter.warning(f"{error}; what was taken in before is run")
+            self.error = None
+            self.reporter.warning(f"{error}; the tasks imported earlier still run")
             return
-        if self.trouble is None:
+        if self.error is None:
             self._patience_ends = now + PATIENCE
-            self.reporter.warning(f"{error}; lines at the end of {self.tasklist} are not taken in before this is over")
-        if not isinstance(error, _PASSING):
+            self.reporter.warning(f"{error}; cannot import new lines of {self.tasklist} until this is resolved")
+        if not isinstance(error, _TRANSIENT):
             self._patience_ends = now
-        self.trouble = str(error)
+        self.error = str(error)
 
-    def announce(self) -> None:
-        """Warn, once, that the last line waits."""
-        if self.intake.last_line.pending and not self._announced:
-            self._announced = True
+    def warn_of_last_line(self) -> None:
+        """Warn once if the last line waits until it is complete."""
+        if self.intake.last_line.pending and not self._warned:
+            self._warned = True
             self.reporter.warning(
-                f"{self.tasklist}: the last line has no newline and may be incomplete: it is run when the list has not "
+                f"{self.tasklist}: the last line has no newline and may be incomplete: it runs when the list has not "
                 f"changed for {QUIET:.0f} s; end it with a newline to run it at once"
             )
 
     @property
-    def untaken(self) -> bool:
-        """Whether the list may have tasks that are not taken in."""
-        return self.trouble is not None or self.intake.has_untaken
+    def incomplete(self) -> bool:
+        """Whether the list may have tasks that are not imported."""
+        return self.error is not None or self.intake.incomplete
 
     @property
-    def next_look(self) -> float:
-        """When to look for such tasks again."""
-        return self._next if self.untaken else math.inf
+    def next_check(self) -> float:
+        """When to check for such tasks again; infinite without such tasks."""
+        return self._next if self.incomplete else math.inf
 
-    def took_everything(self, now: float) -> bool:
-        """Look at once, and say whether all tasks of the list are taken in."""
-        self.look(now, at_once=True)
-        return not self.untaken
+    def check_now(self, now: float) -> bool:
+        """Check at once; return whether all tasks of the list are imported."""
+        self.check(now, force=True)
+        return not self.incomplete
 
-    def waits(self, now: float, deadline: Deadline) -> bool:
-        """Whether a farmer without other work is to stay for such tasks."""
-        if not deadline.fits(now, self.ledger.state):
+    def should_wait(self, now: float, walltime: Walltime) -> bool:
+        """Whether a farmer without other work should stay for such tasks."""
+        if not walltime.may_claim(now, self.ledger.state):
             return False
-        return self.untaken if self.trouble is None else now < self._patience_ends
+        return self.incomplete if self.error is None else now < self._patience_ends
 
     def fatal(self, stopped_by: str | None) -> str | None:
-        """Why tasks were not taken in after all; a farmer that was stopped leaves them to the next one."""
-        return None if stopped_by else self.trouble
+        """Why the last import failed for good; None for a farmer that was stopped, since the next one will retry."""
+        return None if stopped_by else self.error

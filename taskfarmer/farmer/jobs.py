@@ -1,12 +1,12 @@
-"""Whether the runs of other farmers have ended, as the scheduler of our own job reports it.
+"""Asks the scheduler of this job whether the jobs of other farmers have ended.
 
-The scheduler is asked about a farmer only if that has missed two heartbeats: one question at a time, and each at most
-once a minute. No farmer waits for an answer. One that does not come, or that does not prove itself, is not evidence:
+The scheduler is asked about a farmer only after that farmer has missed two heartbeats: one query at a time, and each
+at most once a minute. No farmer waits for an answer. A missing or unconvincing answer is not evidence:
 
-    Slurm        `squeue -j JOB` prints the state of a job and how often it was started again. `squeue --steps -j JOB`
-                 prints the steps of a job that run: that counts only if another step of the job is among them.
-    Grid Engine  does not report jobs that are gone. `qstat -s rs -u USER` prints the jobs that run: that counts only
-                 if our own job is among them.
+    Slurm        `squeue -j JOB` prints the state of a job and how often it was restarted. `squeue --steps -j JOB`
+                 prints the running steps of a job, and counts only if it contains another step of the job.
+    Grid Engine  does not report jobs that are gone. `qstat -s rs -u USER` prints the running jobs, and counts only if
+                 it contains this job.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _JOB = re.compile(r"\d+(_\d+)?", re.ASCII)
 _STATE = re.compile(r"([A-Z_]+)\s+(\d+)", re.ASCII)
 _USER = re.compile(r"\w[\w.-]*", re.ASCII)
 _CLUSTER = {"SLURM_JOB_ID": ("SLURM_CLUSTER_NAME",), "JOB_ID": ("SGE_ROOT", "SGE_CELL", "SGE_CLUSTER_NAME")}
-"""Variables by which two jobs of one cluster are known, for each scheduler."""
+"""For each scheduler, the variables that are equal in two jobs of one cluster."""
 
 Job = Mapping[str, str]
 """The variables of a farmer's job (`scheduled.job`)."""
@@ -36,37 +36,37 @@ class _Answer(NamedTuple):
     text: str | None
 
 
-class Jobs:
-    """What the scheduler of the job `mine` reports. `now` is in seconds on a steady clock."""
+class SchedulerReports:
+    """Reports of the scheduler of the job `mine`. `now` is in seconds on a steady clock."""
 
     def __init__(self, mine: Job) -> None:
         self.mine = mine
         self._question: Question | None = None
-        self._under_way: tuple[str, ...] = ()
+        self._in_flight: tuple[str, ...] = ()
         self._waiting: list[tuple[str, ...]] = []
         self._answers: dict[tuple[str, ...], _Answer] = {}
 
     @property
     def restarted(self) -> bool:
-        """Whether our own job has run before."""
+        """Whether this job has run before."""
         return scheduled.restarts(self.mine) > 0
 
-    def was_earlier_run(self, theirs: Job) -> str | None:
-        """Why a farmer of an earlier run of our own job has ended, in words; None for any other farmer."""
+    def requeue_reason(self, theirs: Job) -> str | None:
+        """Why a farmer of an earlier run of this job has ended, for people; None for any other farmer."""
         if not self._same_cluster(theirs) or not self._is_mine(theirs):
             return None
         if scheduled.restarts(theirs) >= scheduled.restarts(self.mine):
             return None
         return f"its job {scheduled.job_name(theirs)} was requeued, and runs again here"
 
-    def ended(self, theirs: Job, since: float, now: float) -> str | None:
-        """Why the run of a farmer has ended, in words; None if it has not, or if that is not known (yet).
+    def end_reason(self, theirs: Job, since: float, now: float) -> str | None:
+        """Why the job of a farmer has ended, for people; None if it has not, or if that is not known (yet).
 
-        An answer counts if it was asked for at `since` or later: a job that is started again keeps its number.
+        An answer counts only if the query was sent at `since` or later, because a restarted job keeps its number.
         """
         if not self._same_cluster(theirs) or not _JOB.fullmatch(scheduled.job_name(theirs) or ""):
             return None
-        why = self.was_earlier_run(theirs)
+        why = self.requeue_reason(theirs)
         if why is not None:
             return why
         if "SLURM_JOB_ID" in theirs:
@@ -117,31 +117,31 @@ class Jobs:
             return None
         return f"Grid Engine reports its job {scheduled.job_name(theirs)} as ended"
 
-    # --- questions ------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------------------------
 
     def _ask(self, words: tuple[str, ...], since: float, now: float) -> str:
-        """The answer to a question that was asked at `since` or later; empty while there is none."""
-        self._look_for_answer()
+        """The answer to a query that was sent at `since` or later; empty until it arrives."""
+        self._read_answer()
         known = self._answers.get(words, _Answer(-math.inf, None))
         if now - known.asked >= ASKED_EVERY:
             known = _Answer(-math.inf, None)
-            if words not in self._waiting and words != self._under_way:
+            if words not in self._waiting and words != self._in_flight:
                 self._waiting.append(words)
         if self._waiting and self._question is None:
-            self._under_way = self._waiting.pop(0)
-            self._answers[self._under_way] = _Answer(now, None)
-            self._question = Question(self._under_way)
+            self._in_flight = self._waiting.pop(0)
+            self._answers[self._in_flight] = _Answer(now, None)
+            self._question = Question(self._in_flight)
         return known.text or "" if known.asked >= since else ""
 
-    def _look_for_answer(self) -> None:
+    def _read_answer(self) -> None:
         text = self._question.answer() if self._question is not None else None
         if text is not None:
-            self._answers[self._under_way] = _Answer(self._answers[self._under_way].asked, text)
-            self._question, self._under_way = None, ()
+            self._answers[self._in_flight] = _Answer(self._answers[self._in_flight].asked, text)
+            self._question, self._in_flight = None, ()
 
 
 def _runs(answer: str, job: Job) -> bool:
-    """Whether a job, or an element of an array, is in what `qstat` prints: its number first, its element last."""
+    """Whether the output of `qstat` lists a job, or an array element: its number first, its element last."""
     number, element = job.get("JOB_ID", ""), job.get("SGE_TASK_ID", "undefined")
     lines = (line.split() for line in answer.splitlines())
     return any(words[0] == number and element in ("undefined", words[-1]) for words in lines if words)

@@ -1,7 +1,7 @@
-"""A farmer among others: it shows that it lives, and expels those that do not.
+"""A farmer's heartbeat, and its watch over the other farmers: it expels the dead ones.
 
-Owns our signs of life. A farmer that finds that its own beats came late, because it was stopped or the
-file system hung, first asks the ledger whether it is still in it.
+Owns this farmer's heartbeat. If heartbeats were late, because the process was suspended or the file system hung, the
+farmer first checks whether the ledger still lists it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 from taskfarmer.errors import StorageError
 from taskfarmer.farm.control import told_to_stop
 from taskfarmer.farmer.exchanges import Exchanges
-from taskfarmer.farmer.jobs import Jobs
+from taskfarmer.farmer.jobs import SchedulerReports
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.state import State
 from taskfarmer.options import Reporter, Settings
@@ -28,23 +28,25 @@ from taskfarmer.storage import durable
 
 WATCHED = 2
 WATCHED_WHEN_IDLE = 64
-"""Heartbeats that a farmer reads per beat: of its successors in the order of IDs, more where there is time."""
+"""Heartbeats that a farmer reads per beat: those of its successors in the order of IDs, and others when idle."""
 WATCHED_BY_ALL = 4096
-"""Heartbeats that all read together, at most, where all are idle: with more than 64 farmers each reads fewer."""
+"""Heartbeats that all idle farmers read together per beat: if there are more than 64 farmers, each reads fewer."""
 EARLIER_RUNS = 256
-"""Farmers among which a job that runs again looks for those of its earlier runs."""
+"""Farmers that a requeued job examines to find those of its earlier runs."""
 SILENT_BEATS = 4
 FIRST_BEATS = 2
-"""Beats of a farmer whose file was made a moment ago."""
+"""Beats of a farmer whose heartbeat file is too new to be missing."""
 MISSED_BEATS = 2
 
 
-def watched(farmers: int, idle: bool) -> int:
-    """How many of so many farmers one looks at."""
+def watched_count(farmers: int, idle: bool) -> int:
+    """How many other farmers to watch in a farm of `farmers`."""
     return max(WATCHED, min(WATCHED_WHEN_IDLE, WATCHED_BY_ALL // max(1, farmers))) if idle else WATCHED
 
 
-class Neighbours:
+class PeerMonitor:
+    """Writes the heartbeat and expels dead farmers. `stop_request` is the command that asks this farmer to stop."""
+
     def __init__(self, reporter: Reporter, ledger: Ledger, identity: Identity, exchanges: Exchanges) -> None:
         self.reporter = reporter
         self.ledger = ledger
@@ -52,24 +54,23 @@ class Neighbours:
         self.exchanges = exchanges
         self.workdir = ledger.workdir
         self.watch = Watch(self.workdir, identity, ledger.farm.lease)
-        self.jobs = Jobs(identity.job)
+        self.jobs = SchedulerReports(identity.job)
         self.proofs = LockProofs(self.workdir, identity, ledger.farm.lease)
         self.presence: Presence | None = None
         self.next_beat = 0.0
-        self.told_to: str | None = None
+        self.stop_request: str | None = None
         self._last_beat = 0.0
         self._longest_gap = 0.0
         self._killed_since: float | None = None
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
-    def appear(self, now: float) -> None:
-        """Show that we are there, from now on."""
+    def start_heartbeat(self, now: float) -> None:
         self.presence = Presence(self.workdir, self.identity)
         self._last_beat = now
-        self.exchanges.on_trouble = self.presence.give_ballast
+        self.exchanges.on_storage_error = self.presence.give_ballast
 
     def beat(self, now: float, running: list[list[int]]) -> None:
-        """Show that we live; look whether others do; find out whether others think that we do not."""
+        """Write a heartbeat if one is due, check whether this farmer was expelled, and expel dead farmers."""
         if now < self.next_beat:
             return
         self._note_beat(now)
@@ -78,8 +79,8 @@ class Neighbours:
         self.next_beat = now + beat
         assert self.presence is not None
         self.presence.every = beat
-        self.show(running)
-        # our alive file goes when the farm is deleted (and perhaps made anew), and when we are expelled
+        self.write_heartbeat(running)
+        # our heartbeat file vanishes if the farm is deleted (and perhaps created again), or if we are expelled
         gap, self._longest_gap = self._longest_gap, 0.0
         missing = self.presence.beats > FIRST_BEATS and not os.path.exists(self.workdir.alive(self.identity.farmer))
         if missing or gap > self.ledger.farm.lease / 2:
@@ -87,78 +88,79 @@ class Neighbours:
                 self.ledger.commits.check_farm()
                 state = self.ledger.look()
             except StorageError as error:
-                self.exchanges.in_trouble(str(error))
+                self.exchanges.note_storage_error(str(error))
                 return
             if self.ledger.registered and self.identity.farmer not in state.farmers:
-                self.exchanges.make(0)  # raises Expelled, in words
+                self.exchanges.exchange(0)  # raises Expelled with an explanation
             if missing:
                 self.presence.renew()
         farmers = self.ledger.state.farmers
-        sample = self.watch.sample(farmers, watched(len(farmers), self.exchanges.exhausted))
+        sample = self.watch.sample(farmers, watched_count(len(farmers), self.exchanges.exhausted))
         self.expel({*sample, *self._earlier_runs(farmers)})
         self.watch.beat = beat
 
-    def pulse(self, now: float) -> None:
-        """Between two file operations: show that we live if it is time to, and note that the file system serves us."""
+    def on_pulse(self, now: float) -> None:
+        """Between two file operations: write a heartbeat if one is due, and note that the file system responds."""
         self.watch.serve(now)
         if self.presence is not None and now - self._last_beat >= self.watch.beat:
             self._note_beat(now)
-            with suppress(OSError):  # the next beat is not between other work, and warns
+            with suppress(OSError):  # the next regular heartbeat warns
                 self.presence.beat()
 
     def _note_beat(self, now: float) -> None:
         self._longest_gap = max(self._longest_gap, now - self._last_beat)
         self._last_beat = now
 
-    def show(self, running: list[list[int]], sync: bool = False) -> None:
-        """Write a heartbeat, `sync` where it must be on the disk before something happens; see if we are to stop."""
+    def write_heartbeat(self, running: list[list[int]], sync: bool = False) -> None:
+        """Write a heartbeat, with `sync` durably, and read the request to stop if there is one."""
         assert self.presence is not None
-        self.told_to = told_to_stop(self.workdir, self.identity.farmer)
+        self.stop_request = told_to_stop(self.workdir, self.identity.farmer)
         try:
             self.presence.beat(running, sync=sync)
         except OSError as error:
-            self.reporter.warning(f"{self.workdir.alive(self.identity.farmer)}: {error.strerror}; no sign of life")
+            path = self.workdir.alive(self.identity.farmer)
+            self.reporter.warning(f"cannot write heartbeat: {path}: {error.strerror}")
 
-    def farewell(self, journal: str, size: int) -> None:
-        """Leave a note: all our tasks have ended, and so many bytes of the journal are on the disk."""
+    def leave_note(self, journal: str, size: int) -> None:
+        """Leave a farewell note: all our tasks have ended, and `size` bytes of the journal are on disk."""
         assert self.presence is not None
         self.presence.farewell(journal, size)
 
-    def begin_to_watch(self) -> None:
-        """Look at those that we are to watch, so that their silence counts from now on."""
+    def start_watching(self) -> None:
+        """Read the heartbeats of the farmers to watch, so that their silence counts from now on."""
         for farmer in self.watch.successors(self.ledger.state.farmers, WATCHED):
             self.watch.silence(farmer)
 
-    def look_around(self, state: State) -> None:
-        """Expel all farmers of a state whose death is seen without waiting."""
+    def expel_dead(self, state: State) -> None:
+        """Expel all farmers in `state` whose death is evident without waiting."""
         farmers = state.farmers
         self.expel({*self.watch.suspects(farmers), *self._earlier_runs(farmers)})
 
     def _earlier_runs(self, farmers: Iterable[str]) -> list[str]:
-        """Farmers of earlier runs of our own job. Only if there was one are files of farmers read."""
+        """Farmers of earlier runs of this job. Their files are read only if the job was restarted."""
         if not self.jobs.restarted:
             return []
         found = []
         for farmer in self.watch.sample(farmers, EARLIER_RUNS):
             them = self.watch.identity(farmer)
-            if them is not None and self.jobs.was_earlier_run(them.job):
+            if them is not None and self.jobs.requeue_reason(them.job):
                 found.append(farmer)
         return found
 
-    def worth_waiting(self, state: State, settings: Settings) -> bool:
-        """Whether others hold tasks that may come to us: with --wait any, else those of a farmer that seems dead.
+    def should_wait(self, state: State, settings: Settings) -> bool:
+        """Whether to wait for tasks that other farmers hold: with --wait for any, else for those of a dead farmer.
 
-        One that was killed here has workers, which end its tasks within the grace time: as long as we wait for that.
-        One of another node is waited for until it beats, or is expelled: at most for the lease. So is any of an earlier
-        run of our own job.
+        The workers of a farmer killed on this node end its tasks within the grace time: wait that long. A farmer of
+        another node that seems dead, or one of an earlier run of this job, is awaited until it beats or is expelled:
+        at most for the lease.
         """
         holders = self._holders(state)
         unexpelled = self.ledger.unexpelled()
         if settings.wait:
             return any(farmer not in unexpelled for farmer in holders)
-        if self._silent(holders, state) or not all(map(self.watch.seen_beating, self._earlier_runs(holders))):
+        if self._any_silent(holders, state) or not all(map(self.watch.seen_beating, self._earlier_runs(holders))):
             return True
-        if not self.killed_here(state):
+        if not self.killed_peer_holds_tasks(state):
             self._killed_since = None
             return False
         now = time.monotonic()
@@ -166,10 +168,10 @@ class Neighbours:
             self._killed_since = now
         return now - self._killed_since < settings.grace + STUCK_AFTER
 
-    def _silent(self, holders: list[str], state: State) -> bool:
-        """Whether a farmer that we are to watch holds tasks, and seems to have been silent for long when we came.
+    def _any_silent(self, holders: list[str], state: State) -> bool:
+        """Whether a farmer that we watch holds tasks, and had been silent for long when we started.
 
-        That is a hint only, by the times of files. Whoever is seen to beat is alive.
+        File times suggest this but do not prove it. A farmer that was seen to beat is alive.
         """
         return any(
             farmer in holders and not self.watch.seen_beating(farmer) and self._seems_silent(farmer, SILENT_BEATS)
@@ -184,34 +186,33 @@ class Neighbours:
         try:
             mine = os.stat(self.workdir.alive(self.identity.farmer)).st_mtime
         except OSError:
-            mine = time.time()  # not there yet
+            mine = time.time()  # not written yet
         return mine - theirs > beats * max(self.watch.beat, self._beat_of(farmer))
 
     def _beat_of(self, farmer: str) -> float:
-        """Seconds between two heartbeats of a farmer, as far as it says so."""
+        """Seconds between two heartbeats of a farmer, according to its heartbeat file; 0 if it cannot be read."""
         try:
             return every_of(durable.read(self.workdir.alive(farmer)))
         except OSError:
             return 0.0
 
-    def killed_here(self, state: State) -> bool:
-        """Whether tasks are held by a farmer that was killed on this node, and are not free yet.
+    def killed_peer_holds_tasks(self, state: State) -> bool:
+        """Whether a farmer that was killed on this node still holds tasks.
 
-        One that left by itself is gone from this node, too, and since then from the ledger.
+        The process of a farmer that left cleanly is gone, too, so the newest state must confirm it.
         """
         if not any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(state))):
             return False
         return any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(self.ledger.look())))
 
-    def hold_tasks(self, state: State) -> bool:
-        """Whether other farmers hold tasks."""
+    def others_hold_tasks(self, state: State) -> bool:
         return bool(self._holders(state))
 
     def _holders(self, state: State) -> list[str]:
         return [farmer for farmer, entry in state.farmers.items() if entry.claims and farmer != self.identity.farmer]
 
     def _killed(self, farmer: str) -> bool:
-        """Whether a farmer's process is gone from this very node; its workers may still be there."""
+        """Whether a farmer ran on this node and its process is gone; its workers may still run."""
         them = self.watch.identity(farmer)
         return them is not None and them.shares_processes_with(self.identity) and them.runs is False
 
@@ -221,7 +222,7 @@ class Neighbours:
         for farmer in farmers:
             if farmer != self.identity.farmer:
                 self.ledger.commits.between()
-                why = self.watch.verdict(farmer) or self._evidence(farmer)
+                why = self.watch.verdict(farmer) or self._proof_of_death(farmer)
                 if why is not None:
                     dead[farmer] = why
         if not dead:
@@ -229,23 +230,23 @@ class Neighbours:
         try:
             gone = self.ledger.expel(dead)
         except StorageError as error:
-            self.exchanges.in_trouble(str(error))
+            self.exchanges.note_storage_error(str(error))
             return
         for why in self.ledger.hidden.values():
-            if why not in self._told:
-                self._told.add(why)
+            if why not in self._reported:
+                self._reported.add(why)
                 self.reporter.warning(why)
         for farmer in gone:
             self.watch.forget(farmer)
             self.proofs.forget(farmer)
-            self.reporter.info(f"{farmer} is dead ({dead[farmer]}); what it held goes to others")
+            self.reporter.info(f"{farmer} is dead ({dead[farmer]}); released its tasks")
         if gone:
-            self.exchanges.again()
+            self.exchanges.reset()
 
-    def _evidence(self, farmer: str) -> str | None:
-        """Why a farmer has ended although the lease has not; None if nothing proves that.
+    def _proof_of_death(self, farmer: str) -> str | None:
+        """Why a farmer is dead although its lease has not ended; None without proof.
 
-        Its free lock proves it between containers of one node, its scheduler's report between any two jobs and steps.
+        Between containers of one node its free lock is proof, between any two jobs or steps the scheduler's report.
         """
         now = time.monotonic()
         them = self.watch.identity(farmer)
@@ -256,23 +257,23 @@ class Neighbours:
         if silent is not None:
             if self.proofs.ended(them):
                 return f"its lock is free, and {them.host} is a container of this node"
-            return self.jobs.ended(them.job, now - silent, now)
-        why = self.jobs.was_earlier_run(them.job)
+            return self.jobs.end_reason(them.job, now - silent, now)
+        why = self.jobs.requeue_reason(them.job)
         if why is None or self.presence is None or self.watch.seen_beating(farmer):
             return None
-        # its file is compared with ours, which the same server has just stamped: it need not be watched for two beats
+        # both file times are from the same server, so it need not be watched for two beats first
         return why if self._seems_silent(farmer, MISSED_BEATS) else None
 
-    def sweep(self) -> None:
-        """If nobody else is registered, remove what is left of farmers that died before their first commit."""
+    def remove_remains(self) -> None:
+        """If no farmer is registered, remove the files of farmers that died before their first commit."""
         state = self.ledger.state
         if not state.farmers:
             now = self.presence.shown if self.presence is not None else None
             lease, between = self.ledger.farm.lease, self.ledger.commits.between
             arrivals.sweep(self.workdir, self.identity, state.farmers, lease, now, between)
 
-    def part(self) -> None:
-        """Take our signs of life away; where the ledger still has us, others must find us dead by them."""
+    def stop_heartbeat(self) -> None:
+        """Remove our heartbeat file, unless the ledger still lists us: then others need it to find us dead."""
         if self.presence is not None:
             if self.ledger.registered:
                 self.presence.close()

@@ -1,4 +1,4 @@
-"""What all slots of a farmer have in common, from its settings and its farm; the directory of the logs is opened."""
+"""The context that all slots of a farmer share, made of its settings and its farm."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from taskfarmer.storage.layout import Workdir
 from taskfarmer.worker.context import SlotContext
 
 
-def first_place(
+def first_slot_context(
     settings: Settings, reporter: Reporter, workdir: Workdir, ledger: Ledger, identity: Identity
 ) -> SlotContext:
-    """The place of slot 0; those of other slots differ in the slot and in when the farmer ends."""
+    """The context of slot 0; those of other slots differ only in `slot` and `deadline`. Opens the log directory."""
     try:
         logs_fd = os.open(workdir.logs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        what = f"logs cannot be written; {remedy(error, 'an empty folder will do')}"
-        raise StorageError(f"{workdir.logs}: {error.strerror}; {what}") from error
+        advice = remedy(error, "create an empty directory there")
+        raise StorageError(f"{workdir.logs}: {error.strerror}; logs cannot be written; {advice}") from error
     owner = logowner.claim(workdir, ledger.farm.farm)
     if not owner:
         reporter.warning(
-            f"--logs-dir: {workdir.logs} has logs that are not this farm's: they are kept, and each task's output "
-            "begins with a header line; `taskfarmer logs` shows the parts of this farm"
+            f"--logs-dir: {workdir.logs} contains logs of another farm: they are kept, and each task's output "
+            "starts with a header line; `taskfarmer logs` shows the output of this farm only"
         )
     return SlotContext(
         slot=0,

@@ -1,4 +1,4 @@
-"""How a farmer comes to its farm: the list is checked or taken in, and nothing has begun yet."""
+"""Starts a farmer: it imports or checks the task list, finds its farm, warns about the environment, and runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import time
 
 from taskfarmer import __version__
-from taskfarmer.farmer.events import of_inodes, of_unseen_processes, opening
+from taskfarmer.farmer.events import inode_notice, procfs_warning, start_message
 from taskfarmer.farmer.farmer import Farmer
 from taskfarmer.farmer.pulse import Pulse
 from taskfarmer.farmer.runner import find_runner
@@ -21,12 +21,12 @@ from taskfarmer.views.files import edited_by_hand
 
 
 def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
-    """Run a task list until there is nothing left to take, or a signal or the timeout ends it.
+    """Run a task list until no task can be claimed, or until a signal or the timeout stops the farmer.
 
-    UsageError, TaskListError, ConfigError, NotAFarm and others are raised before the first task starts;
-    later ones end the tasks, and are told in the Ending.
+    Errors before the first task starts are raised: UsageError, TaskListError, ConfigError, NotAFarm and others. Later
+    errors stop the running tasks and are part of the result.
     """
-    begin = time.monotonic()
+    started = time.monotonic()
     runner = find_runner(settings, reporter)
     pulse = Pulse(signals)
     intake = Intake(settings, reporter, lambda: bool(signals.arrived), pulse)
@@ -34,23 +34,23 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     identity = introduce(settings.slots, __version__, scheduled.job(os.environ))
     ledger = Ledger(intake.workdir, farm, identity.farmer, settings.slots)
     ledger.do_between(pulse)
-    if intake.made is not None:
-        ledger.commits.known = intake.made  # as the list is, and the views: nothing to compare
+    if intake.created is not None:
+        ledger.commits.known = intake.created  # just made from the list, so there is nothing to compare
     else:
         pulse()
         if grown := intake.check(ledger):
-            reporter.info(f"{settings.tasklist} has {grown} more tasks at its end; they were taken in")
-    reporter.info(opening(settings, ledger.state))
+            reporter.info(f"{settings.tasklist}: imported {grown} more task{'s' * (grown != 1)}")
+    reporter.info(start_message(settings, ledger.state))
     pulse()
-    inodes = of_inodes(settings, ledger.state, intake.workdir)
-    if inodes is not None:
-        reporter.info(inodes)
-    unseen = of_unseen_processes()
-    if unseen is not None:
-        reporter.warning(unseen)
+    notice = inode_notice(settings, ledger.state, intake.workdir)
+    if notice is not None:
+        reporter.info(notice)
+    hidden = procfs_warning()
+    if hidden is not None:
+        reporter.warning(hidden)
     say_what_mounts_tell(reporter, intake.workdir.path, os.path.dirname(ledger.lock.path))
-    edited = edited_by_hand(intake.workdir) if intake.made is None else []
+    edited = edited_by_hand(intake.workdir) if intake.created is None else []
     for warning in (*ledger.lock.doubts(), *edited):
         reporter.warning(warning)
     pulse()
-    return Farmer(settings, reporter, pulse, runner, intake, ledger, identity, begin).run()
+    return Farmer(settings, reporter, pulse, runner, intake, ledger, identity, started).run()

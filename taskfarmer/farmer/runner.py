@@ -1,4 +1,4 @@
-"""The runner that a farmer was asked to use."""
+"""Finds the runner that `-r` names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from taskfarmer.runners.shell import BasicRunner
 
 
 def find_runner(settings: Settings, reporter: Reporter) -> Runner:
-    """The runner that the user asked for; for the default one no configuration is read."""
+    """The runner that `-r` names. The default one needs no configuration, so no INI file is read for it."""
     if settings.runner == "default":
         return BasicRunner()
-    import subprocess  # noqa: F401  # for runners that start programs by themselves; once tasks run it is too late
+    import subprocess  # noqa: F401  # for runners that start programs: nothing may be imported once tasks run
 
     from taskfarmer.config import Configuration
 

@@ -1,4 +1,4 @@
-"""The task list on its way into a farm."""
+"""Imports a task list into a farm."""
 
 from taskfarmer.intake.intake import Intake
 from taskfarmer.intake.lastline import QUIET

@@ -1,4 +1,4 @@
-"""Whether a task list still begins with what its farm has taken in, and which line differs first."""
+"""Checks whether a task list still starts with the imported tasks, and finds the first line that differs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _RESTORE = "restore it from a snapshot of the file system, or use another work d
 
 
 class _TooShort(TaskListError):
-    """The list ends before what was taken in does, as a file does whose size is seen as it was a moment ago."""
+    """The list ends before the imported tasks do, perhaps because this node still sees its old size."""
 
 
 def digest(stream: BinaryIO, size: int) -> tuple[_Hash, int]:
-    """SHA-256 over the first `size` bytes, and how many lines end in them; the stream stands behind them."""
+    """Return the SHA-256 of the first `size` bytes and the number of newlines in them; leave the stream after them."""
     sha = hashlib.sha256()
     lines = 0
     stream.seek(0)
@@ -46,7 +46,7 @@ def digest(stream: BinaryIO, size: int) -> tuple[_Hash, int]:
 
 
 def whole_digest(path: str) -> tuple[int, str]:
-    """Size and SHA-256 of a list that a handler reads in its own way; (0, "") where it is no file."""
+    """Size and SHA-256 of a list whose handler opens it itself; (0, "") if it is not a regular file."""
     if not os.path.isfile(path):
         return 0, ""
     with open(path, "rb") as stream:
@@ -56,7 +56,7 @@ def whole_digest(path: str) -> tuple[int, str]:
 
 @contextmanager
 def _readable(path: str) -> Iterator[None]:
-    """Raise ListUnavailable for an error of the file system that a list is on."""
+    """Raise ListUnavailable for an error of the file system of a list."""
     try:
         yield
     except OSError as error:
@@ -65,14 +65,14 @@ def _readable(path: str) -> Iterator[None]:
             + remedy(error, AGAIN)
         ) from error
     except IndexError as error:
-        raise ListUnavailable(f"{path}: changes while it is read: start again when it is whole") from error
+        raise ListUnavailable(f"{path}: changed while it was read: start again when it is complete") from error
 
 
 def compare(path: str, workdir: Workdir, state: State, farm: Farm, patience: float = PATIENCE) -> int | None:
-    """None where the list begins with exactly what was taken in; else how many tasks to pass over.
+    """Return None if the list starts with exactly the imported bytes, else the number of imported tasks to skip.
 
-    TaskListError names the first line whose task is another one. A list that ends too early is looked at again
-    for `patience` seconds: another node may just have added to it, and this one still see its old size.
+    Raise TaskListError with the first line whose task was changed. A list that ends too early is read again for
+    `patience` seconds: another node may have added lines, and this node may still see the old size.
     """
     end = time.monotonic() + patience
     while True:
@@ -89,15 +89,15 @@ def _compare(path: str, workdir: Workdir, state: State, farm: Farm) -> int | Non
     last = state.segments[-1]
     with open_source(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        if size >= last.source_bytes and goes_on(stream, last, digest(stream, last.source_bytes)[0]):
+        if size >= last.source_bytes and continues(stream, last, digest(stream, last.source_bytes)[0]):
             return None
         return _compare_tasks(stream, path, workdir, state, farm)
 
 
-def goes_on(stream: BinaryIO, last: Segment, sha: _Hash) -> bool:
-    """Whether a list begins with what was taken in up to `last`, and a new line follows.
+def continues(stream: BinaryIO, last: Segment, sha: _Hash) -> bool:
+    """Whether a list starts with the bytes imported up to `last`, and a new line follows.
 
-    `sha` is the digest of so many bytes of it, and the stream stands behind them.
+    `sha` is the digest of that many bytes of the list, and the stream is positioned after them.
     """
     if sha.hexdigest() != last.source_sha256:
         return False
@@ -106,21 +106,21 @@ def goes_on(stream: BinaryIO, last: Segment, sha: _Hash) -> bool:
 
 
 def _compare_tasks(stream: BinaryIO, path: str, workdir: Workdir, state: State, farm: Farm) -> int:
-    """Task by task: how many agree, which must be all that were taken in."""
+    """Compare task by task; return the number of imported tasks, which must all agree."""
     stream.seek(0)
     listed = _listed(SourceReader(stream, path, whole_lines_only=True))
     count = 0
-    for taken in _taken(workdir, state, farm):
+    for imported in _imported(workdir, state, farm):
         now = next(listed, None)
-        if now != taken:
-            short = now is None or (taken.startswith(now) and next(listed, None) is None)
-            raise _refusal(path, workdir, farm, count, taken, now, _TooShort if short else TaskListError)
+        if now != imported:
+            short = now is None or (imported.startswith(now) and next(listed, None) is None)
+            raise _refusal(path, workdir, farm, count, imported, now, _TooShort if short else TaskListError)
         count += 1
     return count
 
 
 def _listed(reader: SourceReader) -> Iterator[bytes]:
-    """The tasks of the list. A last line without newline may be half of one that `_task` refuses: it comes last."""
+    """Yield the tasks of the list. A last line without newline comes last, since it may be half a task."""
     for batch in reader:
         yield from batch
     for batch in reader.last_line():
@@ -128,31 +128,31 @@ def _listed(reader: SourceReader) -> Iterator[bytes]:
 
 
 def _refusal(
-    path: str, workdir: Workdir, farm: Farm, task: int, taken: bytes, now: bytes | None, kind: type[TaskListError]
+    path: str, workdir: Workdir, farm: Farm, task: int, imported: bytes, now: bytes | None, kind: type[TaskListError]
 ) -> TaskListError:
-    was = _short(taken)
+    was = _short(imported)
     if now is None:
         what = f"the list ends before task {task}, which was {was}"
     else:
         what = f"line {line_of_task(path, task)} (task {task}) is {_short(now)}, and was {was}"
     if os.path.realpath(path) != os.path.realpath(farm.list_path):
         return kind(
-            f"{workdir.path}: belongs to another task list, {farm.list_path}: {what}; give {path} a work directory of "
-            "its own with -w DIR"
+            f"{workdir.path}: belongs to another task list, {farm.list_path}: {what}; name another work directory "
+            f"for {path} with -w DIR"
         )
     return kind(
-        f"{path}: changed since it was taken in: {what}; tasks may only be added at the end: undo the change, or run "
+        f"{path}: changed since it was imported: {what}; tasks may only be added at the end: undo the change, or run "
         "the new list in another work directory with -w DIR"
     )
 
 
 def compare_whole(path: str, state: State, farm: Farm) -> None:
-    """The same for a list that a handler reads in its own way: any change is refused."""
+    """Compare a list whose handler opens it itself: raise TaskListError for any change."""
     with _readable(path):
         now = whole_digest(path)[1]
     if now != state.segments[-1].source_sha256:
         raise TaskListError(
-            f"{path}: changed since handler '{farm.handler}' made a farm of it; use another work directory with -w DIR"
+            f"{path}: changed since handler '{farm.handler}' imported it; use another work directory with -w DIR"
         )
 
 
@@ -161,8 +161,8 @@ def _short(task: bytes) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def _taken(workdir: Workdir, state: State, farm: Farm) -> Iterator[bytes]:
-    """The lines of the list as they were taken in."""
+def _imported(workdir: Workdir, state: State, farm: Farm) -> Iterator[bytes]:
+    """Yield the imported lines of the list."""
     if farm.handler == "default":
         reader = SegmentReader(workdir)
         try:
@@ -177,16 +177,16 @@ def _taken(workdir: Workdir, state: State, farm: Farm) -> Iterator[bytes]:
 
 
 def _source(path: str, wanted: str) -> Iterator[bytes]:
-    """The lines of which a handler made a segment; Damaged where they are not what was written."""
+    """Yield the lines from which a handler made a segment; raise Damaged if they are corrupt."""
     crc = 0
     with reading.opened(path) as fd:
         reading.regular(fd, path)
         for data in reading.blocks(fd) if wanted else ():
             crc = zlib.crc32(data, crc)
         if wanted and wanted != f"{crc:08x}":
-            raise Damaged(f"{path}: not what was written into it (wrong checksum); {_RESTORE}")
+            raise Damaged(f"{path}: corrupt (checksum mismatch); {_RESTORE}")
         os.lseek(fd, 0, os.SEEK_SET)
         for line in reading.lines(fd, limits.TASK):
             if not line.endswith(b"\n"):
-                raise Damaged(f"{path}: has no end, or a line that is too long; {_RESTORE}")
+                raise Damaged(f"{path}: truncated, or a line is too long; {_RESTORE}")
             yield line[:-1]

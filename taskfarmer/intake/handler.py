@@ -1,4 +1,4 @@
-"""Task list handlers other than the default one, as the intake of a list uses them."""
+"""Calls task list handlers other than the default one during an import."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from taskfarmer.errors import ListUnavailable, TaskFarmerError, TaskListError
 from taskfarmer.options import Reporter, Settings
 
 
-class ReadsInItsOwnWay(Exception):
-    """A handler of lines reads the list by itself, and so to its end."""
+class ReadsWholeList(Exception):
+    """A handler of lines opens the list itself, and so reads an incomplete last line, too."""
 
 
 class Handler(NamedTuple):
-    """A task list handler that is not the default one: its name, class, options, and whether it reads lines."""
+    """A task list handler other than the default one. `by_line`: it is a ListTaskList, which makes a task of a line."""
 
     name: str
     kind: type
@@ -25,26 +25,26 @@ class Handler(NamedTuple):
     def commands(
         self, path: str, workdir: str, first: int, end: int | None = None, size: int | None = None
     ) -> Iterator[list[bytes]]:
-        """The commands from task `first` on, in batches; TaskListError for each exception of the handler.
+        """Yield the commands from task `first` on, in batches. Raise TaskListError for any exception of the handler.
 
-        With `end` a handler of lines makes them of the list up to that byte. ReadsInItsOwnWay if it does not read the
-        list through ListTaskList, and the list does not have this `size`.
+        With `end` a handler of lines gets only the bytes of the list before that offset. Raise ReadsWholeList if it
+        does not read the list through ListTaskList and the size of the list is not `size`.
         """
         try:
             tasks = self._instance(path, workdir, end)
             count = len(tasks)
             for start in range(first, count, 4096):
                 batch = [self._command(tasks[number]) for number in range(start, min(start + 4096, count))]
-                if start == first and end is not None and not tasks._heeded_end and os.path.getsize(path) != size:
-                    raise ReadsInItsOwnWay
+                if start == first and end is not None and not tasks._used_end and os.path.getsize(path) != size:
+                    raise ReadsWholeList
                 yield batch
-        except (TaskFarmerError, ReadsInItsOwnWay):
+        except (TaskFarmerError, ReadsWholeList):
             raise
         except Exception as error:
             kind = ListUnavailable if isinstance(error, OSError) else TaskListError
             raise kind(
                 f"{path}: task list handler '{self.name}' ({self.kind.__module__}.{self.kind.__qualname__}) failed: "
-                f"{type(error).__name__}: {error}; mend the handler or its options and start again"
+                f"{type(error).__name__}: {error}; correct the handler or its options and start again"
             ) from error
 
     def _instance(self, path: str, workdir: str, end: int | None) -> Any:
@@ -65,7 +65,7 @@ class Handler(NamedTuple):
 
 
 def find_handler(settings: Settings, reporter: Reporter) -> Handler | None:
-    """The handler that the user asked for; None for the default one, for which no configuration is read."""
+    """The handler that `-t` names; None for the default one, which needs no configuration."""
     if settings.handler == "default":
         return None
     from taskfarmer.config import Configuration

@@ -1,7 +1,7 @@
-"""Writes the lines that a list has beyond its farm into a segment.
+"""Writes the new lines of a task list into a segment of the farm.
 
-A last line without newline is left out until it is complete (lastline.py). A handler that reads the list in its own
-way gets nothing before that: the first segment of its farm has no tasks.
+A last line without newline is left out until it is complete (lastline.py). A handler that opens the list itself is not
+called before that; until then the farm has one segment without tasks.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from taskfarmer.errors import ListUnavailable, remedy
-from taskfarmer.intake.comparison import digest, goes_on, whole_digest
-from taskfarmer.intake.handler import Handler, ReadsInItsOwnWay
+from taskfarmer.intake.comparison import continues, digest, whole_digest
+from taskfarmer.intake.handler import Handler, ReadsWholeList
 from taskfarmer.intake.lastline import LastLine, has_newline
 from taskfarmer.ledger.segments import SegmentWriter
 from taskfarmer.ledger.state import Segment, State
@@ -22,11 +22,11 @@ from taskfarmer.tasks.source import SourceReader, open_source
 
 _ELSEWHERE = "name another work directory with -w DIR"
 _NOTHING = 0, hashlib.sha256().hexdigest()
-"""Size and SHA-256 of the part of a list of which nothing was read."""
+"""Size and SHA-256 of an empty prefix of a list."""
 
 
 class Importer:
-    """Reads one list. `last_line` is what this farmer knows of a last line without newline.
+    """Imports one list. `last_line` is the state of a last line without newline.
 
     `between` is called between file operations, and may raise Stopped.
     """
@@ -38,9 +38,9 @@ class Importer:
         self.last_line = LastLine(path)
 
     def segment(self, workdir: Workdir, state: State | None, skip: int = 0, changed: bool = False) -> Segment | None:
-        """Write the complete lines that the list has beyond `state`; None if there are none.
+        """Write the complete lines that are not in `state` yet into a new segment; None without such lines.
 
-        `changed`: the bytes before them have changed, and they begin behind the first `skip` tasks of the list.
+        `changed`: the bytes before them have changed; the new tasks follow the first `skip` tasks of the list.
         """
         writer = SegmentWriter(workdir, state.tasks if state is not None else 0)
         try:
@@ -55,7 +55,7 @@ class Importer:
         except OSError as error:
             writer.discard()
             raise ListUnavailable(
-                f"{error.filename or workdir.tasks}: {error.strerror}; the task list was not taken in, nothing "
+                f"{error.filename or workdir.tasks}: {error.strerror}; the task list was not imported, nothing "
                 f"was changed: {remedy(error, _ELSEWHERE, _ELSEWHERE)}"
             ) from error
         except BaseException:
@@ -63,11 +63,11 @@ class Importer:
             raise
         return segment
 
-    def _changes(self) -> ListUnavailable:
-        return ListUnavailable(f"{self.path}: changes while it is read: start again when it is whole")
+    def _changed(self) -> ListUnavailable:
+        return ListUnavailable(f"{self.path}: changed while it was read: start again when it is complete")
 
-    def took_nothing_yet(self, state: State) -> bool:
-        """Whether a handler that reads the list in its own way has not got it yet."""
+    def is_still_empty(self, state: State) -> bool:
+        """Whether a handler that opens the list itself was not called yet."""
         last = state.segments[-1]
         return not state.tasks and (last.source_bytes, last.source_sha256) == _NOTHING
 
@@ -82,14 +82,14 @@ class Importer:
             self.between()
             writer.add(batch)
         if whole_digest(self.path) != before:
-            raise self._changes()
+            raise self._changed()
         return Segment(writer.name, 0, writer.tasks, 0, *before, timed=writer.timed)
 
     def _lines(self, writer: SegmentWriter, last: Segment | None, skip: int) -> Segment:
         with open_source(self.path) as stream:
             sha, before = digest(stream, last.source_bytes if last is not None else 0)
-            if last is not None and not goes_on(stream, last, sha):
-                raise self._changes()
+            if last is not None and not continues(stream, last, sha):
+                raise self._changed()
             reader = SourceReader(
                 stream,
                 self.path,
@@ -104,7 +104,7 @@ class Importer:
                 for batch in complete:
                     self.between()
                     writer.add(batch)
-            elif not self._handled(writer, reader, [task for batch in complete for task in batch]):
+            elif not self._call_handler(writer, reader, [task for batch in complete for task in batch]):
                 return Segment(writer.name, 0, 0, 0, *_NOTHING, source_crc=writer.source_crc.decode("ascii"))
         size, digested, crc = reader.consumed, reader.sha.hexdigest(), writer.source_crc.decode("ascii")
         first, tasks, timed = writer.first_id, writer.tasks, writer.timed
@@ -113,13 +113,13 @@ class Importer:
     def _complete_lines(
         self, reader: SourceReader, stream: BinaryIO, writer: SegmentWriter, skip: int
     ) -> Iterator[list[bytes]]:
-        """Give the tasks of the lines that are complete, but for the first `skip`."""
+        """Yield the tasks of the complete lines, except for the first `skip` tasks."""
         count = 0
         for batch in reader:
             yield batch[max(0, skip - count) :]
             count += len(batch)
         self.last_line.pending = False
-        # With fewer than `skip` tasks above it, the last line is one that was taken in before.
+        # If fewer than `skip` tasks precede it, the last line was imported before.
         if reader.rest_is_task and count >= skip:
             size = reader.consumed + len(reader.rest)
             if self._is_complete(os.fstat(stream.fileno()), size, writer):
@@ -128,20 +128,20 @@ class Importer:
     def _is_complete(self, status: os.stat_result, size: int, writer: SegmentWriter) -> bool:
         return self.last_line.is_complete(status, size, writer.workdir.segment(writer.name))
 
-    def _handled(self, writer: SegmentWriter, reader: SourceReader, lines: list[bytes]) -> bool:
-        """Add the commands that the handler makes of these lines; False, and none, if it would read more than them."""
+    def _call_handler(self, writer: SegmentWriter, reader: SourceReader, lines: list[bytes]) -> bool:
+        """Add the commands that the handler makes of `lines`. Return False, and add none, if it reads other lines."""
         assert self.handler is not None
         workdir = writer.workdir
         size = reader.consumed + len(reader.rest)
         known = None if self.last_line.pending else size
-        taken = True
+        accepted = True
         try:
             if lines:
                 for batch in self.handler.commands(self.path, workdir.path, writer.first_id, reader.consumed, known):
                     self.between()
                     writer.add(batch)
-        except ReadsInItsOwnWay:
+        except ReadsWholeList:
             self.last_line.wait()
-            lines, taken = [], False
+            lines, accepted = [], False
         writer.add_source(lines)
-        return taken
+        return accepted

@@ -1,14 +1,14 @@
-"""When the last line of a list is complete although it has no newline.
+"""Decides whether the last line of a list is complete although it has no newline.
 
 A program that writes a list through a buffer leaves half a line at its end between two flushes. Half a command must
-never run. So a last line without newline is complete only if
+never run. So a last line without newline counts as complete only if
 
 * the list was last changed more than a minute ago, by the clock of the file server; or
-* this farmer saw it unchanged for ten seconds, by the monotonic clock of its own node.
+* this farmer has seen it unchanged for ten seconds, by its monotonic clock.
 
-Until then the line is *pending*, and the farmer stays. The clock of the file server is read from the time of a file
-that was just made on the list's file system; the node's own clock is never compared with it. If no such file can be
-made, the list counts as young, which costs ten seconds.
+Until then the line is *pending*, and the farmer stays. To read the clock of the file server, the farmer creates a file
+on the file system of the list and compares the times of both files. The clock of the node is not used for that. If the
+file cannot be created, the list counts as young, which costs ten seconds.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import time
 from taskfarmer.storage import durable
 
 OLD = 60.0
-"""Seconds after its last change from which a list is taken as it is."""
+"""A list that was not changed for this many seconds is complete."""
 QUIET = 10.0
-"""Seconds for which a younger list must stay unchanged."""
+"""Seconds for which a list that was changed recently must stay unchanged."""
 _SPREAD = 0.5
-"""Seconds over which farmers that started together spread their last look: one of them is enough."""
+"""Farmers that started together spread their last check over this many seconds: one of them is enough."""
 
 
 class LastLine:
     """The last line of a list, as one farmer sees it. `pending`: it has no newline, and may be incomplete.
 
-    `due` is when it is complete if the list does not change until then, on the monotonic clock.
+    `due`, on the monotonic clock, is when it counts as complete if the list does not change until then.
     """
 
     def __init__(self, path: str) -> None:
@@ -41,9 +41,10 @@ class LastLine:
         self._seen: tuple[int, ...] = ()
 
     def is_complete(self, status: os.stat_result, size: int, fresh: str) -> bool:
-        """Whether the line is complete, in a list of this `status` that was read up to byte `size`; else it is pending.
+        """Return whether the line is complete; if not, it becomes pending.
 
-        `fresh` is a file that this farmer has just made in its farm.
+        The list has this `status` and was read up to byte `size`. `fresh` is a file that this farmer has just created
+        in its farm.
         """
         now = time.monotonic()
         seen = (status.st_dev, status.st_ino, size, status.st_mtime_ns)
@@ -56,24 +57,24 @@ class LastLine:
         return not self.pending
 
     def wait(self) -> None:
-        """The list cannot be read now as far as it is complete: look at it again later."""
+        """Check again later, because the complete lines alone cannot be read now."""
         if not self.pending:
             self.pending, self.due = True, time.monotonic() + QUIET
 
     def _is_old(self, status: os.stat_result, fresh: str) -> bool:
-        # The change time is the file server's, too: it is later if the list was copied with its time, or renamed.
+        # ctime is from the file server, too: it is later than mtime if the list was renamed, or copied with its time.
         if status.st_ctime - status.st_mtime > OLD:
             return True
         try:
             made = os.stat(fresh)
             if made.st_dev != status.st_dev:
-                made = self._made_beside()
+                made = self._probe_status()
         except OSError:
             return False
         return made.st_dev == status.st_dev and made.st_ctime - status.st_mtime > OLD
 
-    def _made_beside(self) -> os.stat_result:
-        """The status of a file that was just made in the directory of the list, and is gone again."""
+    def _probe_status(self) -> os.stat_result:
+        """Create and remove a file in the directory of the list; return its status."""
         path = os.path.join(os.path.dirname(os.path.realpath(self.path)), f".taskfarmer.{durable.random_name()}")
         descriptor = durable.open_exclusive(path, os.O_WRONLY)
         try:
@@ -84,7 +85,7 @@ class LastLine:
 
 
 def has_newline(path: str, status: os.stat_result) -> bool:
-    """Whether a file ends with a newline, or is not a file with an end; an empty one does."""
+    """Whether a file ends with a newline, is empty, or is not a regular file."""
     if not stat.S_ISREG(status.st_mode) or not status.st_size:
         return True
     with open(path, "rb") as stream:

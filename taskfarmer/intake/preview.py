@@ -1,4 +1,4 @@
-"""What would run: for `--dry-run`, which touches nothing."""
+"""Lists the tasks that would run, for `--dry-run`; changes nothing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from taskfarmer.tasks.source import SourceReader, open_source
 
 
 def preview(settings: Settings, reporter: Reporter) -> Iterator[tuple[int, bytes]]:
-    """ID and command of each task that a farmer would find unprocessed. Touches nothing."""
+    """Yield the ID and command of each task that a farmer would find unprocessed."""
     intake = Intake(settings, reporter)
     intake.check_readable()
     trust.refuse_strangers(intake.workdir, intake.path)
-    farm = intake.existing()
+    farm = intake.existing_farm()
     if farm is not None:
         yield from _unprocessed(intake, farm)
         return
@@ -47,13 +47,13 @@ def _unprocessed(intake: Intake, farm: Farm) -> Iterator[tuple[int, bytes]]:
             yield from reader.tasks(segment, segment.next, segment.tasks - segment.next)
         skip = compare(intake.path, intake.workdir, state, farm) if intake.handler is None else None
         if intake.handler is None:
-            yield from _grown(intake, state, skip)
+            yield from _new_tasks(intake, state, skip)
     finally:
         reader.close()
 
 
-def _grown(intake: Intake, state: State, skip: int | None) -> Iterator[tuple[int, bytes]]:
-    """What the list has more than the farm has taken in."""
+def _new_tasks(intake: Intake, state: State, skip: int | None) -> Iterator[tuple[int, bytes]]:
+    """Yield the tasks of the list that are not imported yet."""
     with open_source(intake.path) as stream:
         offset = 0 if skip is not None else state.segments[-1].source_bytes
         before = 0.0 if skip is not None else state.segments[-1].time

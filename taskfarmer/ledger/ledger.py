@@ -99,11 +99,11 @@ class Ledger:
         self._open.add(news)
 
     def exchange(
-        self, want: int = 0, leave: bool = False, patience: float = math.inf, room: float = math.inf
+        self, want: int = 0, leave: bool = False, patience: float = math.inf, seconds_left: float = math.inf
     ) -> tuple[list[Interval], FarmerReport]:
         """Tell what was noted, take up to `want` tasks: one commit, or none where there is nothing to do.
 
-        What is known to need more than `room` seconds is not taken.
+        What is known to need more than `seconds_left` seconds is not taken.
         Returns what was gained, and what is now told. With `leave` the farmer goes; it must hold nothing
         but what it tells. Raises Expelled, FarmGone, StorageError; after the last of these everything is
         as before, and a later exchange may succeed. Contended after `patience` seconds: the same, and all
@@ -118,7 +118,7 @@ class Ledger:
         self._leaving = leave
         self._write()
         self.commits.between()
-        change = self._change(sent, want, leave, room)
+        change = self._change(sent, want, leave, seconds_left)
         if sent.nothing and self.registered and not leave and not self.commits.uncertain:
             state = self.look()  # who only asks whether there is something need not wait for the lock
             if change(state) is state:
@@ -147,7 +147,7 @@ class Ledger:
                 f"{self.workdir.path}: {error.strerror}; the farm may not last; {remedy(error, AGAIN)}"
             ) from error
 
-    def _change(self, sent: FarmerReport, want: int, leave: bool, room: float) -> Callable[[State], State]:
+    def _change(self, sent: FarmerReport, want: int, leave: bool, seconds_left: float) -> Callable[[State], State]:
         journal = self._journal_name()
         settlement = Settlement(
             journal,
@@ -170,12 +170,12 @@ class Ledger:
                 return state
             if self.registered:
                 states.entry_of(state, self.me)
-            if sent.nothing and not leave and not (want > 0 and state.has(room)):
+            if sent.nothing and not leave and not (want > 0 and state.has(seconds_left)):
                 return state
             new = state if self.registered else states.join(state, self.me, journal, self.slots)
             if not sent.nothing:
                 new = states.settle(new, self.me, settlement)
-            new = states.claim(new, self.me, want, room)
+            new = states.claim(new, self.me, want, seconds_left)
             return states.leave(new, self.me) if leave else new
 
         return change

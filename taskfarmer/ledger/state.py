@@ -105,13 +105,13 @@ class State:
         """Whether there is anything to take; cheap whatever the farm's size."""
         return bool(self.returned) or any(segment.next < segment.tasks for segment in self.segments)
 
-    def has(self, room: float) -> bool:
-        """Whether there is anything to take that is not known to need more than `room` seconds."""
-        if room == math.inf:
+    def has(self, seconds_left: float) -> bool:
+        """Whether there is anything to take that is not known to need more than `seconds_left` seconds."""
+        if seconds_left == math.inf:
             return self.left
         if any(segment.next < segment.tasks for segment in self.segments):
             return True
-        return any(float(word.partition("^")[2] or 0) <= room for word in self.returned.split())
+        return any(float(word.partition("^")[2] or 0) <= seconds_left for word in self.returned.split())
 
     @cached_property
     def held(self) -> int:
@@ -229,15 +229,15 @@ def _returned(text: str, more: list[Interval]) -> str:
     return " ".join(filter(None, (text, write_intervals(more))))
 
 
-def claim(state: State, farmer: str, want: int, room: float = math.inf) -> State:
+def claim(state: State, farmer: str, want: int, seconds_left: float = math.inf) -> State:
     """Give the farmer up to `want` tasks: what came back first, then the list in its order.
 
-    `room` is how many seconds the farmer has; what needs more is left for others.
+    `seconds_left` is how many seconds the farmer has; what needs more is left for others.
     """
     if want <= 0 or not state.left:
         return state
     entry = entry_of(state, farmer)
-    returned, got = _take_returned(state.returned, want, room)
+    returned, got = _take_returned(state.returned, want, seconds_left)
     want -= counted(got)
     segments = list(state.segments)
     for number, segment in enumerate(segments):
@@ -254,18 +254,18 @@ def claim(state: State, farmer: str, want: int, room: float = math.inf) -> State
         returned=returned,
         segments=tuple(segments),
         farmers={**state.farmers, farmer: entry._replace(claims=claims)},
-        longest=max(state.longest, int(room)) if room < math.inf else state.longest,
+        longest=max(state.longest, int(seconds_left)) if seconds_left < math.inf else state.longest,
     )
 
 
-def _take_returned(returned: str, want: int, room: float) -> tuple[str, list[Interval]]:
-    """What is left of `returned`, and up to `want` tasks out of it that need no more than `room` seconds."""
+def _take_returned(returned: str, want: int, seconds_left: float) -> tuple[str, list[Interval]]:
+    """What is left of `returned`, and up to `want` tasks out of it that need no more than `seconds_left` seconds."""
     passed: list[str] = []
     got: list[Interval] = []
     while want and returned:
         word, _, returned = returned.partition(" ")
         group = parse_group(word)
-        if group[0].needs > room:
+        if group[0].needs > seconds_left:
             passed.append(word)
             continue
         left: list[Interval] = []

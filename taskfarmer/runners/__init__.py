@@ -1,4 +1,4 @@
-"""How a task's command is executed: the classes that INI files name, and that users subclass."""
+"""Runners, which execute the commands of tasks: the classes that INI files name and that users subclass."""
 
 from taskfarmer.runners.base import CommandRunner, Runner
 from taskfarmer.runners.shell import BasicRunner

@@ -1,4 +1,4 @@
-"""Where programs are: the search along PATH, remembered as a shell's `hash` does."""
+"""Finds programs on PATH and caches their paths, like the `hash` of a shell."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 
 
 class Programs:
-    """Finds programs on PATH. It remembers what it found for as long as PATH stays the same, and nothing else."""
+    """Finds programs on PATH. Paths are cached until PATH changes; a program that was not found is searched again."""
 
     def __init__(self) -> None:
-        # what `os.environ` is a view of: PATH is asked for each task, and the view takes five calls of Python to answer
+        # The dict inside `os.environ`: PATH is read for each task, and `os.environ` needs five Python calls for that.
         self._variables = getattr(os.environb, "_data", os.environb)
         self._path: bytes | None = None
         self._found: dict[str, str] = {}
 
     def find(self, name: str) -> str | None:
-        """Return the path of the program that bash would start for `name`, or None where only bash can say."""
+        """Return the path of the program that bash would start for `name`; None if only bash can decide."""
         path = self._variables.get(b"PATH")
         if path != self._path:
             self._path = path
@@ -28,23 +28,23 @@ class Programs:
         return found
 
     def forget(self) -> None:
-        """Search anew from now on: a program that was found is there no longer."""
+        """Clear the cache, because a program in it no longer exists."""
         self._found.clear()
 
 
 def is_function(name: str) -> bool:
-    """Say whether bash finds an exported function of that name in the environment: functions precede programs."""
-    # The second form is that of bash 4.2 as patched by Red Hat in 2014.
+    """Whether the environment has an exported bash function of that name. Functions take precedence over programs."""
+    # Red Hat patched bash 4.2 in 2014 to use the second form.
     return f"BASH_FUNC_{name}%%" in os.environ or f"BASH_FUNC_{name}()" in os.environ
 
 
 def _search(name: str, path: str | None) -> str | None:
     if "/" in name:
         return name
-    if path is None:  # bash has a default of its own then
+    if path is None:  # then bash uses its built-in default
         return None
     for folder in path.split(":"):
-        if folder.startswith("~"):  # bash, and nobody else, expands it here
+        if folder.startswith("~"):  # only bash expands a tilde in PATH
             return None
         candidate = f"{folder or '.'}/{name}"
         if os.path.isfile(candidate) and os.access(candidate, os.X_OK):

@@ -1,30 +1,30 @@
-"""A command that is too long to be an argument, in a file that a shell can read."""
+"""Stores a command that is too long for an argument in a file that a shell can read."""
 
 from __future__ import annotations
 
 import os
 
-# Linux takes no single argument longer than this, its final NUL included (execve(2), MAX_ARG_STRLEN).
+# The largest single argument on Linux, including its final NUL (execve(2), MAX_ARG_STRLEN).
 ARGUMENT_LIMIT = 131072
 
 
 def is_too_long(command: str) -> bool:
-    """Say whether `command` is too long to be one argument of a program."""
-    # A character is at most 4 bytes: short commands, nearly all, need no encoding to be measured.
+    """Whether `command` is too long to be one argument of a program."""
+    # A character has at most 4 bytes, so short commands, nearly all of them, need not be encoded to be measured.
     return len(command) * 4 >= ARGUMENT_LIMIT and len(os.fsencode(command)) >= ARGUMENT_LIMIT
 
 
 class Script:
-    """Holds a command until `close`. It is a file in memory, which nothing needs to remove after a crash.
+    """A file that contains a command until `close`. It is in memory (memfd), so a crash leaves no file.
 
-    Where the system has none it is a file in $TMPDIR; a worker that is killed with SIGKILL leaves that one behind.
+    If the system has no memfd, it is a file in $TMPDIR; a worker that is killed with SIGKILL does not remove that.
     """
 
     def __init__(self, command: str) -> None:
         self._file: str | None = None
         self._descriptor = -1
         try:
-            # No close-on-exec: the shell reads it through its own /proc/self/fd.
+            # No close-on-exec: the shell opens it through /proc/self/fd.
             self._descriptor = os.memfd_create("task", 0)
             self.path = f"/proc/self/fd/{self._descriptor}"
             os.stat(self.path)  # fails if /proc is not mounted
@@ -41,7 +41,7 @@ class Script:
             raise
 
     def close(self) -> None:
-        """Let go of the file. A shell that still runs has it open for itself."""
+        """Close and remove the file. A shell that is still running has its own descriptor."""
         os.close(self._descriptor)
         if self._file is not None:
             os.unlink(self._file)

@@ -1,4 +1,4 @@
-"""The default runner: a command runs as on a bash command line, but a shell is started only where one is needed."""
+"""The default runner: commands run as on a bash command line, but bash is started only if it is needed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from taskfarmer.runners.base import CommandRunner
 from taskfarmer.runners.programs import Programs
 from taskfarmer.runners.script import Script, is_too_long
 
-# Characters that mean nothing to bash, wherever they are in a word, and the blanks between words.
+# Characters without a special meaning to bash anywhere in a word, and the blanks between words.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./= \t-]+").fullmatch
 
-# First words that are the shell's own (`compgen -k`, `compgen -b` of bash 5.2). Many exist as programs too, but not
-# the same ones: `echo`, `test`, `kill`, `pwd`.
+# Keywords and builtins (`compgen -k`, `compgen -b` of bash 5.2). Programs of the same name differ from the builtins:
+# `echo`, `test`, `kill`, `pwd`.
 _KEYWORDS_AND_BUILTINS = (
     "if then else elif fi case esac for select while until do done in function time coproc { } ! [[ ]] "
     ". : [ alias bg bind break builtin caller cd command compgen complete compopt continue declare dirs disown echo "
@@ -28,9 +28,9 @@ SHELL_WORDS = frozenset(_KEYWORDS_AND_BUILTINS.split())
 
 
 class BasicRunner(CommandRunner):
-    """Runs a task's command on the node itself."""
+    """Runs the command of a task on this node, as bash would."""
 
-    # Made at first use, not in __init__: a subclass need not call super().__init__().
+    # Created at first use, since a subclass need not call super().__init__().
     @cached_property
     def _plans(self) -> bool:
         ours = (self.argv, BasicRunner.argv), (self.cleanup, BasicRunner.cleanup)
@@ -45,7 +45,7 @@ class BasicRunner(CommandRunner):
         return {}
 
     def argv(self, taskid: int, command: str) -> list[str]:
-        """Return the program and its words where they are plain, else bash with the command."""
+        """Return the program and its arguments if the command is simple, else bash and the command."""
         if is_too_long(command):
             self.cleanup(taskid)
             script = self._scripts[taskid] = Script(command)
@@ -53,23 +53,23 @@ class BasicRunner(CommandRunner):
         return self._argv(command)
 
     def plan(self, taskid: int, command: str) -> list[str] | None:
-        """Return the same beforehand: not where a file is needed, nor in a subclass that has its own way."""
+        """Return the same in advance, unless the command needs a file or a subclass overrides `argv` or `cleanup`."""
         return self._argv(command) if self._plans and not is_too_long(command) else None
 
     def _argv(self, command: str) -> list[str]:
-        return words(command, self._programs) or shell_argv(command)
+        return simple_argv(command, self._programs) or shell_argv(command)
 
     def otherwise(self, taskid: int, command: str, error: OSError) -> list[str] | None:
-        """Leave to bash what the system would not start: a script without `#!`, and the words for what is wrong."""
+        """Let bash run a program that cannot be started: it runs scripts without `#!`, and explains other errors."""
         if error.errno in (errno.EAGAIN, errno.ENOMEM) or is_too_long(command):
             return None
-        if words(command, self._programs) is None:
+        if simple_argv(command, self._programs) is None:
             return None
         self._programs.forget()
         return shell_argv(command)
 
     def cleanup(self, taskid: int) -> None:
-        """Let go of the file of a command that was too long to be an argument."""
+        """Remove the file of a command that was too long for an argument."""
         script = self._scripts.pop(taskid, None)
         if script is not None:
             script.close()
@@ -77,8 +77,8 @@ class BasicRunner(CommandRunner):
 
 @cache
 def shell() -> str:
-    """Return the path of bash: in /bin, or on PATH, as on NixOS and FreeBSD. Without bash it is /bin/sh."""
-    # A relative folder on PATH would find another program after a change of directory.
+    """Return the path of bash: in /bin, or on PATH, as on NixOS and FreeBSD; /bin/sh without bash."""
+    # A relative directory on PATH would name another program after a change of directory.
     folders = [folder for folder in os.environ.get("PATH", "").split(":") if folder.startswith("/")]
     for path in (BASH, *(f"{folder}/bash" for folder in folders)):
         if os.access(path, os.X_OK) and os.path.isfile(path):
@@ -87,15 +87,14 @@ def shell() -> str:
 
 
 def shell_argv(command: str) -> list[str]:
-    """Return the arguments with which the shell runs a command. Without `--` it takes a first dash for an option."""
+    """Return the arguments that run a command in the shell. `--` is for commands that start with a dash."""
     return [shell(), "-c", "--", command]
 
 
-def words(command: str, programs: Programs | None = None) -> list[str] | None:
-    """Return the arguments that bash would start a program with, or None where bash has more to do than that.
+def simple_argv(command: str, programs: Programs | None = None) -> list[str] | None:
+    """Return the program and arguments that bash would start for a simple command; None for any other command.
 
-    None is never wrong, only slower. What a file named by BASH_ENV would change is not looked at: a command line
-    that a user types does not read it either.
+    None is always correct, but slower. BASH_ENV is ignored, as by a command line that a user types.
     """
     if not _PLAIN(command):
         return None
@@ -103,10 +102,10 @@ def words(command: str, programs: Programs | None = None) -> list[str] | None:
     if not argv:
         return None
     first = argv[0]
-    # A first word with `=` is an assignment, one with `%` a job.
+    # A first word with `=` is an assignment, one that starts with `%` a job.
     if "=" in first or first[0] == "%":
         return None
-    # `true` and `false` alone are the same in bash and out of it, and common in tests and measurements.
+    # The programs `true` and `false` are the same as the builtins, and common in tests and benchmarks.
     if first in SHELL_WORDS and not (len(argv) == 1 and first in ("true", "false")):
         return None
     program = (programs or Programs()).find(first)

@@ -1,7 +1,7 @@
-"""The runner for Shifter, NERSC's containers: every task in a container of its own.
+"""The runner for Shifter, the container system of NERSC: each task runs in a separate container.
 
-The options are PyTaskFarmer's. The setup and the task become one text for the container's bash, made so that the task
-runs only if every line of the setup succeeded, and in the same shell: `source` and `export` reach the task.
+The options are those of PyTaskFarmer. The setup and the task become one command for the bash in the container. The task
+runs only if every line of the setup succeeded, and in the same shell, so `source` and `export` in the setup affect it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from taskfarmer.runners.programs import Programs
 from taskfarmer.runners.script import ARGUMENT_LIMIT, is_too_long
 from taskfarmer.runners.shell import shell
 
-# What makes a text more than commands joined by `&&`: it needs braces to be one command among others.
+# Text with these characters is more than commands joined by `&&`, so it needs braces around it.
 _SEVERAL = re.compile(r"[;|\n]|(?<!&)&(?!&)").search
 
-# What people end a line of a setup with, and what joining the lines does anyway.
+# People often write `&&` or `;` at the end of a setup line; the lines are joined anyway.
 _ENDING = re.compile(r"(?:\s*(?:&&|;))+$")
 
 
 class ShifterRunner(CommandRunner):
     """Runs a task as `shifter --image=IMAGE ... -- /bin/bash -c -- "SETUP && TASK"`.
 
-    image: the image's name. setup: commands that come before each task, on one line or several. volumes, modules:
-    bindings and modules of Shifter, separated by blanks. tempdir: give each task a fresh working directory, which is
-    removed after it.
+    image: name of the Shifter image.
+    setup: commands that run before each task, on one or more lines.
+    volumes, modules: Shifter volumes and modules, separated by blanks.
+    tempdir: `True` to run each task in a new temporary directory, which is removed afterwards.
     """
 
     def __init__(
@@ -39,8 +40,8 @@ class ShifterRunner(CommandRunner):
         self.setup = setup
         self.volumes = volumes.split()
         self.modules = modules.split()
-        self.tempdir = truth("tempdir", tempdir)
-        # Before there are workers and tasks: then nothing is imported any more, and no other shell started.
+        self.tempdir = parse_bool("tempdir", tempdir)
+        # Do this before workers and tasks start: later no module may be imported and no other shell started.
         commands(setup)
         if self.tempdir:
             import shutil  # noqa: F401
@@ -54,13 +55,13 @@ class ShifterRunner(CommandRunner):
         return {}
 
     def argv(self, taskid: int, command: str) -> list[str]:
-        """Return shifter with its options and the text for the container's bash; make the temporary directory."""
+        """Return the shifter command line; create the temporary directory."""
         text = with_setup(self.setup, command)
         if is_too_long(text):
-            # A file of ours need not be visible in the container, so there is no other way in than an argument.
+            # The container may not see files of the host, so an argument is the only way.
             raise ValueError(
-                f"with its setup it has {len(os.fsencode(text))} bytes, more than the {ARGUMENT_LIMIT - 1} that can be "
-                "passed into a container: put it into a script and run that"
+                f"the command and its setup have {len(os.fsencode(text))} bytes, but only {ARGUMENT_LIMIT - 1} "
+                "can be passed into a container: put them into a script and run that"
             )
         argv = [self._programs.find("shifter") or "shifter", f"--image={self.image}"]
         if self.tempdir:
@@ -70,7 +71,7 @@ class ShifterRunner(CommandRunner):
         return [*argv, "--", "/bin/bash", "-c", "--", text]
 
     def environment(self, taskid: int) -> dict[str, str]:
-        """Keep the container's bash from reading the start-up file of the host, which the image need not have."""
+        """Unset BASH_ENV: it names a file of the host that the image may not have."""
         return {"BASH_ENV": ""}
 
     def cleanup(self, taskid: int) -> None:
@@ -90,23 +91,23 @@ class ShifterRunner(CommandRunner):
         return directory
 
 
-def truth(key: str, value: bool | str) -> bool:
-    """Return the meaning of an INI value that is yes or no; ValueError for anything else."""
+def parse_bool(key: str, value: bool | str) -> bool:
+    """Return the bool that an INI value stands for (`yes`, `False`, `1`, ...). Raise ValueError for other values."""
     word = str(value).strip().lower()
     if word in ("true", "yes", "on", "1"):
         return True
     if word in ("false", "no", "off", "0"):
         return False
-    raise ValueError(f"{key} = {value} is neither yes nor no: write True or False")
+    raise ValueError(f"{key} = {value} is not a boolean: write True or False")
 
 
 def with_setup(setup: str, task: str) -> str:
-    """Return one text for `bash -c` that runs `task` if every command of `setup` succeeded: `SETUP && TASK`."""
+    """Return text for `bash -c` that runs `task` if every command of `setup` succeeds: `SETUP && TASK`."""
     parts = commands(setup)
     if not parts:
         return task
-    # Of `SETUP && a; b` the `b` would run whatever became of the setup. The closing brace has a line of its own, or a
-    # comment would hide it.
+    # In `SETUP && a; b` the `b` would run even if the setup fails, hence the braces. The closing brace is on a separate
+    # line, because a comment could hide it.
     before = [f"{{ {_closed(part)}\n}}" if _SEVERAL(part) or "#" in part else part for part in parts]
     if _SEVERAL(task):
         task = f"{{\n{_closed(task)}\n}}"
@@ -115,28 +116,28 @@ def with_setup(setup: str, task: str) -> str:
 
 @lru_cache(maxsize=8)
 def commands(setup: str) -> tuple[str, ...]:
-    """Return the commands of a setup: its lines, but those of one compound command (`if` to `fi`) together.
+    """Return the commands of a setup: its lines, but the lines of a compound command (`if` to `fi`) as one.
 
-    Lines that are blank or begin with `#` are left out between commands.
+    Blank lines and lines that start with `#` between commands are ignored.
     """
     lines = [line.strip() for line in setup.split("\n")]
     several = sum(1 for line in lines if line and not line.startswith("#")) > 1
     found: list[str] = []
-    begun = ""
+    unfinished = ""
     for line in lines:
-        if not begun and (not line or line.startswith("#")):
+        if not unfinished and (not line or line.startswith("#")):
             continue
-        begun = f"{begun}\n{line}" if begun else line
-        if not several or _is_complete(begun):
-            found.append(begun)
-            begun = ""
-    found.append(begun)
+        unfinished = f"{unfinished}\n{line}" if unfinished else line
+        if not several or _is_complete(unfinished):
+            found.append(unfinished)
+            unfinished = ""
+    found.append(unfinished)
     ended = (_ENDING.sub("", command) for command in found)
     return tuple(command for command in ended if command)
 
 
 def _is_complete(text: str) -> bool:
-    """Ask bash, as only it knows: `bash -n` reads a text and runs nothing of it."""
+    """Whether `text` is a complete command. Only bash knows: `bash -n` parses it and runs nothing."""
     if _closed(text) != text:
         return False
     import subprocess
@@ -144,11 +145,11 @@ def _is_complete(text: str) -> bool:
     answer = subprocess.run(
         [shell(), "-n", "-c", "--", text], stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
-    # A here-document without its end is a warning, with status 0.
+    # bash reports an unterminated here-document as a warning, with status 0.
     return answer.returncode == 0 and not answer.stderr
 
 
 def _closed(text: str) -> str:
-    """Return `text` such that a new line after it ends it: a last backslash, which bash keeps, would hide that one."""
+    """Return `text` such that a newline terminates it: double a last backslash, which would quote the newline."""
     backslashes = len(text) - len(text.rstrip("\\"))
     return text + "\\" if backslashes % 2 else text

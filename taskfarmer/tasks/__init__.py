@@ -1,4 +1,4 @@
-"""What a task list is: the classes that INI files name, and that users subclass."""
+"""Task list handlers: the classes that INI files name and that users subclass."""
 
 from taskfarmer.tasks.base import TaskList
 from taskfarmer.tasks.listfile import ListTaskList

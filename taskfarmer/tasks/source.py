@@ -1,17 +1,16 @@
-"""The task list file: which of its bytes are tasks.
+"""Reads the tasks of a task list file.
 
-Lines end at LF or with the file, and nowhere else; a CR before that belongs to it. Lines that begin with `#` and lines
-of blanks only are no tasks. Blanks (space, tab) around a task are dropped, at its end only where no backslash would
-become its last character. Everything else is kept byte by byte: no encoding is assumed, and a UTF-8 byte order mark at
-the beginning of the file is skipped. `#TASKFARMER --time 90m` says how long each of the tasks below it takes, until
-another such line; other lines that begin so are refused, since a later version may give them a meaning. A NUL means
-that the file is not text.
+Lines end with LF or CR LF, or at the end of the file. Lines that start with `#` and blank lines are ignored. Blanks
+(space, tab) around a task are removed, except after a backslash at its end. All other bytes are kept: no encoding is
+assumed, and a UTF-8 byte order mark at the start of the file is skipped. `#TASKFARMER --time 90m` states how long each
+task below it takes, until the next such line; other lines that start like this are errors, since a later version may
+give them a meaning. A NUL byte is an error, because the file is not text.
 
-A last line without newline may be half of a line that a program is still writing. `whole_lines_only` leaves it in
-`rest`, for the caller to decide (taskfarmer/intake/lastline.py).
+A last line without newline may be half a line that a program is still writing. With `whole_lines_only` it is kept in
+`rest`, and the caller decides (taskfarmer/intake/lastline.py).
 
-A million lines take about a second: the work is done by the block, and a line is looked at by itself only in blocks
-that hold something unusual.
+A million lines take about a second, because whole blocks are processed at once. Only blocks with unusual characters
+are processed line by line.
 """
 
 from __future__ import annotations
@@ -41,15 +40,18 @@ _RESERVED_LINE = re.compile(rb"#TASKFARMER([ \t].*)?\r?", re.DOTALL)
 
 
 class SourceReader:
-    """Reads the tasks of a list from `offset` on, in batches, once.
+    """Reads the tasks of a list from byte `offset` to byte `end`, in batches, once.
 
-    After each batch, and at the end: `consumed` is the offset in the file up to which it was read, `sha` the SHA-256 of
-    the bytes from `offset` to there (continued from `sha`, where one is given: that object is updated), `lines` the
-    number of lines in them, `seconds` how long the next tasks take as the list says (0: it does not), and `open_end`
-    says that they end in a task whose line has no newline. A last line without newline that is not a task (an
-    unfinished comment) is not consumed. With `whole_lines_only` no last line without newline is: `rest` contains it
-    then, and `last_line` gives its task. `first_line` is the number of the line at `offset`, for messages. `end`: the
-    list is read up to this byte only, as if the file ended there.
+    A last line without newline is not consumed if it is not a task (an unfinished comment). With `whole_lines_only` it
+    is never consumed: `rest` contains it, and `last_line` yields its task.
+
+    These attributes are valid after each batch and at the end:
+
+    consumed: offset in the file up to which it was read.
+    sha: SHA-256 of the bytes from `offset` to `consumed`. If a `sha` was passed in, that object is updated.
+    lines: number of lines in these bytes. `first_line` is the number of the first one, for error messages.
+    seconds: how long each of the next tasks takes, according to the list; 0 if it does not state that.
+    open_end: whether the bytes end with a task that has no newline.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class SourceReader:
         self._end = end
 
     def __iter__(self) -> Iterator[list[bytes]]:
-        """Give the tasks, some 4 MiB of the file at a time. TaskListError for what a list must not hold."""
+        """Yield the tasks of about 4 MiB of the file at a time. Raise TaskListError for invalid contents."""
         for block in self._blocks():
             if self._whole_lines_only and not block.endswith(b"\n"):
                 self.rest = block
@@ -85,18 +87,18 @@ class SourceReader:
                 yield from self._consume(block)
 
     def last_line(self) -> Iterator[list[bytes]]:
-        """Give the task in `rest`: the last line is complete, although it has no newline."""
+        """Yield the task in `rest`, after the caller decided that the last line is complete."""
         rest, self.rest = self.rest, b""
         self._refuse_nul(rest)
         yield from self._consume(rest)
 
     @property
     def rest_is_task(self) -> bool:
-        """Whether there is a task in `rest`, as far as it is written."""
+        """Whether `rest` contains a task, or the first half of one."""
         return bool(_task(self._text(self.rest)))
 
     def refuse_binary_rest(self) -> None:
-        """Raise TaskListError if there is a NUL in `rest`."""
+        """Raise TaskListError if `rest` contains a NUL byte."""
         self._refuse_nul(self.rest)
 
     def _consume(self, block: bytes) -> Iterator[list[bytes]]:
@@ -112,25 +114,25 @@ class SourceReader:
             yield tasks
 
     def _text(self, block: bytes) -> bytes:
-        """The next block without the byte order mark with which Windows editors begin a file."""
+        """The block without the byte order mark that Windows editors put at the start of a file."""
         return block.removeprefix(codecs.BOM_UTF8) if not self.consumed else block
 
     def _blocks(self) -> Iterator[bytes]:
-        """Give the bytes of the file in pieces of whole lines, and last what follows the last newline."""
-        begun: list[bytes] = []  # pieces of a line whose end is not read yet: it may be longer than any chunk
+        """Yield the bytes of the file as blocks of whole lines, and finally the bytes after the last newline."""
+        pieces: list[bytes] = []  # of a line whose end is not read yet: it may be longer than a chunk
         for chunk in self._chunks():
             end = chunk.rfind(b"\n") + 1
             if not end:
-                begun.append(chunk)
+                pieces.append(chunk)
                 if not self._whole_lines_only:
                     self._refuse_nul(chunk)
                 continue
-            block = b"".join([*begun, chunk[:end]])
+            block = b"".join([*pieces, chunk[:end]])
             self._refuse_nul(block)
             yield block
-            begun = [chunk[end:]] if end < len(chunk) else []
-        if begun:
-            last = b"".join(begun)
+            pieces = [chunk[end:]] if end < len(chunk) else []
+        if pieces:
+            last = b"".join(pieces)
             if not self._whole_lines_only:
                 self._refuse_nul(last)
             yield last
@@ -144,7 +146,7 @@ class SourceReader:
                 yield chunk
         except OSError as error:
             raise ListUnavailable(
-                f"{self._path}: cannot be read from byte {self.consumed} on: {error.strerror}: {remedy(error, AGAIN)}"
+                f"{self._path}: cannot be read after byte {self.consumed}: {error.strerror}: {remedy(error, AGAIN)}"
             ) from error
 
     def _tasks(self, block: bytes) -> list[bytes]:
@@ -153,18 +155,18 @@ class SourceReader:
             return list(self._with_options(lines))
         if b"\r" in block or b"\\ " in block or b"\\\t" in block:
             return [task for line in lines if (task := _task(line))]
-        # What _task does where there is neither a CR nor a blank behind a backslash, at a third of its time.
+        # Equivalent to _task for blocks without CR and without blanks after a backslash, in a third of the time.
         return [task for line in lines if (task := line.strip(_BLANKS)) and line[0] != _HASH]
 
     def _refuse_nul(self, block: bytes) -> None:
         position = block.find(b"\0")
         if position >= 0:
             if not self.consumed and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise TaskListError(f"{self._path}: is encoded in UTF-16: save it as UTF-8")
+                raise TaskListError(f"{self._path}: the encoding is UTF-16: save the file as UTF-8")
             line = self._first_line + self.lines + block.count(b"\n", 0, position)
             raise TaskListError(
-                f"{self._path}: line {line}: holds a NUL byte, so this is no text: "
-                "give a text file with a command on each line"
+                f"{self._path}: line {line}: contains a NUL byte, so the file is not text: "
+                "name a text file with one command per line"
             )
 
     def _with_options(self, lines: list[bytes]) -> Iterator[bytes]:
@@ -175,14 +177,14 @@ class SourceReader:
                 yield TimedCommand.of(task, self.seconds) if self.seconds else task
 
     def _option(self, line: bytes, number: int) -> float:
-        """The seconds that a line of options says; TaskListError for whatever else stands in it."""
+        """The seconds that a `#TASKFARMER --time` line states; 0 for `none`. Raise TaskListError for any other line."""
         words = line.decode("utf-8", "replace").split()[1:]
         if len(words) == 1 and words[0].startswith("--time="):
             words = ["--time", words[0].removeprefix("--time=")]
         if len(words) != 2 or words[0] != "--time":
             raise TaskListError(
-                f"{self._path}: line {number}: #TASKFARMER is reserved, but for `#TASKFARMER --time TIME`: "
-                "write the comment differently, or use the version that the list was made for"
+                f"{self._path}: line {number}: #TASKFARMER is reserved for `#TASKFARMER --time TIME`: "
+                "change the comment, or use the version of taskfarmer that the list was written for"
             )
         if words[1].lower() == "none":
             return 0.0
@@ -193,14 +195,14 @@ class SourceReader:
 
 
 def open_source(path: str) -> BinaryIO:
-    """Open a task list for reading. TaskListError, in words, for what is no readable file."""
+    """Open a task list for reading. Raise TaskListError if it is not a readable regular file."""
     try:
-        # Looked at before it is opened: to open a device can do something, and a FIFO would wait for its writer.
+        # Check the type first: opening a device can have side effects, and opening a FIFO would wait for its writer.
         _refuse_other_kinds(path, os.stat(path))
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        gone = not isinstance(error, OSError) or error.errno in (errno.ENOENT, errno.ENOTDIR)
-        raise (TaskListError if gone else ListUnavailable)(_cannot_open(path, error)) from error
+        missing = not isinstance(error, OSError) or error.errno in (errno.ENOENT, errno.ENOTDIR)
+        raise (TaskListError if missing else ListUnavailable)(_cannot_open(path, error)) from error
     stream = os.fdopen(descriptor, "rb")
     try:
         _refuse_other_kinds(path, os.fstat(descriptor))
@@ -210,8 +212,8 @@ def open_source(path: str) -> BinaryIO:
     return stream
 
 
-def demand_source(path: str) -> None:
-    """Raise TaskListError, in words, if nothing is there that a handler could read."""
+def require_source(path: str) -> None:
+    """Raise TaskListError if the path does not exist."""
     try:
         os.stat(path)
     except (OSError, ValueError) as error:
@@ -219,9 +221,9 @@ def demand_source(path: str) -> None:
 
 
 def line_of_task(path: str, k: int) -> int:
-    """Return the number, from 1, of the line that holds the k-th task (from 0) of the list. IndexError beyond its end.
+    """Return the line number (from 1) of task `k` (from 0). Raise IndexError if the list has fewer tasks.
 
-    Reads the list again: a line number is wanted for a message at most, and is not worth keeping for every task.
+    Reads the list again, because only error messages need line numbers and storing them would cost memory.
     """
     with open_source(path) as stream:
         reader = SourceReader(stream, path)
@@ -233,7 +235,7 @@ def line_of_task(path: str, k: int) -> int:
             k -= count
             reader.lines += block.count(b"\n")
             reader.consumed += len(block)
-    raise IndexError(f"{path} holds fewer tasks")
+    raise IndexError(f"{path} has fewer tasks")
 
 
 def _line_in(block: bytes, k: int) -> int:
@@ -242,31 +244,31 @@ def _line_in(block: bytes, k: int) -> int:
 
 
 def _task(line: bytes) -> bytes:
-    """Return the task on a line, without its LF, or nothing if there is none."""
+    """Return the task on a line without LF; empty if it has none."""
     if line.startswith(b"#"):
         return b""
-    begun = line.removesuffix(b"\r").lstrip(_BLANKS)
-    task = begun.rstrip(_BLANKS)
-    # A backslash protects the blank behind it, and would do something else to what followed instead.
-    return begun if task.endswith(b"\\") else task
+    text = line.removesuffix(b"\r").lstrip(_BLANKS)
+    task = text.rstrip(_BLANKS)
+    # A backslash quotes the blank after it; without that blank it would quote whatever follows the command.
+    return text if task.endswith(b"\\") else task
 
 
 def _refuse_other_kinds(path: str, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise TaskListError(f"{path}: is a directory, not a task list: name the text file with the commands")
+        raise TaskListError(f"{path}: is a directory, not a task list: name a text file with one command per line")
     if not stat.S_ISREG(status.st_mode):
         raise TaskListError(
-            f"{path}: is a pipe or a device, and a task list is read more than once: write the commands into a file"
+            f"{path}: is a pipe or a device, but a task list is read more than once: write the commands into a file"
         )
 
 
 def _cannot_open(path: str, error: OSError | ValueError) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOENT, errno.ENOTDIR):
-        return f"{path}: there is no such task list: check the path"
+        return f"{path}: no such task list: check the path"
     if number == errno.EACCES:
-        return f"{path}: this task list may not be read by you: ask its owner, or `chmod u+r` it"
+        return f"{path}: no permission to read this task list: ask its owner, or `chmod u+r` it"
     advice = "check the path and the file system"
     if isinstance(error, OSError):
-        return f"{path}: this task list cannot be opened: {error.strerror}: {remedy(error, advice)}"
-    return f"{path}: this task list cannot be opened: {error}: {advice}"
+        return f"{path}: cannot open this task list: {error.strerror}: {remedy(error, advice)}"
+    return f"{path}: cannot open this task list: {error}: {advice}"

@@ -60,12 +60,12 @@ def _rest(ending: Ending, status: int) -> list[str]:
         if status != Exit.AGAIN:
             meaning += ", for --exit-zero"
         lines.append(f"{ending.farm.unprocessed} {many} unprocessed: run the same command again ({meaning})")
-    elif ending.trouble is None and ending.again:
+    elif ending.trouble is None and ending.stale_claims:
         lines.append(
             "tasks are held by a farmer that is gone, and are soon unprocessed: run the same command again "
             f"(exit status {status})"
         )
-    elif ending.trouble is None and ending.untaken:
+    elif ending.trouble is None and ending.not_imported:
         lines.append(
             "the end of the task list was not taken in: run the same command again "
             f"(exit status {status}{', for --exit-zero' if status != Exit.AGAIN else ''})"

@@ -49,7 +49,7 @@ def test_an_unknown_runner_is_one_line_and_makes_nothing(house: House) -> None:
     house.write("true\n")
     done = house.command("pytaskfarmer.py", "list.txt", "-r", "nobody")
     assert done.status == 2
-    assert "no runner is named 'nobody'" in done.error_line
+    assert "no runner named 'nobody'" in done.error_line
     assert not house.workdir.exists()
 
 

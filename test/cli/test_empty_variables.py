@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from house import House
 
-from taskfarmer.farmer.jobs import Jobs
+from taskfarmer.farmer.jobs import SchedulerReports
 from taskfarmer.launch.jobs import FarmerInfo, jobs_at_work
 from taskfarmer.peers import scheduled
 from taskfarmer.storage.layout import Workdir
@@ -26,7 +26,7 @@ def test_empty_variables_name_no_job() -> None:
     assert scheduled.job(EMPTY) == {}
     assert not scheduled.in_slurm(EMPTY)
     assert scheduled.nodes(EMPTY) == 1
-    assert Jobs(scheduled.job(EMPTY)).ended({"SLURM_JOB_ID": "12"}, 0.0, 0.0) is None
+    assert SchedulerReports(scheduled.job(EMPTY)).end_reason({"SLURM_JOB_ID": "12"}, 0.0, 0.0) is None
 
 
 @pytest.mark.parametrize(

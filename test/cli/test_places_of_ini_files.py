@@ -48,7 +48,7 @@ def test_an_ini_file_is_read_in_the_documented_places(house: House, folder: str,
 def test_an_ini_file_is_read_nowhere_else(house: House, folder: str, text: str) -> None:
     done = run(house, folder, text)
     assert done.status == 2
-    assert "is named 'own'" in done.error_line
+    assert "named 'own'" in done.error_line
     assert not (house.folder / "lists" / "list.txt_workdir").exists()
 
 
@@ -59,7 +59,7 @@ def test_an_ini_file_beside_a_list_counts_only_if_the_others_cannot_write_it(hou
     path.chmod(0o666)
     done = run(house, "lists", RUNNER)
     assert done.status == 2
-    assert f"{path}: passed over, since everybody may write it" in done.stderr
+    assert f"{path}: ignored because it is world-writable" in done.stderr
 
 
 def test_the_page_names_these_places() -> None:

@@ -84,7 +84,7 @@ def known_lengths(slurm: SlurmCluster, field: ClusterField) -> None:
     report = check(field.workdir, views=True)
     assert {line.outcome for line in report.lines} == {"finished"}, field.said()
     assert 4 <= len(report.finished) <= 75, field.said()
-    assert "for the next job" in field.said()
+    assert "to the next job" in field.said()
     slow.go_on("--margin", "70s")
     assert {line.outcome for line in field.judge().lines} == {"finished"}, "nothing was begun in vain"
 

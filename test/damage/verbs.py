@@ -53,7 +53,7 @@ def hasten() -> None:
     from taskfarmer.ledger import commits, results
 
     journals.PATIENCE = 1.0
-    farmer.TROUBLE_FOR = backoff.START_TROUBLE_FOR = 3.0
+    farmer.RECORD_TIMEOUT = backoff.GIVE_UP_AFTER = 3.0
     commits.Commits.__init__.__defaults__ = (PATIENCE,)
     for function in (results.survey, results.read_counted, results.with_newer_states):
         function.__defaults__ = (PATIENCE, *(function.__defaults__ or ())[1:])

@@ -35,7 +35,7 @@ def plugged(farm: Farm) -> tuple[object, ...]:
 
 def nothing_failed(farm: Farm, farmer: Farmer, stop: signal.Signals, tasks: int) -> None:
     assert farmer.wait() == AGAIN, farmer.said
-    assert f"{stop.name}: ending the running tasks" in farmer.said
+    assert f"{stop.name}: stopping: terminating running tasks" in farmer.said
     farm.no_survivors(seconds=30)
     assert farm.places() == (list(range(tasks)), [], [])
     assert {line.outcome for line in farm.check().lines} <= {"returned"}
@@ -80,7 +80,7 @@ def test_a_runner_that_ignores_terminate_is_ended_when_the_grace_time_is_over(fa
     farmer = farm.start("-n", 1, "--grace", 60, *options)
     farm.wait_for_tasks(0)
     farmer.signal(signal.SIGINT)
-    farmer.says("SIGINT: ending the running tasks")
+    farmer.says("SIGINT: stopping: terminating running tasks")
     begin = time.monotonic()
     farmer.signal(signal.SIGINT)
     assert farmer.wait() == AGAIN, farmer.said

@@ -183,5 +183,5 @@ def test_tasks_that_cannot_be_read_once_wait_until_they_can(farm: Farm, strace: 
     inject = ["-P", str(segment), "-e", "trace=pread64", "-e", "inject=pread64:error=EIO:when=2"]
     farmer = farm.run("-n", 2, before=[*strace, *inject])
     assert farmer.wait() == 0, farmer.said
-    assert f"{segment}: Input/output error" in farmer.said and "running tasks go on" in farmer.said
+    assert f"{segment}: Input/output error" in farmer.said and "running tasks continue" in farmer.said
     assert farm.check().finished == set(range(30))

@@ -38,7 +38,7 @@ def test_one_warning_names_the_view_that_is_too_large_and_the_remedy(farm: Farm)
     farmer = run(farm, 64, "-n", 2, "--logs", "none")
     assert farmer.wait() == 0, farmer.said
     assert {Path(path).name for path in WARNED.findall(farmer.said)} == {"timeline.json"}
-    assert "the views are not exact, the ledger is" in farmer.said
+    assert "the views may be stale, the ledger is complete" in farmer.said
     assert farm.run("-n", 2).wait() == 0
     farm.check(views=True)
 
@@ -47,7 +47,7 @@ def test_a_list_that_is_too_long_is_refused_in_one_line_and_leaves_nothing(farm:
     farm.write(*[f"true {'x' * 1000}"] * 200)
     farmer = run(farm, 64)
     assert farmer.wait() == 2
-    assert re.search(r"error: \S+/tasks: File too large; the task list was not taken in, .*\(ulimit -f\)", farmer.said)
+    assert re.search(r"error: \S+/tasks: File too large; the task list was not imported, .*\(ulimit -f\)", farmer.said)
     assert len(farmer.said.splitlines()) == 1
     assert not farm.workdir.exists()
 

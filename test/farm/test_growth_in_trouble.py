@@ -45,7 +45,7 @@ def grown_in_trouble(farm: Farm, *options: object, patience: float = 600.0) -> F
     farm.append("echo added\n")
     (farm.folder / "go").touch()
     farmer.says("No space left on device")
-    assert "lines at the end of" in farmer.said and "are not taken in before this is over" in farmer.said
+    assert "cannot import new lines of" in farmer.said and "until this is resolved" in farmer.said
     return farmer
 
 

@@ -233,7 +233,7 @@ def test_a_list_that_changes_while_a_handler_reads_it_is_not_taken_for_what_it_w
     farm.list.write_bytes(b"one\ntwo\n")
     farmer = farm.run("-t", "mine")
     assert farmer.wait() == 2
-    assert "changes while it is read: start again when it is whole" in farmer.said
+    assert "changed while it was read: start again when it is complete" in farmer.said
     assert not (farm.workdir / "farm.json").exists()
     assert farm.run("-t", "mine").wait() == 0
     assert farm.places() == ([], [0, 1, 2], [])

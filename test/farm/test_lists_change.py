@@ -256,7 +256,7 @@ def test_a_binary_file_is_no_list(farm: Farm, content: bytes) -> None:
 def test_a_list_that_may_not_be_read_is_refused(farm: Farm, as_a_user: list[str]) -> None:
     farm.write("true")
     farm.list.chmod(0)
-    refused(farm, str(farm.list), "may not be read", before=as_a_user)
+    refused(farm, str(farm.list), "no permission to read", before=as_a_user)
 
 
 @pytest.mark.parametrize("line", ["#TASKFARMER x", "#TASKFARMER", "#TASKFARMER\tx=1"])

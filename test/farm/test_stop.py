@@ -53,7 +53,7 @@ def test_a_farmer_that_was_told_to_stop_can_be_told_to_hurry(farm: Farm) -> None
     farmer = farm.start("--lease", 4, "--grace", 1000)
     farm.wait_for_tasks(0)
     assert verb(farm, "stop").returncode == 0
-    farmer.says("taskfarmer stop: ending the running tasks")
+    farmer.says("taskfarmer stop: stopping: terminating running tasks")
     assert verb(farm, "stop", "--now").returncode == 0
     assert farmer.wait() == AGAIN, farmer.said
 

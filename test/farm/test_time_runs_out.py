@@ -35,7 +35,7 @@ def test_nothing_is_begun_that_cannot_end_and_the_next_job_does_the_rest(farm: F
     assert first.process.returncode == AGAIN, first.said
     done = len(farm.check().finished)
     assert 4 <= done < 24, first.said
-    assert "they are for the next job" in first.said
+    assert "leaving them to the next job" in first.said
     second = farm.run("-n", 24, "--margin", 2, environment=allocation(600))
     assert second.process.returncode == 0, second.said
     assert [line.outcome for line in farm.check().lines] == ["finished"] * 24, "nothing was begun in vain"
@@ -50,7 +50,7 @@ def test_a_farm_learns_how_long_its_tasks_take(farm: Farm) -> None:
     farm.append("true\n" * 3)
     late = farm.run("--timeout", 1, "-n", 3)
     assert late.process.returncode == AGAIN, late.said
-    assert re.search(r"1 s left, and the 3 tasks that are left take about [23] s", late.said), late.said
+    assert re.search(r"1 s left, too short for the 3 remaining tasks \(about [23] s each\)", late.said), late.said
     assert len(farm.check().lines) == 24
     assert farm.run("--timeout", 1, "-n", 3, "--min-time-left", 0).process.returncode == 0
 
@@ -62,7 +62,7 @@ def test_a_task_whose_line_says_how_long_it_takes_is_begun_where_there_is_that_t
     assert short.process.returncode == AGAIN, short.said
     assert farm.places() == ([1, 2], [0, 3, 4], [])
     assert farm.view("toprocess")[1] == b'{"command": "echo b", "time": 3600.0}'
-    assert "the 2 tasks that are left need more time than that" in short.said
+    assert "too short for the 2 remaining tasks; leaving them" in short.said
     farm.append("#TASKFARMER --time 1h\necho f\n")
     farm.append("echo g\n")
     assert farm.run("--timeout", 30).process.returncode == AGAIN
@@ -105,10 +105,10 @@ def test_a_task_that_ran_out_of_time_gets_the_longest_time_and_is_then_reported(
     assert newest(farm)["returned"] == "0:0@2^2"
     short = farm.run("--timeout", 2)
     assert short.process.returncode == AGAIN, short.said
-    assert "the task that is left needs more time than that: it is for the next job" in short.said
+    assert "too short for the remaining task; leaving it to the next job" in short.said
     assert farm.attempts(0) == [(1, "returned")]
     again = farm.run("--timeout", 4)
-    assert "task 0 did not end in the longest time that any farmer had (3 s)" in again.said
+    assert "task 0 again did not finish in the longest time that any farmer had (3 s)" in again.said
     assert newest(farm)["returned"] == "0:0@3^4"
     assert farm.run("--timeout", 4).process.returncode == AGAIN
     assert farm.attempts(0) == [(1, "returned"), (2, "returned")]
@@ -237,7 +237,7 @@ def test_an_allocation_that_is_nearly_over_is_left_alone(farm: Farm) -> None:
     farm.write("true")
     farmer = farm.run(environment=allocation(30))
     assert farmer.process.returncode == AGAIN, farmer.said
-    assert "nothing is started; ask for more --time" in farmer.said
+    assert "no task is started; ask for more --time" in farmer.said
     assert not farm.check().lines
 
 

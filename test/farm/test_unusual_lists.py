@@ -38,7 +38,7 @@ def test_a_list_in_utf_16_is_refused_and_nothing_is_made(farm: Farm) -> None:
     farm.list.write_bytes("echo 0\r\necho 1\r\n".encode("utf-16"))
     farmer = farm.run()
     assert farmer.wait() == USAGE
-    assert "UTF-16: save it as UTF-8" in farmer.said
+    assert "UTF-16: save the file as UTF-8" in farmer.said
     assert not farm.workdir.exists()
 
 

@@ -34,11 +34,11 @@ def test_a_disk_that_fails_in_the_middle_costs_no_result_that_counts(farm: Farm,
     (disk.becomes_read_only if end == "read-only" else disk.loses_power)()
     said = "Read-only file system" if end == "read-only" else "Input/output error"
     (farm.folder / "go").touch()
-    farmer.says("running tasks go on, no new ones are started")
+    farmer.says("running tasks continue, no new ones are started")
     assert re.search(rf"warning: {farm.workdir}/\S+: {said}", farmer.said), farmer.said
     assert not farmer.ended
     farmer.signal(signal.SIGINT)
-    farmer.says("SIGINT: ending the running tasks")
+    farmer.says("SIGINT: stopping: terminating running tasks")
     farmer.signal(signal.SIGINT)
     assert farmer.wait() == TROUBLE, farmer.said
     assert "not recorded: " in farmer.said

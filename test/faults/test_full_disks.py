@@ -26,10 +26,10 @@ IMPATIENT = """
 import sys
 import taskfarmer.farmer.farmer as farmer
 import taskfarmer.farmer.growth as growth
-import taskfarmer.farmer.backoff as hold
+import taskfarmer.farmer.backoff as backoff
 from taskfarmer.start import taskfarmer
-hold.START_TROUBLE_FOR = farmer.TROUBLE_FOR = growth.PATIENCE = 0.5
-farmer.STOPPED_PATIENCE = 1.0
+backoff.GIVE_UP_AFTER = farmer.RECORD_TIMEOUT = growth.PATIENCE = 0.5
+farmer.RECORD_TIMEOUT_STOPPED = 1.0
 sys.argv[0] = "taskfarmer"
 sys.exit(taskfarmer())
 """
@@ -84,7 +84,7 @@ def test_running_tasks_go_on_and_are_recorded_once_there_is_room(
     farm.wait_for_tasks(0, 1)
     with full(disk, of):
         (farm.folder / "go").touch()
-        farmer.says("running tasks go on, no new ones are started")
+        farmer.says("running tasks continue, no new ones are started")
         assert re.search(rf"warning: {farm.workdir}/\S+: (No space left on device|Disk quota exceeded)", farmer.said)
         begun = set(os.listdir(farm.started))
         (farm.folder / "later").touch()
@@ -118,7 +118,7 @@ def test_tasks_that_would_fail_of_a_full_disk_wait_for_room(farm: Farm, disk: Pa
         ballast.unlink()
     with full(disk):
         (farm.folder / "go").touch()
-        farmer.says("no task is started until this is over")
+        farmer.says("not starting tasks until this is resolved")
         eventually(lambda: not running(farm), "nothing runs any more")
     assert farmer.wait() == 1, farmer.said
     report = farm.check()
@@ -157,7 +157,7 @@ def test_on_a_disk_that_stays_full_the_farmer_says_how_much_it_could_not_record(
     farm.wait_for_tasks(0, 1, 2, 3)
     with full(disk):
         (farm.folder / "go").touch()
-        farmer.says("running tasks go on, no new ones are started")
+        farmer.says("running tasks continue, no new ones are started")
         farmer.signal(signal.SIGUSR1)
         status = farmer.wait()
         farm.no_survivors()
@@ -195,7 +195,7 @@ def test_a_list_for_which_there_is_no_room_is_refused_and_leaves_nothing(farm: F
     farm.list.write_text(f"true {'x' * 1000}\n" * 40_000)
     farmer = farm.run("-w", disk / "farm")
     assert farmer.wait() == 2
-    assert re.search(rf"{disk}/farm/tasks\S*: No space left on device; the task list was not taken in", farmer.said)
+    assert re.search(rf"{disk}/farm/tasks\S*: No space left on device; the task list was not imported", farmer.said)
     assert os.listdir(disk) == []
 
 
@@ -206,7 +206,7 @@ def test_a_list_that_grows_beyond_the_room_does_not_end_what_runs(farm: Farm, di
     farm.wait_for_tasks(0)
     with open(farm.list, "a") as file:
         file.write(f"true {'x' * 1000}\n" * 40_000)
-    farmer.says("the task list was not taken in")
+    farmer.says("the task list was not imported")
     (farm.folder / "go").touch()
     assert farmer.wait() == TROUBLE, farmer.said
     farm.workdir = disk / "farm"
@@ -250,7 +250,7 @@ def test_a_farm_is_made_although_scratch_space_is_full(farm: Farm, disk: Path) -
     with full(disk), full(disk, Names):
         farmer = farm.run()
         assert farmer.wait() == 0, farmer.said
-        assert f"SCRATCH={disk}: no private folder for locks can be made there" in farmer.said
+        assert f"SCRATCH={disk}: cannot create a private directory for locks there" in farmer.said
         asked = farm.run("-w", farm.folder / "other", "--lock-dir", disk)
         assert asked.wait() == 2
         assert f"--lock-dir {disk}" in asked.said
@@ -305,7 +305,7 @@ def test_a_farmer_whose_patience_ends_waits_for_tasks_that_run(farm: Farm, disk:
     eventually(lambda: len(os.listdir(farm.started)) == 2, "two of those that wait are begun")
     with full(disk), full(disk, Names):
         (farm.folder / "go").touch()
-        farmer.says("no new ones are started" if what == "farm" else "no task is started until this is over")
+        farmer.says("no new ones are started" if what == "farm" else "not starting tasks until this is resolved")
         # more than its patience
         with pytest.raises(AssertionError):
             eventually(lambda: farmer.ended or not running(farm), "it gives up", seconds=2)

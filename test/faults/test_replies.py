@@ -169,7 +169,7 @@ def test_a_farmer_that_finds_no_room_to_leave_the_ledger_hears_that_it_shall_end
     eventually(lambda: liar.lies()["refused"] > 1, "it is tried again")
     assert farm.check(views=False).finished == {1}
     farmer.signal(signal.SIGINT)
-    farmer.says("SIGINT: ending the running tasks")
+    farmer.says("SIGINT: stopping: terminating running tasks")
     assert not farmer.ended
     farmer.signal(signal.SIGINT)
     assert farmer.wait() == TROUBLE, farmer.said

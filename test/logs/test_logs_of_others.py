@@ -59,7 +59,7 @@ def test_farms_with_one_logs_dir_keep_and_find_their_own_outputs(
     first, second = farm.run(*shared), other.run(*shared)
     assert (first.process.returncode, second.process.returncode) == (1, 1), first.said + second.said
     assert "--logs-dir" not in first.said
-    assert f"--logs-dir: {tmp_path}/logs has logs that are not this farm's" in second.said
+    assert f"--logs-dir: {tmp_path}/logs contains logs of another farm" in second.said
     for one in (farm, other):
         verb("retry", one.workdir, 0)
         assert one.run(*shared).process.returncode == 1
@@ -111,7 +111,7 @@ def test_a_log_of_the_users_in_a_logs_dir_stays(farm: Farm, tmp_path: Path) -> N
     farm.write("echo of the task")
     farmer = farm.run("--logs-dir", tmp_path / "logs")
     assert farmer.process.returncode == 0
-    assert "has logs that are not this farm's" in farmer.said
+    assert "contains logs of another farm" in farmer.said
     text = (tmp_path / "logs" / "log_0").read_text()
     assert text.startswith("my own, without an end\n=== taskfarmer: attempt 1 on ")
     assert text.endswith("===\nof the task\n")

@@ -313,7 +313,7 @@ def test_a_full_disk_loses_no_result_and_no_output(farm: Farm, tmp_path: Path) -
 def test_a_long_list_says_once_how_many_inodes_its_logs_take(farm: Farm) -> None:
     farm.list.write_text("true\n" * 100_001)
     farmer = farm.start("-n", 1)
-    farmer.says("100001 tasks make as many log files")
+    farmer.says("100001 tasks create as many log files")
     farmer.signal(signal.SIGUSR1)
     farmer.wait()
     assert farmer.said.count("--logs packed") == 1

@@ -140,7 +140,7 @@ class Course:
         """Wait until others have expelled a farmer, and keep why."""
 
         def why() -> str | None:
-            said = re.compile(rf"{re.escape(member.name)} is dead \((.*)\); what it held")
+            said = re.compile(rf"{re.escape(member.name)} is dead \((.*)\); released its tasks")
             return next((match[1] for one in self.field.farmers if (match := said.search(one.said))), None)
 
         self.dead[member.name] = str(eventually(why, f"{member.name} is found dead", 15 * LEASE))

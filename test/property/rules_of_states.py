@@ -19,9 +19,9 @@ OF_STATES = (
         (
             (
                 f"{STATE}:claim",
-                "_take_returned(state.returned, want, room)",
+                "_take_returned(state.returned, want, seconds_left)",
                 "_take_returned(state.returned, want - min(want, sum(one.tasks - one.next for one in state.segments)), "
-                "room)",
+                "seconds_left)",
             ),
         ),
         "transitions",

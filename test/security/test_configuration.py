@@ -23,7 +23,7 @@ def test_a_file_of_another_user_is_passed_over_with_a_warning_and_believed_when_
     for words in (("runners",), ("run", user.list, "-r", "r")):
         done = user.verb(*words, cwd=user.scratch)
         assert done.status == (2 if "run" in words else 0)
-        assert done.lines_with("a.ini: passed over, since it belongs to another user: name it with --config")
+        assert done.lines_with("a.ini: ignored because it belongs to another user: name it with --config")
         assert [line.split()[0] for line in done.out.splitlines()][1:] in ([], ["default"])
     assert not user.workdir.exists()
     done = user.run("-r", "r", "--config", "a.ini", cwd=user.scratch)
@@ -38,7 +38,7 @@ def test_a_file_of_the_users_own_is_believed_where_only_the_sticky_bit_protects_
     user.scratch.chmod(0o777)
     done = user.run("-r", "r", cwd=user.scratch)
     assert done.status == 2
-    assert "a.ini: passed over, since everybody may replace it in its directory (chmod o-w)" in done.said
+    assert "a.ini: ignored because its directory is world-writable (chmod o-w)" in done.said
 
 
 def test_another_users_link_to_a_file_of_the_users_own_is_passed_over_and_hides_nothing(user: User) -> None:
@@ -52,7 +52,7 @@ def test_another_users_link_to_a_file_of_the_users_own_is_passed_over_and_hides_
         (user.scratch / "1.ini").symlink_to(theirs)
     done = user.run("-r", "r", cwd=user.scratch)
     assert done.status == 0, done.said
-    assert len(done.lines_with("passed over, since it belongs to another user")) == 2
+    assert len(done.lines_with("ignored because it belongs to another user")) == 2
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777])
@@ -65,7 +65,7 @@ def test_modules_are_not_looked_for_where_everybody_may_put_them(user: User, mod
     done = user.run("-r", "r", "--config", mine, cwd=user.scratch)
     assert (done.status, len(done.said.splitlines())) == (2, 1), done.said
     assert "No module named 'mymodule'" in done.said
-    assert f"{user.scratch} is passed over, since everybody may put modules there (chmod o-w)" in done.said
+    assert f"{user.scratch} is ignored because it is world-writable (chmod o-w)" in done.said
     user.scratch.chmod(0o755)
     os.chown(user.scratch / "mymodule.py", VICTIM, VICTIM)
     done = user.run("-r", "r", "--config", mine, cwd=user.scratch)

@@ -34,7 +34,7 @@ def test_what_another_user_put_in_place_of_the_folder_is_not_used(user: User, pl
     before = user.belongings()
     done = user.run(SCRATCH=str(user.scratch))
     assert done.status == 0, done.said
-    assert len(done.lines_with("warning")) == len(done.lines_with(f"SCRATCH={user.scratch}: no private folder")) == 1
+    assert len(done.lines_with("warning")) == len(done.lines_with(f"SCRATCH={user.scratch}: cannot create")) == 1
     assert lock_of(user) is None
     assert (look(user.private), user.belongings()) == (there, before)
     assert os.listdir(user.scratch) == [user.private.name]
@@ -46,7 +46,7 @@ def test_a_lock_dir_where_another_user_did_so_is_refused(user: User, plant: Plan
     before = user.belongings()
     done = user.run("--lock-dir", user.scratch)
     assert (done.status, len(done.said.splitlines())) == (2, 1)
-    assert f"--lock-dir {user.scratch}: not a directory in which a private folder can be made" in done.said
+    assert f"--lock-dir {user.scratch}: cannot create a private directory there" in done.said
     assert not user.workdir.exists()
     assert (look(user.private), user.belongings()) == (there, before)
 
@@ -57,7 +57,7 @@ def test_a_folder_of_the_users_own_that_others_may_enter_is_not_used(user: User,
     user.private.chmod(mode)
     os.chown(user.private, VICTIM, VICTIM)
     done = user.run(SCRATCH=str(user.scratch))
-    assert (done.status, len(done.lines_with("no private folder"))) == (0, 1), done.said
+    assert (done.status, len(done.lines_with("cannot create a private directory"))) == (0, 1), done.said
     assert list(user.private.iterdir()) == []
 
 
@@ -66,7 +66,7 @@ def test_scratch_space_in_which_everybody_may_rename_everything_is_not_used(user
     done = user.run("--lock-dir", user.scratch)
     assert (done.status, len(done.said.splitlines())) == (2, 1)
     done = user.run(SCRATCH=str(user.scratch))
-    assert (done.status, len(done.lines_with("no private folder"))) == (0, 1), done.said
+    assert (done.status, len(done.lines_with("cannot create a private directory"))) == (0, 1), done.said
     assert lock_of(user) is None
     assert os.listdir(user.scratch) == []
 

@@ -253,4 +253,4 @@ def test_a_runner_of_the_site_is_everybodys(place: Path, options: Sequence[str],
         assert (home / "list_workdir" / "logs" / "log_0").read_text() == "in exec docker://debian:12\ntask 0\n"
     else:
         assert done.returncode == 2
-        assert "/etc/pytaskfarmer/runners.d/apptainer.ini: passed over, since everybody may write it" in done.stderr
+        assert "/etc/pytaskfarmer/runners.d/apptainer.ini: ignored because it is world-writable" in done.stderr

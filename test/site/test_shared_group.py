@@ -141,7 +141,7 @@ def test_a_farm_that_was_made_without_it_stays_so(project: Project) -> None:
     assert "may join" not in project.verb(MAKER, "status", project.workdir).out
     modes = {path: path.lstat().st_mode for path in project.workdir.rglob("*")}
     done = project.run(MAKER, "--shared-group", umask=0o022)
-    assert (done.status, len(done.lines_with("--shared-group: this farm was made without it"))) == (0, 1), done.said
+    assert (done.status, len(done.lines_with("--shared-group: this farm was created without it"))) == (0, 1), done.said
     assert modes.items() <= {path: path.lstat().st_mode for path in project.workdir.rglob("*")}.items()
 
 
@@ -151,7 +151,7 @@ def test_a_lock_dir_of_ones_own_is_said_to_be_so(project: Project) -> None:
     os.chown(locks, MAKER, MAKER)
     project.write("true")
     done = project.run(MAKER, "--shared-group", "--lock-dir", locks)
-    assert (done.status, len(done.lines_with("is yours alone; others of group"))) == (0, 1), done.said
+    assert (done.status, len(done.lines_with("only you can access; other members of group"))) == (0, 1), done.said
     project.append("true")
     assert project.run(JOINER).status == 0
     sound(project)

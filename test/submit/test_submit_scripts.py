@@ -44,7 +44,7 @@ WAYS = {
     "Grid Engine that goes on": ["--scheduler", "gridengine", "--requeue", "-n", "1", "--", "-l", "mem=4G", "-p", "-1"],
 }
 GONE_WRONG = {
-    "no such list": (["nosuch"], "there is no such task list"),
+    "no such list": (["nosuch"], "no such task list"),
     "a directory": (["home"], "is a directory"),
     "an empty list": (["empty"], "there is no task in it"),
     "no list": ([], "Missing argument"),
@@ -60,7 +60,7 @@ GONE_WRONG = {
     ),
     "less time than the farmers need to end": (["list.txt", "--time", "2"], "ask for more time"),
     "a gap that is too short": (["list.txt", "--time-min", "1m"], "ask for more time"),
-    "no such runner": (["list.txt", "-r", "nosuch"], "no runner is named"),
+    "no such runner": (["list.txt", "-r", "nosuch"], "no runner named"),
     "no such handler": (["list.txt", "-t", "nosuch"], "nosuch"),
     "an option of sbatch on the wrong side": (["list.txt", "--mem", "4G"], "behind --"),
     "a word that is no option": (["list.txt", "--", "word"], "expected a scheduler option after --"),

@@ -176,7 +176,7 @@ def test_the_first_definition_wins_in_the_order_of_the_places(house: House) -> N
     for number, path in enumerate(places, 1):
         assert house.search().runner("r").image == str(number)
         path.unlink()
-    assert "no runner is named 'r'" in failure(lambda: house.search().runner("r"))
+    assert "no runner named 'r'" in failure(lambda: house.search().runner("r"))
 
 
 def test_the_places_default_to_the_process_own(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_what_is_no_ini_file_is_left_alone(house: House) -> None:
 def test_a_named_file_must_be_there(house: House) -> None:
     missing = house.cwd / "missing.ini"
     message = failure(lambda: house.search(missing))
-    assert message == f"{missing}: this INI file cannot be read: No such file or directory: " + (
+    assert message == f"{missing}: cannot read this INI file: No such file or directory: " + (
         "correct the path or its permissions"
     )
     assert "Is a directory" in failure(lambda: house.search(house.cwd))
@@ -241,7 +241,7 @@ def test_a_named_file_must_be_there(house: House) -> None:
 def test_a_named_folder_must_be_there(house: House) -> None:
     house.environ["TASKFARMER_CONFIG_DIR"] = "/no/such"
     message = failure(house.search)
-    assert message == "/no/such: is no directory: correct TASKFARMER_CONFIG_DIR, or unset it"
+    assert message == "/no/such: not a directory: correct TASKFARMER_CONFIG_DIR, or unset it"
     house.environ["TASKFARMER_CONFIG_DIR"] = ""
     house.search()
 
@@ -256,16 +256,16 @@ def test_a_found_file_that_everybody_may_write_is_passed_over(house: House) -> N
     configuration = house.search()
     assert configuration.runner("r").image == "good"
     (warning,) = configuration.warnings
-    assert warning.startswith(f"{file}: passed over, since everybody may write it (chmod o-w): name it with --config")
+    assert warning.startswith(f"{file}: ignored because it is world-writable (chmod o-w): name it with --config")
 
 
 def test_a_found_file_in_a_directory_that_everybody_may_write_is_passed_over(house: House) -> None:
     file = house.write(house.cwd / "runners.d" / "a.ini", shifter("bad"))
     file.parent.chmod(0o777)
     configuration = house.search()
-    assert "no runner is named 'r'" in failure(lambda: configuration.runner("r"))
-    assert f"{file}: passed over" in failure(lambda: configuration.runner("r"))
-    assert "everybody may replace it" in configuration.warnings[0]
+    assert "no runner named 'r'" in failure(lambda: configuration.runner("r"))
+    assert f"{file}: ignored because" in failure(lambda: configuration.runner("r"))
+    assert "its directory is world-writable" in configuration.warnings[0]
     file.parent.chmod(0o1777)
     assert house.search().runner("r").image == "bad"
 
@@ -298,8 +298,8 @@ def test_a_found_file_of_another_user_is_passed_over(house: House) -> None:
     file = house.write(house.cwd / "a.ini", shifter("theirs"))
     os.chown(file, 12345, 12345)
     configuration = house.search()
-    assert "no runner is named 'r'" in failure(lambda: configuration.runner("r"))
-    assert configuration.warnings[0].startswith(f"{file}: passed over, since it belongs to another user: name it")
+    assert "no runner named 'r'" in failure(lambda: configuration.runner("r"))
+    assert configuration.warnings[0].startswith(f"{file}: ignored because it belongs to another user: name it")
     assert house.search(file).runner("r").image == "theirs"
 
 
@@ -309,12 +309,12 @@ def test_a_found_file_of_another_user_is_passed_over(house: House) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (shifter("i") + "no value\n", "line 4: is neither `key = value` nor `[section]`: correct it"),
-        ("stray = 1\n" + shifter("i"), "line 1: is in no section: write a [name] above it"),
-        (shifter("i") + "image = j\n", "[r] image: line 4: is there twice: keep one of the two"),
-        (shifter("i") + shifter("j"), "[r]: line 4: is there twice: make one section of the two"),
-        ("[DEFAULT]\nimage = i\n" + shifter("j"), "[DEFAULT] is not read: write its keys into the sections"),
-        ((shifter("i") + "setup = caf\u00e9\n").encode("latin-1"), "line 4: is not UTF-8: save the file in that"),
+        (shifter("i") + "no value\n", "line 4: neither `key = value` nor `[section]`: correct it"),
+        ("stray = 1\n" + shifter("i"), "line 1: not in a section: write a [name] above it"),
+        (shifter("i") + "image = j\n", "[r] image: line 4: duplicate key: remove one of the two"),
+        (shifter("i") + shifter("j"), "[r]: line 4: duplicate section: merge the two"),
+        ("[DEFAULT]\nimage = i\n" + shifter("j"), "[DEFAULT] is not supported: copy its keys into the sections"),
+        ((shifter("i") + "setup = caf\u00e9\n").encode("latin-1"), "line 4: not UTF-8: save the file in that"),
     ],
 )
 def test_a_broken_file_is_named_when_a_name_in_it_is_asked_for(house: House, text: str | bytes, said: str) -> None:
@@ -331,7 +331,7 @@ def test_a_broken_file_is_named_when_a_name_in_it_is_asked_for(house: House, tex
 
 def test_a_key_without_its_sign_is_found_in_a_named_file(house: House) -> None:
     file = house.write(house.named / "a.ini", "[r]\nRunner taskfarmer.runners.BasicRunner\n")
-    assert failure(lambda: house.search(file).runner("r")).startswith(f"{file}: line 2: is neither")
+    assert failure(lambda: house.search(file).runner("r")).startswith(f"{file}: line 2: neither")
 
 
 def test_a_found_file_that_cannot_be_read_is_mentioned_when_a_name_is_missing(
@@ -350,23 +350,23 @@ def test_a_found_file_that_cannot_be_read_is_mentioned_when_a_name_is_missing(
     file.chmod(0)
     configuration = house.search()
     message = failure(lambda: configuration.runner("r"))
-    assert message.startswith(f"no runner is named 'r'; {file}: this INI file cannot be read: Permission denied")
+    assert message.startswith(f"no runner named 'r'; {file}: cannot read this INI file: Permission denied")
 
 
 def test_a_name_that_nobody_defines_is_answered_with_those_there_are(house: House) -> None:
     house.write(house.cwd / "a.ini", shifter("i", "b"))
     message = failure(lambda: house.search().runner("r"))
-    assert message.startswith("no runner is named 'r': use one of default, b")
+    assert message.startswith("no runner named 'r': use one of default, b")
     assert "or define [r] with a key Runner in an INI file" in message
     message = failure(lambda: house.search().tasklist_class("b"))
-    assert f"no task list handler is named 'b'; {house.cwd / 'a.ini'}: [b] has no key TaskList: use one of default" in (
+    assert f"no task list handler named 'b'; {house.cwd / 'a.ini'}: [b] has no key TaskList: use one of default" in (
         message
     )
 
 
 def test_a_section_whose_key_is_misspelt_is_mentioned(house: House) -> None:
     file = house.write(house.cwd / "a.ini", "[r]\nrunner = taskfarmer.runners.BasicRunner\n")
-    assert f"no runner is named 'r'; {file}: [r] has no key Runner: " in failure(lambda: house.search().runner("r"))
+    assert f"no runner named 'r'; {file}: [r] has no key Runner: " in failure(lambda: house.search().runner("r"))
 
 
 # What is wrong with a definition
@@ -375,21 +375,21 @@ def test_a_section_whose_key_is_misspelt_is_mentioned(house: House) -> None:
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ("Runner = BasicRunner", "Runner: 'BasicRunner' names no class: write package.module.Class"),
-        ("Runner =", "Runner: '' names no class"),
-        ("Runner = a b.C", "Runner: 'a b.C' names no class"),
-        ("Runner = .a.C", "Runner: '.a.C' names no class"),
-        ("Runner = a.B\nTaskList = c.D", "Runner: the section has both Runner and TaskList: make two sections"),
+        ("Runner = BasicRunner", "Runner: 'BasicRunner' is not a class path: write package.module.Class"),
+        ("Runner =", "Runner: '' is not a class path"),
+        ("Runner = a b.C", "Runner: 'a b.C' is not a class path"),
+        ("Runner = .a.C", "Runner: '.a.C' is not a class path"),
+        ("Runner = a.B\nTaskList = c.D", "Runner: the section has both Runner and TaskList: split it into two"),
         ("Runner = no_such.Class", "Runner: module no_such cannot be imported: ModuleNotFoundError: No module named"),
         ("Runner = taskfarmer.runners.Fast", "Runner: module taskfarmer.runners has no class Fast: correct"),
         ("Runner = taskfarmer.runners.base", "Runner: module taskfarmer.runners has no class base: correct"),
-        ("Runner = taskfarmer.tasks.TaskList", "Runner: taskfarmer.tasks.TaskList is no runner, it lacks run: name"),
+        ("Runner = taskfarmer.tasks.TaskList", "Runner: taskfarmer.tasks.TaskList is not a runner, it lacks run: name"),
         ("Runner = taskfarmer.runners.BasicRunner\nx = 1", "x: BasicRunner has no such key: it has no keys"),
-        ("Runner = taskfarmer.runners.ShifterRunner", "image: ShifterRunner needs this key, and it is missing: its"),
+        ("Runner = taskfarmer.runners.ShifterRunner", "image: ShifterRunner requires this key, but it is missing: its"),
         ("Runner = taskfarmer.runners.ShifterRunner\nimage = i\nself = 1", "self: ShifterRunner has no such key"),
         (
             "Runner = taskfarmer.runners.ShifterRunner\nimage = i\ntempdir = maybe",
-            "Runner: taskfarmer.runners.ShifterRunner cannot be made: ValueError: tempdir = maybe is neither",
+            "Runner: taskfarmer.runners.ShifterRunner cannot be created: ValueError: tempdir = maybe is not a",
         ),
     ],
 )
@@ -403,13 +403,13 @@ def test_a_runner_that_cannot_be_used_is_refused_by_file_section_and_key(house: 
     [
         (
             "TaskList = taskfarmer.runners.BasicRunner",
-            "TaskList: taskfarmer.runners.BasicRunner is no task list handler",
+            "TaskList: taskfarmer.runners.BasicRunner is not a task list handler",
         ),
         ("TaskList = taskfarmer.tasks.ListTaskList\npath = x", "path: ListTaskList has no such key: it has no keys"),
         ("TaskList = taskfarmer.tasks.ListTaskList\nx = y", "x: ListTaskList has no such key: it has no keys"),
-        ("TaskList = taskfarmer.atlas.AthenaTaskList\noutput = x", "jobOptions: AthenaTaskList needs this key"),
+        ("TaskList = taskfarmer.atlas.AthenaTaskList\noutput = x", "jobOptions: AthenaTaskList requires this key"),
         ("TaskList = taskfarmer.atlas.AthenaTaskList\njobOptions = x\noutput = y\nworkdir = z", "workdir: Athena"),
-        ("TaskList = mine.Alone", "TaskList: the constructor of mine.Alone does not take (path, workdir): let it"),
+        ("TaskList = mine.Alone", "TaskList: the constructor of mine.Alone does not accept (path, workdir): make them"),
         ("TaskList = mine.Raises", "TaskList: module mine has no class Raises"),
     ],
 )
@@ -454,7 +454,7 @@ def test_a_constructor_that_fails_is_refused_with_the_cause(house: House) -> Non
     )
     file = house.write(house.cwd / "a.ini", "[r]\nRunner = mine.Mine\nhost = node7\n")
     message = failure(lambda: house.search().runner("r"))
-    assert message.startswith(f"{file}: [r] Runner: mine.Mine cannot be made: OSError: no node7 (mine.py line 3): ")
+    assert message.startswith(f"{file}: [r] Runner: mine.Mine cannot be created: OSError: no node7 (mine.py line 3): ")
 
 
 def test_nothing_is_imported_before_its_name_is_asked_for(house: House) -> None:
@@ -533,7 +533,7 @@ def test_an_installed_plug_in_is_found_by_its_entry_point(house: House) -> None:
     assert type(configuration.runner("default")) is BasicRunner
     assert configuration.runner("r").image == "i"
     assert failure(lambda: configuration.tasklist_class("events")).startswith(
-        "entry point farmplugin: [events] program: Events needs this key, and it is missing: its keys are program, seed"
+        "entry point farmplugin: [events] program: Events requires this key, but it is missing: its keys are program"
     )
     problems = {d.name: configuration.problem(d) for d in configuration.definitions() if "farmplugin" in d.file}
     assert problems["duck"] is None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from farming import eventually
 
-from taskfarmer.farmer.jobs import Jobs
+from taskfarmer.farmer.jobs import SchedulerReports
 from taskfarmer.peers import scheduled
 
 SLURM = {"SLURM_JOB_ID": "1", "SLURM_CLUSTER_NAME": "here"}
@@ -63,10 +63,10 @@ def qstat(path: Path) -> Client:
     return Client(path, "qstat")
 
 
-def reported(jobs: Jobs, theirs: dict[str, str], now: float = 0.0, since: float = LONG_AGO) -> str | None:
+def reported(jobs: SchedulerReports, theirs: dict[str, str], now: float = 0.0, since: float = LONG_AGO) -> str | None:
     """What comes of asking until no question is under way."""
-    eventually(lambda: (jobs.ended(theirs, since, now), jobs._question is None)[1], "all answers")
-    return jobs.ended(theirs, since, now)
+    eventually(lambda: (jobs.end_reason(theirs, since, now), jobs._question is None)[1], "all answers")
+    return jobs.end_reason(theirs, since, now)
 
 
 def slurm(number: str, **more: str) -> dict[str, str]:
@@ -78,16 +78,16 @@ def slurm(number: str, **more: str) -> dict[str, str]:
 
 def test_a_job_that_is_over_is_evidence_for_all_its_farmers_and_is_asked_about_once(squeue: Client) -> None:
     squeue.prints("TIMEOUT                       0\n")
-    jobs = Jobs(SLURM)
+    jobs = SchedulerReports(SLURM)
     assert reported(jobs, slurm("7")) == "Slurm reports its job 7 as TIMEOUT"
-    assert [jobs.ended(slurm("7", SLURM_PROCID=str(n)), LONG_AGO, 1.0) for n in range(3)].count(None) == 0
+    assert [jobs.end_reason(slurm("7", SLURM_PROCID=str(n)), LONG_AGO, 1.0) for n in range(3)].count(None) == 0
     assert squeue.asked() == ["--noheader --states=all -j 7 -O State:30,RestartCnt:12"]
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "PENDING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STAGE_OUT"])
 def test_a_job_that_is_not_over_is_no_evidence(squeue: Client, state: str) -> None:
     squeue.prints(f"{state} 0\n")
-    assert reported(Jobs(SLURM), slurm("7")) is None
+    assert reported(SchedulerReports(SLURM), slurm("7")) is None
 
 
 @pytest.mark.parametrize(
@@ -98,22 +98,22 @@ def test_a_job_that_was_requeued_ended_its_earlier_runs(squeue: Client, answer: 
     """It is requeued at once, and its processes end after that: COMPLETING."""
     squeue.prints(answer)
     why = "Slurm reports its job 7 as requeued" if ended else None
-    assert reported(Jobs(SLURM), slurm("7", SLURM_RESTART_COUNT=theirs)) == why
+    assert reported(SchedulerReports(SLURM), slurm("7", SLURM_RESTART_COUNT=theirs)) == why
 
 
 @pytest.mark.parametrize("how", ["exit 1", "echo NODE_FAIL; exit 1", "echo NODE_FAIL", "true", "echo error: 5 9"])
 def test_an_answer_that_is_not_whole_is_no_evidence(squeue: Client, how: str) -> None:
     squeue.does(how)
-    assert reported(Jobs(SLURM), slurm("7")) is None
+    assert reported(SchedulerReports(SLURM), slurm("7")) is None
     assert len(squeue.asked()) == 1
 
 
 def test_an_answer_counts_for_a_minute(squeue: Client) -> None:
     squeue.prints("PREEMPTED 0")
-    jobs = Jobs(SLURM)
+    jobs = SchedulerReports(SLURM)
     assert reported(jobs, slurm("7"))
     squeue.prints("RUNNING 0")
-    assert jobs.ended(slurm("7"), LONG_AGO, 59.0)
+    assert jobs.end_reason(slurm("7"), LONG_AGO, 59.0)
     assert reported(jobs, slurm("7"), 60.0) is None
     assert len(squeue.asked()) == 2
 
@@ -121,7 +121,7 @@ def test_an_answer_counts_for_a_minute(squeue: Client) -> None:
 def test_an_answer_of_before_a_farmers_silence_is_no_evidence(squeue: Client) -> None:
     """The job that was over may have been started again since, and the farmer be one of the new run."""
     squeue.prints("FAILED 0")
-    jobs = Jobs(SLURM)
+    jobs = SchedulerReports(SLURM)
     assert reported(jobs, slurm("7"), 0.0)
     assert reported(jobs, slurm("7"), 30.0, since=20.0) is None
     assert reported(jobs, slurm("7"), 60.0, since=20.0)
@@ -131,9 +131,9 @@ def test_an_answer_of_before_a_farmers_silence_is_no_evidence(squeue: Client) ->
 def test_a_question_for_whose_answer_no_look_comes_back_does_not_end_the_asking(squeue: Client) -> None:
     squeue.go.unlink()
     squeue.prints("NODE_FAIL 0")
-    jobs = Jobs(SLURM)
-    assert jobs.ended(slurm("7"), LONG_AGO, 0.0) is None
-    assert jobs.ended(slurm("8"), LONG_AGO, 0.0) is None
+    jobs = SchedulerReports(SLURM)
+    assert jobs.end_reason(slurm("7"), LONG_AGO, 0.0) is None
+    assert jobs.end_reason(slurm("8"), LONG_AGO, 0.0) is None
     eventually(squeue.asked, "Slurm is asked")
     assert len(squeue.asked()) == 1, "one question at a time"
     squeue.go.touch()
@@ -152,22 +152,22 @@ def test_a_question_for_whose_answer_no_look_comes_back_does_not_end_the_asking(
     ],
 )
 def test_slurm_is_not_asked_about_what_is_no_other_job_of_this_cluster(squeue: Client, theirs: dict[str, str]) -> None:
-    jobs = Jobs(SLURM)
-    assert jobs.ended({**slurm("7"), **theirs}, LONG_AGO, 0.0) is None
+    jobs = SchedulerReports(SLURM)
+    assert jobs.end_reason({**slurm("7"), **theirs}, LONG_AGO, 0.0) is None
     assert jobs._question is None
 
 
 @pytest.mark.parametrize("mine", [{}, {"SLURM_JOB_ID": "1"}, GRID])
 def test_a_farmer_outside_of_the_cluster_asks_nothing(squeue: Client, mine: dict[str, str]) -> None:
-    jobs = Jobs(mine)
+    jobs = SchedulerReports(mine)
     theirs = {"SLURM_JOB_ID": "7", **({} if mine == {"SLURM_JOB_ID": "1"} else SLURM)}
-    assert jobs.ended({**theirs, "SLURM_JOB_ID": "7"}, LONG_AGO, 0.0) is None
+    assert jobs.end_reason({**theirs, "SLURM_JOB_ID": "7"}, LONG_AGO, 0.0) is None
     assert jobs._question is None
 
 
 def test_an_element_of_an_array_is_asked_for_by_that_name(squeue: Client) -> None:
     squeue.prints("RUNNING 0")
-    reported(Jobs(SLURM), slurm("10", SLURM_ARRAY_JOB_ID="10", SLURM_ARRAY_TASK_ID="4"))
+    reported(SchedulerReports(SLURM), slurm("10", SLURM_ARRAY_JOB_ID="10", SLURM_ARRAY_TASK_ID="4"))
     assert [line.split()[3] for line in squeue.asked()] == ["10_4"]
 
 
@@ -188,14 +188,15 @@ def test_a_step_that_ended_while_its_job_goes_on_is_evidence(squeue: Client, lin
     """Only if another step of the job is listed: then the list is there, and the step is not in it."""
     squeue.prints(lines)
     why = "Slurm reports its step 1.0 as ended" if ended else None
-    assert reported(Jobs({**SLURM, "SLURM_STEP_ID": "1", "SLURM_UMASK": "0022"}), {**SLURM, **STEP_0}) == why
+    mine = {**SLURM, "SLURM_STEP_ID": "1", "SLURM_UMASK": "0022"}
+    assert reported(SchedulerReports(mine), {**SLURM, **STEP_0}) == why
     assert squeue.asked() == ["--noheader --steps -j 1 -o %i"]
 
 
 def test_steps_of_another_job_are_asked_for_while_that_runs(squeue: Client) -> None:
     squeue.does('case "$*" in *--steps*) echo 7.batch;; *) echo RUNNING 0;; esac')
-    assert reported(Jobs(SLURM), slurm("7", **STEP_0)) == "Slurm reports its step 7.0 as ended"
-    assert reported(Jobs(SLURM), slurm("7")) is None
+    assert reported(SchedulerReports(SLURM), slurm("7", **STEP_0)) == "Slurm reports its step 7.0 as ended"
+    assert reported(SchedulerReports(SLURM), slurm("7")) is None
     assert len(squeue.asked()) == 3
 
 
@@ -205,8 +206,8 @@ def test_steps_of_another_job_are_asked_for_while_that_runs(squeue: Client) -> N
     ids=["none", "of the job that submitted it", "of an interactive shell"],
 )
 def test_a_step_that_is_not_certain_is_not_asked_about(squeue: Client, step: dict[str, str]) -> None:
-    jobs = Jobs(SLURM)
-    assert jobs.ended({**SLURM, **step}, LONG_AGO, 0.0) is None
+    jobs = SchedulerReports(SLURM)
+    assert jobs.end_reason({**SLURM, **step}, LONG_AGO, 0.0) is None
     assert jobs._question is None
 
 
@@ -233,7 +234,7 @@ def test_a_step_that_is_not_certain_is_not_asked_about(squeue: Client, step: dic
 def test_a_job_that_runs_again_knows_that_its_earlier_runs_have_ended(
     mine: dict[str, str], theirs: dict[str, str], earlier: bool
 ) -> None:
-    assert (Jobs(mine).was_earlier_run(theirs) is not None) is earlier
+    assert (SchedulerReports(mine).requeue_reason(theirs) is not None) is earlier
 
 
 # --- Grid Engine --------------------------------------------------------------------------------------
@@ -279,12 +280,12 @@ def test_a_job_that_is_not_among_those_that_run_has_ended(
 ) -> None:
     qstat.prints((HEAD if lines else "") + "".join(LINE.format(*one) for one in lines))
     why = f"Grid Engine reports its job {scheduled.job_name(theirs)} as ended" if ended else None
-    assert reported(Jobs(GRID), theirs) == why
+    assert reported(SchedulerReports(GRID), theirs) == why
 
 
 def test_grid_engine_is_asked_once_for_all_jobs_of_a_user(qstat: Client) -> None:
     qstat.prints(HEAD + LINE.format("1", "r", ""))
-    jobs = Jobs(GRID)
+    jobs = SchedulerReports(GRID)
     assert [bool(reported(jobs, grid(number), 1.0)) for number in ("7", "8", "9")] == [True] * 3
     assert qstat.asked() == ["-s rs -u joe"]
     assert reported(jobs, grid("7", LOGNAME="ann"), 1.0)
@@ -293,4 +294,4 @@ def test_grid_engine_is_asked_once_for_all_jobs_of_a_user(qstat: Client) -> None
 
 def test_a_grid_engine_that_cannot_be_asked_is_no_evidence(qstat: Client) -> None:
     qstat.does("echo 'error: commlib error: got select error (Connection refused)'; exit 1")
-    assert reported(Jobs(GRID), grid("7")) is None
+    assert reported(SchedulerReports(GRID), grid("7")) is None

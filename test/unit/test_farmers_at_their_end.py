@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from taskfarmer.farmer.peers import Neighbours, watched
+from taskfarmer.farmer.peers import PeerMonitor, watched_count
 from taskfarmer.formats.sealed import sealed
 from taskfarmer.ledger.state import Entry, State
 from taskfarmer.options import silent
@@ -54,18 +54,18 @@ def gone(workdir: Workdir) -> Identity:
     return them
 
 
-def neighbours(workdir: Workdir, *states: State) -> Neighbours:
-    return Neighbours(silent(), cast(Any, Ledger(workdir, *states)), introduce(1, "0", {}), cast(Any, None))
+def neighbours(workdir: Workdir, *states: State) -> PeerMonitor:
+    return PeerMonitor(silent(), cast(Any, Ledger(workdir, *states)), introduce(1, "0", {}), cast(Any, None))
 
 
 def test_who_left_by_himself_since_we_looked_was_not_killed(workdir: Workdir, gone: Identity) -> None:
     """Else the last farmers of a node now and then say that tasks are left, where there are none."""
     after = State("f", 2, (gone.farmer, 2), "e", 1)
     before = replace(after, farmers={gone.farmer: Entry(1, "0:0+1", gone.farmer, 0, 1)})
-    assert neighbours(workdir, before).killed_here(before)
-    assert not neighbours(workdir, after).killed_here(before)
+    assert neighbours(workdir, before).killed_peer_holds_tasks(before)
+    assert not neighbours(workdir, after).killed_peer_holds_tasks(before)
 
 
 def test_all_together_read_no_more_heartbeats_than_some_thousand() -> None:
-    assert [watched(farmers, idle=False) for farmers in (1, 64, 10_000)] == [2, 2, 2]
-    assert [watched(farmers, idle=True) for farmers in (0, 1, 64, 128, 1000, 10_000)] == [64, 64, 64, 32, 4, 2]
+    assert [watched_count(farmers, idle=False) for farmers in (1, 64, 10_000)] == [2, 2, 2]
+    assert [watched_count(farmers, idle=True) for farmers in (0, 1, 64, 128, 1000, 10_000)] == [64, 64, 64, 32, 4, 2]

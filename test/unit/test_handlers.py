@@ -72,18 +72,18 @@ def test_a_line_is_a_task_byte_by_byte(chunk: int, data: bytes, expected: list[b
 @pytest.mark.parametrize("line", [b"#TASKFARMER", b"#TASKFARMER\r", b"#TASKFARMER x", b"#TASKFARMER\tx"])
 @pytest.mark.parametrize("end", [b"", b"\n", b"\nlast\n"])
 def test_a_reserved_line_is_refused(chunk: int, line: bytes, end: bytes) -> None:
-    with pytest.raises(TaskListError, match=r"^list\.txt: line 3: #TASKFARMER is reserved.*: write the comment"):
+    with pytest.raises(TaskListError, match=r"^list\.txt: line 3: #TASKFARMER is reserved.*: change the comment"):
         tasks_of(b"a\n\n" + line + end)
 
 
 @pytest.mark.parametrize("data", [b"a\nb\nx\0\n", b"a\nb\n\0", b"a\nb\nlong\0long\nc"])
 def test_a_file_with_a_nul_byte_is_refused(chunk: int, data: bytes) -> None:
-    with pytest.raises(TaskListError, match=r"^list\.txt: line 3: holds a NUL byte.*: give a text file"):
+    with pytest.raises(TaskListError, match=r"^list\.txt: line 3: contains a NUL byte.*: name a text file"):
         tasks_of(data)
 
 
 def test_numbers_of_lines_in_messages_begin_where_we_are_told() -> None:
-    with pytest.raises(TaskListError, match="line 12: holds a NUL"):
+    with pytest.raises(TaskListError, match="line 12: contains a NUL"):
         read(b"....a\nx\0\n", offset=4, first_line=11)
 
 
@@ -92,7 +92,7 @@ def test_a_huge_binary_file_without_lines_is_refused_at_its_first_piece(monkeypa
         def read(self, size: int | None = -1, /) -> bytes:
             return b"x\0"
 
-    with pytest.raises(TaskListError, match=r"line 1: holds a NUL"):
+    with pytest.raises(TaskListError, match=r"line 1: contains a NUL"):
         list(SourceReader(Endless(), "image.root"))
 
 
@@ -170,12 +170,12 @@ def test_the_line_of_a_task_is_found_again(chunk: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("missing", "there is no such task list: check the path"),
-        ("file/x", "there is no such task list: check the path"),
-        ("folder", "is a directory, not a task list: name the text file"),
+        ("missing", "no such task list: check the path"),
+        ("file/x", "no such task list: check the path"),
+        ("folder", "is a directory, not a task list: name a text file"),
         ("fifo", "is a pipe or a device.*: write the commands into a file"),
-        ("loop", "cannot be opened: Too many levels of symbolic links: check"),
-        ("x" * 300, "cannot be opened: File name too long: choose a shorter path"),
+        ("loop", "cannot open this task list: Too many levels of symbolic links: check"),
+        ("x" * 300, "cannot open this task list: File name too long: choose a shorter path"),
     ],
 )
 def test_what_is_no_readable_file_is_refused_in_words(tmp_path: Path, name: str, message: str) -> None:
@@ -204,7 +204,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pyt
 
         monkeypatch.setattr(os, "open", refuse)
     path.chmod(0)
-    with pytest.raises(TaskListError, match=r"list\.txt: this task list may not be read by you: .*chmod u\+r"):
+    with pytest.raises(TaskListError, match=r"list\.txt: no permission to read this task list: .*chmod u\+r"):
         open_source(str(path))
 
 
@@ -214,7 +214,7 @@ def test_a_file_system_that_fails_while_it_is_read_is_named(tmp_path: Path) -> N
             raise OSError(5, "Input/output error")
 
     with pytest.raises(
-        TaskListError, match=r"^list\.txt: cannot be read from byte 0 on: Input/output error: start again"
+        TaskListError, match=r"^list\.txt: cannot be read after byte 0: Input/output error: start again"
     ):
         list(SourceReader(Failing(), "list.txt"))
 
@@ -391,14 +391,14 @@ def test_athena_runs_on_ranges_of_events(inputs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_root")
 def test_splitting_without_pyroot_is_refused(inputs: Path, tmp_path: Path) -> None:
-    with pytest.raises(TaskListError, match=r"^maxEventsPerJob is set, but PyROOT.*: set up ROOT .* or leave out"):
+    with pytest.raises(TaskListError, match=r"^maxEventsPerJob needs PyROOT .*: set up ROOT .* or remove"):
         TransformTaskList(str(inputs), str(tmp_path), "Reco_tf.py", "HITS", "RDO", maxEventsPerJob="2")
 
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("value", ["0", "-1", "0.5", "2.5", "many", "nan", "inf", ""])
 def test_what_is_no_number_of_events_is_refused(inputs: Path, tmp_path: Path, value: str) -> None:
-    with pytest.raises(TaskListError, match=f"^maxEventsPerJob = {value} is no number of events: write a whole"):
+    with pytest.raises(TaskListError, match=f"^maxEventsPerJob = {value} is not a positive integer: correct it"):
         AthenaTaskList(str(inputs), str(tmp_path), "Val/top.py", "M.root", maxEventsPerJob=value)
 
 
@@ -406,5 +406,5 @@ def test_what_is_no_number_of_events_is_refused(inputs: Path, tmp_path: Path, va
 @pytest.mark.parametrize("file", ["/data/gone.root", "/data/other.root"])
 def test_an_input_whose_events_cannot_be_counted_is_named(tmp_path: Path, file: str) -> None:
     (tmp_path / "inputs.txt").write_text(f"{file}\n")
-    with pytest.raises(TaskListError, match=rf"^{file}: its events cannot be counted: .*: check the file"):
+    with pytest.raises(TaskListError, match=rf"^{file}: cannot count the events: .*: check the file"):
         AthenaTaskList(str(tmp_path / "inputs.txt"), str(tmp_path), "Val/top.py", "M.root", maxEventsPerJob="2")

@@ -213,9 +213,9 @@ def test_lines_that_could_not_be_taken_in_are_taken_in_later(
             patch.setattr(*FAILURES[where])
             with pytest.raises((ListUnavailable, StorageError), match=r"No space|Input/output"):
                 one.check(ledger, running=True)
-        assert one.has_untaken
+        assert one.incomplete
     assert one.check(ledger, running=True) == 1
-    assert not one.has_untaken
+    assert not one.incomplete
     assert one.check(ledger, running=True) == 0
     assert [segment.tasks for segment in ledger.look().segments] == [1, 1]
 
@@ -243,7 +243,7 @@ def test_a_list_that_went_and_came_back_is_looked_at(intake: tuple[Intake, Ledge
     one, ledger = intake
     os.rename(one.path, tmp_path / "away")
     assert one.check(ledger, running=True) == 0
-    assert not one.has_untaken
+    assert not one.incomplete
     os.rename(tmp_path / "away", one.path)
     append(one, b"echo new\n")
     assert one.check(ledger, running=True) == 1
@@ -265,7 +265,7 @@ def test_lines_that_another_farmer_took_in_meanwhile_are_looked_at_again(
 
     monkeypatch.setattr(ledger, "grow", late)
     assert one.check(ledger, running=True) == 0
-    assert one.has_untaken
+    assert one.incomplete
     assert one.check(ledger, running=True) == 1
     assert [segment.tasks for segment in ledger.look().segments] == [1, 1, 1]
     assert len(os.listdir(one.workdir.tasks)) == 6
@@ -278,7 +278,7 @@ def test_a_refused_list_is_refused_once_until_it_changes(intake: tuple[Intake, L
         with pytest.raises(TaskListError, match="line 1"):
             one.check(ledger, running=True)
         assert one.check(ledger, running=True) == 0
-        assert not one.has_untaken
+        assert not one.incomplete
         os.utime(one.path, (0, 0))
 
 
@@ -295,7 +295,7 @@ def test_a_list_that_is_exchanged_between_two_reads_gives_no_half_line(
         return write(*arguments, **more)
 
     monkeypatch.setattr(one.importer, "segment", exchanged)
-    with pytest.raises(ListUnavailable, match="changes while it is read"):
+    with pytest.raises(ListUnavailable, match="changed while it was read"):
         one.check(ledger, running=True)
     assert len(ledger.look().segments) == 1
     with pytest.raises(TaskListError, match=r"line 1|ends before task 0"):

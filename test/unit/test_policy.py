@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskfarmer.farmer.pacing import (
-    ENOUGH,
-    MUCH_UNTOLD,
-    Bucket,
+    FLUSH_BYTES,
+    MIN_SAMPLES,
     Pace,
+    TokenBucket,
     batch_size,
-    expected,
+    claim_size,
+    expected_duration,
     jittered,
     period,
-    shows,
-    too_much,
-    want,
+    should_flush,
+    view_period,
 )
 from taskfarmer.formats.durations import time_class
 
@@ -50,13 +50,13 @@ def test_a_thousand_farmers_leave_the_ledger_idle_half_of_the_time() -> None:
 @pytest.mark.parametrize("farmers", [1, 2, 16])
 def test_a_farm_of_few_is_as_lively_as_one_farmer(farmers: int) -> None:
     assert period(Pace(farmers, 8, 8 * farmers, 0.005, 1.0)) <= 1.1
-    assert shows(farmers, 5.0) == 5.0
+    assert view_period(farmers, 5.0) == 5.0
 
 
 @given(st.integers(17, 100_000))
 def test_views_of_many_farmers_are_shown_by_each_less_often(farmers: int) -> None:
-    assert farmers * 16 / shows(farmers, 5.0) <= 52.001
-    assert shows(2 * farmers, 5.0) == pytest.approx(2 * shows(farmers, 5.0))
+    assert farmers * 16 / view_period(farmers, 5.0) <= 52.001
+    assert view_period(2 * farmers, 5.0) == pytest.approx(2 * view_period(farmers, 5.0))
 
 
 def test_no_farmer_waits_longer_than_five_minutes() -> None:
@@ -69,44 +69,44 @@ def test_jitter_is_fifteen_percent(seconds: float, chance: float) -> None:
 
 
 def test_a_first_claim_is_a_task_for_each_slot() -> None:
-    assert want(ALONE._replace(duration=None), idle=64, queued=0, left=10**6) == 64
-    assert want(ALONE._replace(duration=None), idle=0, queued=0, left=10**6) == 0
+    assert claim_size(ALONE._replace(duration=None), idle=64, queued=0, left=10**6) == 64
+    assert claim_size(ALONE._replace(duration=None), idle=0, queued=0, left=10**6) == 0
 
 
 def test_long_tasks_are_taken_one_for_each_idle_slot() -> None:
     long = ALONE._replace(duration=3600.0)
-    assert want(long, idle=3, queued=0, left=10**6) == 3
-    assert want(long, idle=0, queued=0, left=10**6) == 0
+    assert claim_size(long, idle=3, queued=0, left=10**6) == 3
+    assert claim_size(long, idle=0, queued=0, left=10**6) == 0
 
 
 def test_short_tasks_are_taken_for_all_the_time_until_the_next_exchange() -> None:
     short = ALONE._replace(duration=0.01)
-    wanted = want(short, idle=64, queued=0, left=10**6)
+    wanted = claim_size(short, idle=64, queued=0, left=10**6)
     needed = 64 * 1.15 / 0.01
     assert needed <= wanted <= 1.3 * needed
-    assert want(short, idle=0, queued=wanted, left=10**6) == 0
+    assert claim_size(short, idle=0, queued=wanted, left=10**6) == 0
 
 
 def test_the_last_tasks_are_left_to_others_too() -> None:
     short = Pace(2, 8, 16, 0.005, 0.01)
-    assert want(short, idle=8, queued=0, left=2000) == 500
+    assert claim_size(short, idle=8, queued=0, left=2000) == 500
 
 
 def test_of_what_lasts_no_longer_than_a_period_each_takes_its_share() -> None:
     short = Pace(2, 8, 16, 0.005, 0.01)
-    assert [want(short, idle=8, queued=0, left=left) for left in (1600, 1599, 100)] == [400, 800, 50]
+    assert [claim_size(short, idle=8, queued=0, left=left) for left in (1600, 1599, 100)] == [400, 800, 50]
 
 
 @given(paces, st.integers(0, 256), st.integers(0, 10**6), st.integers(0, 10**7))
 def test_never_more_is_wanted_than_there_is(pace: Pace, idle: int, queued: int, left: int) -> None:
-    assert 0 <= want(pace, idle, queued, left) <= left
+    assert 0 <= claim_size(pace, idle, queued, left) <= left
 
 
 @given(paces, st.integers(1, 256), st.integers(1, 10**7))
 def test_an_idle_slot_with_an_empty_queue_wants_something_as_long_as_there_is_any(
     pace: Pace, idle: int, left: int
 ) -> None:
-    assert want(pace, idle, 0, left) >= 1
+    assert claim_size(pace, idle, 0, left) >= 1
 
 
 def test_batches_for_workers_are_a_fifth_of_a_second_and_one_for_long_tasks() -> None:
@@ -120,40 +120,40 @@ def test_batches_are_longer_in_large_farms_but_never_than_a_second() -> None:
 
 
 def test_a_bucket_gives_three_tokens_at_once_and_then_one_each_period() -> None:
-    bucket: Bucket | None = Bucket(3.0, 100.0)
+    bucket: TokenBucket | None = TokenBucket(3.0, 100.0)
     for _ in range(3):
         assert bucket is not None
-        full, bucket = bucket, bucket.take(100.0, 0.5)
-    assert bucket is not None and bucket.take(100.0, 0.5) is None
-    assert bucket.take(101.9, 0.5) is None
-    assert bucket.take(102.0, 0.5) is not None
-    assert full.take(10**6, 0.5) == Bucket(2.0, 10**6)
+        full, bucket = bucket, bucket.spend(100.0, 0.5)
+    assert bucket is not None and bucket.spend(100.0, 0.5) is None
+    assert bucket.spend(101.9, 0.5) is None
+    assert bucket.spend(102.0, 0.5) is not None
+    assert full.spend(10**6, 0.5) == TokenBucket(2.0, 10**6)
 
 
 def test_too_few_tasks_say_nothing_of_the_others() -> None:
-    assert expected({}, 0) == 0.0
-    assert expected({time_class(100): ENOUGH - 1}, ENOUGH - 1) == 0.0
+    assert expected_duration({}, 0) == 0.0
+    assert expected_duration({time_class(100): MIN_SAMPLES - 1}, MIN_SAMPLES - 1) == 0.0
 
 
 def test_quick_tasks_are_expected_to_take_a_second() -> None:
-    assert expected({}, 1000) == 1.0
+    assert expected_duration({}, 1000) == 1.0
 
 
 @given(st.lists(st.floats(0.01, 1e5), min_size=20, max_size=200))
 def test_nearly_all_tasks_end_within_what_is_expected(times: list[float]) -> None:
     classes = Counter(time_class(one) for one in times if one >= 1)
-    bound = expected(classes, len(times))
+    bound = expected_duration(classes, len(times))
     within = sum(one <= bound for one in times)
     assert within >= 0.95 * len(times)
     assert bound <= max(1.0, max(times) * 2**0.25 * 1.000001)
 
 
 def test_what_slots_can_begin_is_all_that_is_taken_while_nothing_is_known() -> None:
-    assert want(ALONE._replace(duration=None), idle=1, queued=0, left=100) == 1
-    assert want(ALONE._replace(duration=None), idle=3, queued=2, left=100) == 1
+    assert claim_size(ALONE._replace(duration=None), idle=1, queued=0, left=100) == 1
+    assert claim_size(ALONE._replace(duration=None), idle=3, queued=2, left=100) == 1
 
 
 def test_only_a_farmer_that_is_alone_tells_much_before_it_is_time() -> None:
-    assert not too_much(ALONE, MUCH_UNTOLD)
-    assert too_much(ALONE, MUCH_UNTOLD + 1)
-    assert not too_much(ALONE._replace(farmers=2), 100 * MUCH_UNTOLD)
+    assert not should_flush(ALONE, FLUSH_BYTES)
+    assert should_flush(ALONE, FLUSH_BYTES + 1)
+    assert not should_flush(ALONE._replace(farmers=2), 100 * FLUSH_BYTES)

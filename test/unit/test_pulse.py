@@ -65,7 +65,7 @@ def test_without_a_signal_nothing_is_ever_broken_off(pulse: Pulse, clock: Clock)
     pulse.beat = beats.append
     assert beat_through(pulse, clock, 1000, step=10) == 1000
     assert len(beats) == 100
-    assert not pulse.broke_off
+    assert not pulse.interrupted
 
 
 @pytest.mark.parametrize(("seconds", "name"), [(None, WORK), (LEAVE, LEAVE), (VIEWS, VIEWS)])
@@ -73,13 +73,13 @@ def test_after_a_signal_work_has_its_time(
     pulse: Pulse, signals: Signals, clock: Clock, seconds: float | None, name: float
 ) -> None:
     heard: list[float] = []
-    pulse.hear = heard.append
+    pulse.on_signal = heard.append
     if seconds is not None:
         pulse.allow(seconds)
     signals.since = clock.now
     assert beat_through(pulse, clock, 100) == pytest.approx(name, abs=0.2)
     assert heard[0] == pytest.approx(signals.since + 0.1)
-    assert pulse.broke_off
+    assert pulse.interrupted
 
 
 def test_a_farmer_whose_tasks_had_a_long_grace_time_may_leave_by_a_commit(

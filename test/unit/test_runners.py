@@ -16,7 +16,7 @@ import pytest
 from taskfarmer.runners import BasicRunner, CommandRunner, Runner, ShifterRunner
 from taskfarmer.runners import script as script_module
 from taskfarmer.runners.programs import Programs
-from taskfarmer.runners.shell import SHELL_WORDS, words
+from taskfarmer.runners.shell import SHELL_WORDS, simple_argv
 from taskfarmer.runners.shifter import commands, with_setup
 
 BASH = "/bin/bash"
@@ -60,7 +60,7 @@ def test_a_plain_program_with_plain_words_needs_no_shell(tools: Path) -> None:
     program = executable(tools / "simulate", "#!/bin/sh\n")
     command = "simulate  --seed=1,2:3 -x\t+a @b 50% ./in_put.root a=b"
     expected = [str(program), "--seed=1,2:3", "-x", "+a", "@b", "50%", "./in_put.root", "a=b"]
-    assert words(command) == expected
+    assert simple_argv(command) == expected
     assert BasicRunner().argv(0, command) == expected
 
 
@@ -114,13 +114,13 @@ def test_a_plain_program_with_plain_words_needs_no_shell(tools: Path) -> None:
     ],
 )
 def test_a_command_with_anything_for_bash_runs_in_a_shell(command: str) -> None:
-    assert words(command) is None
+    assert simple_argv(command) is None
     assert BasicRunner().argv(0, command) == [BASH, "-c", "--", command]
 
 
 @pytest.mark.parametrize("name", ["true", "false"])
 def test_true_and_false_alone_are_started_as_programs(name: str) -> None:
-    argv = words(name)
+    argv = simple_argv(name)
     assert argv is not None
     assert argv[0].endswith(f"/{name}")
 
@@ -135,9 +135,9 @@ def test_an_exported_function_goes_before_a_program(
     tools: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     executable(tools / "module", "#!/bin/sh\n")
-    assert words("module load root") is not None
+    assert simple_argv("module load root") is not None
     monkeypatch.setenv(variable, "() { echo loaded $2; }")
-    assert words("module load root") is None
+    assert simple_argv("module load root") is None
 
 
 def test_an_exported_function_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,18 +146,18 @@ def test_an_exported_function_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_program_that_is_not_on_path_is_left_to_bash() -> None:
-    assert words("no-such-program -x") is None
+    assert simple_argv("no-such-program -x") is None
 
 
 def test_a_file_that_is_not_executable_and_a_directory_are_no_programs(tools: Path) -> None:
     (tools / "notes").write_text("text")
     (tools / "folder").mkdir()
-    assert words("notes") is None
-    assert words("folder") is None
+    assert simple_argv("notes") is None
+    assert simple_argv("folder") is None
 
 
 def test_a_program_with_a_slash_is_started_as_it_is_named() -> None:
-    assert words("./no/such -x") == ["./no/such", "-x"]
+    assert simple_argv("./no/such -x") == ["./no/such", "-x"]
 
 
 def test_the_first_program_on_path_wins_and_an_empty_entry_is_the_current_directory(
@@ -167,26 +167,26 @@ def test_the_first_program_on_path_wins_and_an_empty_entry_is_the_current_direct
     executable(tmp_path / "later" / "prog", "#!/bin/sh\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"/nowhere::{tmp_path}/later")
-    assert words("prog") == [f"{tmp_path}/later/prog"]
+    assert simple_argv("prog") == [f"{tmp_path}/later/prog"]
     executable(tmp_path / "prog", "#!/bin/sh\n")
-    assert words("prog") == ["./prog"]
+    assert simple_argv("prog") == ["./prog"]
 
 
 def test_what_bash_alone_knows_about_path_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "~/bin:/usr/bin:/bin")
-    assert words("env") is None
+    assert simple_argv("env") is None
     monkeypatch.delenv("PATH")
-    assert words("env") is None
+    assert simple_argv("env") is None
 
 
 def test_a_program_is_remembered_until_path_changes(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = Programs()
     first = executable(tools / "prog", "#!/bin/sh\n")
-    assert words("prog", programs) == [str(first)]
+    assert simple_argv("prog", programs) == [str(first)]
     first.unlink()
-    assert words("prog", programs) == [str(first)]
+    assert simple_argv("prog", programs) == [str(first)]
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    assert words("prog", programs) is None
+    assert simple_argv("prog", programs) is None
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_program_that_cannot_be_started_is_a_failed_task(
 
     got, log = run(Direct(), program, tmp_path)
     assert got == status
-    assert log.startswith("taskfarmer: the command cannot be started: ")
+    assert log.startswith("taskfarmer: cannot start the command: ")
     assert reason in log
     assert log.count("\n") == 1
 
@@ -499,7 +499,7 @@ def test_without_tempdir_there_is_no_directory(asked: bool | str) -> None:
 
 @pytest.mark.parametrize("asked", ["maybe", "", "2"])
 def test_a_tempdir_that_is_neither_yes_nor_no_is_refused(asked: str) -> None:
-    with pytest.raises(ValueError, match=f"tempdir = {asked} is neither yes nor no: write True or False"):
+    with pytest.raises(ValueError, match=f"tempdir = {asked} is not a boolean: write True or False"):
         ShifterRunner("i", tempdir=asked)
 
 
@@ -533,7 +533,7 @@ def test_a_task_too_long_for_a_container_fails_and_says_why(
     status, log = run(runner, "echo " + "x" * 131_072, tmp_path)
     assert status == 126
     assert "131071" in log
-    assert "put it into a script" in log
+    assert "put them into a script" in log
     assert list((tmp_path / "scratch").iterdir()) == []
     assert not shifter.exists()
 

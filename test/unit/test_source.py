@@ -55,7 +55,7 @@ def test_lines_below_a_byte_order_mark_keep_their_numbers(tmp_path: Path) -> Non
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
 def test_a_list_in_another_encoding_of_unicode_is_refused(encoding: str) -> None:
     text = "\ufeff" * (encoding == "utf-16-be") + "echo a\necho b\n"
-    with pytest.raises(TaskListError, match=r"^list\.txt: (is encoded in UTF-16: save it|line 1: holds a NUL)"):
+    with pytest.raises(TaskListError, match=r"^list\.txt: (the encoding is UTF-16: save|line 1: contains a NUL)"):
         read(text.encode(encoding))
 
 
@@ -77,7 +77,7 @@ def test_a_rest_without_a_task_is_none(rest: bytes) -> None:
 def test_zeros_in_a_rest_that_is_complete_are_refused() -> None:
     _, reader = read(b"a\nb\0", whole_lines_only=True)
     for refuse in (reader.refuse_binary_rest, lambda: [*reader.last_line()]):
-        with pytest.raises(TaskListError, match="line 2: holds a NUL"):
+        with pytest.raises(TaskListError, match="line 2: contains a NUL"):
             refuse()
 
 
