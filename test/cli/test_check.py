@@ -269,7 +269,7 @@ def test_a_view_that_disagrees_is_named_and_repaired(
     assert errors(house)
     status, lines = check(house, "--repair")
     assert status == 0
-    assert "the views were made anew" in lines
+    assert "the views were rebuilt" in lines
     assert sorted((farm / name).read_bytes().split()) == sorted(sound.split())
     assert errors(house) == []
 

@@ -62,7 +62,7 @@ GONE_WRONG = {
     "a gap that is too short": (["list.txt", "--time-min", "1m"], "ask for more time"),
     "no such runner": (["list.txt", "-r", "nosuch"], "no runner is named"),
     "no such handler": (["list.txt", "-t", "nosuch"], "nosuch"),
-    "an option of sbatch on the wrong side": (["list.txt", "--mem", "4G"], "behind --"),
+    "an option of sbatch on the wrong side": (["list.txt", "--mem", "4G"], "after --"),
     "a word that is no option": (["list.txt", "--", "word"], "this is none"),
     "a line break in a word": (["list.txt", "--", "--comment=a\nb"], "cannot stand in a job script"),
     "an empty name": (["list.txt", "--partition", ""], "is no name"),
