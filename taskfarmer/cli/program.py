@@ -78,8 +78,10 @@ Examples:
   taskfarmer logs list.txt_workdir --failed
   taskfarmer retry list.txt_workdir --failed
 
-`pytaskfarmer.py TASKLIST` is short for `taskfarmer run TASKLIST`. For the options of a verb, see `taskfarmer VERB
---help`.""",
+\b
+`pytaskfarmer.py TASKLIST` is short for `taskfarmer run TASKLIST`.
+`taskfarmer VERB --help` lists the options of a verb.
+""",
 )
 @click.version_option(__version__, message="taskfarmer %(version)s", help="Show the version and exit.")
 @click.pass_context

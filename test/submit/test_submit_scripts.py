@@ -46,7 +46,7 @@ WAYS = {
 GONE_WRONG = {
     "no such list": (["nosuch"], "there is no such task list"),
     "a directory": (["home"], "is a directory"),
-    "an empty list": (["empty"], "there is no task in it"),
+    "an empty list": (["empty"], "contains no tasks"),
     "no list": ([], "Missing argument"),
     "two lists": (["list.txt", "list.txt"], "unexpected extra argument"),
     "no nodes": (["list.txt", "--nodes", "0"], "--nodes: 0 is not"),
@@ -186,6 +186,6 @@ def test_a_list_that_is_done_is_not_submitted(house: House) -> None:
     assert house.command("pytaskfarmer.py", "list.txt").status == 0
     done = house.verb("submit", "list.txt")
     assert done.status == 2
-    assert "all of its tasks are recorded" in done.error_line
+    assert "all tasks are recorded" in done.error_line
     house.write("true\ntrue\n")
     assert house.verb("submit", "list.txt", "--dry-run").status == 0
