@@ -29,7 +29,7 @@ INI files are searched in this order; the first definition of a name wins:
   --config FILE
   the directory $TASKFARMER_CONFIG_DIR
   the current directory
-  the task list's directory (farmers only)
+  the folder of the task list (farmers only)
   ~/.pytaskfarmer
   /etc/pytaskfarmer
 """,
