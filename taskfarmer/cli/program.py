@@ -19,25 +19,15 @@ from taskfarmer.ui.stderr import print_error
 
 INTERRUPTED = 130
 """The exit status that shells report after SIGINT."""
-DEFECT = 70
+INTERNAL_ERROR = 70
 """An internal error (EX_SOFTWARE)."""
-TROUBLE = 74
+SYSTEM_ERROR = 74
 """An error of the operating system (EX_IOERR)."""
 
-VERBS = {
-    "run": "run",
-    "submit": "submit",
-    "status": "status",
-    "jobs": "jobs",
-    "logs": "logs",
-    "retry": "retry",
-    "stop": "stop",
-    "runners": "runners",
-    "handlers": "handlers",
-    "check": "check",
-    "doctor": "doctor",
-    "completion": "completion",
-}
+VERBS = (
+    *("run", "submit", "status", "jobs", "logs", "retry", "stop"),
+    *("runners", "handlers", "check", "doctor", "completion"),
+)
 
 
 class Verbs(click.Group):
@@ -98,7 +88,7 @@ def verbs(ctx: click.Context) -> int | None:
 
 
 def find_verb(name: str) -> click.Command:
-    module = importlib.import_module(f"taskfarmer.cli.{VERBS[name]}")
+    module = importlib.import_module(f"taskfarmer.cli.{name}")
     command: click.Command = module.command
     assert isinstance(command, Verb)
     return command
@@ -115,7 +105,8 @@ def main(program: str, args: Sequence[str]) -> int:
         status, line = explain(error)
         if line:
             print_error(f"{program}: error: {' '.join(line.split())}")
-        if (status in (DEFECT, TROUBLE) or is_internal_error(error)) and not {"-v", "--verbose"}.isdisjoint(args):
+        unexpected = status in (INTERNAL_ERROR, SYSTEM_ERROR) or is_internal_error(error)
+        if unexpected and not {"-v", "--verbose"}.isdisjoint(args):
             show_traceback()
     flush_stdout()
     return status if isinstance(status, int) else 0
@@ -139,7 +130,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, TaskFarmerError):
         return error.exit_status, str(error)
     if isinstance(error, MemoryError):
-        return TROUBLE, "out of memory; a list of millions of tasks needs more (ulimit -v, --mem of the job)"
+        return SYSTEM_ERROR, "out of memory; a list of millions of tasks needs more (ulimit -v, --mem of the job)"
     if is_internal_error(error):
         from taskfarmer.dependencies import outdated  # imported late: it is rarely needed
 
@@ -153,9 +144,11 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError) and error.strerror:
         advice = remedy(error, "")
         if error.filename:
-            return TROUBLE, f"{os.fsdecode(error.filename)}: {error.strerror}" + (f"; {advice}" if advice else "")
-        return TROUBLE, f"{error.strerror}; {advice or 'for the traceback, add --verbose'}"
-    return DEFECT, f"internal error: {type(error).__name__}: {error}; please report it with the output of --verbose"
+            message = f"{os.fsdecode(error.filename)}: {error.strerror}"
+            return SYSTEM_ERROR, f"{message}; {advice}" if advice else message
+        return SYSTEM_ERROR, f"{error.strerror}; {advice or 'for the traceback, add --verbose'}"
+    problem = f"{type(error).__name__}: {error}"
+    return INTERNAL_ERROR, f"internal error: {problem}; please report it with the output of --verbose"
 
 
 def _directory_is_deleted() -> bool:
@@ -179,7 +172,7 @@ def _usage_message(error: click.ClickException) -> str:
         text = f"{name.upper() if isinstance(error.param, click.Argument) else name}: {error.message}"
     ctx: click.Context | None = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else None
-    return f"{text.rstrip('.')}; see {path} --help" if path else text
+    return text.rstrip(".") + (f"; see {path} --help" if path else "")
 
 
 def show_traceback() -> None:

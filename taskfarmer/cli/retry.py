@@ -66,7 +66,7 @@ def _refusal_message(ledger: Ledger, error: ValueError) -> str:
     if not isinstance(task_id, int):
         raise error
     reason = locate_task(ledger.state, task_id)
-    return f"task {task_id} cannot be retried, {reason}; name only finished or failed tasks"
+    return f"task {task_id} cannot be retried: {reason}; name only finished or failed tasks"
 
 
 def _summary(workdir: Workdir, farm: Farm, ledger: Ledger, count: int) -> str:

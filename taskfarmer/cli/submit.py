@@ -18,7 +18,7 @@ from taskfarmer.cli.run import command as run
 from taskfarmer.cli.types import Duration, Name, Processes
 from taskfarmer.errors import TaskListError, UsageError
 from taskfarmer.launch import GRID_ENGINE, PATIENCE, SCHEDULERS, SLURM, Request, Scheduler, submit
-from taskfarmer.options import Reporter, Settings
+from taskfarmer.options import Settings, silent
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.ui import jobs as rendered
 from taskfarmer.ui.stderr import print_error
@@ -264,10 +264,7 @@ def _check_list(settings: Settings) -> None:
     from taskfarmer.intake import Intake, preview
     from taskfarmer.ledger import Ledger, farmfile
 
-    def warn(text: str) -> None:
-        print_error(f"warning: {text}")
-
-    reporter = Reporter(_ignore, _ignore, warn, _ignore)
+    reporter = silent()._replace(warning=lambda text: print_error(f"warning: {text}"))
     find_runner(settings, reporter)
     intake = Intake(settings, reporter)
     intake.check_readable()
@@ -284,7 +281,3 @@ def _check_list(settings: Settings) -> None:
             f"{settings.tasklist}: all tasks are recorded, so there is nothing to submit; to run some again, use "
             "`taskfarmer retry`"
         )
-
-
-def _ignore(_: object) -> None:
-    return None

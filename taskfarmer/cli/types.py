@@ -54,7 +54,7 @@ class SignalName(click.ParamType):  # type: ignore[type-arg]  # generic since cl
         text = str(value).upper()
         number = int(text) if text.isdecimal() else getattr(signal, "SIG" + text.removeprefix("SIG"), 0)
         if number not in signal.valid_signals() or number in (signal.SIGKILL, signal.SIGSTOP):
-            self.fail(f"{value!r} is not a signal that a task can catch; use USR1, TERM, ...", param, ctx)
+            self.fail(f"{value!r} is not a signal that a task can catch; use a name like USR1", param, ctx)
         return int(number)
 
 

@@ -286,7 +286,7 @@ def test_views_of_a_damaged_farm_are_left_alone(farm: Path, house: House) -> Non
     journal(farm).write_bytes(b"")
     status, lines = check(house, "--repair")
     assert status == 1
-    assert "not repaired: the views are made of files that are damaged themselves" in lines
+    assert "not repaired: the views depend on files that are damaged" in lines
     assert (farm / "finished").read_bytes() == b""
 
 

@@ -283,7 +283,7 @@ def test_a_task_that_is_not_recorded_is_refused_and_nothing_is_changed(farm_run:
     before = status(house)
     done = house.verb("retry", WORKDIR, "0")
     assert done.status == 2
-    assert "task 0 cannot be retried, it is unprocessed" in done.error_line
+    assert "task 0 cannot be retried: it is unprocessed" in done.error_line
     assert status(house) == before
 
 
