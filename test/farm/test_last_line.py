@@ -117,7 +117,7 @@ def test_a_farmer_that_waits_for_the_last_line_ends_at_its_timeout(farm: Farm) -
     farm.list.write_bytes(b"true")
     farmer = farm.run("-n", 1, "--timeout", 1)
     assert farmer.wait() == AGAIN
-    assert "--timeout" in farmer.said and "not taken in" in farmer.said
+    assert "--timeout" in farmer.said and "not in the farm yet" in farmer.said
     assert farm.places() == ([], [], [])
     farm.check()
 
