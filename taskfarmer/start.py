@@ -1,7 +1,7 @@
-"""The two commands, as the shell starts them.
+"""Entry points of the two commands.
 
-Nothing is imported here that takes time: a stop signal that comes before `hold` ends the interpreter, so
-the command line, and all that it needs, is imported behind it.
+A stop signal that arrives before `hold` would kill the interpreter. So this module imports little, and imports the
+command line after `hold`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import sys
 
 from taskfarmer import __version__, signals
 
-_GARBAGE = 100_000
-"""Objects after which Python looks for garbage: what modules are made of is none, and was searched again and again."""
+_GC_THRESHOLD = 100_000
+"""New objects that trigger a garbage collection. With the default, imports alone trigger many, which find nothing."""
 
 
 def pytaskfarmer() -> None:
@@ -23,42 +23,42 @@ def pytaskfarmer() -> None:
 
 
 def taskfarmer() -> None:
-    """`taskfarmer VERB`: run a task list, and everything else."""
+    """`taskfarmer VERB`: run a task list or manage its farm."""
     signals.hold()
     _start("taskfarmer")
 
 
 def _start(program: str) -> None:
-    if sys.argv[1:] == ["--version"] and _tell_version():
+    if sys.argv[1:] == ["--version"] and _print_version():
         return
-    gc.set_threshold(_GARBAGE)
+    gc.set_threshold(_GC_THRESHOLD)
     try:
         from taskfarmer.cli import main
 
         status = main(program, sys.argv[1:])
-    except Exception as error:  # `main` lets none through, unless it cannot work with the packages that are found
-        status = _explain(program, error)
-    gc.freeze()  # or the interpreter looks for garbage in all of it once more, a tenth of the time of a short list
+    except Exception as error:  # `main` handles all, unless a package is missing or too old
+        status = _print_import_error(program, error)
+    gc.freeze()  # skips the last collection at exit, a tenth of the run time of a short list
     sys.exit(status)
 
 
-def _explain(program: str, error: Exception) -> int:
-    """Say in one line why there is no command line; the exit status."""
+def _print_import_error(program: str, error: Exception) -> int:
+    """Print one line about a command line that cannot be imported, and return the exit status."""
     from taskfarmer.dependencies import outdated
 
     status, line = 2, outdated()
     if line is None and isinstance(error, ModuleNotFoundError):
-        # a checkout that is called by its path, with a Python that has not what it needs
-        line = f"no module {error.name} in {sys.executable}; install it with pip"
+        # a checkout that is run by its path, with a Python that lacks a dependency
+        line = f"{sys.executable} has no module {error.name}; install it with pip"
     elif line is None:
         status = 74 if isinstance(error, OSError) else 70
-        line = f"taskfarmer cannot be started: {type(error).__name__}: {error}"
+        line = f"cannot start: {type(error).__name__}: {error}"
     sys.stderr.write(f"{program}: error: {' '.join(line.split())}\n")
     return status
 
 
-def _tell_version() -> bool:
-    """The answer that needs no command line; False where stdout does not take it, and the command line is to say so."""
+def _print_version() -> bool:
+    """Print the version without importing click. False if stdout fails; the command line then reports the error."""
     try:
         os.write(1, f"taskfarmer {__version__}\n".encode())
     except OSError:

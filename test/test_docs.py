@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer.cli.program import DEFECT
+from taskfarmer.cli.program import INTERNAL_ERROR
 from taskfarmer.options import Exit
 
 HERE = Path(__file__).resolve().parent.parent
@@ -171,7 +171,8 @@ def test_the_readme_names_every_verb(verbs: list[str]) -> None:
 
 def test_the_exit_statuses_of_the_readme_are_those_of_the_code() -> None:
     section = README.partition("## Exit status")[2].partition("\n## ")[0]
-    assert [int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)] == sorted((*Exit, DEFECT))
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)]
+    assert numbers == sorted((*Exit, INTERNAL_ERROR))
 
 
 def test_the_readme_names_the_files_of_a_work_directory(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A runner for any program that starts a command in a container; container.ini uses it."""
+"""A runner for programs that start a command in a container; used by container.ini."""
 
 import shlex
 
@@ -6,7 +6,7 @@ from taskfarmer.runners import CommandRunner
 
 
 class ContainerRunner(CommandRunner):
-    """Runs a task as `START /bin/bash -c -- TASK`. start: the program with its options and the image."""
+    """Runs a task as `START /bin/bash -c -- TASK`; `start` is the program with its options and the image."""
 
     def __init__(self, start):
         self.start = shlex.split(start)

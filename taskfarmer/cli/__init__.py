@@ -1,4 +1,4 @@
-"""The command line: a module per verb. Nothing else in taskfarmer prints or exits."""
+"""The command line, with one module for each verb. Only this package prints and exits."""
 
 from taskfarmer.cli.program import main
 

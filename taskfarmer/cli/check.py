@@ -1,4 +1,4 @@
-"""`check`: every file of a farm against every other."""
+"""`check`: compare all files of a farm with each other."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from taskfarmer.ledger import Ledger
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.ui import printable
 from taskfarmer.ui.stderr import print_error
-from taskfarmer.ui.stdout import put
+from taskfarmer.ui.stdout import write_stdout
 
 
 @click.command(
     cls=Verb,
     name="check",
-    short_help="Find out whether a farm is sound; repair its views.",
+    short_help="Check that a farm is consistent; rebuild its views.",
     epilog="""\b
 Examples:
   taskfarmer check list.txt_workdir
@@ -26,59 +26,60 @@ Examples:
 
 \b
 Exit status:
-  0   every task is in exactly one place, and all files agree (notes are no faults)
-  1   something is wrong; each line names the file
-  2   there is no farm in WORKDIR
-  74  the file system fails, there is not enough memory, or a limit of open files is too low (ulimit -n)
+  0   each task is in exactly one place, and all files agree (notes are
+      not errors)
+  1   errors were found; each line names a file
+  2   no farm found in WORKDIR
+  74  file system error, out of memory, or too many open files (ulimit -n)
 """,
 )
 @workdir_argument
-@click.option("--repair", is_flag=True, help="Make the views anew where they disagree with the ledger.")
+@click.option("--repair", is_flag=True, help="Rebuild the views if they disagree with the ledger.")
 @verbose_option
 def command(workdir: str, repair: bool) -> int:
-    """Read a whole farm, count each of its tasks in exactly one place, and name what is wrong.
+    """Read a whole farm, check that each task is in exactly one place, and list all errors.
 
-    May be used at any time, also while farmers work: then the views (toprocess, finished, failed,
-    timeline.json) may be behind, which is told as a note. Changes nothing without --repair.
+    You may run it at any time. While farmers run, the views (toprocess, finished, failed, timeline.json) may lag
+    behind; this is a note and not an error. Without --repair nothing is changed.
     """
     found = Workdir.at(workdir)
     report = check_farm(found)
-    _show(report)
+    _print(report)
     if repair and report.disagreeing_views:
         if not report.only_views:
-            put("not repaired: the views are made of files that are damaged themselves\n")
+            write_stdout("not repaired: the views depend on files that are damaged\n")
         else:
             _repair(workdir)
-            put("the views were made anew\n")
+            write_stdout("the views were rebuilt\n")
             report = check_farm(found)
-            _show(report)
+            _print(report)
     elif repair:
-        put("nothing to repair: only views can be made anew, and they agree\n")
+        write_stdout("nothing to repair: only views can be rebuilt, and they are correct\n")
     elif report.errors and report.only_views:
-        print_error("the views can be made anew: taskfarmer check WORKDIR --repair")
+        print_error("to rebuild the views: taskfarmer check WORKDIR --repair")
     if not report.only_views:
         print_error(
-            "restore the files that errors name from a snapshot of the file system, or start anew in another work "
+            "restore the files named in the errors from a snapshot of the file system, or start over in another work "
             "directory (-w)"
         )
     return 1 if report.errors else 0
 
 
 def _repair(path: str) -> None:
-    # not at the top: it is for this case alone, and `taskfarmer --help` imports this
+    # imported late: `taskfarmer --help` imports this module, but does not need it
     from taskfarmer.views import rebuild
 
     workdir, farm = open_farm(path, change=True)
     rebuild(workdir, Ledger(workdir, farm, "check"))
 
 
-def _show(report: Report) -> None:
+def _print(report: Report) -> None:
     for finding in report.findings:
-        put(printable(f"{'note' if finding.note else 'error'}: {finding.path}: {finding.text}") + "\n")
+        write_stdout(printable(f"{'note' if finding.note else 'error'}: {finding.path}: {finding.text}") + "\n")
     errors = len(report.errors)
     verdict = f"{errors} error{'s' if errors != 1 else ''}" if errors else "each in exactly one place"
     farmers = f", {report.farmers} farmers" if report.farmers else ""
-    put(
+    write_stdout(
         f"revision {report.revision}: {report.tasks} tasks: {report.finished} finished, {report.failed} failed, "
         f"{report.held} held, {report.unprocessed} unprocessed{farmers}: {verdict}\n"
     )

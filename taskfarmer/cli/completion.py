@@ -1,4 +1,4 @@
-"""`completion`: the script that makes a shell complete both commands."""
+"""`completion`: print the script that makes a shell complete both commands."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from click.shell_completion import get_completion_class
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.options import verbose_option
 from taskfarmer.cli.program import completion_variable, find_verb, verbs
-from taskfarmer.ui.stdout import put
+from taskfarmer.ui.stdout import write_stdout
 
 
 @click.command(
     cls=Verb,
     name="completion",
-    short_help="Print the script for completion in a shell.",
+    short_help="Print the completion script for your shell.",
     epilog="""\b
 Examples:
-  eval "$(taskfarmer completion bash)"        in ~/.bashrc
-  taskfarmer completion zsh > ~/.taskfarmer.zsh   and `source` it in ~/.zshrc, behind compinit
+  eval "$(taskfarmer completion bash)"             in ~/.bashrc
+  taskfarmer completion zsh > ~/.taskfarmer.zsh    `source` it after compinit
   taskfarmer completion fish > ~/.config/fish/completions/taskfarmer.fish
 """,
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="bash|zsh|fish")
 @verbose_option
 def command(shell: str) -> int:
-    """Print the script that makes a shell complete `taskfarmer` and `pytaskfarmer.py`."""
+    """Print a script that makes your shell complete `taskfarmer` and `pytaskfarmer.py`."""
     kind = get_completion_class(shell)
     assert kind is not None
     for command, program in ((verbs, "taskfarmer"), (find_verb("run"), "pytaskfarmer.py")):
-        put(kind(command, {}, program, completion_variable(program)).source() + "\n")
+        write_stdout(kind(command, {}, program, completion_variable(program)).source() + "\n")
     return 0

@@ -1,4 +1,4 @@
-"""What `runners` and `handlers` show: every definition of one kind, and what is wrong with it."""
+"""The table that `runners` and `handlers` print, and the problem of each unusable definition."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Literal
 
 from taskfarmer.ui import table
 from taskfarmer.ui.stderr import print_error
-from taskfarmer.ui.stdout import put, terminal_width
+from taskfarmer.ui.stdout import terminal_width, write_stdout
 
 
 def show_definitions(kind: Literal["runner", "tasklist"], config_file: str | None) -> int:
-    # not at the top: it imports pydantic, and `taskfarmer --help` imports this
+    # imported late: it imports pydantic, which `taskfarmer --help` does not need
     from taskfarmer.config import Configuration
 
     found = Configuration.search(config_file)
@@ -18,13 +18,14 @@ def show_definitions(kind: Literal["runner", "tasklist"], config_file: str | Non
         print_error(f"warning: {warning}")
     rows = []
     problems = []
-    for one in found.definitions():
-        if one.kind == kind:
-            problem = found.problem(one)
-            options = " ".join(f"{key}={value}" for key, value in one.options.items())
-            rows.append([one.name, "no" if problem else "yes", one.class_path, one.file, options])
+    for definition in found.definitions():
+        if definition.kind == kind:
+            problem = found.problem(definition)
+            options = " ".join(f"{key}={value}" for key, value in definition.options.items())
+            usable = "no" if problem else "yes"
+            rows.append([definition.name, usable, definition.class_path, definition.file, options])
             problems += [problem] if problem else []
-    put(table(["NAME", "USABLE", "CLASS", "DEFINED IN", "OPTIONS"], rows, terminal_width()))
+    write_stdout(table(["NAME", "USABLE", "CLASS", "DEFINED IN", "OPTIONS"], rows, terminal_width()))
     for problem in problems:
         print_error(f"not usable: {problem}")
     return 0

@@ -1,4 +1,4 @@
-"""`handlers`: what -t can name."""
+"""`handlers`: list the handlers that -t can name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskfarmer.cli.options import config_option, verbose_option
 @click.command(
     cls=Verb,
     name="handlers",
-    short_help="Show what -t/--tasklist can name.",
+    short_help="List the handlers for -t/--tasklist.",
     epilog="""\b
 Examples:
   taskfarmer handlers
@@ -24,13 +24,18 @@ A definition in an INI file:
   TaskList = package.module.Class
   key = value for its constructor
 
-INI files are looked for in this order, and the first definition of a name counts: --config FILE, the directory
-TASKFARMER_CONFIG_DIR, the current directory, for a farmer the folder of its task list, ~/.pytaskfarmer,
-/etc/pytaskfarmer.
+\b
+INI files are searched in this order; the first definition of a name wins:
+  --config FILE
+  the directory $TASKFARMER_CONFIG_DIR
+  the current directory
+  the folder of the task list (farmers only)
+  ~/.pytaskfarmer
+  /etc/pytaskfarmer
 """,
 )
 @config_option
 @verbose_option
 def command(config: str | None) -> int:
-    """Show what -t/--tasklist can name: where each handler is defined, and what is wrong with one not usable."""
+    """List the handlers that -t/--tasklist can name, where each is defined, and why one is not usable."""
     return show_definitions("tasklist", config)

@@ -1,4 +1,4 @@
-"""`jobs`: the jobs that work on a farm."""
+"""`jobs`: the batch jobs of a farm."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from taskfarmer.cli.types import Duration
 from taskfarmer.launch import PATIENCE, FarmerInfo, jobs_at_work, submissions
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.ui.stderr import print_error
-from taskfarmer.ui.stdout import put, terminal_width
+from taskfarmer.ui.stdout import terminal_width, write_stdout
 
 
 @click.command(
     cls=Verb,
     name="jobs",
-    short_help="Show the jobs that work on a farm.",
+    short_help="Show the running and pending jobs of a farm.",
     epilog="""\b
 Examples:
   taskfarmer jobs list.txt_workdir
@@ -26,19 +26,20 @@ Examples:
 
 \b
 Columns:
-  JOB      the job's number; 123_4 is element 4 of the array 123; - for a farmer outside of a scheduler
-  STATE    as the scheduler has it; GONE: it has no such job any more; ?: it could not be asked
-  FARMERS  alive or gone where that can be seen from this node, else unknown
-  HELD     tasks that its farmers have taken and not ended
-  ENDS     when its time is over
+  JOB      job ID (123_4: element 4 of array 123); - for farmers outside jobs
+  STATE    as reported by the scheduler; GONE: it no longer knows the job;
+           ?: it did not answer
+  FARMERS  alive or gone, as seen from this node, else unknown
+  HELD     unfinished tasks that its farmers have claimed
+  ENDS     when its time limit expires
 
-`taskfarmer stop WORKDIR` ends the farmers. A job that still waits is cancelled by its scheduler: scancel, qdel.
+`taskfarmer stop WORKDIR` stops the farmers. To cancel a pending job, use scancel or qdel.
 
 \b
 Exit status:
   0   the farm was read
-  2   there is neither a farm in WORKDIR nor a job that was submitted for it
-  74  the farm is damaged, or cannot be read
+  2   WORKDIR has neither a farm nor a submitted job
+  74  the farm is damaged or cannot be read
 """,
 )
 @workdir_argument
@@ -46,31 +47,31 @@ Exit status:
 @click.option("--patience", type=Duration(positive=True), default=str(PATIENCE), hidden=True)
 @verbose_option
 def command(workdir: str, as_json: bool, patience: float) -> int:
-    """Show the jobs that work on a farm, and those that were submitted for it by `taskfarmer submit` and wait.
+    """Show the jobs that work on a farm, and pending jobs that `taskfarmer submit` submitted for it.
 
-    The scheduler is asked once, with squeue or qstat.
+    Queries the scheduler once, with squeue or qstat.
     """
     from taskfarmer.ui import jobs as rendered
 
     place = Workdir.at(workdir)
     submitted = submissions(place)
-    workers = _workers(workdir) if os.path.lexists(place.farm) or not submitted else []
-    jobs, warnings = jobs_at_work(place, workers, submitted, os.environ, patience)
-    put(rendered.as_json(place.path, jobs, warnings) if as_json else rendered.as_text(jobs, terminal_width()))
+    farmers = _farmers(workdir) if os.path.lexists(place.farm) or not submitted else []
+    jobs, warnings = jobs_at_work(place, farmers, submitted, os.environ, patience)
+    write_stdout(rendered.as_json(place.path, jobs, warnings) if as_json else rendered.as_text(jobs, terminal_width()))
     for warning in warnings:
         print_error(f"warning: {warning}")
     return 0
 
 
-def _workers(workdir: str) -> list[FarmerInfo]:
+def _farmers(workdir: str) -> list[FarmerInfo]:
     from taskfarmer.inspect import status
     from taskfarmer.ledger import Ledger
     from taskfarmer.peers.identity import identity_of
 
     found, farm = open_farm(workdir)
-    workers = []
+    farmers = []
     for one in status.read_status(found, Ledger(found, farm, "jobs")).farmers:
         identity = identity_of(found, one.farmer)
         variables = identity.job if identity is not None else {}
-        workers.append(FarmerInfo(variables, one.host, one.slots, one.held, one.verdict))
-    return workers
+        farmers.append(FarmerInfo(variables, one.host, one.slots, one.held, one.verdict))
+    return farmers

@@ -17,7 +17,7 @@ from taskfarmer.inspect import logs
 from taskfarmer.ledger import Ledger, State, results
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.ui.stderr import print_error
-from taskfarmer.ui.stdout import put_lines, write_untrusted
+from taskfarmer.ui.stdout import write_untrusted, write_untrusted_lines
 
 _RECORDED = "it is recorded, but its log is gone, or it never had one"
 LONGEST_LINE = 1 << 20
@@ -170,7 +170,7 @@ def _search(shelf: logs.LogStore, state: State, pattern: re.Pattern[bytes], want
             except OSError as error:
                 print_error(f"task {one.task_id}: {one.path}: {error.strerror}")
 
-    put_lines(matches())
+    write_untrusted_lines(matches())
     for doubt in shelf.doubts:
         print_error(doubt)
     return count

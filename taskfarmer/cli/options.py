@@ -1,4 +1,4 @@
-"""Options and arguments that several verbs have, and the farm that they name."""
+"""Options and arguments that several verbs share, and a function that opens the farm that they name."""
 
 from __future__ import annotations
 
@@ -18,28 +18,31 @@ if TYPE_CHECKING:
 
 workdir_argument = click.argument("workdir", type=Name(only_folders=True), metavar="WORKDIR")
 verbose_option = click.option(
-    "-v", "--verbose", is_flag=True, expose_value=False, help="Show where an unexpected error comes from."
+    "-v", "--verbose", is_flag=True, expose_value=False, help="Print a traceback for unexpected errors."
 )
 config_option = click.option(
-    "--config", type=Name(), metavar="FILE", help="An INI file with runners and handlers, read before all others."
+    "--config", type=Name(), metavar="FILE", help="INI file with runners and handlers, searched first."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="As a JSON document, with a schema_version.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, with a schema_version.")
 
 
 def proc_option(numbers: Processes, help: str, **more: Any) -> Callable[[Any], Any]:
-    """How many tasks at a time."""
+    """Return the option for the number of concurrent tasks."""
     names = ("-n", "--proc", "-j", "--jobs", "slots")
     return click.option(*names, cls=BareOption, bare="auto", type=numbers, metavar="N", help=help, **more)
 
 
 def open_farm(path: str, change: bool = False) -> tuple[Workdir, Farm]:
-    """The farm in a work directory, for reading or for a `change`; NotAFarm where there is none, or none to change."""
-    # not at the top: what only shows its version or help loads no ledger
+    """Open the farm in a work directory for reading or, with `change`, for writing.
+
+    NotAFarm if the directory contains no farm, or with `change` none that this user may change.
+    """
+    # imported late: --version and --help do not need the ledger
     from taskfarmer.farm import groups, trust
     from taskfarmer.ledger.farmfile import demand
 
     if os.path.isfile(path) and os.path.isdir(path + "_workdir"):
-        raise NotAFarm(f"{path}: is a file; the work directory of this task list is {path}_workdir")
+        raise NotAFarm(f"{path} is a file; the work directory of this task list is {path}_workdir")
     workdir = Workdir.at(path)
     if change:
         trust.refuse_strangers(workdir)

@@ -1,6 +1,6 @@
-"""From arguments to an exit status: whatever happens on the way is one line for a person.
+"""The program: from arguments to an exit status. Each error becomes one line on stderr.
 
-The verbs are imported when they are asked for, so that no command pays for another one's needs.
+A verb's module is imported when the verb is used, so that each command starts quickly.
 """
 
 from __future__ import annotations
@@ -18,36 +18,20 @@ from taskfarmer.errors import TaskFarmerError, remedy
 from taskfarmer.ui.stderr import print_error
 
 INTERRUPTED = 130
-"""Ended by SIGINT, as a shell counts it."""
-DEFECT = 70
-"""An error that nobody foresaw (EX_SOFTWARE)."""
-TROUBLE = 74
-"""The system refused something (EX_IOERR)."""
+"""The exit status that shells report after SIGINT."""
+INTERNAL_ERROR = 70
+"""An internal error (EX_SOFTWARE)."""
+SYSTEM_ERROR = 74
+"""An error of the operating system (EX_IOERR)."""
 
-VERBS = {
-    "run": "run",
-    "submit": "submit",
-    "status": "status",
-    "jobs": "jobs",
-    "logs": "logs",
-    "retry": "retry",
-    "stop": "stop",
-    "runners": "runners",
-    "handlers": "handlers",
-    "check": "check",
-    "doctor": "doctor",
-    "completion": "completion",
-}
-
-
-def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
-        click.echo(f"taskfarmer {__version__}")
-        ctx.exit()
+VERBS = (
+    *("run", "submit", "status", "jobs", "logs", "retry", "stop"),
+    *("runners", "handlers", "check", "doctor", "completion"),
+)
 
 
 class Verbs(click.Group):
-    """The command `taskfarmer`: a module of this package for each verb."""
+    """The command `taskfarmer`, which imports the module of a verb when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -60,7 +44,7 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if not ctx.resilient_parsing and args and args[0] not in VERBS and not args[0].startswith("-"):
             raise click.UsageError(
-                f"{args[0]!r} is no verb: use one of {', '.join(VERBS)}; a task list is run with "
+                f"unknown verb {args[0]!r}: use one of {', '.join(VERBS)}; to run a task list, use "
                 "`pytaskfarmer.py TASKLIST` or `taskfarmer run TASKLIST`",
                 ctx,
             )
@@ -84,33 +68,34 @@ Examples:
   taskfarmer logs list.txt_workdir --failed
   taskfarmer retry list.txt_workdir --failed
 
-`pytaskfarmer.py TASKLIST` is the same as `taskfarmer run TASKLIST`. `taskfarmer VERB --help` explains a verb.""",
+\b
+`pytaskfarmer.py TASKLIST` is short for `taskfarmer run TASKLIST`.
+`taskfarmer VERB --help` lists the options of a verb.
+""",
 )
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
-)
+@click.version_option(__version__, message="taskfarmer %(version)s", help="Show the version and exit.")
 @click.pass_context
 def verbs(ctx: click.Context) -> int | None:
-    """Run the commands of a task list on one node or many, and look after the farm that they make.
+    """Run the commands of a task list on one node or many, and manage the resulting farm.
 
-    A farm is the work directory of one task list: everything that is known about it. Any number of
-    farmers on any nodes may work on a farm at once.
+    A farm is the work directory of one task list: it records the state of every task. Any number of farmers, on
+    any nodes, can work on a farm at once.
     """
     if ctx.invoked_subcommand is None:
-        print_error("taskfarmer: error: no verb is given; see taskfarmer --help")
+        print_error("taskfarmer: error: no verb given; see taskfarmer --help")
         return 2
     return None
 
 
 def find_verb(name: str) -> click.Command:
-    module = importlib.import_module(f"taskfarmer.cli.{VERBS[name]}")
+    module = importlib.import_module(f"taskfarmer.cli.{name}")
     command: click.Command = module.command
     assert isinstance(command, Verb)
     return command
 
 
 def main(program: str, args: Sequence[str]) -> int:
-    """Run the command `program` with its arguments; the exit status. Prints one line for any error."""
+    """Run `program` with its arguments and return the exit status. Any error is printed as one line."""
     open_standard_streams()
     try:
         command = find_verb("run") if program == "pytaskfarmer.py" else verbs
@@ -120,47 +105,50 @@ def main(program: str, args: Sequence[str]) -> int:
         status, line = explain(error)
         if line:
             print_error(f"{program}: error: {' '.join(line.split())}")
-        if (status in (DEFECT, TROUBLE) or is_unforeseen(error)) and not {"-v", "--verbose"}.isdisjoint(args):
+        unexpected = status in (INTERNAL_ERROR, SYSTEM_ERROR) or is_internal_error(error)
+        if unexpected and not {"-v", "--verbose"}.isdisjoint(args):
             show_traceback()
-    leave_stdout()
+    flush_stdout()
     return status if isinstance(status, int) else 0
 
 
 def completion_variable(program: str) -> str:
-    """The variable in which a shell asks for completion; click before 8.1.4 makes one with a dot."""
+    """Return the environment variable that requests completion; click before 8.1.4 would put a dot into it."""
     return "_" + program.replace(".", "_").upper() + "_COMPLETE"
 
 
 def explain(error: BaseException) -> tuple[int, str]:
-    """The exit status and the line for an error that reached the top; no line where none is needed."""
+    """Return the exit status and the message for an exception; the message is empty if none is needed."""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code, ""
     if isinstance(error, click.Abort) and isinstance(error.__context__, EOFError):
-        error = error.__context__  # click takes it for a prompt that was left
+        error = error.__context__  # click expects EOFError from prompts only
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return INTERRUPTED, "interrupted"
     if isinstance(error, click.ClickException):
-        return error.exit_code, _usage(error)
+        return error.exit_code, _usage_message(error)
     if isinstance(error, TaskFarmerError):
         return error.exit_status, str(error)
     if isinstance(error, MemoryError):
-        return TROUBLE, "not enough memory; a list of millions of tasks needs more (ulimit -v, --mem of the job)"
-    if is_unforeseen(error):
-        from taskfarmer.dependencies import outdated  # not at the top: it reads what is installed
+        return SYSTEM_ERROR, "out of memory; a list of millions of tasks needs more (ulimit -v, --mem of the job)"
+    if is_internal_error(error):
+        from taskfarmer.dependencies import outdated  # imported late: it is rarely needed
 
-        complaint = outdated()
-        if complaint is not None:
-            return 2, complaint
+        problem = outdated()
+        if problem is not None:
+            return 2, problem
     if isinstance(error, ModuleNotFoundError):
-        return 2, f"no module {error.name} in {sys.executable}; install it with pip"
+        return 2, f"{sys.executable} has no module {error.name}; install it with pip"
     if isinstance(error, FileNotFoundError) and not error.filename and _directory_is_deleted():
-        return 2, "the current directory was deleted: change to one that exists (cd DIR) and start again"
+        return 2, "the current directory was deleted; change to an existing one (cd DIR) and start again"
     if isinstance(error, OSError) and error.strerror:
         advice = remedy(error, "")
         if error.filename:
-            return TROUBLE, f"{os.fsdecode(error.filename)}: {error.strerror}" + (f"; {advice}" if advice else "")
-        return TROUBLE, f"{error.strerror}; {advice or '--verbose shows where it was needed'}"
-    return DEFECT, f"unexpected {type(error).__name__}: {error}; --verbose shows where. Please report it"
+            message = f"{os.fsdecode(error.filename)}: {error.strerror}"
+            return SYSTEM_ERROR, f"{message}; {advice}" if advice else message
+        return SYSTEM_ERROR, f"{error.strerror}; {advice or 'for the traceback, add --verbose'}"
+    problem = f"{type(error).__name__}: {error}"
+    return INTERNAL_ERROR, f"internal error: {problem}; please report it with the output of --verbose"
 
 
 def _directory_is_deleted() -> bool:
@@ -171,20 +159,20 @@ def _directory_is_deleted() -> bool:
     return False
 
 
-def is_unforeseen(error: BaseException) -> bool:
-    """Whether an error can only be a defect, of ours or of a package that we use."""
-    known = (click.ClickException, click.Abort, click.exceptions.Exit, TaskFarmerError, KeyboardInterrupt, OSError)
-    return not isinstance(error, known)
+def is_internal_error(error: BaseException) -> bool:
+    """Whether an error can only be a bug in taskfarmer or in a package that it uses."""
+    expected = (click.ClickException, click.Abort, click.exceptions.Exit, TaskFarmerError, KeyboardInterrupt, OSError)
+    return not isinstance(error, expected)
 
 
-def _usage(error: click.ClickException) -> str:
+def _usage_message(error: click.ClickException) -> str:
     text = error.format_message()
     if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter) and error.param:
         name = "/".join(error.param.opts)
         text = f"{name.upper() if isinstance(error.param, click.Argument) else name}: {error.message}"
     ctx: click.Context | None = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else None
-    return f"{text.rstrip('.')}; see {path} --help" if path else text
+    return text.rstrip(".") + (f"; see {path} --help" if path else "")
 
 
 def show_traceback() -> None:
@@ -195,7 +183,7 @@ def show_traceback() -> None:
 
 
 def open_standard_streams() -> None:
-    """Where the shell closed a standard stream, open it on /dev/null: else a file of the farm gets its number."""
+    """Open standard streams that the shell closed on /dev/null; otherwise a file of the farm would get their number."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -207,8 +195,8 @@ def open_standard_streams() -> None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
-def leave_stdout() -> None:
-    """Keep the interpreter from failing, when it ends, over what stdout no longer takes."""
+def flush_stdout() -> None:
+    """Flush stdout now, so that a closed or full stdout causes no error when the interpreter exits."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

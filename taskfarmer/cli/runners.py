@@ -1,4 +1,4 @@
-"""`runners`: what -r can name."""
+"""`runners`: list the runners that -r can name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskfarmer.cli.options import config_option, verbose_option
 @click.command(
     cls=Verb,
     name="runners",
-    short_help="Show what -r/--runner can name.",
+    short_help="List the runners for -r/--runner.",
     epilog="""\b
 Examples:
   taskfarmer runners
@@ -24,13 +24,18 @@ A definition in an INI file:
   Runner = package.module.Class
   key = value for its constructor
 
-INI files are looked for in this order, and the first definition of a name counts: --config FILE, the directory
-TASKFARMER_CONFIG_DIR, the current directory, for a farmer the folder of its task list, ~/.pytaskfarmer,
-/etc/pytaskfarmer.
+\b
+INI files are searched in this order; the first definition of a name wins:
+  --config FILE
+  the directory $TASKFARMER_CONFIG_DIR
+  the current directory
+  the folder of the task list (farmers only)
+  ~/.pytaskfarmer
+  /etc/pytaskfarmer
 """,
 )
 @config_option
 @verbose_option
 def command(config: str | None) -> int:
-    """Show what -r/--runner can name: where each runner is defined, and what is wrong with one that is not usable."""
+    """List the runners that -r/--runner can name, where each is defined, and why one is not usable."""
     return show_definitions("runner", config)

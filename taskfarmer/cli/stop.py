@@ -1,4 +1,4 @@
-"""`stop`: farmers are told to end, through their farm."""
+"""`stop`: ask all farmers of a farm to stop, through the farm itself."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from taskfarmer.peers.heartbeat import beat_of
 from taskfarmer.peers.identity import introduce
 from taskfarmer.peers.watch import Watch
 from taskfarmer.storage import durable
-from taskfarmer.ui.stdout import put
+from taskfarmer.ui.stdout import write_stdout
 
-LOOK_EVERY = 0.5
+POLL_INTERVAL = 0.5
 
 
 @click.command(
     cls=Verb,
     name="stop",
-    short_help="End all farmers of a farm, from any node.",
+    short_help="Stop all farmers of a farm, from any node.",
     epilog="""\b
 Examples:
   taskfarmer stop list.txt_workdir
@@ -32,35 +32,36 @@ Examples:
 
 \b
 Exit status:
-  0   the farmers were told; with --wait: they are gone
-  2   wrong usage: nobody was told
-  74  the order could not be written
+  0   stop was requested; with --wait: the farmers have exited
+  2   wrong usage; stop was not requested
+  74  the stop request could not be written
 """,
 )
 @workdir_argument
-@click.option("--now", is_flag=True, help="Leave the running tasks no time: SIGKILL without SIGTERM before it.")
-@click.option("--wait", is_flag=True, help="Return when they are gone, or known to be dead.")
+@click.option("--now", is_flag=True, help="Kill running tasks at once: SIGKILL without SIGTERM first.")
+@click.option("--wait", is_flag=True, help="Wait until the farmers have exited or are known to be dead.")
 @verbose_option
 def command(workdir: str, now: bool, wait: bool) -> int:
-    """Tell all farmers of a farm to end as on SIGTERM: what runs is ended and given back.
+    """Stop all farmers of a farm, as SIGTERM would: running tasks are terminated and put back on the list.
 
-    They are told through the farm itself, not by the scheduler, and look at each of their heartbeats: every
-    30 s as a rule, with hundreds of farmers every 75 s at most. Farmers that are started afterwards work.
+    The request goes through the farm itself, not through the scheduler. Farmers check for it at each heartbeat:
+    usually every 30 s, with hundreds of farmers at most every 75 s. Farmers that you start later are not affected.
 
-    They exit with 75, as on any interruption. A job that starts itself again on that (examples/slurm/flex.sh,
-    Grid Engine's array.sh, `submit --requeue`) has a new farmer soon: cancel it as well, with scancel or qdel.
+    Stopped farmers exit with 75. A job that restarts itself after 75 (examples/slurm/flex.sh, Grid Engine's
+    array.sh, `submit --requeue`) soon has a new farmer: cancel the job as well, with scancel or qdel.
     """
     found, farm = open_farm(workdir, change=True)
     ledger = Ledger(found, farm, f"stop-{durable.random_name()}")
     farmers = farmers_at_work(found, ledger.look())
     if not farmers:
-        put("no farmer is at work here\n")
+        write_stdout("no farmers are running\n")
         return int(Exit.DONE)
     order_stop(found, farmers, now)
-    many = "1 farmer was" if len(farmers) == 1 else f"{len(farmers)} farmers were"
-    put(f"{many} told to stop; within about {beat_of(farm.lease, len(farmers)):.0f} s they hear it\n")
+    number = "1 farmer" if len(farmers) == 1 else f"{len(farmers)} farmers"
+    seconds = beat_of(farm.lease, len(farmers))
+    write_stdout(f"requested {number} to stop; they notice within about {seconds:.0f} s\n")
     if wait:
         watch = Watch(found, introduce(0, __version__, {}), farm.lease)
         while any(watch.verdict(one) is None for one in set(farmers) & {*farmers_at_work(found, ledger.look())}):
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_INTERVAL)
     return int(Exit.DONE)

@@ -1,4 +1,4 @@
-"""`submit`: a job script for a task list, on its way to a scheduler."""
+"""`submit`: write a job script for a task list and submit it to a scheduler."""
 
 from __future__ import annotations
 
@@ -13,32 +13,41 @@ import click
 
 from taskfarmer.cli.arguments import Rewriter, Verb
 from taskfarmer.cli.options import proc_option
+from taskfarmer.cli.run import HEADINGS
 from taskfarmer.cli.run import command as run
 from taskfarmer.cli.types import Duration, Name, Processes
 from taskfarmer.errors import TaskListError, UsageError
 from taskfarmer.launch import GRID_ENGINE, PATIENCE, SCHEDULERS, SLURM, Request, Scheduler, submit
-from taskfarmer.options import Reporter, Settings
+from taskfarmer.options import Settings, silent
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.ui import jobs as rendered
 from taskfarmer.ui.stderr import print_error
-from taskfarmer.ui.stdout import put, put_lines
+from taskfarmer.ui.stdout import write_stdout, write_untrusted_lines
 
 AUTO = 0
-_NOT_HANDED = ("slots", "dry_run", "version")
-_HANDED = [one for one in run.params if isinstance(one, click.Option) and one.name not in _NOT_HANDED]
-_FOR_SCHEDULER = "taskfarmer.for_scheduler"
-_FOR_FARMER = "taskfarmer.for_farmer"
+_NOT_PASSED_ON = ("slots", "dry_run", "version")
+_FARMER_OPTIONS = [one for one in run.params if isinstance(one, click.Option) and one.name not in _NOT_PASSED_ON]
+_SCHEDULER_WORDS = "taskfarmer.scheduler_words"
+_FARMER_WORDS = "taskfarmer.farmer_words"
+_REQUEST_OPTIONS = ("nodes", "array", "time", "time_min", "partition", "account", "constraint", "requeue")
+_HEADINGS = {
+    "Job": (
+        *("--nodes", "--array", "--proc", "--time", "--time-min", "--partition", "--account", "--constraint"),
+        *("--requeue", "--scheduler", "--dry-run", "--help"),
+    ),
+    **{f"Farmer: {heading.lower()}": names for heading, names in HEADINGS.items()},
+}
 
 
 class Slots(Processes):
-    """As for a farmer, but `auto` is found out where the farmer runs."""
+    """Like the farmer's option, but `auto` is resolved on the node where the farmer runs."""
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         return AUTO if str(value).lower() == "auto" else super().convert(value, param, ctx)
 
 
 class JobTime(Duration):
-    """As sbatch reads a time: a bare number is minutes."""
+    """A duration as in sbatch: a number without a unit is minutes."""
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
         bare = isinstance(value, str) and re.fullmatch(r"\d+", value, re.ASCII)
@@ -46,56 +55,48 @@ class JobTime(Duration):
 
 
 class SubmitVerb(Verb):
-    """Takes the options of a farmer, too, and behind `--` whatever the scheduler knows; all as they were written."""
+    """Accepts also the options of a farmer, and after `--` those of the scheduler; it passes them on unchanged."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
         words = Rewriter(self.get_params(ctx), ctx.resilient_parsing).rewrite(args[:end])
-        ctx.meta[_FOR_FARMER] = _handed(words)
-        rest = args[end + 1 :]
-        if rest and not any(map(_is_argument, words)):
-            rest = _take_list(words, rest, ctx)
-        ctx.meta[_FOR_SCHEDULER] = tuple(rest)
+        ctx.meta[_FARMER_WORDS] = _farmer_words(words)
+        after = args[end + 1 :]
+        if after and not any(map(_is_argument, words)):
+            after = _move_tasklist(words, after, ctx)
+        ctx.meta[_SCHEDULER_WORDS] = tuple(after)
         try:
             return super(Verb, self).parse_args(ctx, words)
         except click.NoSuchOption as error:
             raise click.UsageError(
-                f"{error.format_message().rstrip('.')} Options of sbatch and qsub stand at the end, behind --", ctx
+                f"{error.format_message().rstrip('.')}; write options of sbatch and qsub at the end, after --", ctx
             ) from error
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- SCHEDULER-OPTION...]"]
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        handed = {id(one) for one in _HANDED}
-        parts: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
-        for one in self.get_params(ctx):
-            record = one.get_help_record(ctx) if isinstance(one, click.Option) else None
-            if record is not None:
-                parts[id(one) in handed].append(record)
-        for title, part in zip(("Options", "Options of the farmers, as of `taskfarmer run`"), parts, strict=True):
-            with formatter.section(title):
-                formatter.write_dl(part)
 
 
 def _is_argument(word: str) -> bool:
     return not word.startswith("-") or word == "-"
 
 
-def _take_list(words: list[str], rest: list[str], ctx: click.Context) -> list[str]:
-    """Add the task list to `words` if it is the first word after `--`: its name may begin with a dash. What remains."""
-    name, *more = rest
+def _move_tasklist(words: list[str], after: list[str], ctx: click.Context) -> list[str]:
+    """Move the task list, the first word after `--`, to `words`. Return the words for the scheduler.
+
+    This allows for a list whose name starts with a dash.
+    """
+    name, *others = after
     if not os.path.lexists(name):
         raise click.UsageError(
-            f"no task list is given before --, and {name!r} after it is not a file: write the list before --", ctx
+            f"no task list before --, and {name!r} after it is not a file; write the task list before --", ctx
         )
     words += ["--", name]
-    return more[1:] if more[:1] == ["--"] else more
+    return others[1:] if others[:1] == ["--"] else others
 
 
-def _handed(words: Sequence[str]) -> tuple[str, ...]:
-    """The options of a farmer among the words of a command line, the last one of each, with absolute paths."""
-    known = {name: one for one in _HANDED for name in one.opts}
+def _farmer_words(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the farmer's options among the words: the last occurrence of each, with absolute paths."""
+    known = {name: one for one in _FARMER_OPTIONS for name in one.opts}
     found: dict[str | None, str] = {}
     for word in words:
         name, _, value = word.partition("=")
@@ -108,57 +109,66 @@ def _handed(words: Sequence[str]) -> tuple[str, ...]:
 @click.command(
     cls=SubmitVerb,
     name="submit",
-    short_help="Write a job script for a task list, and submit it.",
+    headings=_HEADINGS,
+    short_help="Write a job script for a task list and submit it.",
     epilog="""\b
 Examples:
-  taskfarmer submit list.txt --time 2h --dry-run      show the script, and do nothing
-  taskfarmer submit list.txt --time 2h -n 32          one farmer, 32 tasks at a time
-  taskfarmer submit list.txt --time 2h -n 32 --array 10      ten farmers, each when there is room
-  taskfarmer submit list.txt --time 2h -n auto --nodes 10    ten whole nodes in one job
-  taskfarmer submit list.txt --time 12h --time-min 30m --requeue    in gaps, again until the list is done
-  taskfarmer submit list.txt --time 2h -p debug -A m1234 -- --mem=64G --mail-type=END
-  taskfarmer submit list.txt --time 2h -n 16 --array 10 -- -pe threaded 16    Grid Engine
+  Show the script, and submit nothing:
+      taskfarmer submit list.txt --time 2h --dry-run
+  One farmer that runs 32 tasks at once:
+      taskfarmer submit list.txt --time 2h -n 32
+  Ten such farmers, as a job array:
+      taskfarmer submit list.txt --time 2h -n 32 --array 10
+  Ten whole nodes in one job:
+      taskfarmer submit list.txt --time 2h -n auto --nodes 10
+  Any gap in the schedule of 30 minutes or more, until the list is done:
+      taskfarmer submit list.txt --time 12h --time-min 30m --requeue
+  Further options of sbatch:
+      taskfarmer submit list.txt --time 2h -p debug -- --mem=64G
+  Grid Engine, with a parallel environment of your site:
+      taskfarmer submit list.txt --time 2h -n 16 -- -pe threaded 16
 
-Each job is a farmer, or several, on the same list; they share the tasks, whenever they start. The script is
-kept in WORKDIR/jobs/submitted. Tasks run in the directory in which you are now.
+Every job runs one or more farmers for the same list; they share its tasks, whenever they start. The script is kept in
+WORKDIR/jobs/submitted. Tasks run in the current directory.
 
 \b
 Exit status:
-  0   the job was submitted, or shown
-  2   wrong usage, no such scheduler, or it refuses or does not answer: its words are told
+  0   the job was submitted or, with --dry-run, shown
+  2   wrong usage, or the scheduler is missing, refused the job, or did not
+      answer; its message is printed
   74  the job was submitted, but could not be recorded
 
 \b
-Times:
-  90 (minutes, as sbatch has it), 90s, 90m, 1.5h, 2d, 1:30:00 (h:m:s), 1-02:00:00 (days-h:m:s)
+TIME after --time and --time-min is a number of minutes, as in sbatch, or like
+90s, 90m, 1.5h, 2d, 1:30:00 (h:m:s), 1-02:00:00 (days-h:m:s).
 """,
 )
 @click.argument("tasklist", type=Name(), metavar="TASKLIST")
-@click.option("-N", "--nodes", type=click.IntRange(1), default=1, metavar="N", help="Nodes of each job. [default: 1]")
-@click.option("--array", type=click.IntRange(1), metavar="N", help="N jobs of the same kind: a job array.")
+@click.option("-N", "--nodes", type=click.IntRange(1), default=1, metavar="N", help="Nodes per job. [default: 1]")
+@click.option("--array", type=click.IntRange(1), metavar="N", help="Submit a job array with N elements.")
 @proc_option(
     Slots(),
-    "Tasks at a time and node, and CPUs that are asked for. `auto`: whole nodes, and all of their CPUs. "
-    "[default: the CPUs of the job; 8, where -- does not say how many]",
+    "Concurrent tasks per node; also the number of CPUs requested. `auto`: whole nodes with all their CPUs. "
+    "[default: the CPUs requested after --, else 8]",
 )
-@click.option("--time", type=JobTime(positive=True), metavar="TIME", help="The time limit of each job.")
+@click.option("--time", type=JobTime(positive=True), metavar="TIME", help="Time limit of each job.")
 @click.option(
-    "--time-min", type=JobTime(positive=True), metavar="TIME", help="Start also in a gap that is only so long. (Slurm)"
+    "--time-min", type=JobTime(positive=True), metavar="TIME", help="Allow Slurm to reduce the time limit to this."
 )
-@click.option("-p", "--partition", metavar="NAME", help="The partition, or the queue of a Grid Engine.")
-@click.option("-A", "--account", metavar="NAME", help="What pays for it.")
-@click.option("-C", "--constraint", metavar="FEATURES", help="What nodes must have. (Slurm)")
+@click.option("-p", "--partition", metavar="NAME", help="Partition, or queue of Grid Engine.")
+@click.option("-A", "--account", metavar="NAME", help="Account to charge.")
+@click.option("-C", "--constraint", metavar="FEATURES", help="Required node features (Slurm).")
 @click.option(
     "--requeue",
     is_flag=True,
-    help="Start again after the failure of a node; with --time-min (Grid Engine: always) also while tasks are left.",
+    help="Restart the job after a node failure; with --time-min (Grid Engine: always) also while tasks are left.",
 )
 @click.option(
     "--scheduler",
     type=click.Choice(list(SCHEDULERS)),
-    help="[default: gridengine where there is qsub and no sbatch, else slurm]",
+    help="Scheduler to use. [default: gridengine if there is a qsub but no sbatch, else slurm]",
 )
-@click.option("--dry-run", is_flag=True, help="Show the script. Touches nothing, submits nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the script, and change nothing.")
 @click.option("--patience", type=Duration(positive=True), default=str(PATIENCE), hidden=True)
 def command(
     tasklist: str,
@@ -168,70 +178,69 @@ def command(
     patience: float,
     **options: Any,
 ) -> int:
-    """Write a job script that works on TASKLIST, keep it in the farm, and submit it to Slurm or Grid Engine.
+    """Write a job script for TASKLIST and submit it to Slurm or Grid Engine.
 
-    All words after -- are for sbatch or qsub, as they are: any other option of theirs. If no TASKLIST stands before
-    it, the first word after it is the list, whose name may then begin with a dash.
+    Words after -- are passed on to sbatch or qsub unchanged. Without a TASKLIST before --, the first word after
+    it is the task list; its name may start with a dash.
     """
-    told = click.get_current_context().meta
-    chosen = SCHEDULERS[scheduler] if scheduler else _found()
+    meta = click.get_current_context().meta
+    chosen = SCHEDULERS[scheduler] if scheduler else _detect_scheduler()
     path = os.path.abspath(tasklist)
     settings = Settings(path, **{name: options[name] for name in options if name in Settings._fields})
-    wanted = Request(
+    request = Request(
         path,
         _job_name(path),
         _program(),
-        told[_FOR_FARMER],
+        meta[_FARMER_WORDS],
         slots=8 if slots is None else slots or None,
         slots_given=slots is not None,
-        words=told[_FOR_SCHEDULER],
+        words=meta[_SCHEDULER_WORDS],
         grace=settings.grace,
         margin=settings.margin,
-        **{name: options[name] for name in _ASKED},
+        **{name: options[name] for name in _REQUEST_OPTIONS},
     )
-    wanted.check()
-    chosen.refuse(wanted)
-    if wanted.requeue and options["exit_zero"]:
+    request.check()
+    chosen.refuse(request)
+    if request.requeue and options["exit_zero"]:
         raise UsageError(
-            "--exit-zero: a job that starts itself again has to see by 75 that tasks are left; leave it out"
+            "--exit-zero cannot be used with --requeue: the job restarts itself after exit status 75; leave one out"
         )
     _check_list(settings)
     if dry_run:
-        put_lines([os.fsencode(chosen.script(wanted))])
+        write_untrusted_lines([os.fsencode(chosen.script(request))])
         return 0
     if shutil.which(chosen.submitter) is None:
         raise UsageError(
-            f"{chosen.submitter}: not in PATH, so nothing can be submitted to {chosen.title} from here; go where jobs "
-            "are submitted, load its module, or choose another --scheduler"
+            f"{chosen.submitter}: not in PATH, so this host cannot submit to {chosen.title}; use a login node, "
+            "load the scheduler's module, or choose another --scheduler"
         )
-    submission, said = submit(_place(settings), wanted, chosen, os.environ, patience)
-    for line in said.splitlines():
+    submission, output = submit(_workdir(settings), request, chosen, os.environ, patience)
+    for line in output.splitlines():
         print_error(line)
-    put(rendered.submitted(submission, wanted, chosen.title, settings.workdir_path))
+    write_stdout(rendered.submitted(submission, request, chosen.title, settings.workdir_path))
     return 0
 
 
-_ASKED = ("nodes", "array", "time", "time_min", "partition", "account", "constraint", "requeue")
-command.params += _HANDED
+command.params += _FARMER_OPTIONS
 
 
-def _found() -> Scheduler:
+def _detect_scheduler() -> Scheduler:
     return GRID_ENGINE if shutil.which(SLURM.submitter) is None and shutil.which(GRID_ENGINE.submitter) else SLURM
 
 
 def _job_name(tasklist: str) -> str:
-    """The list's name as far as schedulers take it (qsub(1), -N)."""
+    """Return the list's name without characters that schedulers refuse (qsub(1), -N)."""
     name = re.sub(r"[^\w.-]", "-", os.path.basename(tasklist), flags=re.ASCII)
     return name if name[:1].isalpha() else f"farm-{name}"
 
 
 def _program() -> tuple[str, ...]:
-    """How the same program is started as a farmer, by absolute paths."""
+    """Return the command, with absolute paths, that runs this installation as a farmer."""
     here = os.path.abspath(sys.argv[0])
     script = os.path.join(os.path.dirname(here), "pytaskfarmer.py")
     if os.path.basename(here) == "taskfarmer" and os.access(script, os.X_OK):
         return (script,)
-    # a checkout that is not installed: Python finds the package beside this file
+    # a checkout without installation: Python finds the package next to this script
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     script = os.path.join(os.path.dirname(package), "pytaskfarmer.py")
     if os.path.isfile(script):
@@ -239,26 +248,23 @@ def _program() -> tuple[str, ...]:
     return (sys.executable, "-m", "taskfarmer", "run")
 
 
-def _place(settings: Settings) -> Workdir:
-    """The work directory, shared as its farm is or is to be."""
+def _workdir(settings: Settings) -> Workdir:
+    """Return the work directory, shared with a group if its farm is, or will be."""
     from taskfarmer.ledger import farmfile
 
-    place = Workdir.at(settings.workdir_path)
-    farm = farmfile.load(place)
-    return place._replace(shared=settings.shared_group if farm is None else farm.shared_group)
+    workdir = Workdir.at(settings.workdir_path)
+    farm = farmfile.load(workdir)
+    return workdir._replace(shared=settings.shared_group if farm is None else farm.shared_group)
 
 
 def _check_list(settings: Settings) -> None:
-    """Raise what a farmer would raise before it takes a task; TaskListError where there would be none to take."""
+    """Raise the errors that a farmer would raise before it claims a task; TaskListError without tasks to claim."""
     from taskfarmer.farm import trust
     from taskfarmer.farmer.runner import find_runner
     from taskfarmer.intake import Intake, preview
     from taskfarmer.ledger import Ledger, farmfile
 
-    def warn(text: str) -> None:
-        print_error(f"warning: {text}")
-
-    reporter = Reporter(_ignore, _ignore, warn, _ignore)
+    reporter = silent()._replace(warning=lambda text: print_error(f"warning: {text}"))
     find_runner(settings, reporter)
     intake = Intake(settings, reporter)
     intake.check_readable()
@@ -269,13 +275,9 @@ def _check_list(settings: Settings) -> None:
     if intake.handler is not None or next(iter(preview(settings, reporter)), None) is not None:
         return
     if farm is None:
-        raise TaskListError(f"{settings.tasklist}: there is no task in it, so there is nothing to submit")
+        raise TaskListError(f"{settings.tasklist}: contains no tasks, so there is nothing to submit")
     if not Ledger(intake.workdir, farm, "submit").look().held:
         raise TaskListError(
-            f"{settings.tasklist}: all of its tasks are recorded, so there is nothing to submit; `taskfarmer retry` "
-            "makes tasks unprocessed again"
+            f"{settings.tasklist}: all tasks are recorded, so there is nothing to submit; to run some again, use "
+            "`taskfarmer retry`"
         )
-
-
-def _ignore(_: object) -> None:
-    return None

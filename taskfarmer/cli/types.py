@@ -1,4 +1,4 @@
-"""What the values of options may be, and what is said of one that may not."""
+"""Types of option values, with an error message for each invalid value."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 MOST_PROCESSES = 4096
 LEAST_SIZE = 1024
-"""Of a log: below that the line that says what was cut would be much of it."""
+"""Of a log: in a smaller one, the line about the removed bytes would take up too much."""
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """Seconds out of a duration; `none` for an infinite one where that is allowed."""
+    """Convert a duration to seconds; with `or_none`, `none` means infinite."""
 
     name = "duration"
 
@@ -39,14 +39,14 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if self.positive and not found:
-            self.fail("must be longer than 0 s" + ("; write `none` for no limit" if self.or_none else ""), param, ctx)
+            self.fail("must be longer than 0 s" + ("; use `none` for no limit" if self.or_none else ""), param, ctx)
         if found < self.least:
             self.fail(f"must be at least {self.least:g} s", param, ctx)
         return found
 
 
 class SignalName(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """The number of a signal out of its name, with or without SIG, or its number."""
+    """Convert a signal's number or name, with or without SIG, to its number."""
 
     name = "signal"
 
@@ -54,12 +54,12 @@ class SignalName(click.ParamType):  # type: ignore[type-arg]  # generic since cl
         text = str(value).upper()
         number = int(text) if text.isdecimal() else getattr(signal, "SIG" + text.removeprefix("SIG"), 0)
         if number not in signal.valid_signals() or number in (signal.SIGKILL, signal.SIGSTOP):
-            self.fail(f"{value!r} is no signal that a task could catch; write USR1, TERM, ...", param, ctx)
+            self.fail(f"{value!r} is not a signal that a task can catch; use a name like USR1", param, ctx)
         return int(number)
 
 
 class Processes(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """How many tasks run at once: a number, or `auto` for the CPUs that this process may use."""
+    """Convert a number of concurrent tasks; `auto` is the number of CPUs that this process may use."""
 
     name = "processes"
 
@@ -68,13 +68,13 @@ class Processes(click.ParamType):  # type: ignore[type-arg]  # generic since cli
             return value
         text = str(value)
         if text.lower() == "auto":
-            from taskfarmer.cpus import usable_cpus  # not at the top: only `auto` reads what the kernel allows
+            from taskfarmer.cpus import usable_cpus  # imported late: only `auto` needs it
 
             return min(usable_cpus(), MOST_PROCESSES)
         if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
             self.fail(
-                f"{text!r} is no number of processes. Without a number the option must stand at the end or before "
-                f"another option; write `-n auto {text}` if that is the task list",
+                f"{text!r} is not a number of tasks; if it is the task list, write `-n auto {text}` (-n without a "
+                "number works only at the end or before another option)",
                 param,
                 ctx,
             )
@@ -84,14 +84,14 @@ class Processes(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """Bytes out of a number with a suffix, of 1024 as Slurm and GNU tools have them; `kB` is 1000. 0 for no limit."""
+    """Convert a size with a suffix to bytes; 0 means no limit. As in GNU tools, `k` is 1024 and `kB` is 1000."""
 
     name = "size"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         match = re.fullmatch(r"(\d{1,15})(?:([kmgt])(i?b)?|b)?", str(value).strip(), re.ASCII | re.IGNORECASE)
         if match is None:
-            self.fail(f"{value!r} is no size; write 64k, 10M, 1G or a number of bytes", param, ctx)
+            self.fail(f"{value!r} is not a size; use 64k, 10M, 1G or a number of bytes", param, ctx)
         base = 1000 if (match[3] or "").lower() == "b" else 1024
         size = int(match[1]) * int(base ** (1 + "kmgt".index(match[2].lower())) if match[2] else 1)
         if 0 < size < LEAST_SIZE:
@@ -100,7 +100,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
 
 
 class Name(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """A path that is not empty; whether it is there is found out by those who use it."""
+    """A path that is not empty; it need not exist."""
 
     name = "path"
 
@@ -109,7 +109,7 @@ class Name(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not value:
-            self.fail("is an empty name", param, ctx)
+            self.fail("empty path", param, ctx)
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

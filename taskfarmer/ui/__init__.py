@@ -1,7 +1,7 @@
-"""Data made readable: one line, a table, or JSON. Everything here returns text; the command line prints it."""
+"""Turn data into text: lines, tables, JSON. Only `stdout` and `stderr` write anything."""
 
 from taskfarmer.ui.lines import closing, progress
-from taskfarmer.ui.printable import printable, shell_word, visible
+from taskfarmer.ui.printable import escape_blocks, printable, shell_word
 from taskfarmer.ui.table import table
 
-__all__ = ["closing", "printable", "progress", "shell_word", "table", "visible"]
+__all__ = ["closing", "escape_blocks", "printable", "progress", "shell_word", "table"]

@@ -1,4 +1,4 @@
-"""An examination of a file system for people and for programs."""
+"""The report of `taskfarmer doctor`, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from taskfarmer.doctor.findings import Findings
 from taskfarmer.doctor.judgement import Judgement
-from taskfarmer.ui.printable import printable, unicode
+from taskfarmer.ui.printable import json_safe, printable
 from taskfarmer.ui.table import table
 
 SCHEMA = 1
 
 
 def as_json(findings: Findings, judgement: Judgement) -> str:
-    """One JSON document. `schema_version` rises when a member changes its meaning; members may be added."""
+    """Return one JSON document. `schema_version` increases if a member's meaning changes, not if members are added."""
     document: dict[str, Any] = {
         "schema_version": SCHEMA,
         "verdict": judgement.health.name.lower(),
@@ -24,12 +24,12 @@ def as_json(findings: Findings, judgement: Judgement) -> str:
         "checks": [asdict(check) for check in judgement.checks],
         **asdict(findings),
     }
-    return json.dumps(unicode(document), indent=2) + "\n"
+    return json.dumps(json_safe(document), indent=2) + "\n"
 
 
 def as_text(findings: Findings, judgement: Judgement, width: int | None = None) -> str:
-    """A table and a verdict; `width` is that of the terminal, None for anything else."""
-    head = f"{findings.host}: {printable(findings.directory.path)}\n"
+    """Return a table and a verdict for a terminal of `width` columns; None if stdout is not a terminal."""
+    title = f"{findings.host}: {printable(findings.directory.path)}\n"
     rows = [[check.name, check.state, check.found, check.means] for check in judgement.checks]
-    shown = table(["CHECK", "STATE", "FOUND", "MEANS"], rows, width)
-    return f"{head}\n{shown}\n{findings.host}: {printable(judgement.conclusion)}\n"
+    checks = table(["CHECK", "STATE", "FOUND", "MEANS"], rows, width)
+    return f"{title}\n{checks}\n{findings.host}: {printable(judgement.conclusion)}\n"

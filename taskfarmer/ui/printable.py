@@ -1,4 +1,4 @@
-"""Text that does a terminal no harm and that JSON has, whatever bytes it came from."""
+"""Escape untrusted bytes and text for a terminal, for JSON, and for a shell."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 def printable(text: bytes | str, limit: int | None = None) -> str:
-    """The same text on one line, with what cannot be shown escaped as in a Python string.
+    """Return the text on one line, with unprintable characters escaped as in a Python string.
 
-    Bytes that are no UTF-8, control characters and characters that change the direction of writing are
-    escaped: commands and file names are other people's. Longer than `limit` is cut, with an ellipsis.
+    Commands and file names may come from other users. So bytes that are not valid UTF-8, control characters, and
+    characters that change the writing direction are escaped. Text longer than `limit` ends with an ellipsis.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogateescape")
@@ -24,53 +24,53 @@ def printable(text: bytes | str, limit: int | None = None) -> str:
         text = text[: max(0, limit - 3)] + "..."
     if text.isprintable():
         return text
-    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
+    return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
 
 
-def visible(blocks: Iterable[bytes]) -> Iterator[str]:
-    """Text in blocks, as it is in lines and with its tabs; whatever else cannot be shown is escaped."""
+def escape_blocks(blocks: Iterable[bytes]) -> Iterator[str]:
+    """Escape unprintable characters in blocks of text; newlines and tabs stay."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     for block in blocks:
-        yield _lines(decoder.decode(block))
-    yield _lines(decoder.decode(b"", final=True))
+        yield _escape_lines(decoder.decode(block))
+    yield _escape_lines(decoder.decode(b"", final=True))
 
 
-def _lines(text: str) -> str:
+def _escape_lines(text: str) -> str:
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
-def _escaped(letter: str) -> str:
+def _escape(letter: str) -> str:
     if letter in _SHORT:
         return _SHORT[letter]
     number = ord(letter)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte that was no UTF-8 (PEP 383)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte that is not valid UTF-8 (PEP 383)
         number -= 0xDC00
     if number < 0x100:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
-def unicode(value: Any) -> Any:
-    """A value as JSON has it. Bytes that are no UTF-8 become `\\xNN`: a lone surrogate would be no Unicode."""
+def json_safe(value: Any) -> Any:
+    """Prepare a value for JSON. Invalid UTF-8 becomes `\\xNN`, since a lone surrogate is not valid Unicode."""
     if isinstance(value, dict):
-        return {name: unicode(member) for name, member in value.items()}
+        return {name: json_safe(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        return [unicode(member) for member in value]
+        return [json_safe(member) for member in value]
     if isinstance(value, str):
         value = value.encode("utf-8", "surrogateescape")
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
-def moment(seconds: float) -> str:
-    """A time in epoch seconds, by the clock of this place."""
+def local_time(seconds: float) -> str:
+    """Format epoch seconds as local time."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     except (OverflowError, ValueError, OSError):
-        return "?"  # no year of people
+        return "?"  # beyond the years of the C library
 
 
 def shell_word(text: str) -> str:
-    """A file name as it can be copied into a command line, where it is never taken for an option."""
+    """Quote a file name for a shell, so that it can be pasted and is never read as an option."""
     if text.startswith("-"):
         text = f"./{text}"
     if _PLAIN_WORD.fullmatch(text):

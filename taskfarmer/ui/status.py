@@ -1,4 +1,4 @@
-"""A farm's status for people and for programs."""
+"""The status of a farm, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import asdict
 from typing import Any
 
 from taskfarmer.inspect.status import Failure, FarmerStatus, Status
-from taskfarmer.ui.printable import moment, printable, shell_word, unicode
+from taskfarmer.ui.printable import json_safe, local_time, printable, shell_word
 from taskfarmer.ui.table import table
 
 SCHEMA = 1
-_COMMAND = 60
+_COMMAND_WIDTH = 60
 _LOCKS = {
     "shared": "shared between nodes",
-    "local": "not shared between nodes: farmers collide, which takes time and loses nothing",
-    "unsupported": "the file system has none: farmers collide, which takes time and loses nothing",
+    "local": "not shared between nodes: farmers contend, which costs time but no data",
+    "unsupported": "not supported by the file system: farmers contend, which costs time but no data",
 }
 
 
 def as_json(status: Status) -> str:
-    """One JSON document. `schema_version` rises when a member changes its meaning; members may be added."""
+    """Return one JSON document. `schema_version` increases if a member's meaning changes, not if members are added."""
     document: dict[str, Any] = {"schema_version": SCHEMA, **asdict(status)}
-    return json.dumps(unicode(document), indent=2) + "\n"
+    return json.dumps(json_safe(document), indent=2) + "\n"
 
 
 def as_text(status: Status, width: int | None = None) -> str:
-    """Lines and tables; `width` is that of the terminal, None for anything else."""
-    parts = [_head(status)]
+    """Return lines and tables for a terminal of `width` columns; None if stdout is not a terminal."""
+    parts = [_totals(status)]
     if status.farmers:
         rows = [_farmer_row(farmer) for farmer in status.farmers]
         header = ["FARMER", "HOST", "PID", "JOB", "SLOTS", "HELD", "RUNNING", "STARTED", "STATE", "WHY"]
@@ -37,11 +37,12 @@ def as_text(status: Status, width: int | None = None) -> str:
         rows = [_failure_row(failure) for failure in status.failures]
         parts.append(table(["FAILED", "ATTEMPT", "ENDED", "HOW", "COMMAND", "LOG"], rows, width))
         if status.failed > len(status.failures):
-            parts.append(f"these are the newest of {status.failed}; all: {shell_word(status.workdir + '/failed')}\n")
+            all_failures = shell_word(status.workdir + "/failed")
+            parts.append(f"the newest of {status.failed} failures; all are in {all_failures}\n")
     return "\n".join(parts)
 
 
-def _head(status: Status) -> str:
+def _totals(status: Status) -> str:
     lines = [
         f"{'farm':<12} {printable(status.workdir)} (revision {status.revision}, {status.farm})",
         f"{'task list':<12} {printable(status.list_path)}"
@@ -69,25 +70,25 @@ def _farmer_row(farmer: FarmerStatus) -> list[str]:
         str(farmer.slots),
         str(farmer.held),
         str(farmer.running),
-        moment(farmer.started) if farmer.started is not None else "?",
+        local_time(farmer.started) if farmer.started is not None else "?",
         farmer.verdict,
         farmer.evidence,
     ]
 
 
-def how(failure: Failure) -> str:
-    """How a task failed, in words."""
+def describe_failure(failure: Failure) -> str:
     if failure.outcome == "lost":
         return "lost: farmers or workers died"
     return f"signal {failure.signal}" if failure.signal else f"exit status {failure.status}"
 
 
 def _failure_row(failure: Failure) -> list[str]:
+    relative = os.path.relpath(failure.log)
     return [
         str(failure.task_id),
         str(failure.attempt),
-        moment(failure.end),
-        how(failure),
-        printable(failure.command, _COMMAND),
-        os.path.relpath(failure.log) if len(os.path.relpath(failure.log)) < len(failure.log) else failure.log,
+        local_time(failure.end),
+        describe_failure(failure),
+        printable(failure.command, _COMMAND_WIDTH),
+        min(failure.log, relative, key=len),
     ]

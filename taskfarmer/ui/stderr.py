@@ -1,7 +1,7 @@
-"""How the command line speaks on stderr: a line at a time, and never at the price of a farmer.
+"""Lines on stderr. A failing stderr never stops a farmer.
 
-A terminal that is gone, a pipe that nobody reads, a full disk behind `2>log`: what cannot be said is
-dropped. So lines go to the descriptor itself, without a buffer whose rest would fail again at exit.
+If the terminal is gone, the pipe has no reader, or the disk under `2>log` is full, the line is dropped. Lines are
+written to the descriptor itself: a buffer would try again at exit, and fail again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from taskfarmer.ui import printable, progress
 
 
 def print_error(text: str) -> None:
-    """One line on stderr, made printable; never an error."""
+    """Write one line to stderr, escaped; ignore any failure."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     data = (printable(text) + "\n").encode(encoding, "backslashreplace")
     try:
@@ -26,8 +26,8 @@ def print_error(text: str) -> None:
         pass
 
 
-class Voice(NamedTuple):
-    """A farmer's voice: lines with time and host. `quiet` leaves warnings, `verbose` adds details."""
+class FarmerLog(NamedTuple):
+    """A farmer's log on stderr: lines with time and host. `quiet` keeps only warnings, `verbose` adds details."""
 
     quiet: bool = False
     verbose: bool = False
@@ -35,19 +35,19 @@ class Voice(NamedTuple):
 
     def info(self, text: str) -> None:
         if not self.quiet:
-            self.say(text)
+            self.write(text)
 
     def detail(self, text: str) -> None:
         if self.verbose:
-            self.say(text)
+            self.write(text)
 
     def warning(self, text: str) -> None:
-        self.say(f"warning: {text}")
+        self.write(f"warning: {text}")
 
     def progress(self, now: Progress) -> None:
         self.info(progress(now))
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         host = self.host or os.uname().nodename
         print_error(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {host}: {text}")
 

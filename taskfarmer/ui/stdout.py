@@ -1,4 +1,4 @@
-"""What goes to stdout: bytes as they are for pipes and files, and made visible for a terminal."""
+"""Output on stdout: unchanged bytes for pipes and files, escaped text for a terminal."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from taskfarmer.ui import visible
+from taskfarmer.ui import escape_blocks
 
 BLOCK = 1 << 16
 
 
-def put(data: bytes | str) -> None:
-    """Write to stdout now. Where nobody reads any more (`| head`), the command is done, and well."""
+def write_stdout(data: bytes | str) -> None:
+    """Write to stdout, unbuffered. If the reader has closed the pipe (`| head`), exit with 0."""
     if isinstance(data, str):
         data = data.encode(sys.stdout.encoding or "utf-8", "backslashreplace")
     try:
@@ -29,33 +29,33 @@ def put(data: bytes | str) -> None:
 
 
 def write_untrusted(blocks: Iterable[bytes]) -> None:
-    """Write what others wrote. A terminal would obey the control characters in it, so there they are escaped."""
-    for block in visible(blocks) if os.isatty(1) else blocks:
-        put(block)
+    """Write bytes from other users; on a terminal, escape control characters, which the terminal would execute."""
+    for block in escape_blocks(blocks) if os.isatty(1) else blocks:
+        write_stdout(block)
 
 
-def put_lines(lines: Iterable[bytes]) -> None:
-    """Write many lines that others wrote, a block at a time."""
-    write_untrusted(_gathered(lines))
+def write_untrusted_lines(lines: Iterable[bytes]) -> None:
+    """Write many lines from other users, a block at a time."""
+    write_untrusted(_joined(lines))
 
 
-def _gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
-    gathered: list[bytes] = []
+def _joined(lines: Iterable[bytes]) -> Iterator[bytes]:
+    pending: list[bytes] = []
     size = 0
     for line in lines:
-        gathered.append(line)
+        pending.append(line)
         size += len(line)
         if size >= BLOCK:
-            yield b"".join(gathered)
-            gathered.clear()
+            yield b"".join(pending)
+            pending.clear()
             size = 0
-    yield b"".join(gathered)
+    yield b"".join(pending)
 
 
 def terminal_width() -> int | None:
-    """The width of the terminal that stdout is, None where it is none."""
+    """Return the terminal's width in columns; None if stdout is not a terminal."""
     if not os.isatty(1):
         return None
-    import shutil  # a run has no use for it
+    import shutil  # imported late: a farmer does not need it
 
     return shutil.get_terminal_size().columns

@@ -1,4 +1,4 @@
-"""Tables: aligned words for files and pipes, and rich's for a terminal. The only importer of rich."""
+"""Tables: plain aligned columns for files and pipes, rich tables for a terminal. Only this module imports rich."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from taskfarmer.ui.printable import printable
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
-    """Rows under a header, with a newline at the end of each line.
+    """Return the rows under a header; each line ends with a newline.
 
-    `width` is that of the terminal, None for anything else: then nothing is cut or wrapped, so that
-    `grep` finds a row as a line.
+    `width` is the terminal's width. With None a row is one line, neither cut nor wrapped, so that `grep` finds it.
     """
-    shown = [[printable(cell) for cell in row] for row in rows]
-    return _plain(header, shown) if width is None else _rich(header, shown, width)
+    escaped = [[printable(cell) for cell in row] for row in rows]
+    return _plain(header, escaped) if width is None else _rich(header, escaped, width)
 
 
 def _plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -24,18 +23,18 @@ def _plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _rich(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    # not at the top: it takes longer to import than most commands take to run
+    # imported late: the import takes longer than most commands run
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, expand=False)
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, expand=False)
     for name in header:
-        made.add_column(Text(name), overflow="fold")
+        grid.add_column(Text(name), overflow="fold")
     for row in rows:
-        made.add_row(*map(Text, row))
+        grid.add_row(*map(Text, row))
     console = Console(width=width, force_terminal=True)
     with console.capture() as capture:
-        console.print(made)
+        console.print(grid)
     return capture.get()

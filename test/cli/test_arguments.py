@@ -87,7 +87,7 @@ def test_a_long_name_may_be_cut_short_where_only_one_can_be_meant(line: str, exp
 
 
 def test_a_name_that_is_cut_too_short_is_refused_with_what_it_may_be() -> None:
-    with pytest.raises(click.UsageError, match="--w may be --wait or --warn-signal or --warn-time or --workdir"):
+    with pytest.raises(click.UsageError, match=r"--w is ambiguous \(--wait, --warn-signal, --warn-time, --workdir\)"):
         rewritten("list --w dir")
 
 

@@ -271,7 +271,7 @@ def test_a_view_that_disagrees_is_named_and_repaired(
     assert errors(house)
     status, lines = check(house, "--repair")
     assert status == 0
-    assert "the views were made anew" in lines
+    assert "the views were rebuilt" in lines
     assert sorted((farm / name).read_bytes().split()) == sorted(sound.split())
     assert errors(house) == []
 
@@ -288,7 +288,7 @@ def test_views_of_a_damaged_farm_are_left_alone(farm: Path, house: House) -> Non
     journal(farm).write_bytes(b"")
     status, lines = check(house, "--repair")
     assert status == 1
-    assert "not repaired: the views are made of files that are damaged themselves" in lines
+    assert "not repaired: the views depend on files that are damaged" in lines
     assert (farm / "finished").read_bytes() == b""
 
 

@@ -234,7 +234,7 @@ def test_the_last_farmer_removes_the_signs_of_those_that_are_dead_and_no_others(
 def test_a_farmer_that_is_dead_is_not_told_to_stop(farm: Path, house: House) -> None:
     leave_signs(farm, "here-7-00000001", False, pid=dead_pid(), pid_start="1")
     done = house.verb("stop", WORKDIR)
-    assert (done.status, done.out) == (0, "no farmer is at work here\n")
+    assert (done.status, done.out) == (0, "no farmers are running\n")
     assert not (farm / "stop").exists()
 
 

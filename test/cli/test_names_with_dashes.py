@@ -38,7 +38,7 @@ def test_words_after_the_dashes_are_the_schedulers_if_a_list_stands_before(dashe
 def test_a_list_that_was_forgotten_is_asked_for_rather_than_an_option_taken_for_it(dashed: House) -> None:
     done = dashed.verb("submit", "--dry-run", "--", "--mem=1G")
     assert done.status == 2
-    assert "no task list is given before --, and '--mem=1G' after it is not a file" in done.error_line
+    assert "no task list before --, and '--mem=1G' after it is not a file" in done.error_line
 
 
 def test_commands_that_a_farmer_proposes_can_be_typed(dashed: House) -> None:

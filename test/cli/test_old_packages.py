@@ -105,7 +105,7 @@ def test_a_defect_stays_a_defect_when_the_packages_are_recent(house: House) -> N
     code = "import taskfarmer.cli.status as s; s.open_farm = None; from taskfarmer.cli import main; import sys; "
     done = house.process([sys.executable, "-c", code + "sys.exit(main('taskfarmer', ['status', 'x']))"])
     assert done.status == 70
-    assert "unexpected TypeError" in done.error_line and "Please report it" in done.error_line
+    assert "internal error: TypeError" in done.error_line and "please report it" in done.error_line
 
 
 def test_no_version_is_looked_at_when_nothing_fails(house: House) -> None:

@@ -93,8 +93,8 @@ def test_logs_go_where_logs_dir_says(farm_run: Run, house: House) -> None:
         (["-n", "0"], "-n/--proc/-j/--jobs: must be 1 to 4096, not 0"),
         (["-n", "4097"], "must be 1 to 4096, not 4097"),
         (["-n", "-4"], "must be 1 to 4096, not -4"),
-        (["-n", "many"], "'many' is no number of processes"),
-        (["--timeout", "0"], "--timeout: must be longer than 0 s; write `none`"),
+        (["-n", "many"], "'many' is not a number of tasks"),
+        (["--timeout", "0"], "--timeout: must be longer than 0 s; use `none`"),
         (["--timeout", "-5"], "--timeout: '-5' is no duration"),
         (["--timeout", "nan"], "--timeout: 'nan' is no duration"),
         (["--timeout", "1:90"], "--timeout: '1:90' is no duration"),
@@ -102,12 +102,12 @@ def test_logs_go_where_logs_dir_says(farm_run: Run, house: House) -> None:
         (["--lease", "0.5"], "--lease: must be at least 1 s"),
         (["--max-deaths", "-1"], "--max-deaths: "),
         (["--epoch-length", "0"], "--epoch-length: "),
-        (["-w", ""], "-w/--workdir: is an empty name"),
+        (["-w", ""], "-w/--workdir: empty path"),
         (["-q", "-v"], "exclude each other"),
         (["--unknown"], "--unknown"),
         (["another.txt"], "another.txt"),
         (["-w"], "-w"),
-        (["--w", "dir"], "--w may be"),
+        (["--w", "dir"], "--w is ambiguous"),
     ],
 )
 def test_wrong_usage_is_one_line_and_makes_nothing(house: House, options: list[str], words: str) -> None:
@@ -123,7 +123,7 @@ def test_a_bare_n_directly_before_the_list_is_explained(house: House) -> None:
     house.write("true\n")
     done = house.command("pytaskfarmer.py", "-n", "list.txt")
     assert done.status == 2
-    assert "'list.txt' is no number of processes" in done.error_line
+    assert "'list.txt' is not a number of tasks" in done.error_line
     assert "`-n auto list.txt`" in done.error_line
 
 
@@ -277,3 +277,12 @@ def test_help_teaches_examples_statuses_and_variables(house: House, program: str
     for word in ("Examples:", "Exit status:", "75", "SCRATCH", "TASKFARMER_CONFIG_DIR", "--exit-zero"):
         assert word in done.out
     assert "epoch-length" not in done.out
+
+
+def test_the_common_options_are_on_the_first_screen_and_the_others_follow_under_headings(house: House) -> None:
+    lines = house.command("pytaskfarmer.py", "--help", environ={"COLUMNS": "80"}).out.splitlines()
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Common options:", "Time limits:", "Logs:", "Farm and tasks:", "Compatibility:"]
+    first_screen = " ".join(lines[:24]).replace(",", "").split()
+    assert {"--proc", "--workdir", "--dry-run", "--help"} <= set(first_screen)
+    assert max(map(len, lines)) <= 80

@@ -234,10 +234,10 @@ def test_a_task_without_a_log_is_named_with_where_it_is(farm_run: Run, house: Ho
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["9"], "task 9 is not in this farm, which has the tasks 0 to 1"),
+        (["9"], "task 9 is not in this farm, which has tasks 0 to 1"),
         (["0-99999999999"], "not in this farm"),
-        (["x"], "'x' is no task ID"),
-        (["1-0"], "ends before it begins"),
+        (["x"], "invalid task ID 'x'"),
+        (["1-0"], "invalid range '1-0'"),
         ([], "give task IDs, or --failed"),
         (["1", "--failed"], "not both"),
     ],
@@ -258,7 +258,7 @@ def test_failed_tasks_run_again_after_a_retry(farm_run: Run, house: House) -> No
     farm_run("true\ntest -e there\ntest -e there\n")
     done = house.verb("retry", WORKDIR, "--failed")
     assert done.status == 0
-    assert done.out.startswith("2 tasks are unprocessed again; to run what is unprocessed: pytaskfarmer.py ")
+    assert done.out.startswith("2 tasks are unprocessed again; to run all unprocessed tasks: pytaskfarmer.py ")
     assert (house.workdir / "toprocess").read_text() == "1 test -e there\n2 test -e there\n"
     assert (house.workdir / "failed").read_text() == ""
     (house.folder / "there").touch()
@@ -283,7 +283,7 @@ def test_a_task_that_is_not_recorded_is_refused_and_nothing_is_changed(farm_run:
     before = status(house)
     done = house.verb("retry", WORKDIR, "0")
     assert done.status == 2
-    assert "task 0 cannot be run again, it is unprocessed" in done.error_line
+    assert "task 0 cannot be retried: it is unprocessed" in done.error_line
     assert status(house) == before
 
 
@@ -299,7 +299,7 @@ def test_a_retry_of_nothing_is_no_error(farm_run: Run, house: House) -> None:
     farm_run("true\n")
     done = house.verb("retry", WORKDIR, "--failed")
     assert (done.status, done.stderr) == (0, "")
-    assert "no task of this farm failed" in done.out
+    assert "no failed tasks to retry" in done.out
 
 
 def test_the_line_to_run_names_a_work_directory_of_its_own(house: House) -> None:

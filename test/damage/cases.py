@@ -195,7 +195,7 @@ class Trial:
         done = verbs.verb(folder, "check", WORKDIR, "--repair")
         if not self.sane(done) or done.status:
             return
-        found = self.read(folder, views="made anew" in done.out)
+        found = self.read(folder, views="were rebuilt" in done.out)
         if found.problems and self.case.kind not in ("older revision", "older epoch"):
             self.fault(done, f"leaves {found.problems}")
 

@@ -68,7 +68,7 @@ def test_a_farmer_that_is_stopped_before_that_reports_that_tasks_are_left(farm: 
     farmer = grown_in_trouble(farm)
     farmer.signal(signal.SIGTERM)
     assert farmer.wait() == AGAIN
-    assert "the end of the task list was not taken in: run the same command again" in farmer.said
+    assert "the last lines of the task list are not in the farm yet: run the same command again" in farmer.said
     assert farm.run().wait() == 0
     added_line_ran(farm)
 

@@ -106,7 +106,7 @@ def test_a_farmer_that_waits_for_the_last_line_is_stopped_and_does_not_say_that_
     eventually(waits, lambda: farmer.said, every=0.1)
     farmer.signal(number)
     assert farmer.wait() == AGAIN
-    assert "the end of the task list was not taken in: run the same command again" in farmer.said
+    assert "the last lines of the task list are not in the farm yet: run the same command again" in farmer.said
     assert farm.places() == ([], [], [])
     farm.append("1\n")
     assert farm.run().wait() == 0
@@ -117,7 +117,7 @@ def test_a_farmer_that_waits_for_the_last_line_ends_at_its_timeout(farm: Farm) -
     farm.list.write_bytes(b"true")
     farmer = farm.run("-n", 1, "--timeout", 1)
     assert farmer.wait() == AGAIN
-    assert "--timeout" in farmer.said and "not taken in" in farmer.said
+    assert "--timeout" in farmer.said and "not in the farm yet" in farmer.said
     assert farm.places() == ([], [], [])
     farm.check()
 

@@ -28,7 +28,7 @@ def test_all_farmers_stop_and_later_ones_work(farm: Farm) -> None:
     farm.wait_for_tasks(0, 1, 2, 3)
     told = verb(farm, "stop", "--wait")
     assert (told.returncode, told.stderr) == (0, "")
-    assert "2 farmers were told to stop" in told.stdout
+    assert "requested 2 farmers to stop" in told.stdout
     assert [farmer.wait() for farmer in farmers] == [AGAIN, AGAIN]
     assert all("stopped by taskfarmer stop" in farmer.said for farmer in farmers)
     farm.no_survivors()
@@ -62,7 +62,7 @@ def test_where_nobody_works_nobody_is_told(farm: Farm) -> None:
     farm.write("true")
     assert farm.run().process.returncode == 0
     told = verb(farm, "stop")
-    assert (told.returncode, told.stdout) == (0, "no farmer is at work here\n")
+    assert (told.returncode, told.stdout) == (0, "no farmers are running\n")
     assert not (farm.workdir / "stop").exists()
 
 

@@ -95,7 +95,7 @@ def test_a_command_in_a_deleted_directory_says_so(farm: Farm, verb: str) -> None
     before = ["sh", "-c", 'cd "$1" && rmdir "$1" && shift && exec "$@"', "sh", str(farm.folder / "gone")]
     farmer = farm.start(words=[sys.executable, "-m", "taskfarmer", *verb.split(), "list"], before=before)
     assert farmer.wait() == USAGE
-    assert "the current directory was deleted: change to one that exists" in farmer.said
+    assert "the current directory was deleted; change to an existing one" in farmer.said
     assert len([line for line in farmer.said.splitlines() if "taskfarmer" in line]) == 1
 
 

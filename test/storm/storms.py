@@ -226,7 +226,7 @@ class Storm:
         status, self.retrying = self.retrying.returncode, None
         assert status == 0, said
         match = re.match(r"(\d+) tasks? (?:is|are) unprocessed again", said)
-        assert match or said.startswith("no task of this farm failed"), said
+        assert match or said.startswith("no failed tasks to retry"), said
         count = int(match[1]) if match else 0
         self.retried += count
         return count

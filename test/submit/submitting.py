@@ -13,7 +13,7 @@ from typing import Any
 from farming import TEST
 from fields import ClusterField
 
-JOB = re.compile(r"^(?:Slurm|Grid Engine) has job (\d+)", re.MULTILINE)
+JOB = re.compile(r"^submitted to (?:Slurm|Grid Engine): job (\d+)", re.MULTILINE)
 
 
 class Submitter(ClusterField):

@@ -101,7 +101,7 @@ def test_qsub_alone_is_taken_for_grid_engine(site: Site) -> None:
     site.program("qsub", "echo 12.1-3:1")
     site.program("qstat", "echo '<job_info><job_list><JB_job_number>12</JB_job_number><state>hqw</state>'")
     done = site.verb("submit", "list.txt", "--array", "3")
-    assert done.out.startswith("Grid Engine has job 12 of 3 elements\n"), done.stderr
+    assert done.out.startswith("submitted to Grid Engine: job 12 of 3 elements\n"), done.stderr
     ((job,), (warning,)) = site.jobs()
     assert (job["job"], job["scheduler"], job["state"]) == ("12", "gridengine", "?")
     assert "qstat" in warning
@@ -150,7 +150,7 @@ def test_a_job_that_is_over_is_not_shown(site: Site) -> None:
     for text in ("echo '4711|COMPLETED|1|0|None'", "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1"):
         site.program("squeue", text)
         done = site.verb("jobs", "list.txt_workdir")
-        assert (done.out, done.stderr) == ("no job works on this farm, and none waits\n", "")
+        assert (done.out, done.stderr) == ("no running or pending jobs for this farm\n", "")
 
 
 def test_the_first_farmer_makes_the_farm_where_only_a_script_is_kept(site: Site) -> None:

@@ -46,7 +46,7 @@ WAYS = {
 GONE_WRONG = {
     "no such list": (["nosuch"], "no such task list"),
     "a directory": (["home"], "is a directory"),
-    "an empty list": (["empty"], "there is no task in it"),
+    "an empty list": (["empty"], "contains no tasks"),
     "no list": ([], "Missing argument"),
     "two lists": (["list.txt", "list.txt"], "unexpected extra argument"),
     "no nodes": (["list.txt", "--nodes", "0"], "--nodes: 0 is not"),
@@ -62,7 +62,7 @@ GONE_WRONG = {
     "a gap that is too short": (["list.txt", "--time-min", "1m"], "ask for more time"),
     "no such runner": (["list.txt", "-r", "nosuch"], "no runner named"),
     "no such handler": (["list.txt", "-t", "nosuch"], "nosuch"),
-    "an option of sbatch on the wrong side": (["list.txt", "--mem", "4G"], "behind --"),
+    "an option of sbatch on the wrong side": (["list.txt", "--mem", "4G"], "after --"),
     "a word that is no option": (["list.txt", "--", "word"], "expected a scheduler option after --"),
     "a line break in a word": (["list.txt", "--", "--comment=a\nb"], "not allowed in a job script"),
     "an empty name": (["list.txt", "--partition", ""], "invalid name"),
@@ -186,6 +186,6 @@ def test_a_list_that_is_done_is_not_submitted(house: House) -> None:
     assert house.command("pytaskfarmer.py", "list.txt").status == 0
     done = house.verb("submit", "list.txt")
     assert done.status == 2
-    assert "all of its tasks are recorded" in done.error_line
+    assert "all tasks are recorded" in done.error_line
     house.write("true\ntrue\n")
     assert house.verb("submit", "list.txt", "--dry-run").status == 0
