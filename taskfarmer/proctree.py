@@ -194,6 +194,29 @@ def _send_to(pid: int, parents: Collection[int], *numbers: int) -> bool:
     return True
 
 
+def kill_child(pid: int, seconds: float) -> bool:
+    """Kill a child and take its exit status; False if it has not ended after some seconds (uninterruptible I/O)."""
+    send(pid, signal.SIGKILL)
+    end = time.monotonic() + seconds
+    pause = 0.0005
+    while True:
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return True
+        except ChildProcessError:  # another call has taken its status
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def kill_with_tree(pid: int) -> None:
+    """Kill a process, and all processes below it first."""
+    Tree(pid).kill()
+    send(pid, signal.SIGKILL)
+
+
 # --- trees -----------------------------------------------------------------------------------------
 
 

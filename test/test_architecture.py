@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent.parent
 PACKAGE = HERE / "taskfarmer"
 
 WINGS = {
-    "base": "errors dependencies cpus signals options procfs protocol proctree forked",
+    "base": "errors dependencies cpus signals options procfs protocol proctree",
     "formats": "formats",
     "storage": "storage",
     "records": "peers ledger farm",

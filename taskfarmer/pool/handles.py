@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from taskfarmer.forked import Child
 from taskfarmer.formats.intervals import Interval
 from taskfarmer.ledger.ledger import FarmerReport
 from taskfarmer.protocol import WorkerReport, WorkerReports
+from taskfarmer.worker.main import WorkerProcess
 
 FEW = 8
 """Workers that have a slot each; where there are more slots, a worker serves up to as many."""
@@ -91,7 +91,7 @@ class WorkerHandle:
     `looks` counts the looks in a row that found the process stopped or ended.
     """
 
-    def __init__(self, slots: Iterable[int], process: Child, link: socket.socket) -> None:
+    def __init__(self, slots: Iterable[int], process: WorkerProcess, link: socket.socket) -> None:
         self.process = process
         self.started = time.monotonic()
         self.link = link
@@ -105,4 +105,6 @@ class WorkerHandle:
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        pid = self.process.pid
+        assert pid is not None  # it was started
+        return pid

@@ -27,7 +27,7 @@ from taskfarmer.ledger.ledger import FarmerReport
 from taskfarmer.pool.handles import AssignedBatch, PoolReport, SlotHandle, TaskQueue, WorkerHandle
 from taskfarmer.pool.processes import UNRESPONSIVE, WorkerProcesses
 from taskfarmer.pool.recovery import died_at, recover
-from taskfarmer.proctree import STUCK_AFTER, Tree, adopt_orphans, reap, send
+from taskfarmer.proctree import STUCK_AFTER, Tree, adopt_orphans, kill_with_tree, reap, send
 from taskfarmer.protocol import Command, WorkerReport
 from taskfarmer.runners.base import Runner
 from taskfarmer.worker.context import SlotContext
@@ -330,6 +330,8 @@ class Pool(WorkerProcesses):
         if not self.stopping:
             self._count_death(member, happened)
             self._replace(member)
+        with suppress(ValueError):  # it has not ended, or another call took its status
+            member.process.close()
 
     def _count_death(self, member: WorkerHandle, happened: PoolReport) -> None:
         """Warn of a worker that died, of a round of them if all of them die, and give up in the end."""
@@ -365,7 +367,7 @@ class Pool(WorkerProcesses):
         The pipe of a worker that is gone stays open if a process has it that a runner of the user's own forked.
         """
         for member in list(self.members.values()):
-            state = 0 if member.doubted is not None else member.process.look()
+            state = 0 if member.doubted is not None else member.process.state()
             member.looks = member.looks + 1 if state else 0
             if member.looks < 2:
                 continue
@@ -386,8 +388,7 @@ class Pool(WorkerProcesses):
             if self._forced:
                 self._lose(member, happened)
                 continue
-            Tree(member.pid).kill()
-            send(member.pid, signal.SIGKILL)
+            kill_with_tree(member.pid)
         self._forced = True
         self._stop_by = time.monotonic() + STUCK_AFTER
 

@@ -10,9 +10,9 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from taskfarmer import protocol, signals
-from taskfarmer.forked import Child
 from taskfarmer.pool.deaths import START_PAUSE, Deaths
 from taskfarmer.pool.handles import SlotHandle, WorkerHandle, slots_per_worker
 from taskfarmer.proctree import STUCK_AFTER, send
@@ -20,13 +20,13 @@ from taskfarmer.protocol import Command
 from taskfarmer.runners.base import Runner, is_ours, runs_programs
 from taskfarmer.worker.context import SlotContext
 from taskfarmer.worker.leftovers import KEEP
-from taskfarmer.worker.main import kind_of, work
+from taskfarmer.worker.main import WorkerProcess, run_worker, worker_class
 from taskfarmer.worker.slot import GROUP, SHOWN, STRIDE
 from taskfarmer.worker.worker import WorkerSetup
 
 UNRESPONSIVE = 2.0
 _NEXT_TRY = 60.0
-_SPARE = 8
+_SPARE = 10
 """Descriptors that a farmer keeps for the lock, the ledger and the views, however many workers it could have."""
 
 
@@ -60,7 +60,7 @@ class WorkerProcesses:
         self.trouble: str | None = None
         self.warned = False  # tasks were sent a signal that is to end them
         self.deaths = Deaths()
-        self._kind = kind_of(runner)
+        self._kind = worker_class(runner)
         self.attentive = runs_programs(runner)
         self._wakeup = wakeup
         self._stop_by = 0.0
@@ -88,9 +88,10 @@ class WorkerProcesses:
         return self._shared[slot * STRIDE : (slot + 1) * STRIDE]
 
     def _start(self, slots: Sequence[int]) -> None:
-        _spare(self._wakeup)
+        free = _free_descriptors(self._wakeup)
         ours, theirs = socket.socketpair()
-        close = (ours.fileno(), self._wakeup, *(member.link.fileno() for member in self.members.values()))
+        others = (fd for member in self.members.values() for fd in (member.link.fileno(), member.process.sentinel))
+        close = (ours.fileno(), self._wakeup, *others)
         places = tuple(self.place(slot) for slot in slots)
         job = WorkerSetup(
             places, self.runner, self.grace, self.clock, os.getpid(), close, self.unfinished, self.leftovers
@@ -102,9 +103,11 @@ class WorkerProcesses:
             GROUP.pack_into(view, SHOWN.size, 0)
         signals.hold()  # the child must not run our handlers before it has its own
         try:
-            process = Child(lambda: work(self._kind, job, theirs, views))
+            process = WorkerProcess(target=run_worker, args=(self._kind, job, theirs, views))
+            process.start()
         except OSError:
             ours.close()
+            _close_pipes(free, theirs.fileno())
             raise
         finally:
             signals.release()
@@ -189,11 +192,20 @@ class WorkerProcesses:
         return (member.pid for member in self.members.values())
 
 
-def _spare(fd: int) -> None:
-    """OSError where another worker would take the descriptors that are to stay free."""
-    taken: list[int] = []
+def _free_descriptors(fd: int) -> list[int]:
+    """The next free descriptors, by copies of `fd`; OSError if too few are free to start another worker."""
+    free: list[int] = []
     try:
-        taken += (os.dup(fd) for _ in range(_SPARE))
+        free += (os.dup(fd) for _ in range(_SPARE))
     finally:
-        for one in taken:
+        for one in free:
             os.close(one)
+    return free
+
+
+def _close_pipes(free: Sequence[int], link: int) -> None:
+    """Close the pipes that `multiprocessing` leaves open if `fork` fails: they are among those that were `free`."""
+    for fd in free:
+        if fd != link:
+            with suppress(OSError):
+                os.close(fd)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
 from taskfarmer import procfs
-from taskfarmer.forked import Child
-from taskfarmer.proctree import Tree, children, has_children, owns_group, send
+from taskfarmer.proctree import Tree, children, has_children, kill_child, owns_group
 
 KEEP, WAIT, END = CHOICES = ("keep", "wait", "end")
 """What becomes of processes that a task leaves: they go on; the task goes on until they end; they are ended with it."""
@@ -125,7 +123,7 @@ class Leftovers:
         """Ask the environment of processes for their tasks, in a process of its own: the kernel may let it wait."""
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         try:
-            reader = Child(lambda: write_tasks(theirs, pids, self._farmer))
+            reader = _fork_reader(theirs, pids, self._farmer)
         except OSError:
             os.close(ours)
             return {}
@@ -140,10 +138,8 @@ class Leftovers:
                 break
             data += part
         os.close(ours)
-        send(reader.pid, signal.SIGKILL)
-        reader.join(_PATIENCE)
-        if reader.exitcode is None:
-            self._readers.append(reader.pid)
+        if not kill_child(reader, _PATIENCE):
+            self._readers.append(reader)
         return {int(line.split()[0]): int(line.split()[1]) for line in data.splitlines(True) if line.endswith(b"\n")}
 
     def _look_at_groups(self, ended: dict[int, int], suspects: dict[int, int], last: bool) -> Counter[int]:
@@ -159,6 +155,17 @@ class Leftovers:
             else:
                 self._suspects[group] = task
         return found
+
+
+def _fork_reader(fd: int, pids: Collection[int], farmer: str) -> int:
+    """Fork a process that runs `write_tasks`."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            write_tasks(fd, pids, farmer)
+        finally:
+            os._exit(0)
+    return pid
 
 
 def write_tasks(fd: int, pids: Collection[int], farmer: str) -> None:
