@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from taskfarmer.peers import scheduled
-from taskfarmer.proctree import send_to_group
-from taskfarmer.runners.base import CommandRunner, is_ours
+from taskfarmer.proctree import has_children, reap, send_to_group
+from taskfarmer.runners.base import CommandRunner
 from taskfarmer.worker.batch import Batch, Task
 from taskfarmer.worker.context import NotStarted
 from taskfarmer.worker.launch import Starter
@@ -23,13 +23,13 @@ from taskfarmer.worker.leftovers import END, KEEP
 from taskfarmer.worker.output.output import Output
 from taskfarmer.worker.report import Usage
 from taskfarmer.worker.slot import Slot
-from taskfarmer.worker.waking import ByDescriptors, BySignals, Waking, orders_are_signalled
+from taskfarmer.worker.waking import ExitWatcher
 from taskfarmer.worker.worker import DOUBT, Worker, WorkerSetup, died_of, of_stop_signal
 
 DOUBT_OF_FAILURES = 5.0
 """Seconds for which a failure in a job of Slurm is doubted."""
 REAP_EVERY = 0.5
-"""Seconds after which orphans are reaped, if a runner of the user's own may wait for children of this process."""
+"""Seconds between two times that orphans are reaped, so that no zombies accumulate during long tasks."""
 LOOK_AT_FIRST, LOOK_LATER = 0.05, 1.0
 """Seconds between looks at processes that a task waits for; orphans of a worker's own signal their end."""
 BELIEF = 60.0
@@ -61,7 +61,8 @@ class ProgramWorker(Worker):
         self.output = Output(job.places)
         logs = self.output.slots
         self.starters = {number: Starter(slot.place, job.runner, logs[number]) for number, slot in self.slots.items()}
-        self._waking = self._waking_by()
+        self._exits = ExitWatcher(self.running, self.poll)
+        self._next_reap = 0.0
         self._doubtful: dict[int, Ended] = {}  # by slot
         self._lingering: Ended | None = None
         """A task whose first process has ended, and that waits for the others (--leftovers wait)."""
@@ -71,11 +72,6 @@ class ProgramWorker(Worker):
         """Whether tasks may fail of the end of our job before anybody tells us: Slurm then refuses their steps."""
         self._believed = -math.inf
         self._warned = 0
-
-    def _waking_by(self) -> Waking:
-        if is_ours(self.runner) and orders_are_signalled():
-            return BySignals(self.running, (self.link.fileno(), self.wakeup))
-        return ByDescriptors(self.running, self.poll)
 
     def run(self) -> None:
         while not self.stopping:
@@ -89,8 +85,8 @@ class ProgramWorker(Worker):
                 break
             else:
                 self.flush()
-                self.reap()
-                self._rest(self.until_look())
+                self._reap_orphans()
+                self._rest(self._idle_wait())
             if self.leftovers.expected:
                 self.look_for_leftovers()
         self._end_running()
@@ -106,8 +102,23 @@ class ProgramWorker(Worker):
 
     def _rest(self, seconds: float | None = None) -> None:
         """Wait for an order; no task runs."""
-        self._waking.wait(seconds)
+        self._exits.wait(seconds)
         self.hear()
+
+    def _idle_wait(self) -> float | None:
+        """Seconds for which a worker without tasks may sleep; None if only a command can give it something to do."""
+        seconds = self.until_look()
+        if has_children():
+            seconds = REAP_EVERY if seconds is None else min(seconds, REAP_EVERY)
+        return seconds
+
+    def _reap_orphans(self) -> None:
+        """Take the exit status of orphans that this worker adopted, not of tasks."""
+        self._next_reap = time.monotonic() + REAP_EVERY
+        if self.own is not None:
+            self.own.reap_others()
+        else:
+            reap(self.running)
 
     def flush(self) -> None:
         super().flush()
@@ -140,7 +151,7 @@ class ProgramWorker(Worker):
             if status is None:
                 self.running[task.pid] = task
                 slot.show_group(task.pid)
-                self._waking.begun(task.pid)
+                self._exits.add(task.pid)
                 return
             if not self._over(task, status << 8, (0.0, 0.0, 0)):
                 return
@@ -158,11 +169,11 @@ class ProgramWorker(Worker):
         if self._lingering or self.leftovers.expected:
             look = self._until_look()
             timeout = look if timeout is None or (look is not None and look < timeout) else timeout
-        if self.own is not None and (timeout is None or timeout > REAP_EVERY):
+        if timeout is None or timeout > REAP_EVERY:
             timeout = REAP_EVERY
-        ended, spoken_to = self._waking.wait(timeout)
-        if self.own is not None:
-            self.reap()
+        ended, spoken_to = self._exits.wait(timeout)
+        if time.monotonic() >= self._next_reap:
+            self._reap_orphans()
         if not ended:
             self.flush()
         # all of them are out of `running` before another task begins: it may get the number of a process that has ended
@@ -268,7 +279,7 @@ class ProgramWorker(Worker):
         """End what runs: SIGTERM to everything below us, the grace time, SIGKILL."""
         self._clear_doubts()
         self.hand_back()
-        self._waking.close()
+        self._exits.close()
         if not self.running and self._lingering is None:
             return
         self.end_tree(self.deadline, look=self._take_statuses)
