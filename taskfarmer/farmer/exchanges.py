@@ -219,7 +219,7 @@ class Exchanges:
     def give_up(self) -> list[Interval]:
         """Everything that was not begun; it is no longer here."""
         gained, self.gained = self.gained, []
-        return gained + self.pool.take_back()
+        return gained + self.pool.release_queued()
 
     def no_longer_fits(self, now: float) -> list[Interval]:
         """What was not begun, and for which there is no time any more; it is no longer here."""
@@ -227,11 +227,11 @@ class Exchanges:
         if not self.pool.queued or self.deadline.end == math.inf:
             return []
         if not state.timed:
-            return [] if self.deadline.fits(now, state) else self.pool.take_back()
+            return [] if self.deadline.fits(now, state) else self.pool.release_queued()
         if now < self._next_trim:
             return []
         self._next_trim = now + TRIM_EVERY
-        return self.pool.take_back(lambda line: self.deadline.needs(now, line, state) is None)
+        return self.pool.release_queued(lambda line: self.deadline.needs(now, line, state) is None)
 
     def _take(self, interval: Interval) -> None:
         """Put gained tasks into the queue; those that killed too many farmers are recorded as lost."""

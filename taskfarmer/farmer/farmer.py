@@ -176,7 +176,7 @@ class Farmer:
     def _hear_at_once(self, now: float) -> None:
         """A stop signal has come between two file operations, which may take long: the tasks get it now."""
         self._hear_signals(now)
-        if self.pool.members and not self.pool.stopping:
+        if self.pool.workers and not self.pool.stopping:
             self.pool.stop(self._grace)
 
     def _hurry(self) -> None:
@@ -213,7 +213,7 @@ class Farmer:
     # --- what workers tell ---------------------------------------------------------------------
 
     def _absorb(self, happened: PoolReport, ending: bool = False) -> None:
-        tidings = happened.tidings
+        tidings = happened.outcomes
         if not tidings.nothing:
             self.finished += tidings.finished
             self.failed += tidings.failed
@@ -311,7 +311,7 @@ class Farmer:
 
     def _end_pool(self) -> None:
         """End all workers and their tasks; what they still tell is noted."""
-        if not self.pool.members:
+        if not self.pool.workers:
             return
         if not self.pool.stopping and (self.stopped_by or self.fatal):
             self.pool.stop(self._grace, self.stopped_by == self.deadline.why)
@@ -319,7 +319,7 @@ class Farmer:
             self.pool.quit()
         if self.signals.since is not None:
             self.ledger.open_journal()
-        while self.pool.members:
+        while self.pool.workers:
             self._absorb(self.pool.wait(0.2), ending=True)
             now = time.monotonic()
             self._hear_signals(now)
@@ -363,10 +363,10 @@ class Farmer:
 
     def _abandon(self) -> None:
         """Let go of everything, also where an unexpected error has come through."""
-        if self.pool.members:
+        if self.pool.workers:
             self.pool.stop(0.0)
             end = time.monotonic() + 10.0
-            while self.pool.members and time.monotonic() < end:
+            while self.pool.workers and time.monotonic() < end:
                 self.pool.wait(0.2)
         self.pool.sweep()
         self.exchanges.reader.close()

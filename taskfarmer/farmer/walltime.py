@@ -54,13 +54,13 @@ class Deadline:
         """See whether the end of the allocation has become known, and warn the tasks when it is near."""
         if self._allocation is not None and self._allocation.look(now):
             self._say_end(now)
-            pool.tell(protocol.Command(protocol.DEADLINE, seconds=self.epoch_end))
+            pool.broadcast(protocol.Command(protocol.DEADLINE, seconds=self.epoch_end))
             if presence is not None:
                 presence.learn("SLURM_JOB_END_TIME", f"{self._allocation.end:.0f}")
         if not self.warned and now >= self.end - self.settings.warn_time:
             self.warned = True
             assert self.settings.warn_signal is not None
-            pool.tell(protocol.Command(protocol.WARN, number=self.settings.warn_signal))
+            pool.broadcast(protocol.Command(protocol.WARN, number=self.settings.warn_signal))
             self.reporter.info(f"{lasting(self.room(now))} left: the running tasks are warned (--warn-signal)")
 
     def awaited(self, now: float, state: State) -> float:

@@ -9,20 +9,18 @@ class Programs:
     """Finds programs on PATH. It remembers what it found for as long as PATH stays the same, and nothing else."""
 
     def __init__(self) -> None:
-        # what `os.environ` is a view of: PATH is asked for each task, and the view takes five calls of Python to answer
-        self._variables = getattr(os.environb, "_data", os.environb)
-        self._path: bytes | None = None
+        self._path: str | None = None
         self._found: dict[str, str] = {}
 
     def find(self, name: str) -> str | None:
         """Return the path of the program that bash would start for `name`, or None where only bash can say."""
-        path = self._variables.get(b"PATH")
+        path = os.environ.get("PATH")
         if path != self._path:
             self._path = path
             self._found.clear()
         found = self._found.get(name)
         if found is None:
-            found = None if is_function(name) else _search(name, os.environ.get("PATH"))
+            found = None if is_function(name) else _search(name, path)
             if found is not None:
                 self._found[name] = found
         return found

@@ -192,5 +192,5 @@ def test_a_fork_that_fails_leaves_no_descriptors_open(monkeypatch: pytest.Monkey
     for _ in range(3):
         pool.start_after = 0.0
         pool.ensure_workers(1)
-        assert pool.trouble is not None and not pool.members
+        assert pool.trouble is not None and not pool.workers
     assert len(os.listdir("/proc/self/fd")) == before
