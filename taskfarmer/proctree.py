@@ -132,7 +132,7 @@ def _is_living_child(pid: int) -> bool:
 
 
 def reap(keep: Collection[int] = frozenset()) -> None:
-    """Reap adopted children, until one of `keep` is found: no zombies shall accumulate."""
+    """Reap adopted children that have ended, until one of `keep` is found, so that no zombies accumulate."""
     while True:
         try:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -179,6 +179,12 @@ def test_only_durable_makes_things_last(call: str) -> None:
     assert {name_of(path) for path in modules() for name, _ in calls(path) if name == call} <= {"storage/durable.py"}
 
 
+@pytest.mark.parametrize("call", ["os.kill", "os.killpg", "signal.pidfd_send_signal"])
+def test_only_proctree_sends_signals(call: str) -> None:
+    asking = {"procfs.py", "worker/output/scratch.py"}  # signal 0: whether a process exists
+    assert {name_of(path) for path in modules() for name, _ in calls(path) if name == call} <= {"proctree.py"} | asking
+
+
 def test_only_the_command_line_prints_and_exits() -> None:
     talkers = {
         (name_of(path), line)

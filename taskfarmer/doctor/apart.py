@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
+
+from taskfarmer.proctree import kill_child
 
 PATIENCE = 60.0
 """Seconds after which a process that says nothing is taken for stuck in the file system."""
@@ -95,10 +95,7 @@ class ForkedCall(Line):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        os.kill(self._pid, signal.SIGKILL)
-        end = time.monotonic() + LAST_BREATH
-        while not os.waitpid(self._pid, os.WNOHANG)[0] and time.monotonic() < end:
-            time.sleep(0.01)
+        kill_child(self._pid, LAST_BREATH)
 
 
 def _run(action: Callable[[Line], Any], line: Line) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from taskfarmer.proctree import send_to_group
 
 LAST_WORDS = 2.0
 
@@ -38,7 +39,7 @@ def call(words: Sequence[str], environ: Mapping[str, str], patience: float) -> A
         out, err = process.communicate(timeout=patience)
         return Answer(process.returncode, _text(out), _text(err))
     except subprocess.TimeoutExpired:
-        _end(process)
+        send_to_group(process.pid, signal.SIGKILL)  # the client is the leader of a session
         try:
             out, err = process.communicate(timeout=LAST_WORDS)
         except subprocess.TimeoutExpired as more:  # somebody else has its pipes
@@ -46,19 +47,11 @@ def call(words: Sequence[str], environ: Mapping[str, str], patience: float) -> A
         return Answer(None, _text(out), _text(err))
     finally:
         if process.returncode is None:
-            _end(process)
+            send_to_group(process.pid, signal.SIGKILL)
             process.wait()
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a client and what it started: they are a session of their own."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _text(data: bytes) -> str:

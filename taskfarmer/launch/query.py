@@ -12,6 +12,8 @@ import signal
 import time
 from collections.abc import Iterable, Sequence
 
+from taskfarmer.proctree import send
+
 PATIENCE = 30.0
 LAST_BREATH = 2.0
 """Seconds for a killed client to end: the kernel may hold it, if a file system hangs."""
@@ -54,7 +56,7 @@ class Question:
             if now < self.until:
                 return None
             if self._last_breath == math.inf:
-                os.kill(self._pid, signal.SIGKILL)
+                send(self._pid, signal.SIGKILL)
                 self._last_breath = now + LAST_BREATH
             if now < self._last_breath:
                 return None

@@ -1,7 +1,7 @@
 """Batches of tasks that wait in a slot of a worker, and the tasks in them.
 
-A worker prepares a batch when it arrives, all of its tasks at once. Right after a task has ended our code is no longer
-in the CPU caches, and each line of it costs several times as much as in a loop.
+A worker prepares a batch when it arrives, all of its tasks at once. Right after a task has ended our code has left
+the CPU caches, and each line of it costs several times as much as in a loop.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class PluginWorker(Worker):
     """Serves one slot, since `run` does not return before the task has ended.
 
     After quick tasks a task may take hours. So an alarm in the middle of `run` reports the recorded results. If the
-    runner uses SIGALRM for itself, there is no alarm, and each result is reported when its task has ended.
+    runner uses SIGALRM for itself, the worker sets no alarm, and each result is reported when its task has ended.
     """
 
     def __init__(self, setup: WorkerSetup, link: socket.socket, shown: list[memoryview]) -> None:

@@ -136,7 +136,7 @@ class ProgramWorker(Worker):
             self._start_next(self.slots[number])
 
     def _start_next(self, slot: Slot) -> None:
-        """Start the next task of a slot; the slot is free if there is none."""
+        """Start the next task of a slot, or note that the slot is free."""
         number = slot.number
         while not self.stopping:
             task = self.next_task(slot)

@@ -1,7 +1,7 @@
 """The lines that a worker writes about attempts, for the journal and for the views.
 
-The lines of many attempts are formatted at once, when they are reported. Right after a task has ended our code is no
-longer in the CPU caches, and each line of it costs several times as much.
+The lines of many attempts are formatted at once, when they are reported. Right after a task has ended our code has
+left the CPU caches, and each line of it costs several times as much.
 """
 
 from __future__ import annotations

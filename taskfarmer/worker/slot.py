@@ -32,7 +32,7 @@ class Slot:
         self._shown = shown
 
     def start_next(self, now: float) -> Task | None:
-        """Remove the next task, and show that it runs; None if there is none, or if its batch is too old.
+        """Remove the next task, and show that it runs; None if the queue is empty, or if the batch is too old.
 
         `now` is in epoch seconds.
         """

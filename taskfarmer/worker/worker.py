@@ -55,7 +55,7 @@ class WorkerSetup(NamedTuple):
     parent: int
     close: tuple[int, ...]
     unfinished: int = -1
-    """The exit status of tasks that are to be run again; negative if there is none."""
+    """The exit status of tasks that are to be run again; negative if not set."""
     leftovers: str = KEEP
     """The value of `--leftovers`."""
 
@@ -247,7 +247,7 @@ class Worker:
     # --- tasks ---------------------------------------------------------------------------------
 
     def next_task(self, slot: Slot) -> Task | None:
-        """The next task of a slot; None if there is none.
+        """The next task of a slot; None if the slot has no more.
 
         If the node was suspended, other farmers may have claimed the tasks of a batch. They go back to the farmer,
         which reads the ledger.
@@ -381,7 +381,7 @@ class Worker:
 
 
 def signal_of(status: int) -> int:
-    """The signal that a task, or the last command of its shell, died of, by its wait status; 0 or less if none."""
+    """The signal that a task, or the last command of its shell, died of, by its wait status; otherwise 0 or less."""
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else (status >> 8) - 128
 
 
