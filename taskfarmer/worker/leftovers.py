@@ -91,10 +91,10 @@ class Leftovers:
     def _orphans(self) -> dict[int, int]:
         """The adopted processes that run, with their process groups."""
         running = self._running()
-        ours = {*running, *self._own(), *self._readers}
+        known = {*running, *self._own(), *self._readers}
         found = {}
         for pid in children(os.getpid()):
-            if pid not in ours:
+            if pid not in known:
                 fields = procfs.stat(pid)
                 if not procfs.has_ended(fields) and int(fields[2]) not in running:
                     found[pid] = int(fields[2])
@@ -121,23 +121,23 @@ class Leftovers:
 
     def _read(self, pids: list[int]) -> dict[int, int]:
         """Find the tasks of processes in their environments. A child reads them, since the kernel may block it."""
-        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
-            reader = _fork_reader(theirs, pids, self._farmer)
+            reader = _fork_reader(write_end, pids, self._farmer)
         except OSError:
-            os.close(ours)
+            os.close(read_end)
             return {}
         finally:
-            os.close(theirs)
+            os.close(write_end)
         data, end = b"", time.monotonic() + _READ_TIMEOUT
         poll = select.poll()
-        poll.register(ours, select.POLLIN)
+        poll.register(read_end, select.POLLIN)
         while poll.poll(max(0.0, end - time.monotonic()) * 1000):
-            part = os.read(ours, 1 << 16)
+            part = os.read(read_end, 1 << 16)
             if not part:
                 break
             data += part
-        os.close(ours)
+        os.close(read_end)
         if not kill_child(reader, _READ_TIMEOUT):
             self._readers.append(reader)
         return {int(line.split()[0]): int(line.split()[1]) for line in data.splitlines(True) if line.endswith(b"\n")}

@@ -1,6 +1,6 @@
 """The process of a worker, from the fork to its exit.
 
-The farmer makes it with `multiprocessing` and the start method `fork`. Its `sys.stdin` reads /dev/null, while
+The farmer starts it with `multiprocessing` and the start method `fork`. Its `sys.stdin` reads /dev/null, while
 descriptor 0 stays as it is.
 """
 
@@ -67,7 +67,7 @@ class WorkerProcess(ForkProcess):
         return _UNKNOWN if code is None and self.pid and self._state() is None else code
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for its end, at most `timeout` seconds; without a timeout only look."""
+        """Wait up to `timeout` seconds for its end; without a timeout return at once."""
         end = time.monotonic() + (timeout or 0.0)
         pause = 0.0005
         while self.exitcode is None and time.monotonic() < end:
@@ -80,7 +80,7 @@ class WorkerProcess(ForkProcess):
         return os.CLD_EXITED if state is None else state
 
     def _state(self) -> int | None:
-        """The same; None if its status was taken."""
+        """Like `state`, but None if another call has taken the status."""
         assert self.pid is not None
         try:
             found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
@@ -103,7 +103,7 @@ def worker_class(runner: Runner) -> type[Worker]:
 
 
 def run_worker(kind: type[Worker], setup: WorkerSetup, link: socket.socket, shown: list[memoryview]) -> None:
-    """Run a worker in its own process until it has ended."""
+    """Run a worker, in its process, until it has ended."""
     gc.freeze()
     for fd in setup.close:
         with suppress(OSError):

@@ -30,6 +30,7 @@ from taskfarmer.worker.slot import Slot
 from taskfarmer.worker.worker import AWAIT_STOP, FLUSH_EVERY, Worker, WorkerSetup, died_of_stop_signal
 
 READ_EVERY = 0.005
+"""Seconds between two reads of commands, at least, while quick tasks run."""
 LONGEST_PAUSE = 1.0
 """Seconds between two checks for processes that a task waits for, at most."""
 TASKS_PER_WORKER = 50_000

@@ -26,7 +26,7 @@ from taskfarmer.worker.main import WorkerProcess
 atexit.register(os.write, 2, b"left ")
 sys.stdout.write("held ")
 def work():
-    sys.stdout.write(f"read {sys.stdin.read()!r} ")
+    sys.stdout.write(f"read {sys.stdin.read()!r} {os.read(0, 99)!r} ")
 child = WorkerProcess(target=work)
 child.start()
 child.join(20)
@@ -101,7 +101,7 @@ def test_a_child_writes_and_reads_nothing_that_waits_in_its_parent_and_leaves_no
         check=True,
         timeout=60,
     )
-    assert done.stdout == b"held read '' status 0"
+    assert done.stdout == b"held read '' b'for the parent' status 0"
     assert done.stderr == b"left "
 
 
