@@ -1,9 +1,9 @@
-"""What /proc shows of processes, and how far it can be believed.
+"""Read /proc, and find out first whether it is usable.
 
-A container can have no /proc, or that of another pid namespace, in which our numbers belong to other processes. A
-/proc with the mount option `hidepid` (proc(5)) hides processes of other users, and setuid programs of our own. So
-each process proves once that /proc shows it under its own number. Without that proof nothing here reads /proc, and a
-process is known only by its number and by kill(2), which no mount can falsify.
+A container can have no /proc, or one of another pid namespace, in which the same numbers belong to other processes. A
+/proc with the mount option `hidepid` (proc(5)) hides processes of other users, and setuid programs. So each process
+checks once that /proc shows it under its number. If not, this module does not read /proc, and only kill(2) finds out
+whether a process exists.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from typing import Literal
 
 Sight = Literal["whole", "partial", "blind"]
-"""`whole`: /proc shows all processes of our pid namespace. `partial`: it hides some. `blind`: it does not show us."""
+"""`whole`: /proc shows all processes of this pid namespace. `partial`: it hides some. `blind`: it is not usable."""
 _LARGEST_PID = 1 << 22
 """PID_MAX_LIMIT of Linux."""
 _INITIAL_NAMESPACE = 0xEFFFFFFC
@@ -21,7 +21,7 @@ _INITIAL_NAMESPACE = 0xEFFFFFFC
 
 
 def sight() -> Sight:
-    """How far /proc can be believed in this process; looked up once, and again in a process that was forked."""
+    """How much /proc shows to this process. Checked once, and again in a forked process."""
     return _sight_of(os.getpid())
 
 
@@ -29,12 +29,12 @@ def sight() -> Sight:
 def _sight_of(pid: int) -> Sight:
     parents = {os.getppid()}
     found = _status_fields(_read("/proc/self/status"))
-    parents.add(os.getppid())  # our parent may end while we look
-    # `NSpid` (Linux 4.1) has a number for each pid namespace from that of this /proc down to ours
+    parents.add(os.getppid())  # the parent may end meanwhile
+    # `NSpid` (Linux 4.1) has a number for each pid namespace, from that of this /proc down to this process
     numbers = found.get(b"NSpid", found.get(b"Pid", b"")).split()
     if numbers != [b"%d" % pid] or found.get(b"PPid") not in {b"%d" % parent for parent in parents}:
         return "blind"
-    # each pid namespace has a process 1, mostly another user's
+    # each pid namespace has a process 1, mostly of another user
     return "whole" if _read("/proc/1/stat") else "partial"
 
 
@@ -55,7 +55,7 @@ def _status_fields(text: bytes) -> dict[bytes, bytes]:
 def stat(pid: int) -> list[str]:
     """State, parent, process group, session, ... of a process: proc(5) stat from field 3 on.
 
-    Empty if the process is gone or hidden, or if /proc cannot be believed.
+    Empty if the process is gone or hidden, or if /proc is not usable.
     """
     if sight() == "blind":
         return []
@@ -63,9 +63,9 @@ def stat(pid: int) -> list[str]:
 
 
 def start_of(pid: int) -> str | None:
-    """When a process started, in ticks since boot (field 22 of proc(5) stat).
+    """The start of a process, in ticks since boot (field 22 of proc(5) stat).
 
-    Empty if the process has ended (a zombie has, too), None if it exists or may exist, but /proc does not show it.
+    Empty if the process has ended, also if it is a zombie. None if it exists or may exist, but /proc does not show it.
     """
     fields = stat(pid)
     if len(fields) > 19:
@@ -74,15 +74,15 @@ def start_of(pid: int) -> str | None:
 
 
 def has_ended(fields: list[str]) -> bool:
-    """Whether `fields`, as `stat` returns them, are those of a process that runs no more."""
-    # the first thread of a process may end before the others: it is a zombie then, too
+    """Whether `fields`, as `stat` returns them, are those of a process that has ended."""
+    # if the first thread ends before the others, the process is shown as a zombie, too
     return fields[:1] in ([], ["Z"], ["X"]) and (len(fields) < 18 or int(fields[17]) <= 1)
 
 
 def runs(pid: int, start: str) -> bool | None:
-    """Whether the process with this number that started at `start` still runs; None if that cannot be known.
+    """Whether the process with this number that started at `start` still runs; None if that is unknown.
 
-    Only for processes of our own boot and pid namespace.
+    Only for processes of this boot and pid namespace.
     """
     found = start_of(pid)
     if found == "":
@@ -91,7 +91,7 @@ def runs(pid: int, start: str) -> bool | None:
 
 
 def exists(pid: int) -> bool:
-    """Whether some process, or a zombie, of our pid namespace has this number, whatever /proc shows."""
+    """Whether a process or a zombie of this pid namespace has this number. Does not read /proc."""
     if not 0 < pid <= _LARGEST_PID:
         return False
     try:
@@ -99,7 +99,7 @@ def exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # another user's
+        pass  # it belongs to another user
     return True
 
 
@@ -119,5 +119,5 @@ def _read(path: str) -> bytes:
     """The contents of a file of /proc; empty if it cannot be read."""
     try:
         return contents(path)
-    except OSError:  # a process that ends meanwhile answers ESRCH
+    except OSError:  # ESRCH if the process ends meanwhile
         return b""

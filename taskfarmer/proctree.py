@@ -1,18 +1,19 @@
-"""Process trees: find every descendant, end it, and know that it is gone.
+"""Process trees: find all descendants of a process, end them, and wait until they are gone.
 
-A descendant that calls `setsid` or forks twice stays ours, since a worker and a farmer are child subreapers
-(prctl(2)): a process that loses its parent becomes a child of the nearest of them. Linux only; on other systems, and
-if /proc cannot be believed (`proc.py`), a task's tree is its process group.
+All loops that end processes are in this module.
 
-A process is ended in this order: SIGTERM, once; when the grace time is over, SIGKILL for the known process groups;
-then SIGSTOP for everything that is left, until nothing new is found; then SIGKILL. A stopped process cannot fork, so
-a fork bomb loses. A parent is stopped before its children are looked up, and killed after them: the kernel lets
-stopped processes go on if the death of a parent makes their process group an orphan (setpgid(2)).
+Workers and farmers are child subreapers (prctl(2)): a process that loses its parent becomes a child of the nearest of
+them. So a descendant that calls `setsid` or forks twice is found, too. This works on Linux only. On other systems, and
+if /proc is not usable (`procfs.py`), a task's tree is its process group.
+
+A tree is ended in this order: SIGTERM, once; after the grace time SIGKILL for the known process groups; then SIGSTOP
+for all other processes, until no new ones are found; then SIGKILL. A stopped process cannot fork, so this also ends a
+fork bomb. A parent is stopped before its children are listed, and killed after them: if the death of a parent orphans
+their process group, the kernel continues stopped processes in it (setpgid(2)).
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import signal
@@ -25,14 +26,16 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _NO_TERMINAL = (errno.ENXIO, errno.ENOENT)
 STUCK_AFTER = 5.0
-"""Seconds after SIGKILL for which a process is waited for. One that waits for a device does not die sooner."""
-_MOST_PATIENT = 30.0
-"""Seconds after the grace time for which processes are ended that were started anew all the time."""
+"""Seconds to wait for a process after SIGKILL. A process in an uninterruptible wait does not die sooner."""
+_GIVE_UP_AFTER = 30.0
+"""Seconds after the grace time after which `Tree.end` gives up, if new processes start all the time."""
 _STOPPING = 2.0
-"""Seconds after which those that are stopped are killed, although new processes were still found."""
+"""Seconds after which the stopped processes are killed, even if new ones are still found."""
 
 
 def _prctl(option: int, value: int) -> bool:
+    import ctypes  # a scheduler's client needs the rest of this module, but not this
+
     try:
         return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
     except (OSError, AttributeError):
@@ -40,22 +43,22 @@ def _prctl(option: int, value: int) -> bool:
 
 
 def adopt_orphans() -> bool:
-    """Become the parent of descendants that lose theirs."""
+    """Make this process the parent of descendants that lose theirs."""
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with(parent: int, number: int = signal.SIGTERM) -> None:
-    """Get a signal when our parent dies; at once where it is dead already."""
+    """Let the kernel send this process a signal when its parent dies; at once if the parent is dead already."""
     _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
 
 
 def leave_terminal() -> None:
-    """Get away from the terminal, so that neither its keys nor its end reach us and what we start, nor we it.
+    """Detach this process and its children from the terminal, whose keys and hangup must not reach them.
 
-    Where there is none a process group of our own is enough. Sessions are not made without need: Linux shares the
-    processors between them (sched(7), "autogroup"), so that farmers of one job step would get less than their tasks.
+    Without a terminal a new process group is enough. A new session is avoided, since Linux shares the processors among
+    sessions (sched(7), "autogroup"): farmers of one job step would get less than their tasks.
     """
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
@@ -66,22 +69,22 @@ def leave_terminal() -> None:
     os.setsid()
 
 
-# --- looking ---------------------------------------------------------------------------------------
+# --- find processes --------------------------------------------------------------------------------
 
 
 def children(pid: int) -> list[int]:
-    """The living and dead children of a process; none if /proc cannot be believed."""
+    """The children of a process, zombies too; none if /proc is not usable."""
     found: list[int] = []
     if procfs.sight() == "blind":
         return found
     try:
         threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:  # gone, or another user's where /proc is mounted with hidepid
+    except OSError:  # the process has ended, or belongs to another user and /proc is mounted with hidepid
         return found
     for thread in threads:
         try:
             found += map(int, procfs.contents(f"/proc/{pid}/task/{thread}/children").split())
-        except OSError:  # a thread that has ended since: those of the others count
+        except OSError:  # this thread has ended; the other threads count
             if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
                 return _children_by_search(pid)
     return found
@@ -94,22 +97,22 @@ def _children_by_search(parent: int) -> list[int]:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process that is or was below us still runs."""
+    """Whether a process that is or was a descendant still runs."""
     return not procfs.has_ended(fields) if (fields := procfs.stat(pid)) else _is_hidden(pid)
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether a process exists that /proc does not show us: a setuid program, if /proc is mounted with hidepid."""
+    """Whether a process exists but /proc hides it: a setuid program, if /proc is mounted with hidepid."""
     return procfs.sight() == "partial" and procfs.exists(pid)
 
 
 def has_children() -> bool:
-    """Whether this process has a child, living or dead; no file is read."""
+    """Whether this process has a child, or a zombie. No file is read."""
     return _has_child(os.P_ALL, 0)
 
 
 def owns_group(group: int) -> bool:
-    """Whether a child of ours, living or dead, is in a process group: as long as one is, its number is not reused."""
+    """Whether a process group contains a child of this process, or a zombie, so that its number cannot be reused."""
     return _has_child(os.P_PGID, group)
 
 
@@ -129,7 +132,7 @@ def _is_living_child(pid: int) -> bool:
 
 
 def reap(keep: Collection[int] = frozenset()) -> None:
-    """Take the exit status of adopted children, so that they do not stay as zombies; not of `keep`."""
+    """Reap adopted children that have ended, until one of `keep` is found, so that no zombies accumulate."""
     while True:
         try:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -143,11 +146,11 @@ def reap(keep: Collection[int] = frozenset()) -> None:
             return
 
 
-# --- signals ---------------------------------------------------------------------------------------
+# --- send signals ----------------------------------------------------------------------------------
 
 
 def send(pid: int, number: int) -> None:
-    """A signal to a process that may be gone."""
+    """Send a signal to a process that may be gone."""
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -155,7 +158,7 @@ def send(pid: int, number: int) -> None:
 
 
 def send_to_group(group: int, number: int) -> None:
-    """A signal to a process group, if a child of ours is in it: else its number may be that of another group."""
+    """Send a signal to a process group, if it contains a child. Else the number may belong to another group by now."""
     if owns_group(group):
         try:
             os.killpg(group, number)
@@ -164,17 +167,17 @@ def send_to_group(group: int, number: int) -> None:
 
 
 def _send_to(pid: int, parents: Collection[int], *numbers: int) -> bool:
-    """Signals to a process that is a child of one of `parents`; whether it got them.
+    """Send signals to a process that is a child of one of `parents`; returns whether it got them.
 
-    The number of a process that has ended may be another one's by now, so the process is held by a descriptor while
-    we look who its parent is.
+    The number of a process that has ended may belong to another one by now. So a pidfd refers to the process while its
+    parent is compared.
     """
     try:
-        held = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return False
     except (AttributeError, OSError):  # Linux before 5.3, or no descriptor is free
-        held = -1
+        pidfd = -1
     try:
         fields = procfs.stat(pid)
         if fields and (procfs.has_ended(fields) or int(fields[1]) not in parents):
@@ -182,27 +185,50 @@ def _send_to(pid: int, parents: Collection[int], *numbers: int) -> bool:
         if not fields and not _is_hidden(pid):
             return False
         for number in numbers:
-            if held >= 0:
-                signal.pidfd_send_signal(held, number)
+            if pidfd >= 0:
+                signal.pidfd_send_signal(pidfd, number)
             else:
                 os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         return False
     finally:
-        if held >= 0:
-            os.close(held)
+        if pidfd >= 0:
+            os.close(pidfd)
     return True
+
+
+def kill_child(pid: int, seconds: float) -> bool:
+    """Kill a child and take its exit status; False if it has not ended after some seconds (uninterruptible I/O)."""
+    send(pid, signal.SIGKILL)
+    end = time.monotonic() + seconds
+    pause = 0.0005
+    while True:
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return True
+        except ChildProcessError:  # another call has taken its status
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def kill_with_tree(pid: int) -> None:
+    """Kill a process, and all processes below it first."""
+    Tree(pid).kill()
+    send(pid, signal.SIGKILL)
 
 
 # --- trees -----------------------------------------------------------------------------------------
 
 
 class Tree:
-    """The processes below `root`, by default the process that looks, which is no part of the tree itself.
+    """The descendants of `root`, by default those of this process. The root does not belong to the tree.
 
-    `groups` returns process groups and `known` children of ours that are known to belong to it: they are ended even if
-    /proc cannot be believed. `spare` are processes that are left alone, with all below them; `stuck` are those that
-    even SIGKILL did not end, which are not waited for again.
+    `groups` returns process groups, and `known` children, that belong to the tree. They are ended even if /proc is not
+    usable. Processes in `spare` are left alone, with all their descendants. `stuck` contains those that SIGKILL did not
+    end; they are not waited for again.
     """
 
     def __init__(
@@ -218,15 +244,15 @@ class Tree:
 
     @property
     def _is_empty(self) -> bool:
-        """Whether nothing can be in it: orphans become our children, and we have none."""
+        """Whether the tree is empty: orphans become children of this process, and it has none."""
         return self.root == os.getpid() and not has_children()
 
     def has_hidden(self) -> bool:
-        """Whether there are processes that we do not see, since /proc cannot be believed."""
+        """Whether there may be processes that cannot be listed, since /proc is not usable."""
         return procfs.sight() == "blind" and not self._is_empty
 
     def living(self, spare: Collection[int] = frozenset()) -> list[int]:
-        """All processes of the tree that run, parents before their children; if /proc is not believed, those known."""
+        """All running processes, parents before their children; without /proc only the known groups and children."""
         if self._is_empty:
             return []
         if procfs.sight() == "blind":
@@ -238,11 +264,11 @@ class Tree:
         return [pid for pid in self._known() if pid not in spare and _is_living_child(pid)]
 
     def _groups_but(self, spare: Collection[int]) -> list[int]:
-        """The known groups that still are those of processes of ours."""
+        """The known groups that still contain a child."""
         return [group for group in self._groups() if group not in spare and owns_group(group)]
 
     def _walk(self, spare: Collection[int]) -> Iterable[int]:
-        """Every process of the tree, dead ones too. The children of one are looked up after it was handed out."""
+        """All processes, zombies too. The children of each are listed after it was yielded."""
         waiting = [self.root]
         seen = {self.root, *spare, os.getpid()}
         while waiting:
@@ -252,10 +278,10 @@ class Tree:
                     yield pid
                     waiting.append(pid)
 
-    def ask(self, pids: Collection[int], asked: set[int], spare: Collection[int] = frozenset()) -> None:
-        """Ask those that were not `asked` yet to end, stopped ones too.
+    def terminate(self, pids: Collection[int], asked: set[int], spare: Collection[int] = frozenset()) -> None:
+        """Send SIGTERM to processes that were not `asked` yet, and continue those that are stopped.
 
-        Processes that one has started after it was asked are left to it: that may be how it saves its state.
+        A process may save its state with the help of others. So those that it starts after SIGTERM do not get one.
         """
         before = frozenset(asked)
         groups = [] if before else self._groups_but(spare)
@@ -268,16 +294,16 @@ class Tree:
             if pid not in before:
                 asked.add(pid)
                 fields = procfs.stat(pid)
-                left_to_others = fields and (int(fields[1]) in before or int(fields[2]) in groups)
+                is_helper = fields and (int(fields[1]) in before or int(fields[2]) in groups)
                 if procfs.sight() == "blind":
                     if pid not in groups:
                         send(pid, signal.SIGTERM)
                         send(pid, signal.SIGCONT)
-                elif not left_to_others:
+                elif not is_helper:
                     _send_to(pid, family, signal.SIGTERM, signal.SIGCONT)
 
     def kill(self, spare: Collection[int] = frozenset()) -> None:
-        """Send SIGKILL to everything, in a way that no process escapes by forking."""
+        """Send SIGKILL to all processes. They are stopped before, so that none escapes by forking."""
         for group in self._groups_but(spare):
             send_to_group(group, signal.SIGKILL)
         if procfs.sight() == "blind":
@@ -293,7 +319,7 @@ class Tree:
             _send_to(pid, family, signal.SIGKILL)
 
     def _stop_more(self, spare: Collection[int], family: set[int], stopped: dict[int, None]) -> bool:
-        """Stop all that were not stopped yet; whether there were any."""
+        """Stop the processes that are not stopped yet; returns whether there were any."""
         before = len(stopped)
         for pid in self._walk(spare):
             family.add(pid)
@@ -305,35 +331,35 @@ class Tree:
         self,
         grace_until: float,
         spare: Collection[int] = frozenset(),
-        nap: Callable[[float], float | None] = time.sleep,
-        look: Callable[[], Collection[int]] = frozenset,
+        sleep: Callable[[float], float | None] = time.sleep,
+        reap_own: Callable[[], Collection[int]] = frozenset,
     ) -> list[int]:
-        """End everything: SIGTERM, then SIGKILL. Returns those that would not die, since the kernel holds them.
+        """End all processes: SIGTERM, then SIGKILL. Returns those that do not die, since they are uninterruptible.
 
-        `grace_until` is on the monotonic clock; `nap` waits for some seconds, and may return an earlier end of the
-        grace time. `look` takes the exit status of children, and returns those whose status nobody else may take.
+        `grace_until` is on the monotonic clock. `sleep` waits for some seconds, and may return an earlier end of the
+        grace time. `reap_own` reaps children whose status its caller needs, and returns those that still run.
         """
         asked: set[int] = set()
-        killed: dict[int, float] = {}  # when SIGKILL was first sent to it
+        killed: dict[int, float] = {}  # when SIGKILL was sent first
         pause = 0.001
         while True:
-            reap({*spare, *look()})
+            reap({*spare, *reap_own()})
             now = time.monotonic()
             if now >= grace_until and not self._is_empty:
-                self.kill(spare)  # before anything is listed: a fork bomb leaves us little of the processors
+                self.kill(spare)  # before the processes are listed: a fork bomb leaves little processor time for that
             left = [pid for pid in self.living(spare) if pid not in self.stuck]
             if not left:
                 reap(spare)
                 return []
             if now < grace_until:
-                self.ask(left, asked, spare)
+                self.terminate(left, asked, spare)
             else:
                 now = time.monotonic()
                 stuck = [pid for pid in left if now - killed.setdefault(pid, now) >= STUCK_AFTER]
-                if len(stuck) == len(left) or now >= grace_until + _MOST_PATIENT:
+                if len(stuck) == len(left) or now >= grace_until + _GIVE_UP_AFTER:
                     self.stuck.update(left)
                     return left
-            sooner = nap(pause)
+            sooner = sleep(pause)
             if sooner is not None and sooner < grace_until:
                 grace_until = sooner
             pause = min(pause * 2, 0.05)

@@ -1,7 +1,7 @@
-"""Signals become flags; nothing else happens in a handler.
+"""The signals that stop a farmer. Their handler only appends to a list.
 
-`hold` is the first statement of a farmer: until `Signals` stands, a signal waits. A signal that
-arrives wakes the farmer's poll through `wakeup`, a pipe that the interpreter writes into.
+A farmer calls `hold` first, so that signals wait until it has created `Signals`. Python writes each signal into the
+pipe `wakeup`, which wakes the farmer's poll.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ STOPS = (
     signal.SIGQUIT,
     signal.SIGXCPU,
 )
-"""What stops a farmer. SIGXCPU is Grid Engine's warning of `s_cpu` and `s_vmem`, and LSF's of its CPU limit."""
+"""The signals that stop a farmer. Grid Engine sends SIGXCPU for `s_cpu` and `s_vmem`, LSF for its CPU limit."""
 END_NOW = signal.SIGRTMIN
-"""What a farmer sends to the worker of a user's own runner when the grace time is over; schedulers do not send it."""
+"""A farmer sends it to a worker of a custom runner when the grace time is over. Schedulers do not send it."""
 _HELD = (*STOPS, END_NOW)
 
 
 def hold() -> None:
-    """Let the signals that stop a farmer, or a worker that it makes, wait until somebody can handle them."""
+    """Block the signals that stop a farmer or a worker, until their handlers are set."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
 
@@ -36,7 +36,7 @@ def release() -> None:
 
 
 class Signals:
-    """The stop signals that have arrived, in order; `since` is when the first one came, on the monotonic clock."""
+    """The stop signals that have `arrived`, in order. The first one arrived at `since` on the monotonic clock."""
 
     def __init__(self) -> None:
         self.arrived: list[signal.Signals] = []
@@ -44,11 +44,11 @@ class Signals:
         self.wakeup, self._written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
         for number in STOPS:
-            # nohup means it: a farmer that was started to outlive its terminal does
+            # started with nohup: the farmer is to outlive its terminal
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             signal.signal(number, self._note)
-        # ignored, as whoever started us may have left it, it would take the exit status of every child away
+        # if the parent process left SIGCHLD ignored, the kernel would discard the exit status of every child
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         release()
 
@@ -66,7 +66,7 @@ class Signals:
             pass
 
     def restore(self) -> None:
-        """Default dispositions again, all of them held: the farmer is past the point where they matter."""
+        """Block the signals and reset their handlers: the farmer has ended, and signals no longer matter."""
         hold()
         signal.set_wakeup_fd(-1)
         for number in STOPS:

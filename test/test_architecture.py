@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent.parent
 PACKAGE = HERE / "taskfarmer"
 
 WINGS = {
-    "base": "errors dependencies cpus signals options procfs protocol proctree forked",
+    "base": "errors dependencies cpus signals options procfs protocol proctree",
     "formats": "formats",
     "storage": "storage",
     "records": "peers ledger farm",
@@ -177,6 +177,12 @@ def test_a_dependency_is_imported_in_its_room_only(package: str, rooms: tuple[st
 @pytest.mark.parametrize("call", ["os.fsync", "os.fdatasync", "os.sync", "os.link"])
 def test_only_durable_makes_things_last(call: str) -> None:
     assert {name_of(path) for path in modules() for name, _ in calls(path) if name == call} <= {"storage/durable.py"}
+
+
+@pytest.mark.parametrize("call", ["os.kill", "os.killpg", "signal.pidfd_send_signal"])
+def test_only_proctree_sends_signals(call: str) -> None:
+    asking = {"procfs.py", "worker/output/scratch.py"}  # signal 0: whether a process exists
+    assert {name_of(path) for path in modules() for name, _ in calls(path) if name == call} <= {"proctree.py"} | asking
 
 
 def test_only_the_command_line_prints_and_exits() -> None:

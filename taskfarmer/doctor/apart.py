@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
+
+from taskfarmer.proctree import kill_child
 
 PATIENCE = 60.0
 """Seconds without a message after which a process is considered stuck in the file system."""
@@ -95,10 +95,7 @@ class ForkedCall(Channel):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        os.kill(self._pid, signal.SIGKILL)
-        end = time.monotonic() + KILL_PATIENCE
-        while not os.waitpid(self._pid, os.WNOHANG)[0] and time.monotonic() < end:
-            time.sleep(0.01)
+        kill_child(self._pid, KILL_PATIENCE)
 
 
 def _run(action: Callable[[Channel], Any], channel: Channel) -> None:

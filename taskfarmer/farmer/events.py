@@ -72,7 +72,7 @@ def progress_of(state: State, pool: Pool) -> Progress:
         state.failed,
         state.unprocessed,
         state.held,
-        pool.busy if pool.members else 0,
+        pool.busy if pool.workers else 0,
         len(state.farmers),
     )
 

@@ -222,7 +222,7 @@ class Exchanges:
     def remove_unstarted(self) -> list[Interval]:
         """Remove and return all tasks not yet started."""
         pending, self.pending = self.pending, []
-        return pending + self.pool.take_back()
+        return pending + self.pool.release_queued()
 
     def remove_too_long(self, now: float) -> list[Interval]:
         """Remove and return the tasks that are not started yet and would no longer finish in time."""
@@ -230,11 +230,11 @@ class Exchanges:
         if not self.pool.queued or self.walltime.end == math.inf:
             return []
         if not state.timed:
-            return [] if self.walltime.may_claim(now, state) else self.pool.take_back()
+            return [] if self.walltime.may_claim(now, state) else self.pool.release_queued()
         if now < self._next_trim:
             return []
         self._next_trim = now + TRIM_EVERY
-        return self.pool.take_back(lambda line: self.walltime.needs_more(now, line, state) is None)
+        return self.pool.release_queued(lambda line: self.walltime.needs_more(now, line, state) is None)
 
     def _queue(self, interval: Interval) -> None:
         """Put claimed tasks into the queue; record those that killed too many farmers or workers as lost."""

@@ -178,7 +178,7 @@ class Farmer:
     def _stop_tasks_now(self, now: float) -> None:
         """Stop the tasks at once if a signal arrives between two file operations, which may take long."""
         self._handle_signals(now)
-        if self.pool.members and not self.pool.stopping:
+        if self.pool.workers and not self.pool.stopping:
             self.pool.stop(self._grace)
 
     def _skip_grace(self) -> None:
@@ -215,16 +215,16 @@ class Farmer:
     # --- reports of workers --------------------------------------------------------------------
 
     def _process(self, happened: PoolReport, stopping: bool = False) -> None:
-        tidings = happened.tidings
-        if not tidings.nothing:
-            self.finished += tidings.finished
-            self.failed += tidings.failed
-            self.returned += sum(one.count for one in (*tidings.returned, *tidings.died, *tidings.overran))
-            self.walltime.warn_of_overruns(tidings.overran, self.ledger.state)
-            if tidings.failed:
-                self.events.failures(tidings.lines)
-            self.ledger.note(tidings)
-            if tidings.finished:
+        outcomes = happened.outcomes
+        if not outcomes.nothing:
+            self.finished += outcomes.finished
+            self.failed += outcomes.failed
+            self.returned += sum(one.count for one in (*outcomes.returned, *outcomes.died, *outcomes.overran))
+            self.walltime.warn_of_overruns(outcomes.overran, self.ledger.state)
+            if outcomes.failed:
+                self.events.failures(outcomes.lines)
+            self.ledger.note(outcomes)
+            if outcomes.finished:
                 self.backoff.reset()
         self.survivors += happened.survivors
         self.events.leftovers(happened.leftovers)
@@ -313,7 +313,7 @@ class Farmer:
 
     def _stop_pool(self) -> None:
         """Stop all workers and their tasks, and note their last reports."""
-        if not self.pool.members:
+        if not self.pool.workers:
             return
         if not self.pool.stopping and (self.stopped_by or self.fatal):
             self.pool.stop(self._grace, self.stopped_by == self.walltime.stop_reason)
@@ -321,7 +321,7 @@ class Farmer:
             self.pool.quit()
         if self.signals.since is not None:
             self.ledger.open_journal()
-        while self.pool.members:
+        while self.pool.workers:
             self._process(self.pool.wait(0.2), stopping=True)
             now = time.monotonic()
             self._handle_signals(now)
@@ -367,10 +367,10 @@ class Farmer:
 
     def _clean_up(self) -> None:
         """Stop all processes and close all files, even after an unexpected error."""
-        if self.pool.members:
+        if self.pool.workers:
             self.pool.stop(0.0)
             end = time.monotonic() + 10.0
-            while self.pool.members and time.monotonic() < end:
+            while self.pool.workers and time.monotonic() < end:
                 self.pool.wait(0.2)
         self.pool.sweep()
         self.exchanges.reader.close()

@@ -55,13 +55,13 @@ class Walltime:
         """Learn the end of the allocation if it has become known, and warn the tasks when it is near."""
         if self._allocation is not None and self._allocation.update(now):
             self._report_end(now)
-            pool.tell(protocol.Command(protocol.DEADLINE, seconds=self.epoch_end))
+            pool.broadcast(protocol.Command(protocol.DEADLINE, seconds=self.epoch_end))
             if presence is not None:
                 presence.learn("SLURM_JOB_END_TIME", f"{self._allocation.end:.0f}")
         if not self.warned and now >= self.end - self.settings.warn_time:
             self.warned = True
             assert self.settings.warn_signal is not None
-            pool.tell(protocol.Command(protocol.WARN, number=self.settings.warn_signal))
+            pool.broadcast(protocol.Command(protocol.WARN, number=self.settings.warn_signal))
             left = human_duration(self.seconds_left(now))
             self.reporter.info(f"{left} left: warning the running tasks (--warn-signal)")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from taskfarmer.proctree import send_to_group
 
 DRAIN_SECONDS = 2.0
 """Seconds to read the output that a killed client left in its pipes."""
@@ -39,7 +40,7 @@ def call(words: Sequence[str], environ: Mapping[str, str], timeout: float) -> An
         out, err = process.communicate(timeout=timeout)
         return Answer(process.returncode, _text(out), _text(err))
     except subprocess.TimeoutExpired:
-        _kill(process)
+        send_to_group(process.pid, signal.SIGKILL)  # the client is the leader of a session
         try:
             out, err = process.communicate(timeout=DRAIN_SECONDS)
         except subprocess.TimeoutExpired as more:  # another process still has its pipes open
@@ -47,19 +48,11 @@ def call(words: Sequence[str], environ: Mapping[str, str], timeout: float) -> An
         return Answer(None, _text(out), _text(err))
     finally:
         if process.returncode is None:
-            _kill(process)
+            send_to_group(process.pid, signal.SIGKILL)
             process.wait()
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a client and the processes it started, which are in the same session."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _text(data: bytes) -> str:

@@ -12,6 +12,8 @@ import signal
 import time
 from collections.abc import Iterable, Sequence
 
+from taskfarmer.proctree import send
+
 PATIENCE = 30.0
 KILL_PATIENCE = 2.0
 """Seconds to wait for a killed client: the kernel may keep it while a file system hangs."""
@@ -55,7 +57,7 @@ class Question:
             if now < self.deadline:
                 return None
             if self._kill_deadline == math.inf:
-                os.kill(self._pid, signal.SIGKILL)
+                send(self._pid, signal.SIGKILL)
                 self._kill_deadline = now + KILL_PATIENCE
             if now < self._kill_deadline:
                 return None

@@ -1,4 +1,4 @@
-"""What a pool keeps of its workers and of the tasks that it has: stock, batches, seats, members, news."""
+"""The farmer's records of its workers: their processes, their slots, the batches that each slot has, their reports."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from taskfarmer.forked import Child
 from taskfarmer.formats.intervals import Interval
 from taskfarmer.ledger.ledger import FarmerReport
 from taskfarmer.protocol import WorkerReport, WorkerReports
+from taskfarmer.worker.main import WorkerProcess
 
 FEW = 8
-"""Workers that have a slot each; where there are more slots, a worker serves up to as many."""
+"""Up to so many slots have a worker each. With more slots, a worker serves up to so many of them."""
 
 
 def slots_per_worker(slots: int, shared: bool) -> list[range]:
-    """The slots of each worker; one for each if workers are not to be `shared`.
+    """The slots of each worker; one for each worker if workers are not `shared`.
 
-    A runner of the user's own is alone in its process: PyTaskFarmer's contract has one task at a time.
+    A custom runner has its process for itself, since PyTaskFarmer promises it one task at a time.
     """
     width = min(FEW, -(-slots // FEW)) if shared else 1
     return [range(first, min(first + width, slots)) for first in range(0, slots, width)]
@@ -29,22 +29,25 @@ def slots_per_worker(slots: int, shared: bool) -> list[range]:
 
 @dataclass
 class PoolReport:
-    """What workers told since the last look: for the ledger, and for people.
+    """The reports of all workers since the last call of `Pool.wait`.
 
-    `hopeless` is why no more workers are started; empty while they are.
+    `outcomes` are for the ledger, the other fields for the user. `hopeless` is the reason why the pool starts no more
+    workers; empty as long as it does.
     """
 
-    tidings: FarmerReport = field(default_factory=FarmerReport)
+    outcomes: FarmerReport = field(default_factory=FarmerReport)
     troubles: list[str] = field(default_factory=list)
     survivors: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     leftovers: list[tuple[int, int]] = field(default_factory=list)
-    """Tasks that left processes, and how many; a negative ID if the task is not known."""
+    """Tasks that left processes, and the number of these; the ID is negative if the task is not known."""
     hopeless: str = ""
 
 
 @dataclass
 class AssignedBatch:
+    """Tasks that a worker has. It runs them in order, so the first `done` have ended."""
+
     number: int
     interval: Interval
     lines: list[bytes]
@@ -55,54 +58,50 @@ class AssignedBatch:
         return self.interval.count - self.done
 
 
-class TaskQueue:
-    """Tasks that are held and not handed out: those of `interval`, whose lines begin at `offset` of `lines`."""
-
-    def __init__(self, interval: Interval, lines: list[bytes]) -> None:
-        self.interval = interval
-        self.lines = lines
-        self.offset = 0
-
-    def cut(self, size: int) -> tuple[Interval, list[bytes]]:
-        size = min(size, self.interval.count)
-        part, lines = self.interval.part(0, size), self.lines[self.offset : self.offset + size]
-        self.interval = self.interval.part(size, self.interval.count - size)
-        self.offset += size
-        return part, lines
-
-
 class SlotHandle:
-    """One slot as its farmer knows it: the batches that are with its worker, the first of them being run."""
+    """A slot and its batches; its worker runs the first of them.
 
-    def __init__(self, slot: int, member: WorkerHandle) -> None:
+    `outstanding` tasks of them have not ended. `progressed` is when one ended last. `asked_back` is True if the worker
+    was asked to give back the tasks that it has not started.
+    """
+
+    def __init__(self, slot: int, worker: WorkerHandle) -> None:
         self.slot = slot
-        self.member = member
+        self.worker = worker
         self.batches: deque[AssignedBatch] = deque()
         self.outstanding = 0
-        self.moved = time.monotonic()
-        self.asked = False
+        self.progressed = time.monotonic()
+        self.asked_back = False
 
 
 class WorkerHandle:
-    """One worker as its farmer knows it: a process, the pipe to it, and its slots.
+    """A worker: its process, the socket to it, and its slots.
 
-    `doubted` is news of an interrupted task although nothing is to stop: it waits, and with it all later news, until
-    it is known whether the farmer is to stop, too (`doubted_until`). `died` are tasks that were not given back then.
-    `looks` counts the looks in a row that found the process stopped or ended.
+    `suspect` is the report of an interrupted task although the farmer does not stop. It waits, and with it all later
+    reports, until `suspect_until`: by then the farmer knows whether it is to stop, too. `died` are tasks that ran when
+    the worker ended. `checks` counts the checks in a row that found the process stopped or gone. A worker that is
+    `retiring` has asked to be replaced, and gets no more tasks.
     """
 
-    def __init__(self, slots: Iterable[int], process: Child, link: socket.socket) -> None:
+    def __init__(self, slots: Iterable[int], process: WorkerProcess, link: socket.socket) -> None:
         self.process = process
         self.started = time.monotonic()
         self.link = link
-        self.feed = WorkerReports()
-        self.out = bytearray()
-        self.doubted: WorkerReport | None = None
-        self.doubted_until = -math.inf
+        self.reports = WorkerReports()
+        self.unsent = bytearray()
+        self.suspect: WorkerReport | None = None
+        self.suspect_until = -math.inf
         self.died: list[Interval] = []
-        self.looks = 0
-        self.seats = {slot: SlotHandle(slot, self) for slot in slots}
+        self.checks = 0
+        self.retiring = False
+        self.slots = {slot: SlotHandle(slot, self) for slot in slots}
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        pid = self.process.pid
+        assert pid is not None  # it was started
+        return pid
+
+    @property
+    def has_tasks(self) -> bool:
+        return any(slot.batches for slot in self.slots.values())

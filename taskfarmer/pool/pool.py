@@ -1,12 +1,13 @@
-"""A farmer's side of its workers: feeds them, hears from them, replaces the dead, ends all.
+"""A farmer's pool of workers: send them tasks, read their reports, replace those that die, stop them all.
 
-A task that a farmer holds is in `queue` (not handed out) or in a batch of one
-worker; a batch's tasks are run in their order, so how far it has come is one number. Whatever a worker
-does, each task of its batches leaves exactly once: as done, as returned, as died, or back into the queue.
+A task that a farmer holds is in `queue` or in a batch of one worker. A worker runs the tasks of a batch in order, so
+one number records its progress. However a worker ends, each task of its batches leaves the pool exactly once, as done,
+returned or died, or goes back into the queue.
 
-A worker that ends although nothing is to stop counts a death for each task that ran in it, however it ended: by
-SIGKILL, by a crash, or by a SIGTERM that its farmer did not send. A SIGTERM may also have been for all processes of a
-job, the farmer too, which may get it a moment later. So what such a worker reports is not read before DOUBT has passed.
+If a worker ends although the farmer does not stop, each task that ran in it has one death more, however the worker
+ended: by SIGKILL, by a crash, or by a SIGTERM that its farmer did not send. But a SIGTERM may have been for all
+processes of a job, and the farmer may get it a moment later. So the pool reads the reports of such a worker only after
+AWAIT_STOP.
 """
 
 from __future__ import annotations
@@ -16,45 +17,43 @@ import os
 import select
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import groupby
 
 from taskfarmer import protocol
-from taskfarmer.formats.intervals import Interval, joined
+from taskfarmer.formats.intervals import Interval
 from taskfarmer.ledger.ledger import FarmerReport
-from taskfarmer.pool.handles import AssignedBatch, PoolReport, SlotHandle, TaskQueue, WorkerHandle
+from taskfarmer.pool.handles import AssignedBatch, PoolReport, SlotHandle, WorkerHandle
 from taskfarmer.pool.processes import UNRESPONSIVE, WorkerProcesses
+from taskfarmer.pool.queue import QueuedTasks, TaskQueue
 from taskfarmer.pool.recovery import died_at, recover
-from taskfarmer.proctree import STUCK_AFTER, Tree, adopt_orphans, reap, send
+from taskfarmer.proctree import STUCK_AFTER, Tree, adopt_orphans, kill_with_tree, reap, send
 from taskfarmer.protocol import Command, WorkerReport
 from taskfarmer.runners.base import Runner
 from taskfarmer.worker.context import SlotContext
 from taskfarmer.worker.leftovers import KEEP
 from taskfarmer.worker.slot import SHOWN
-from taskfarmer.worker.worker import DOUBT
+from taskfarmer.worker.worker import AWAIT_STOP
 
-LOOK_EVERY = 5.0
-"""Seconds between two looks whether workers were stopped (SIGSTOP), or are gone although their pipe is open."""
+CHECK_EVERY = 5.0
+"""Seconds between two checks for workers that were stopped (SIGSTOP), or are gone although their socket is open."""
 MOST_CONTINUED = 3
-"""How often a worker that is found stopped, look by look, is continued before it is killed."""
+"""How often a worker that is found stopped is continued before it is killed."""
 
 
 class Pool(WorkerProcesses):
     def __init__(
         self,
         slots: int,
-        place: Callable[[int], SlotContext],
+        slot_context: Callable[[int], SlotContext],
         runner: Runner,
         grace: float,
         wakeup: int,
         unfinished: int = -1,
         leftovers: str = KEEP,
     ) -> None:
-        super().__init__(slots, place, runner, grace, wakeup, unfinished, leftovers)
-        self.queue: deque[TaskQueue] = deque()
-        self.queued = 0
+        super().__init__(slots, slot_context, runner, grace, wakeup, unfinished, leftovers)
+        self.queue = TaskQueue()
         self.outstanding = 0  # tasks that are with workers
         self.busy = 0  # slots that have some of them
         self.batch_size = 1
@@ -63,336 +62,313 @@ class Pool(WorkerProcesses):
         self._forced = False
         self._stuck: set[int] = set()
         self._tree = Tree(groups=self._groups)
-        self._doubted: list[WorkerHandle] = []
-        self._next_look = time.monotonic() + LOOK_EVERY
+        self._suspects: list[WorkerHandle] = []
+        self._next_check = time.monotonic() + CHECK_EVERY
         adopt_orphans()
 
     @property
     def idle(self) -> int:
-        """Slots without a task, whether their workers were started yet or not."""
+        """The number of slots without a task, with or without a worker."""
         return self.slots - self.busy
 
     # --- tasks ---------------------------------------------------------------------------------
 
-    def add(self, interval: Interval, lines: list[bytes]) -> None:
-        """Put tasks into the queue, at its end, but before those that a worker or a farmer died of."""
-        place = len(self.queue)
-        while place and self.queue[place - 1].interval.deaths and not interval.deaths:
-            place -= 1
-        self.queue.insert(place, TaskQueue(interval, lines))
-        self.queued += interval.count
+    @property
+    def queued(self) -> int:
+        """The number of tasks in the queue."""
+        return self.queue.count
 
-    def take_back(self, keep: Callable[[bytes], bool] | None = None) -> list[Interval]:
-        """What was not handed out, but for tasks to keep by their lines; it is no longer here."""
-        queue, self.queue, self.queued = self.queue, deque(), 0
-        if keep is None:
-            return [stock.interval for stock in queue]
-        back: list[Interval] = []
-        for stock in queue:
-            for kept, group in groupby(map(keep, stock.lines[stock.offset :])):
-                part, lines = stock.cut(len(list(group)))
-                if kept:
-                    self.add(part, lines)
-                else:
-                    back.append(part)
-        return list(joined(back))
+    def add(self, interval: Interval, lines: list[bytes]) -> None:
+        self.queue.add(interval, lines)
+
+    def release_queued(self, keep: Callable[[bytes], bool] | None = None) -> list[Interval]:
+        """Remove the queued tasks and return them, except those whose lines are to `keep`."""
+        return self.queue.release(keep)
 
     def following(self, most: int) -> list[Interval]:
         """The first `most` tasks of the queue."""
-        found: list[Interval] = []
-        for stock in self.queue:
-            if most <= 0:
-                break
-            found.append(stock.interval.part(0, min(most, stock.interval.count)))
-            most -= found[-1].count
-        return found
+        return self.queue.first(most)
 
     def dispatch(self, limit: int | None = None, below: float = math.inf) -> None:
-        """Hand tasks to slots that have room, at most `limit` to each, up to the first whose attempt is not `below`."""
+        """Send tasks to ready slots, at most `limit` to each, up to the first whose attempt is not `below`."""
         self.ensure_workers(self.busy + self.queued)
         size = self.batch_size if limit is None else min(limit, self.batch_size)
-        if self.queued < size * len(self._seats):
-            size = max(1, self.queued // max(1, len(self._seats)))
-        for slot in sorted(self._ready, key=lambda slot: self._seats[slot].outstanding):
-            seat = self._seats[slot]
-            if not self.queue or self.queue[0].interval.attempt >= below:
+        if self.queued < size * len(self._slots):
+            size = max(1, self.queued // max(1, len(self._slots)))
+        for number in sorted(self._ready, key=lambda number: self._slots[number].outstanding):
+            slot = self._slots[number]
+            if not self.queued or self.queue.attempt >= below:
                 break
             enough = size // 2 or int(self.ahead and limit is None)
-            if seat.outstanding > enough:
+            if slot.outstanding > enough:
                 continue
-            interval, lines = self._cut(size)
-            self._give(seat, interval, lines)
-            if seat.outstanding > enough:
-                self._ready.discard(slot)
+            interval, lines = self.queue.cut(size)
+            self._send_batch(slot, interval, lines)
+            if slot.outstanding > enough:
+                self._ready.discard(number)
 
-    def _cut(self, size: int) -> tuple[Interval, list[bytes]]:
-        interval, lines = self.queue[0].cut(size)
-        if not self.queue[0].interval.count:
-            self.queue.popleft()
-        self.queued -= interval.count
-        return interval, lines
-
-    def _give(self, seat: SlotHandle, interval: Interval, lines: list[bytes]) -> None:
+    def _send_batch(self, slot: SlotHandle, interval: Interval, lines: list[bytes]) -> None:
         self._next_batch += 1
-        seat.batches.append(AssignedBatch(self._next_batch, interval, lines))
-        if not seat.outstanding:
-            seat.moved = time.monotonic()
-        self._has(seat, interval.count)
+        slot.batches.append(AssignedBatch(self._next_batch, interval, lines))
+        if not slot.outstanding:
+            slot.progressed = time.monotonic()
+        self._add_outstanding(slot, interval.count)
         body = b"".join(lines)
-        self._send(seat.member, Command(protocol.TASKS, seat.slot, self._next_batch, interval.attempt, 0.0, body))
+        self._send(slot.worker, Command(protocol.TASKS, slot.slot, self._next_batch, interval.attempt, 0.0, body))
 
-    def _has(self, seat: SlotHandle, more: int) -> None:
-        """A seat has so many tasks more, or fewer."""
-        before = seat.outstanding
-        seat.outstanding += more
+    def _add_outstanding(self, slot: SlotHandle, more: int) -> None:
+        """Count `more` tasks of a slot, or fewer if it is negative."""
+        before = slot.outstanding
+        slot.outstanding += more
         self.outstanding += more
-        self.busy += (seat.outstanding > 0) - (before > 0)
+        self.busy += (slot.outstanding > 0) - (before > 0)
 
     def rebalance(self, patience: float = 0.2) -> None:
-        """Ask workers that sit on tasks behind a long one to give them back."""
+        """Ask workers to give back the tasks that wait in a slot with a long task."""
         now = time.monotonic()
-        for seat in self._seats.values():
-            if seat.outstanding > 1 and not seat.asked and now - seat.moved > patience:
-                for other in seat.member.seats.values():
-                    other.asked = True
-                self._send(seat.member, Command(protocol.GIVE_BACK))
+        for slot in self._slots.values():
+            if slot.outstanding > 1 and not slot.asked_back and now - slot.progressed > patience:
+                for other in slot.worker.slots.values():
+                    other.asked_back = True
+                self._send(slot.worker, Command(protocol.GIVE_BACK))
 
-    # --- news ----------------------------------------------------------------------------------
+    # --- reports -------------------------------------------------------------------------------
 
     def wait(self, timeout: float) -> PoolReport:
-        """What happened, waiting up to `timeout` seconds for something. A signal ends the wait."""
-        happened = PoolReport()
+        """Wait up to `timeout` seconds for reports of workers, or for a signal."""
+        report = PoolReport()
         if self.trouble is not None:
-            # those that could be started go on
-            (happened.warnings if self.members else happened.troubles).append(self.trouble)
+            # the workers that could be started go on
+            (report.warnings if self.workers else report.troubles).append(self.trouble)
             self.trouble, timeout = None, 0.0
-        if self._doubted:
-            timeout = min(timeout, self._resolve(happened))
-        if self.members:
-            timeout = min(timeout, self._next_look - time.monotonic())
+        if self._suspects:
+            timeout = min(timeout, self._resolve(report))
+        if self.workers:
+            timeout = min(timeout, self._next_check - time.monotonic())
         for fd, event in self._poll.poll(max(0.0, timeout) * 1000):
-            member = self.members.get(fd)
-            if member is None:
+            worker = self.workers.get(fd)
+            if worker is None:
                 continue
             if event & select.POLLOUT:
-                self._push(member)
+                self._push(worker)
             if event & ~select.POLLOUT:
-                self._hear(member, happened)
+                self._receive(worker, report)
         now = time.monotonic()
-        if self.stopping and self.members and now > self._stop_by:
-            self._force(happened)
-        elif now >= self._next_look:
-            self._next_look = now + LOOK_EVERY
-            self._look(happened)
-        return happened
+        if self.stopping and self.workers and now > self._kill_after:
+            self._kill_workers(report)
+        elif now >= self._next_check:
+            self._next_check = now + CHECK_EVERY
+            self._check_workers(report)
+        return report
 
-    def _hear(self, member: WorkerHandle, happened: PoolReport) -> None:
+    def _receive(self, worker: WorkerHandle, report: PoolReport) -> None:
         try:
-            data = member.link.recv(1 << 20)
+            data = worker.link.recv(1 << 20)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if not data:
-            self._lose(member, happened)
+            self._lose(worker, report)
             return
-        self._take_all(member, data, happened)
+        self._handle_data(worker, data, report)
 
-    def _take_all(self, member: WorkerHandle, data: bytes, happened: PoolReport) -> None:
-        """Take news as they come, up to the first that cannot be judged yet."""
-        for news in member.feed.feed(data):
+    def _handle_data(self, worker: WorkerHandle, data: bytes, report: PoolReport) -> None:
+        """Handle reports in their order, up to the first that is suspect."""
+        for news in worker.reports.feed(data):
             unasked = news.kind == protocol.INTERRUPTED and not self.stopping and not self.warned
             now = time.monotonic() if unasked else 0.0
-            if unasked and now >= member.doubted_until + DOUBT:
-                member.doubted, member.doubted_until = news, now + 2 * DOUBT
-                self._doubted.append(member)
-                self._poll.unregister(member.link)
+            if unasked and now >= worker.suspect_until + AWAIT_STOP:
+                worker.suspect, worker.suspect_until = news, now + 2 * AWAIT_STOP
+                self._suspects.append(worker)
+                self._poll.unregister(worker.link)
                 return
-            self._take(member, news, happened)
+            self._handle(worker, news, report)
 
-    def _resolve(self, happened: PoolReport) -> float:
-        """Go on with workers whose news waited long enough, or with all if we are to stop; seconds until the next."""
+    def _resolve(self, report: PoolReport) -> float:
+        """Handle suspect reports that have waited long enough, or all if the farmer stops; seconds until the next."""
         now = time.monotonic()
         wait = math.inf
-        doubted, self._doubted = self._doubted, []
-        for member in doubted:
-            if not self.stopping and now < member.doubted_until:
-                wait = min(wait, member.doubted_until - now)
-                self._doubted.append(member)
+        suspects, self._suspects = self._suspects, []
+        for worker in suspects:
+            if not self.stopping and now < worker.suspect_until:
+                wait = min(wait, worker.suspect_until - now)
+                self._suspects.append(worker)
                 continue
-            wait = 0.0  # what they told is to be heard at once
-            news, member.doubted = member.doubted, None
-            assert news is not None
-            self._watch(member)
-            self._take(member, news, happened)
-            self._take_all(member, b"", happened)
+            wait = 0.0  # the farmer gets this report at once
+            suspect, worker.suspect = worker.suspect, None
+            assert suspect is not None
+            self._watch(worker)
+            self._handle(worker, suspect, report)
+            self._handle_data(worker, b"", report)
         return wait
 
-    def _take(self, member: WorkerHandle, news: WorkerReport, happened: PoolReport) -> None:
+    def _handle(self, worker: WorkerHandle, news: WorkerReport, report: PoolReport) -> None:
         if news.kind == protocol.TROUBLE:
-            happened.troubles.append(news.results.decode("utf-8", "replace"))
-            return
-        if news.kind == protocol.SURVIVOR:
-            self._stuck_on(map(int, news.results.split()), happened)
-            return
-        if news.kind == protocol.LEFTOVERS:
-            happened.leftovers += [
-                (int(task), int(count)) for task, count in map(bytes.split, news.results.split(b"\n"))
-            ]
-            return
-        seat = member.seats[news.slot]
-        if news.kind == protocol.UNSTARTED:
-            self._unstarted(seat, news)
-            return
-        batch = seat.batches[0]
+            report.troubles.append(news.results.decode("utf-8", "replace"))
+        elif news.kind == protocol.SURVIVOR:
+            self._add_stuck(map(int, news.results.split()), report)
+        elif news.kind == protocol.LEFTOVERS:
+            report.leftovers += [(int(task), int(count)) for task, count in map(bytes.split, news.results.split(b"\n"))]
+        elif news.kind == protocol.REPLACE:
+            worker.retiring = True
+            self._ready.difference_update(worker.slots)
+            self._send(worker, Command(protocol.QUIT))
+        elif news.kind == protocol.UNSTARTED:
+            self._handle_unstarted(worker.slots[news.slot], news)
+        else:
+            self._handle_results(worker, news, report)
+
+    def _handle_results(self, worker: WorkerHandle, news: WorkerReport, report: PoolReport) -> None:
+        slot = worker.slots[news.slot]
+        batch = slot.batches[0]
         done = batch.interval.part(batch.done, news.count)
-        tidings = happened.tidings
+        outcomes = report.outcomes
         if news.kind in (protocol.INTERRUPTED, protocol.UNFINISHED):
             last, done = done.part(news.count - 1, 1), done.part(0, news.count - 1)
             if news.kind == protocol.UNFINISHED or (self.warned and not self.stopping):
-                tidings.returned.append(last)
+                outcomes.returned.append(last)
             else:
-                self._interrupted(member, last, tidings)
+                self._interrupted(worker, last, outcomes)
         if news.finished or news.failed:
             self.deaths.progress()
-        tidings.done.append(done)
-        tidings.lines.append(news.results)
-        tidings.finished += news.finished
-        tidings.failed += news.failed
-        tidings.seconds += news.seconds
-        tidings.ended += news.finished + news.failed
-        tidings.times.update(news.times)
-        tidings.views.append((news.finished_lines, news.failed_lines, news.slices))
-        self._progress(seat, batch, news.count)
+        outcomes.done.append(done)
+        outcomes.lines.append(news.results)
+        outcomes.finished += news.finished
+        outcomes.failed += news.failed
+        outcomes.seconds += news.seconds
+        outcomes.ended += news.finished + news.failed
+        outcomes.times.update(news.times)
+        outcomes.views.append((news.finished_lines, news.failed_lines, news.slices))
+        self._progress(slot, batch, news.count)
 
-    def _interrupted(self, member: WorkerHandle, task: Interval, tidings: FarmerReport) -> None:
-        """A task ran when its worker ended: since we stop, or else that counts as a death."""
+    def _interrupted(self, worker: WorkerHandle, task: Interval, outcomes: FarmerReport) -> None:
+        """A task ran when its worker ended. That counts as a death, unless the farmer stops."""
         if self.stopping:
-            (tidings.overran if self.out_of_time else tidings.returned).append(task)
+            (outcomes.overran if self.out_of_time else outcomes.returned).append(task)
         else:
-            tidings.died.append(task)
-            member.died.append(task)
+            outcomes.died.append(task)
+            worker.died.append(task)
 
-    def _stuck_on(self, pids: Iterable[int], happened: PoolReport) -> None:
-        """Processes that do not die are told once, and not waited for again."""
+    def _add_stuck(self, pids: Iterable[int], report: PoolReport) -> None:
+        """Report processes that do not die once, and do not wait for them again."""
         fresh = set(pids) - self._stuck
-        happened.survivors += sorted(fresh)
+        report.survivors += sorted(fresh)
         self._stuck |= fresh
         self._tree.stuck |= fresh
 
-    def _progress(self, seat: SlotHandle, batch: AssignedBatch, count: int) -> None:
+    def _progress(self, slot: SlotHandle, batch: AssignedBatch, count: int) -> None:
         batch.done += count
-        self._has(seat, -count)
-        seat.moved = time.monotonic()
-        seat.asked = False
+        self._add_outstanding(slot, -count)
+        slot.progressed = time.monotonic()
+        slot.asked_back = False
         if not batch.left:
-            seat.batches.remove(batch)
-        if seat.outstanding <= (self.batch_size // 2 or int(self.ahead)):
-            self._ready.add(seat.slot)
+            slot.batches.remove(batch)
+        if slot.outstanding <= (self.batch_size // 2 or int(self.ahead)) and not slot.worker.retiring:
+            self._ready.add(slot.slot)
 
-    def _unstarted(self, seat: SlotHandle, news: WorkerReport) -> None:
-        batch = next(batch for batch in seat.batches if batch.number == news.number)
+    def _handle_unstarted(self, slot: SlotHandle, news: WorkerReport) -> None:
+        batch = next(batch for batch in slot.batches if batch.number == news.number)
         keep = batch.interval.count - news.count
-        back = batch.interval.part(keep, news.count)
-        self.queue.appendleft(TaskQueue(back, batch.lines[keep:]))
-        self.queued += back.count
+        self.queue.put_back(QueuedTasks(batch.interval.part(keep, news.count), batch.lines[keep:]))
         batch.interval, batch.lines = batch.interval.part(0, keep), batch.lines[:keep]
-        self._has(seat, -news.count)
-        self._progress(seat, batch, 0)
+        self._add_outstanding(slot, -news.count)
+        self._progress(slot, batch, 0)
 
-    # --- ends ----------------------------------------------------------------------------------
+    # --- ends of workers -----------------------------------------------------------------------
 
-    def _lose(self, member: WorkerHandle, happened: PoolReport) -> None:
-        """A worker is gone: we told it to go, or its tasks are ended and given back, and another takes its place."""
-        fd = member.link.fileno()
-        self._poll.unregister(member.link)
-        del self.members[fd]
-        with suppress(OSError):  # the descriptor is gone, whatever the kernel answers
-            member.link.close()
-        self._ready.difference_update(member.seats)
-        for slot, seat in member.seats.items():
-            self._has(seat, -seat.outstanding)
-            del self._seats[slot]
-        if not self._forced:  # else it was killed, and waited for, with all others
-            member.process.join(UNRESPONSIVE)
-            if member.process.exitcode is None:
-                send(member.pid, signal.SIGKILL)
-        member.process.join(STUCK_AFTER if not self._forced else 0.1)
-        held = member.process.exitcode is None  # by the kernel, in an uninterruptible wait
-        if held:
-            self._stuck_on([member.pid], happened)
-        others = frozenset(other.pid for other in self.members.values())
-        if any(seat.batches for seat in member.seats.values()):
-            # nobody has the tasks' processes any more but us
-            self._stuck_on(self._tree.end(time.monotonic(), others), happened)
-            for seat in member.seats.values():
-                self._recover(seat, happened)
+    def _lose(self, worker: WorkerHandle, report: PoolReport) -> None:
+        """A worker has ended. If it was not asked to, its tasks are stopped and returned, and another replaces it."""
+        fd = worker.link.fileno()
+        self._poll.unregister(worker.link)
+        del self.workers[fd]
+        with suppress(OSError):  # the descriptor is closed even if the kernel reports an error
+            worker.link.close()
+        self._ready.difference_update(worker.slots)
+        for number, slot in worker.slots.items():
+            self._add_outstanding(slot, -slot.outstanding)
+            del self._slots[number]
+        if not self._forced:  # else it was killed together with all others
+            worker.process.join(UNRESPONSIVE)
+            if worker.process.exitcode is None:
+                send(worker.pid, signal.SIGKILL)
+        worker.process.join(STUCK_AFTER if not self._forced else 0.1)
+        if worker.process.exitcode is None:  # it is in an uninterruptible wait
+            self._add_stuck([worker.pid], report)
+        if worker.has_tasks:
+            # the processes of its tasks are now children of the farmer
+            self._add_stuck(self._tree.end(time.monotonic(), frozenset(self._pids())), report)
+            for slot in worker.slots.values():
+                self._recover(slot, report)
         if not self.stopping:
-            self._count_death(member, happened)
-            self._replace(member)
+            died = worker.has_tasks or not worker.retiring
+            if died:
+                self._count_death(worker, report)
+            self._replace(worker, died)
+        with suppress(ValueError):  # it has not ended, or another call has taken its status
+            worker.process.close()
 
-    def _count_death(self, member: WorkerHandle, happened: PoolReport) -> None:
-        """Warn of a worker that died, of a round of them if all of them die, and give up in the end."""
-        ran = [(one.segment, one.start) for one in member.died]
-        first = self.deaths.add(time.monotonic(), member.started, ran)
+    def _count_death(self, worker: WorkerHandle, report: PoolReport) -> None:
+        """Warn of a worker that died, or of a round of them if all die; give up in the end."""
+        ran = [(one.segment, one.start) for one in worker.died]
+        first = self.deaths.add(time.monotonic(), worker.started, ran)
         gives_up = self.deaths.hopeless and not self.busy
-        logs = self.place(min(member.seats)).logs if gives_up else None
-        text = self.deaths.describe(member.seats, member.process.exitcode, bool(ran), logs)
+        logs = self.slot_context(min(worker.slots)).logs if gives_up else None
+        text = self.deaths.describe(worker.slots, worker.process.exitcode, bool(ran), logs)
         if gives_up:
-            happened.hopeless = text
+            report.hopeless = text
         elif first or not self.deaths.alike:
-            happened.warnings.append(text)
+            report.warnings.append(text)
 
-    def _recover(self, seat: SlotHandle, happened: PoolReport) -> None:
-        shown, attempt, start = SHOWN.unpack_from(self._view(seat.slot))
-        found = recover(seat.batches, shown, attempt)
-        happened.tidings.returned += found.returned
+    def _recover(self, slot: SlotHandle, report: PoolReport) -> None:
+        shown, attempt, start = SHOWN.unpack_from(self._view(slot.slot))
+        found = recover(slot.batches, shown, attempt)
+        outcomes = report.outcomes
+        outcomes.returned += found.returned
         if found.died is not None:
-            self._interrupted(seat.member, found.died, happened.tidings)
+            self._interrupted(slot.worker, found.died, outcomes)
             if shown > 0:
-                place = self.place(seat.slot)
-                line, event = died_at(time.monotonic() + self.clock, place, (shown - 1, attempt, found.command, start))
-                happened.tidings.lines.append(line)
-                happened.tidings.views.append((b"", b"", event))
-        for stock in reversed(found.kept):
-            self.queue.appendleft(stock)
-            self.queued += stock.interval.count
+                ran = shown - 1, attempt, found.command, start
+                line, event = died_at(time.monotonic() + self.clock, self.slot_context(slot.slot), ran)
+                outcomes.lines.append(line)
+                outcomes.views.append((b"", b"", event))
+        for tasks in reversed(found.kept):
+            self.queue.put_back(tasks)
 
-    def _look(self, happened: PoolReport) -> None:
+    def _check_workers(self, report: PoolReport) -> None:
         """Continue workers that were stopped, which would keep their tasks for ever, and find those that are gone.
 
-        The second look in a row acts: all of us may be about to be stopped, or to go on, as a job that is suspended is.
-        The pipe of a worker that is gone stays open if a process has it that a runner of the user's own forked.
+        The second check in a row acts: a job that is suspended stops and continues all processes, one after the other.
+        The socket of a worker that is gone stays open if a process has it that a custom runner forked.
         """
-        for member in list(self.members.values()):
-            state = 0 if member.doubted is not None else member.process.look()
-            member.looks = member.looks + 1 if state else 0
-            if member.looks < 2:
+        for worker in list(self.workers.values()):
+            state = 0 if worker.suspect is not None else worker.process.state()
+            worker.checks = worker.checks + 1 if state else 0
+            if worker.checks < 2:
                 continue
-            slots = ", ".join(map(str, member.seats))
+            slots = ", ".join(map(str, worker.slots))
             if state != os.CLD_STOPPED:
-                self._lose(member, happened)
-            elif member.looks <= MOST_CONTINUED + 1:
-                if member.looks == 2:
-                    happened.warnings.append(f"worker for slot {slots} was stopped (SIGSTOP); continuing it")
-                send(member.pid, signal.SIGCONT)
+                self._lose(worker, report)
+            elif worker.checks <= MOST_CONTINUED + 1:
+                if worker.checks == 2:
+                    report.warnings.append(f"worker for slot {slots} was stopped (SIGSTOP); continuing it")
+                send(worker.pid, signal.SIGCONT)
             else:
-                happened.warnings.append(f"worker for slot {slots} was stopped again and again; killing it")
-                send(member.pid, signal.SIGKILL)
+                report.warnings.append(f"worker for slot {slots} was stopped repeatedly; killing it")
+                send(worker.pid, signal.SIGKILL)
 
-    def _force(self, happened: PoolReport) -> None:
-        """Workers that do not come back: a runner that ignores `terminate`, a stopped process, one that hangs."""
-        for member in list(self.members.values()):
+    def _kill_workers(self, report: PoolReport) -> None:
+        """Kill workers that do not exit: stopped ones, and those whose runner ignores `terminate` or hangs."""
+        for worker in list(self.workers.values()):
             if self._forced:
-                self._lose(member, happened)
-                continue
-            Tree(member.pid).kill()
-            send(member.pid, signal.SIGKILL)
+                self._lose(worker, report)
+            else:
+                kill_with_tree(worker.pid)
         self._forced = True
-        self._stop_by = time.monotonic() + STUCK_AFTER
+        self._kill_after = time.monotonic() + STUCK_AFTER
 
     def sweep(self) -> list[int]:
-        """End what is left below us when all workers are gone; the pids of what would not end."""
+        """End the processes that are left when all workers are gone; returns those that do not die."""
         survivors = self._tree.end(time.monotonic(), frozenset(self._pids()))
         reap(frozenset(self._pids()))
         return survivors

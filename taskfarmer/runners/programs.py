@@ -9,20 +9,18 @@ class Programs:
     """Finds programs on PATH. Paths are cached until PATH changes; a program that was not found is searched again."""
 
     def __init__(self) -> None:
-        # The dict inside `os.environ`: PATH is read for each task, and `os.environ` needs five Python calls for that.
-        self._variables = getattr(os.environb, "_data", os.environb)
-        self._path: bytes | None = None
+        self._path: str | None = None
         self._found: dict[str, str] = {}
 
     def find(self, name: str) -> str | None:
         """Return the path of the program that bash would start for `name`; None if only bash can decide."""
-        path = self._variables.get(b"PATH")
+        path = os.environ.get("PATH")
         if path != self._path:
             self._path = path
             self._found.clear()
         found = self._found.get(name)
         if found is None:
-            found = None if is_function(name) else _search(name, os.environ.get("PATH"))
+            found = None if is_function(name) else _search(name, path)
             if found is not None:
                 self._found[name] = found
         return found

@@ -1,8 +1,7 @@
-"""Tasks as a worker has them: batches that wait in a slot, and the tasks in them, which become attempts.
+"""Batches of tasks that wait in a slot of a worker, and the tasks in them.
 
-Whatever can be known of a task before it begins is found out when its batch comes, for all of the batch at once. Right
-after a task has ended the processor has nothing of us in its caches, and each line of code costs several times as much
-as in a loop.
+A worker prepares a batch when it arrives, all of its tasks at once. Right after a task has ended our code has left
+the CPU caches, and each line of it costs several times as much as in a loop.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import time
 from taskfarmer.formats.tasks import parse_task
 
 FRESH = 0.75
-"""The part of the lease for which a batch may wait in its slot. A farmer that was silent for longer may be expelled."""
+"""The share of the lease for which a batch may wait in its slot. After a longer silence its farmer may be expelled."""
 
 
 class Task:
-    """A task of a batch, from its line (without its line feed) to the process that runs it.
+    """A task of a batch, from its line (without line feed) to the process that runs it.
 
-    `argv` is what to start, where that was known beforehand. `start` is in epoch seconds.
+    `argv` is its program and arguments, if they were planned when the batch arrived. `start` is in epoch seconds.
     """
 
     __slots__ = ("argv", "batch", "command", "line", "pid", "start", "task_id")
@@ -33,9 +32,10 @@ class Task:
 
 
 class Batch:
-    """Tasks of a slot that follow each other, all at the same attempt; `next` is the place of the next one.
+    """Consecutive tasks for a slot, all at the same attempt. `next` is the index of the next one.
 
-    After `fresh_until` the batch is too old to start tasks of it. Its clock also runs while the node is suspended.
+    After `fresh_until` the batch is too old: its tasks must not be started. That clock runs while the node is
+    suspended.
     """
 
     __slots__ = ("attempt", "fresh_until", "next", "number", "slot", "tasks")

@@ -1,4 +1,4 @@
-"""What all tasks of one slot have in common."""
+"""The settings that all tasks of a slot share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class NotStarted(TaskFarmerError):
 
 
 class SlotContext(NamedTuple):
-    """What all tasks of one slot have in common."""
+    """The settings that all tasks of a slot share."""
 
     slot: int
     farmer: str
@@ -22,20 +22,20 @@ class SlotContext(NamedTuple):
     logs: str
     logs_fd: int
     deadline: float = 0.0
-    """When the farmer ends, in epoch seconds; 0 where no end is known."""
+    """The end of the farmer, in epoch seconds; 0 if it is not known."""
     hidden: frozenset[bytes] = frozenset()
     """Variables of the farmer that tasks do not get."""
     shared: bool = False
-    """Whether the farm is a group's, whose members append to each other's logs."""
+    """Whether the farm belongs to a group, whose members append to each other's logs."""
     log_mode: str = "files"
-    """What becomes of the output of tasks: a word of `--logs`."""
+    """The value of `--logs`."""
     log_limit: int = 0
-    """Bytes that are kept of what a task writes; 0 for all."""
+    """Bytes of a task's output that are kept; 0 for all."""
     farm: str = ""
     """The farm's ID, for headers in logs."""
     own_logs: bool = True
-    """Whether the logs are inside the work directory. A directory that --logs-dir names may have other farms' logs."""
+    """Whether the logs are inside the work directory. Other farms may use a directory that --logs-dir names."""
     all_headers: bool = False
-    """Whether first attempts have a header, too, since their log files may also be used by others."""
+    """Whether first attempts have a header, too, since other farms may use the same log files."""
     lease: float = math.inf
-    """Seconds of silence after which other farmers may have this farmer's tasks."""
+    """Seconds without a heartbeat after which other farmers may claim this farmer's tasks."""

@@ -1,10 +1,10 @@
-"""One attempt at a task: its log, its environment, its process, and what came of it.
+"""Start one attempt at a task: open its log, set its environment, spawn its process.
 
-The process gets a process group of its own, default signal dispositions and an empty mask, /dev/null for
-input, and its log for output and errors. It has no terminal, since its worker has none. It is started with
-`posix_spawn`, which costs a third of what `fork` from Python does. A command that cannot be started is a
-failed task with the reason in its log; a log that cannot be opened, or a system without room for a process,
-is `NotStarted`: trouble of the farmer, and the task is untouched.
+The process gets a new process group, default signal dispositions and an empty mask, /dev/null for input, and its log
+for output and errors. It has no terminal, since its worker has none. `posix_spawn` costs a third of what `fork` does.
+
+If a command cannot be started, the task has failed, and its log contains the reason. If the log cannot be opened, or if
+the system has no room for another process, that is `NotStarted`: trouble of the farmer, and the task stays unprocessed.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors(
 
 
 class Environment:
-    """The variables of a task: the farmer's own, and ours, changed in place from task to task."""
+    """The variables of tasks: those of the farmer, and TASKFARMER_*. They are changed in place for each task."""
 
-    def __init__(self, place: SlotContext) -> None:
-        self.variables = {name: value for name, value in os.environb.items() if name not in place.hidden}
-        fixed = {"SLOT": str(place.slot), "WORKDIR": place.workdir, "FARMER": place.farmer}
+    def __init__(self, context: SlotContext) -> None:
+        self.variables = {name: value for name, value in os.environb.items() if name not in context.hidden}
+        fixed = {"SLOT": str(context.slot), "WORKDIR": context.workdir, "FARMER": context.farmer}
         for name, value in fixed.items():
             self.variables[b"TASKFARMER_" + name.encode()] = os.fsencode(value)
-        self.set_deadline(place.deadline)
+        self.set_deadline(context.deadline)
 
     def set_deadline(self, deadline: float) -> None:
-        """Tell the tasks that begin from now on when the farmer ends, in epoch seconds; 0 for never."""
+        """Set the end of the farmer for tasks that start later, in epoch seconds; 0 if it has none."""
         self.deadline = {b"TASKFARMER_DEADLINE": b"%d" % deadline} if deadline else {}
         self.variables.pop(b"TASKFARMER_DEADLINE", None)
         self.variables.update(self.deadline)
 
 
-def note(log: int, line: bytes) -> None:
-    """Write into a task's log what it could not; a full disk does not take it."""
+def write_to_log(log: int, line: bytes) -> None:
+    """Append a line to a task's log, unless the disk is full."""
     try:
         os.write(log, line)
     except OSError:
@@ -53,32 +53,32 @@ def note(log: int, line: bytes) -> None:
 
 
 def _ignored() -> tuple[int, ...]:
-    """Signals that a task would inherit as ignored: Python's SIGPIPE, `nohup`'s SIGHUP. A handler ends with `exec`."""
+    """Signals that a task would inherit as ignored: SIGPIPE by Python, SIGHUP by `nohup`. `exec` resets handlers."""
     return tuple(number for number in signal.valid_signals() if signal.getsignal(number) in (signal.SIG_IGN, None))
 
 
 class Starter:
-    """Starts in a slot the programs that a CommandRunner names."""
+    """Starts the programs of a slot, as its CommandRunner names them."""
 
-    def __init__(self, place: SlotContext, runner: CommandRunner, logs: Logs) -> None:
+    def __init__(self, context: SlotContext, runner: CommandRunner, logs: Logs) -> None:
         self.runner = runner
         self.logs = logs
-        self.environment = Environment(place)
-        self._adds = getattr(runner.environment, "__func__", None) is not CommandRunner.environment
+        self.environment = Environment(context)
+        self._adds_variables = getattr(runner.environment, "__func__", None) is not CommandRunner.environment
         self._input = _DUP2, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0
         self._spawn = partial(os.posix_spawnp, setpgroup=0, setsigmask=(), setsigdef=_ignored())
 
     def plan(self, batch: Batch) -> None:
-        """Ask for what can be known of the tasks of a batch before they begin."""
+        """Let the runner plan the programs of a batch before their tasks start."""
         plan = self.runner.plan
         for task in batch.tasks:
             try:
                 task.argv = plan(task.task_id, command_of(task))
-            except Exception:  # a runner of a user may raise anything; it is asked for `argv` in its time
+            except Exception:  # a custom runner may raise anything; `argv` is called when the task starts
                 return
 
     def start(self, task: Task) -> int | None:
-        """Begin a task: None where it runs, or the exit status of one that could not be started."""
+        """Start a task; returns None if it runs, or the exit status if it could not be started."""
         task_id, attempt = task.task_id, task.batch.attempt
         log, path = self.logs.open(task_id, attempt)
         variables = self.environment.variables
@@ -87,17 +87,17 @@ class Starter:
         variables[b"TASKFARMER_LOG"] = path
         try:
             argv = task.argv
-            if argv is None or self._adds:
+            if argv is None or self._adds_variables:
                 try:
-                    argv, variables = self._asked(task)
-                except Exception as error:  # a runner of a user may raise anything
-                    note(log, start_failure(error)[1])
+                    argv, variables = self._program_of(task)
+                except Exception as error:  # a custom runner may raise anything
+                    write_to_log(log, start_failure(error)[1])
                     return NOT_STARTED
             files = self._input, (_DUP2, log, 1), (_DUP2, log, 2)
             try:
                 task.pid = self._spawn(argv[0], argv, variables, file_actions=files)
             except (OSError, ValueError) as error:
-                status = self._not_run(task, variables, files, error)
+                status = self._start_otherwise(task, variables, files, error)
                 if status is not None:
                     return status
         finally:
@@ -105,17 +105,17 @@ class Starter:
                 durable.close_quietly(log)
         return None
 
-    def _asked(self, task: Task) -> tuple[list[str], dict[bytes, bytes]]:
-        """What the runner says of a task only when it begins."""
+    def _program_of(self, task: Task) -> tuple[list[str], dict[bytes, bytes]]:
+        """The arguments and the variables of a task, from its runner."""
         argv = task.argv or self.runner.argv(task.task_id, command_of(task))
         more = self.runner.environment(task.task_id)
         variables = {os.fsencode(name): os.fsencode(value) for name, value in more.items()}
         return argv, {**self.environment.variables, **variables}
 
-    def _not_run(
+    def _start_otherwise(
         self, task: Task, variables: dict[bytes, bytes], files: tuple[_File, ...], error: OSError | ValueError
     ) -> int | None:
-        """What a task comes to whose program could not be started: another one, or a failure."""
+        """Start another program, if the runner has one, for a task whose program failed to start."""
         try:
             if isinstance(error, OSError) and error.errno not in _NO_ROOM:
                 other = self.runner.otherwise(task.task_id, command_of(task), error)
@@ -126,17 +126,17 @@ class Starter:
             error = another
         log = files[-1][1]
         if isinstance(error, ValueError):
-            note(log, start_failure(error)[1])
+            write_to_log(log, start_failure(error)[1])
             return NOT_STARTED
         if error.errno in _NO_ROOM:
             raise NotStarted(
-                f"task {task.task_id}: no process could be made ({error.strerror}); it is kept for later"
+                f"task {task.task_id}: cannot start a process ({error.strerror}); will retry later"
             ) from error
         status, line = start_failure(error)
-        note(log, line)
+        write_to_log(log, line)
         return status
 
 
 def command_of(task: Task) -> str:
-    """A task's command as runners get it."""
+    """The command of a task, as runners get it."""
     return task.command.decode(_ENCODING, _ERRORS)

@@ -1,9 +1,10 @@
-"""The children that code of the user's made in a worker, and the orphans that the worker adopted beside them.
+"""Tell the children of a custom runner from the orphans that its worker has adopted.
 
-The worker must reap the orphans of a task while the user's code runs it, but the exit status of a child is for the code
-that made it, which may wait for it at any time. The kernel does not record which is which. So every function of Python
-that makes a process notes what it made; `subprocess`, `multiprocessing` and `pty` end in one of them. A child that a
-library in C makes is not noted: its status is lost if it ends while Python code runs.
+A worker must reap orphans while a custom runner runs a task. But the exit status of a child belongs to the code that
+started it, which may wait for it at any time. The kernel does not record which child is which. So each function of
+Python that starts a process is wrapped, and the wrapper records the process; `subprocess`, `multiprocessing` and `pty`
+all call one of them. A child that a C library starts is not recorded: its status is lost if it ends while Python code
+runs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from taskfarmer import procfs
 from taskfarmer.proctree import children
 
-_MAKERS: tuple[tuple[Any, str], ...] = (
+_SPAWNERS: tuple[tuple[Any, str], ...] = (
     (os, "fork"),
     (os, "forkpty"),
     (os, "posix_spawn"),
@@ -29,64 +30,64 @@ _MAKERS: tuple[tuple[Any, str], ...] = (
 
 
 class OwnChildren:
-    """Those of this process. Not for one that it forks, which has no orphans to reap."""
+    """The recorded children of this process. A process that it forks must not use them."""
 
     def __init__(self) -> None:
-        self._made: set[int] = set()
-        self._making: set[object] = set()  # calls under way: what they made is not noted yet
-        self._hidden_behind = 0
+        self._pids: set[int] = set()
+        self._calls: set[object] = set()  # calls in progress, whose children are not recorded yet
+        self._in_front = 0  # a child of the runner that `waitid` reported the last time
 
     def __iter__(self) -> Iterator[int]:
-        return iter(tuple(self._made))
+        return iter(tuple(self._pids))
 
     def __contains__(self, pid: object) -> bool:
-        return pid in self._made
+        return pid in self._pids
 
     def watch(self) -> None:
-        """Note from now on what is made."""
-        for module, name in _MAKERS:
+        """Wrap the functions that start processes."""
+        for module, name in _SPAWNERS:
             if hasattr(module, name):
-                setattr(module, name, self._noting(getattr(module, name)))
+                setattr(module, name, self._recording(getattr(module, name)))
 
-    def _noting(self, make: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(make)
-        def made(*arguments: Any, **named: Any) -> Any:
+    def _recording(self, spawn: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(spawn)
+        def wrapper(*arguments: Any, **named: Any) -> Any:
             call = object()
-            self._making.add(call)
+            self._calls.add(call)
             try:
-                result = make(*arguments, **named)
-                self._made.add(result[0] if isinstance(result, tuple) else result)
+                result = spawn(*arguments, **named)
+                self._pids.add(result[0] if isinstance(result, tuple) else result)
                 return result
             finally:
-                self._making.discard(call)
+                self._calls.discard(call)
 
-        return made
+        return wrapper
 
     def reap_others(self) -> None:
-        """Take the exit status of orphans, not of our own children. May run in a signal handler."""
-        while not self._making:
+        """Reap orphans, but no recorded children. May run in a signal handler."""
+        while not self._calls:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                self._made.clear()
+                self._pids.clear()
                 return
             if found is None:
                 return
-            if found.si_pid in self._made:
-                # mostly it is waited for at once; if not, it hides others
-                if found.si_pid == self._hidden_behind:
+            if found.si_pid in self._pids:
+                # mostly the runner waits for it at once; if not, the orphans after it are reaped one by one
+                if found.si_pid == self._in_front:
                     self._reap_each()
-                self._hidden_behind = found.si_pid
+                self._in_front = found.si_pid
                 return
             _reap(found.si_pid)
 
     def _reap_each(self) -> None:
         if procfs.sight() == "blind":
             return
-        mine = children(os.getpid())
-        self._made.intersection_update(mine)
-        for pid in mine:
-            if pid not in self._made and not self._making:
+        pids = children(os.getpid())
+        self._pids.intersection_update(pids)
+        for pid in pids:
+            if pid not in self._pids and not self._calls:
                 _reap(pid)
 
 
@@ -94,4 +95,4 @@ def _reap(pid: int) -> None:
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        pass  # reaped meanwhile, by a signal handler
+        pass  # a signal handler has reaped it

@@ -1,21 +1,21 @@
-"""A worker whose tasks are programs: it starts them and waits for all of them at once.
+"""A worker whose tasks are programs: it starts them, and waits for all of them at once.
 
-One process serves several slots, since a Python process of its own for each would cost three megabytes.
+One process serves several slots, since a Python process for each slot would cost three megabytes.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import resource  # noqa: F401 - what `os.wait4` would look for in each worker
+import resource  # noqa: F401 - `os.wait4` would import it in each worker
 import socket
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from taskfarmer.peers import scheduled
-from taskfarmer.proctree import send_to_group
-from taskfarmer.runners.base import CommandRunner, is_ours
+from taskfarmer.proctree import has_children, reap, send_to_group
+from taskfarmer.runners.base import CommandRunner
 from taskfarmer.worker.batch import Batch, Task
 from taskfarmer.worker.context import NotStarted
 from taskfarmer.worker.launch import Starter
@@ -23,22 +23,22 @@ from taskfarmer.worker.leftovers import END, KEEP
 from taskfarmer.worker.output.output import Output
 from taskfarmer.worker.report import Usage
 from taskfarmer.worker.slot import Slot
-from taskfarmer.worker.waking import ByDescriptors, BySignals, Waking, orders_are_signalled
-from taskfarmer.worker.worker import DOUBT, Worker, WorkerSetup, died_of, of_stop_signal
+from taskfarmer.worker.waking import ExitWatcher
+from taskfarmer.worker.worker import AWAIT_STOP, Worker, WorkerSetup, died_of_stop_signal, signal_of
 
-DOUBT_OF_FAILURES = 5.0
-"""Seconds for which a failure in a job of Slurm is doubted."""
+AWAIT_STOP_OF_JOB = 5.0
+"""Seconds to wait for a stop after a task failed in a Slurm job: Slurm refuses job steps before it stops the job."""
 REAP_EVERY = 0.5
-"""Seconds after which orphans are reaped, if a runner of the user's own may wait for children of this process."""
-LOOK_AT_FIRST, LOOK_LATER = 0.05, 1.0
-"""Seconds between looks at processes that a task waits for; orphans of a worker's own signal their end."""
-BELIEF = 60.0
-"""Seconds for which failures are believed after one was doubted without cause: many of them must not cost much."""
+"""Seconds between two times that orphans are reaped, so that no zombies accumulate during long tasks."""
+FIRST_CHECK, LATER_CHECKS = 0.05, 1.0
+"""Seconds between checks for processes that a task waits for (--leftovers wait)."""
+TRUST_FOR = 60.0
+"""Seconds for which no failure is held back, after one was and no stop came: many failures must cost little."""
 
 
 @dataclass
 class Ended:
-    """A task that has ended, `at` on the monotonic clock, with its wait status; told `until` then at the latest."""
+    """A task that ended `at` on the monotonic clock. Its result is held back, `until` then at the latest."""
 
     task: Task
     status: int
@@ -48,85 +48,95 @@ class Ended:
 
 
 class ProgramWorker(Worker):
-    """What is done for each task is in few, long functions here: a short program costs little more than they do.
+    """The code that runs for each task is in few, long functions: a short program costs little more than they do.
 
     See docs/performance.md, "Where the time of a task goes".
     """
 
-    def __init__(self, job: WorkerSetup, link: socket.socket, shown: list[memoryview]) -> None:
+    def __init__(self, setup: WorkerSetup, link: socket.socket, shown: list[memoryview]) -> None:
         self.running: dict[int, Task] = {}  # by process
-        super().__init__(job, link, shown)
-        assert isinstance(job.runner, CommandRunner)
-        self.runner = job.runner
-        self.output = Output(job.places)
+        super().__init__(setup, link, shown)
+        assert isinstance(setup.runner, CommandRunner)
+        self.runner = setup.runner
+        self.output = Output(setup.contexts)
         logs = self.output.slots
-        self.starters = {number: Starter(slot.place, job.runner, logs[number]) for number, slot in self.slots.items()}
-        self._waking = self._waking_by()
-        self._doubtful: dict[int, Ended] = {}  # by slot
+        self.starters = {one.slot: Starter(one, self.runner, logs[one.slot]) for one in setup.contexts}
+        self._exits = ExitWatcher(self.running, self.poll)
+        self._next_reap = 0.0
+        self._held_back: dict[int, Ended] = {}  # by slot
         self._lingering: Ended | None = None
         """A task whose first process has ended, and that waits for the others (--leftovers wait)."""
-        self._keeps = job.leftovers == KEEP
-        self._free = dict.fromkeys(self.slots)  # those that run nothing; what ended in them is told
-        self._refused = scheduled.in_slurm(os.environ)
-        """Whether tasks may fail of the end of our job before anybody tells us: Slurm then refuses their steps."""
-        self._believed = -math.inf
+        self._keeps_leftovers = setup.leftovers == KEEP
+        self._free = dict.fromkeys(self.slots)  # slots without a task, whose last result is recorded
+        self._in_slurm = scheduled.in_slurm(os.environ)
+        self._trusted_at = -math.inf  # when a held back failure turned out to be one
         self._warned = 0
-
-    def _waking_by(self) -> Waking:
-        if is_ours(self.runner) and orders_are_signalled():
-            return BySignals(self.running, (self.link.fileno(), self.wakeup))
-        return ByDescriptors(self.running, self.poll)
 
     def run(self) -> None:
         while not self.stopping:
             if self._free:
-                self._begin_tasks()
-            if self.running or self._doubtful or self._lingering:
-                self._wait()
-            elif self.hit_lately():
-                self._rest(DOUBT)
+                self.start_tasks()
+            if self.running or self._held_back or self._lingering:
+                self.wait()
+            elif self.had_stop_signal():
+                self.wait_idle(AWAIT_STOP)
             elif self.quitting:
                 break
             else:
                 self.flush()
-                self.reap()
-                self._rest(self.until_look())
+                self._reap_orphans()
+                self.wait_idle(self._idle_time())
             if self.leftovers.expected:
-                self.look_for_leftovers()
-        self._end_running()
-        self.end_all()
+                self.report_leftovers()
+        self._stop_tasks()
+        self.shut_down()
         self.output.close()
 
     def running_tasks(self) -> dict[int, int]:
         return {pid: task.task_id for pid, task in self.running.items()}
 
     def groups(self) -> Iterable[int]:
-        """Each task is a process group of its own."""
+        """Each task is a process group."""
         return (*self.running, *self.leftovers.groups)
 
-    def _rest(self, seconds: float | None = None) -> None:
-        """Wait for an order; no task runs."""
-        self._waking.wait(seconds)
-        self.hear()
+    def wait_idle(self, seconds: float | None = None) -> None:
+        """Wait for commands while no task runs."""
+        self._exits.wait(seconds)
+        self.read_commands()
+
+    def _idle_time(self) -> float | None:
+        """Seconds for which a worker without tasks may sleep; None if it has to wake for commands only."""
+        seconds = self.seconds_to_scan()
+        if has_children():
+            seconds = REAP_EVERY if seconds is None else min(seconds, REAP_EVERY)
+        return seconds
+
+    def _reap_orphans(self) -> None:
+        """Reap orphans that this worker has adopted, but no tasks."""
+        self._next_reap = time.monotonic() + REAP_EVERY
+        if self.own_children is not None:
+            self.own_children.reap_others()
+        else:
+            reap(self.running)
 
     def flush(self) -> None:
         super().flush()
         self.output.flush()
 
-    def take(self, batch: Batch) -> None:
+    def add_batch(self, batch: Batch) -> None:
         self.starters[batch.slot].plan(batch)
-        super().take(batch)
+        super().add_batch(batch)
 
-    def _begin_tasks(self) -> None:
-        """Give each slot that has none its next task."""
-        if self.hit > 0 and self.hit_lately():
+    def start_tasks(self) -> None:
+        """Start the next task in each free slot."""
+        if self.stop_signal_at > 0 and self.had_stop_signal():
             return
         for number in list(self._free):
             del self._free[number]
-            self._begin(self.slots[number])
+            self._start_next(self.slots[number])
 
-    def _begin(self, slot: Slot) -> None:
-        """Let a slot that runs nothing begin its next task; it is free where there is none."""
+    def _start_next(self, slot: Slot) -> None:
+        """Start the next task of a slot, or note that the slot is free."""
         number = slot.number
         while not self.stopping:
             task = self.next_task(slot)
@@ -135,83 +145,82 @@ class ProgramWorker(Worker):
             try:
                 status = self.starters[number].start(task)
             except NotStarted as error:
-                self.not_begun(slot, task, error)
+                self.not_started(slot, task, error)
                 break
             if status is None:
                 self.running[task.pid] = task
                 slot.show_group(task.pid)
-                self._waking.begun(task.pid)
+                self._exits.add(task.pid)
                 return
-            if not self._over(task, status << 8, (0.0, 0.0, 0)):
+            if not self._finish(task, status << 8, (0.0, 0.0, 0)):
                 return
-        slot.rest()
+        slot.show_idle()
         self._free[number] = None
 
-    def _wait(self) -> None:
-        """Wait until a task ends or an order comes; tell what was gathered now and then, or when a slot has no more."""
-        sure = self._clear_doubts() if self._doubtful else None
+    def wait(self) -> None:
+        """Wait until a task ends or a command arrives. Report results now and then, and when a slot is free."""
+        until_sure = self._release_held_back() if self._held_back else None
         if self.pending and self._free:
             self.flush()
-        timeout = max(0.0, self.due - time.monotonic()) if self.pending else self.output.patience()
-        if sure is not None and (timeout is None or sure < timeout):
-            timeout = sure
+        timeout = max(0.0, self.flush_due - time.monotonic()) if self.pending else self.output.patience()
+        if until_sure is not None and (timeout is None or until_sure < timeout):
+            timeout = until_sure
         if self._lingering or self.leftovers.expected:
-            look = self._until_look()
-            timeout = look if timeout is None or (look is not None and look < timeout) else timeout
-        if self.own is not None and (timeout is None or timeout > REAP_EVERY):
+            check = self._seconds_to_check()
+            timeout = check if timeout is None or (check is not None and check < timeout) else timeout
+        if timeout is None or timeout > REAP_EVERY:
             timeout = REAP_EVERY
-        ended, spoken_to = self._waking.wait(timeout)
-        if self.own is not None:
-            self.reap()
+        ended, has_commands = self._exits.wait(timeout)
+        if time.monotonic() >= self._next_reap:
+            self._reap_orphans()
         if not ended:
             self.flush()
-        # all of them are out of `running` before another task begins: it may get the number of a process that has ended
+        # remove all from `running` before another task starts, which may get the process ID of one that has ended
         for task, status, usage in [(self.running.pop(pid, None), status, usage) for pid, status, usage in ended]:
             if task is not None:
-                self._ended(task, status, usage[:3])
-        if spoken_to:
-            self.hear()
-        if self._lingering is not None and not self.has_left():
-            one, self._lingering = self._lingering, None
-            self._take_note(one.task, one.status, one.usage)
+                self._on_exit(task, status, usage[:3])
+        if has_commands:
+            self.read_commands()
+        if self._lingering is not None and not self.has_leftovers():
+            lingering, self._lingering = self._lingering, None
+            self._finish_and_start_next(lingering.task, lingering.status, lingering.usage)
 
-    def _ended(self, task: Task, status: int, usage: Usage) -> None:
-        """The first process of a task has ended: see to those that it left."""
+    def _on_exit(self, task: Task, status: int, usage: Usage) -> None:
+        """The first process of a task has ended: handle the processes that it has left."""
         now = time.monotonic()
-        if self._keeps:
+        if self._keeps_leftovers:
             self.leftovers.ended[task.pid] = task.task_id
         else:
             self.leftovers.ended = {task.pid: task.task_id}
-            if self.has_left():
-                if self.job.leftovers != END:
+            if self.has_leftovers():
+                if self.setup.leftovers != END:
                     self._lingering = Ended(task, status, usage, now, math.inf)
                     return
                 self.flush()
-                self.end_tree(now + self.job.grace)
-        self._take_note(task, status, usage, now)
+                self.end_tree(now + self.setup.grace)
+        self._finish_and_start_next(task, status, usage, now)
 
-    def _until_look(self) -> float | None:
-        """Seconds until processes that tasks left are looked for again; None for never."""
+    def _seconds_to_check(self) -> float | None:
+        """Seconds until the next check for processes that tasks have left; None if no check is needed."""
         if self._lingering is None:
-            return self.until_look()
+            return self.seconds_to_scan()
         waited = time.monotonic() - self._lingering.at
-        return min(LOOK_LATER, max(LOOK_AT_FIRST, waited / 20))
+        return min(LATER_CHECKS, max(FIRST_CHECK, waited / 20))
 
-    def _take_note(self, task: Task, status: int, usage: Usage, at: float | None = None) -> None:
-        """Take note of a task that is over, and begin the slot's next one."""
+    def _finish_and_start_next(self, task: Task, status: int, usage: Usage, at: float | None = None) -> None:
         slot = self.slots[task.batch.slot]
-        if not self._over(task, status, usage, at):
-            slot.rest()
-        elif self.hit > 0:
-            slot.rest()
+        if not self._finish(task, status, usage, at):
+            slot.show_idle()
+        elif self.stop_signal_at > 0:
+            slot.show_idle()
             self._free[slot.number] = None
         else:
-            self._begin(slot)
+            self._start_next(slot)
 
-    def _over(self, task: Task, status: int, usage: Usage, at: float | None = None) -> bool:
-        """Tell what came of a task; where it may have ended because we are to stop, not before that is known: False.
+    def _finish(self, task: Task, status: int, usage: Usage, at: float | None = None) -> bool:
+        """Record a task that ended `at` on the monotonic clock, or now.
 
-        It ended `at` on the monotonic clock, or now.
+        False if its result is held back, since it may have ended because the farmer is about to stop.
         """
         slot = self.slots[task.batch.slot]
         logs = self.output.slots[slot.number]
@@ -222,38 +231,38 @@ class ProgramWorker(Worker):
         slot.last = task
         now = time.monotonic() if at is None else at
         if not status:
-            self.tell(task, 0, usage, now)
+            self.record(task, 0, usage, now)
             return True
-        doubt = self._doubt(status, now) if not self.stopping else 0.0
-        if doubt:
-            self._doubtful[slot.number] = Ended(task, status, usage, now, now + doubt)
+        seconds = self._hold_back_for(status, now) if not self.stopping else 0.0
+        if seconds:
+            self._held_back[slot.number] = Ended(task, status, usage, now, now + seconds)
             return False
-        self.tell(task, status, usage, now, self._of_warning(status))
+        self.record(task, status, usage, now, self._died_of_warning(status))
         return True
 
-    def _doubt(self, status: int, now: float) -> float:
-        """Seconds for which a task that ended so is not yet called failed, and its slot begins nothing."""
-        if of_stop_signal(status):
-            return DOUBT
-        if self.is_unfinished(status) or not self._refused or now - self._believed < BELIEF:
+    def _hold_back_for(self, status: int, now: float) -> float:
+        """Seconds for which a result with this wait status is held back, and its slot starts no task."""
+        if died_of_stop_signal(status):
+            return AWAIT_STOP
+        if self.is_unfinished(status) or not self._in_slurm or now - self._trusted_at < TRUST_FOR:
             return 0.0
-        return DOUBT_OF_FAILURES
+        return AWAIT_STOP_OF_JOB
 
-    def _clear_doubts(self) -> float:
-        """Tell of those that may have ended because we are to stop, when that is known; seconds until it is known."""
+    def _release_held_back(self) -> float:
+        """Record the held back results whose cause is known by now; returns the seconds until the next one is due."""
         now = time.monotonic()
-        for number, ended in list(self._doubtful.items()):
-            hit = self.stopping or self.hit_lately() or self._of_warning(ended.status)
-            if hit or now >= ended.until:
-                del self._doubtful[number]
+        for number, ended in list(self._held_back.items()):
+            interrupted = self.stopping or self.had_stop_signal() or self._died_of_warning(ended.status)
+            if interrupted or now >= ended.until:
+                del self._held_back[number]
                 self._free[number] = None
-                self.tell(ended.task, ended.status, ended.usage, ended.at, hit)
-                if not hit:
-                    self._believed = now
-        return min((ended.until - now for ended in self._doubtful.values()), default=0.0)
+                self.record(ended.task, ended.status, ended.usage, ended.at, interrupted)
+                if not interrupted:
+                    self._trusted_at = now
+        return min((ended.until - now for ended in self._held_back.values()), default=0.0)
 
-    def _of_warning(self, status: int) -> bool:
-        return self._warned > 0 and died_of(status) == self._warned
+    def _died_of_warning(self, status: int) -> bool:
+        return self._warned > 0 and signal_of(status) == self._warned
 
     def warn(self, number: int) -> None:
         self._warned = number
@@ -264,29 +273,29 @@ class ProgramWorker(Worker):
         for starter in self.starters.values():
             starter.environment.set_deadline(deadline)
 
-    def _end_running(self) -> None:
-        """End what runs: SIGTERM to everything below us, the grace time, SIGKILL."""
-        self._clear_doubts()
-        self.hand_back()
-        self._waking.close()
+    def _stop_tasks(self) -> None:
+        """Stop the running tasks: SIGTERM to all processes below this worker, the grace time, SIGKILL."""
+        self._release_held_back()
+        self.give_back()
+        self._exits.close()
         if not self.running and self._lingering is None:
             return
-        self.end_tree(self.deadline, look=self._take_statuses)
+        self.end_tree(self.deadline, reap_tasks=self._reap_tasks)
         if self._lingering is not None:
-            one, self._lingering = self._lingering, None
-            self.tell_interrupted(one.task, one.status, one.usage)
+            lingering, self._lingering = self._lingering, None
+            self.record_interrupted(lingering.task, lingering.status, lingering.usage)
         if self.running:
-            # the kernel will not let go of them: the farmer gives the tasks back, and says so
+            # the kernel holds them in an uninterruptible wait: the farmer releases the tasks, and warns the user
             self.flush()
             self.push(wait=True)
             os._exit(1)
 
-    def _take_statuses(self) -> Collection[int]:
-        """Take note of the tasks that have ended; the processes of those that have not."""
+    def _reap_tasks(self) -> Collection[int]:
+        """Record the tasks that have ended; returns the processes of the others."""
         for pid in list(self.running):
             ended, status, usage = os.wait4(pid, os.WNOHANG)
             if ended:
-                self._take_note(self.running.pop(pid), status, usage[:3])
+                self._finish_and_start_next(self.running.pop(pid), status, usage[:3])
         if not self.running:
             self.flush()
         return self.running

@@ -1,7 +1,7 @@
-"""What a worker writes about attempts: the lines for the journal, and those for the views.
+"""The lines that a worker writes about attempts, for the journal and for the views.
 
-An attempt that has ended is kept as it is; the lines are written when they are told, many at once. The processor has
-nothing of us in its caches when a task has just ended, so that each line of code there costs several times as much.
+The lines of many attempts are formatted at once, when they are reported. Right after a task has ended our code has
+left the CPU caches, and each line of it costs several times as much.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Usage = tuple[float, float, int]
 
 @dataclass
 class Recorder:
-    """Gathers what is to be sent to the farmer about the tasks of one batch of a slot."""
+    """Collects the attempts of one batch of a slot that are not reported yet."""
 
     farmer: int
     slot: int
     log: bytes
-    """Where the output of tasks is: the 12th word of a result line."""
+    """The value of `--logs`: the 12th word of a result line."""
 
     def __post_init__(self) -> None:
         self.start_batch(0)
@@ -36,11 +36,11 @@ class Recorder:
         self.attempts: list[tuple[Task, float, int, Usage, bytes]] = []
 
     def add_unsuccessful(self, task: Task, end: float, wait_status: int, usage: Usage, interrupted: bool) -> None:
-        """Note how an attempt ended that did not end well, `end` in epoch seconds."""
+        """Add an attempt that did not finish; `end` is in epoch seconds."""
         self.attempts.append((task, end, wait_status, usage, RETURNED if interrupted else FAILED))
 
-    def news(self, kind: bytes) -> bytes:
-        """Everything gathered as one frame. Nothing is gathered from here on, of the same batch."""
+    def encode(self, kind: bytes) -> bytes:
+        """Remove the collected attempts and return them as one encoded report."""
         number, attempts = self.number, self.attempts
         self.start_batch(number)
         results: list[bytes] = []
@@ -83,7 +83,7 @@ class Recorder:
         ).encode()
 
     def _forms(self, attempt: int, wait_status: int, outcome: bytes) -> tuple[bytes, bytes]:
-        """What the lines of attempts of this batch that ended alike have in common, for journal and timeline."""
+        """Templates of the lines for the journal and the timeline, for attempts that ended alike."""
         status, signal = _status_and_signal(wait_status)
         return (
             result_form(attempt, self.slot, outcome, status, signal, self.log),

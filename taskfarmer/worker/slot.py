@@ -1,4 +1,4 @@
-"""A slot as its worker sees it: what waits in it, what runs in it, and what is to be told of it."""
+"""A slot of a worker: the batches that wait in it, the task that runs in it, and its entry in shared memory."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from taskfarmer.worker.context import SlotContext
 from taskfarmer.worker.report import Recorder
 
 SHOWN = struct.Struct("<qid")
-"""What a slot shows to its farmer: ID + 1 of the task that runs, its attempt and start.
+"""A slot's entry for its farmer: ID + 1 of the task that runs, its attempt and its start.
 
-The ID is negative where that task has ended, and 0 before the first one.
+The ID is negative if that task has ended, and 0 before the first one.
 """
 GROUP = struct.Struct("<i")
-"""Behind it: the process group of the last task. There a farmer finds processes that a killed worker leaves."""
+"""The next field: the process group of the last task. The farmer finds processes of a killed worker there."""
 STRIDE = 64
-"""Bytes of each slot, a line of the processor's cache."""
+"""Bytes of an entry: a cache line."""
 
 
 class Slot:
-    def __init__(self, place: SlotContext, shown: memoryview) -> None:
-        self.place = place
-        self.number = place.slot
+    def __init__(self, context: SlotContext, shown: memoryview) -> None:
+        self.context = context
+        self.number = context.slot
         self.queue: deque[Batch] = deque()
-        self.recorder = Recorder(farmer_number(place.farmer), place.slot, place.log_mode.encode())
-        self.last: Task | None = None  # that ended here
+        self.recorder = Recorder(farmer_number(context.farmer), context.slot, context.log_mode.encode())
+        self.last: Task | None = None  # the last task that ended here
         self._shown = shown
 
-    def begin(self, now: float) -> Task | None:
-        """Take the next task, and show that it runs; None if there is none, or if its batch is too old.
+    def start_next(self, now: float) -> Task | None:
+        """Remove the next task, and show that it runs; None if the queue is empty, or if the batch is too old.
 
         `now` is in epoch seconds.
         """
         while self.queue:
             batch = self.queue[0]
-            place = batch.next
-            if place < len(batch.tasks):
+            index = batch.next
+            if index < len(batch.tasks):
                 if time.clock_gettime(time.CLOCK_BOOTTIME) > batch.fresh_until:
                     return None
-                batch.next = place + 1
-                task = batch.tasks[place]
+                batch.next = index + 1
+                task = batch.tasks[index]
                 task.start = now
                 SHOWN.pack_into(self._shown, 0, task.task_id + 1, batch.attempt, now)
                 return task
@@ -51,33 +51,33 @@ class Slot:
         return None
 
     def show_group(self, group: int) -> None:
-        """Show in which process group the task runs that has started."""
+        """Show the process group of the task that has started."""
         GROUP.pack_into(self._shown, SHOWN.size, group)
 
-    def undo(self, task: Task) -> None:
-        """The task was not begun after all."""
+    def undo_start(self, task: Task) -> None:
+        """The task could not be started."""
         task.batch.next -= 1
-        self.rest()
+        self.show_idle()
 
-    def ended(self, task: Task) -> None:
-        """Show that a task runs no more; what came of it may be told later."""
+    def show_ended(self, task: Task) -> None:
+        """Show that a task no longer runs. Its result may be reported later."""
         self.last = task
         SHOWN.pack_into(self._shown, 0, -task.task_id - 1, task.batch.attempt, 0.0)
 
-    def rest(self) -> None:
-        """Show that nothing runs."""
+    def show_idle(self) -> None:
+        """Show that no task runs."""
         if self.last is not None:
-            self.ended(self.last)
+            self.show_ended(self.last)
         else:
             SHOWN.pack_into(self._shown, 0, 0, 0, 0.0)
 
-    def unstarted(self) -> list[tuple[int, int]]:
-        """Batch and number of tasks that were not begun; they are no longer here."""
+    def remove_unstarted(self) -> list[tuple[int, int]]:
+        """Remove the tasks that were not started; returns the batch number and the number of tasks for each batch."""
         found = []
         for batch in self.queue:
-            rest = len(batch.tasks) - batch.next
-            if rest:
-                found.append((batch.number, rest))
+            count = len(batch.tasks) - batch.next
+            if count:
+                found.append((batch.number, count))
                 del batch.tasks[batch.next :]
         self.queue.clear()
         return found

@@ -60,7 +60,7 @@ ended = 0
 
 def listen():
     global ended
-    ended += pool.wait(0.2).tidings.ended
+    ended += pool.wait(0.2).outcomes.ended
 
 
 if timer:
@@ -79,7 +79,7 @@ end = time.monotonic() + 20
 while ended < 5001 and time.monotonic() < end:
     listen()
 pool.quit()
-while pool.members:
+while pool.workers:
     listen()
 print(json.dumps([told, ended]))
 """

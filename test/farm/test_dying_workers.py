@@ -21,7 +21,7 @@ HURRIED = """
 import sys
 from taskfarmer.pool import deaths, pool
 from taskfarmer.start import taskfarmer
-deaths.START_PAUSE, pool.LOOK_EVERY, pool.DOUBT = map(float, sys.argv[1:4])
+deaths.START_PAUSE, pool.CHECK_EVERY, pool.AWAIT_STOP = map(float, sys.argv[1:4])
 sys.argv[1:4] = ['run']
 taskfarmer()
 """
@@ -217,7 +217,7 @@ def test_a_farmer_whose_workers_all_die_gives_up_and_keeps_the_tasks(plugged: Fa
     plugged.write(*["true"] * 12)
     farmer = start(plugged, "-r", runner, "-n", slots)
     assert farmer.wait() == STATUS_TROUBLE, farmer.said
-    assert "workers died one after the other and no task ended" in farmer.said
+    assert "workers died in a row and no task ended" in farmer.said
     assert f"{plugged.workdir}/logs" in farmer.said
     assert plugged.places() == (list(range(12)), [], [])
     report = plugged.check()

@@ -32,8 +32,8 @@ worker = ProgramWorker(WorkerSetup(places, BasicRunner(), 1.0, 0.0, os.getppid()
 lines = {0: b'0 true\\n2 sleep 1; exit 7\\n', 1: b'1 exit 3\\n'}
 for slot, body in lines.items():
     farmer.send(Command(protocol.TASKS, slot, slot + 1, 1, 0.0, body).encode())
-worker._rest()
-worker._begin_tasks()
+worker.wait_idle()
+worker.start_tasks()
 first, second = worker.running
 assert [task.task_id for task in worker.running.values()] == [0, 1]
 
@@ -48,11 +48,11 @@ while (state(first), state(second)) != ('Z', 'Z') and time.monotonic() < end:
 # numbers come round: the next process gets that of the second task
 Path('/proc/sys/kernel/ns_last_pid').write_text(str(second - 1))
 while worker.running.keys() != {second} and time.monotonic() < end:
-    worker._wait()
+    worker.wait()
 (again,) = worker.running.values()
 assert again.task_id == 2, 'the number was not given again'
 while worker.running and time.monotonic() < end:
-    worker._wait()
+    worker.wait()
 worker.flush()
 for one in WorkerReports().feed(farmer.recv(1 << 20)):
     print(one.results.decode(), end='')

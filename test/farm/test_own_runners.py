@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 from farming import eventually
@@ -179,6 +180,38 @@ def test_a_runner_from_a_module_beside_the_list_runs_every_task(plugged: Farm) -
     assert plugged.places() == ([], [0, *range(3, 23)], [1, 2])
     plugged.no_survivors()
     plugged.check()
+
+
+SHORT_LIVED = """
+import sys
+from taskfarmer.start import taskfarmer
+from taskfarmer.worker import plugin
+plugin.TASKS_PER_WORKER = int(sys.argv[1])
+sys.argv[1:2] = ['run']
+taskfarmer()
+"""
+
+
+@pytest.mark.parametrize(("slots", "tasks", "limit"), [(1, 200, 5), (2, 60, 1), (3, 300, 20)])
+def test_a_worker_is_replaced_when_it_has_run_many_tasks(plugged: Farm, slots: int, tasks: int, limit: int) -> None:
+    plugged.write(*["echo $PPID; sleep 0.02"] * tasks)
+    words = [sys.executable, "-c", SHORT_LIVED, str(limit), str(plugged.list), "-n", str(slots), "-r", "plain", "-v"]
+    farmer = plugged.run(words=words)
+    assert farmer.wait(60) == 0, farmer.said
+    assert "warning" not in farmer.said
+    workers = [plugged.log(number) for number in range(tasks)]
+    assert len(set(workers)) > slots
+    assert [plugged.attempts(number) for number in range(tasks)] == [[(1, "finished")]] * tasks
+    plugged.no_survivors()
+    plugged.check()
+
+
+def test_a_worker_is_not_replaced_as_long_as_a_process_that_a_task_left_runs(plugged: Farm) -> None:
+    plugged.write("echo $PPID; (setsid sleep 1000 >/dev/null 2>&1 &)", *["echo $PPID; sleep 0.01"] * 20)
+    farmer = plugged.run(words=[sys.executable, "-c", SHORT_LIVED, "2", str(plugged.list), "-n", "1", "-r", "plain"])
+    assert farmer.wait() == 0, farmer.said
+    assert len({plugged.log(number) for number in range(21)}) == 1
+    plugged.no_survivors()
 
 
 @pytest.mark.parametrize(
@@ -374,7 +407,7 @@ def test_more_slots_than_there_can_be_workers_are_done_without(plugged: Farm) ->
     plugged.write(*["sleep 0.3"] * 60)
     farmer = plugged.run("-n", 60, "-r", "old", before=["bash", "-c", 'ulimit -n 64; exec "$@"', "bash"])
     assert farmer.wait() == 0, farmer.said
-    assert "no worker could be started: Too many open files; give fewer with -n, or raise `ulimit`" in farmer.said
+    assert "cannot start a worker: Too many open files; use a smaller -n, or raise `ulimit`" in farmer.said
     assert {line.attempt for line in plugged.check().lines} == {1}
     assert plugged.places() == ([], list(range(60)), [])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskfarmer.pool.deaths import Deaths, ending
+from taskfarmer.pool.deaths import Deaths, exit_reason
 
 
 def rounds(deaths: Deaths, number: int, *workers: list[tuple[int, int]], now: float = 1000.0) -> float:
@@ -86,4 +86,4 @@ def test_a_pause_is_a_minute_at_most() -> None:
     [(-9, "SIGKILL"), (-11, "SIGSEGV"), (0, "SIGTERM"), (3, "exit status 3"), (-40, "signal 40"), (None, "the kernel")],
 )
 def test_how_a_worker_ended_is_told_in_words(exitcode: int | None, told: str) -> None:
-    assert told in ending(exitcode)
+    assert told in exit_reason(exitcode)

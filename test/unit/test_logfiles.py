@@ -204,7 +204,7 @@ def test_the_parts_of_a_farm_are_found_wherever_a_block_ends() -> None:
 def test_a_batch_that_waited_for_most_of_the_lease_is_not_started(place: SlotContext) -> None:
     slot = Slot(place._replace(lease=10.0), memoryview(bytearray(64)))
     slot.queue.append(Batch(0, 1, 1, [b"0 true", b"1 true"], 10.0))
-    assert slot.begin(0.0) is not None
+    assert slot.start_next(0.0) is not None
     slot.queue[0].fresh_until -= 10.0
-    assert slot.begin(0.0) is None
-    assert slot.unstarted() == [(1, 1)]
+    assert slot.start_next(0.0) is None
+    assert slot.remove_unstarted() == [(1, 1)]

@@ -14,7 +14,7 @@ from taskfarmer.runners.shell import BasicRunner
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    """A pool with three stocks, whose second is at its third attempt; nothing was handed out, no process is there."""
+    """A pool with three intervals, whose second is at its third attempt, and without workers."""
     wakeup, written = os.pipe()
 
     def nowhere(slot: int) -> None:
@@ -33,22 +33,22 @@ def places(intervals: list[Interval]) -> list[int]:
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 3, 5, 6, 10])
-def test_what_comes_next_is_told_over_all_stocks(pool: Pool, most: int) -> None:
+def test_what_comes_next_is_listed_over_all_intervals(pool: Pool, most: int) -> None:
     assert places(pool.following(most)) == list(range(min(most, 6)))
     assert pool.queued == 6
 
 
 def test_everything_that_was_not_handed_out_can_be_taken_back(pool: Pool) -> None:
-    assert places(pool.take_back()) == [0, 1, 2, 3, 4, 5]
+    assert places(pool.release_queued()) == [0, 1, 2, 3, 4, 5]
     assert pool.queued == 0 and not pool.following(1)
 
 
 def test_what_is_kept_by_its_line_stays_in_its_order_and_in_one_piece(pool: Pool) -> None:
-    back = pool.take_back(lambda line: int(line.split()[0]) in (1, 3, 4, 5))
+    back = pool.release_queued(lambda line: int(line.split()[0]) in (1, 3, 4, 5))
     assert places(back) == [0, 2]
     assert [one.attempt for one in back] == [1, 3]
     assert places(pool.following(9)) == [1, 3, 4, 5]
-    assert [stock.interval.count for stock in pool.queue] == [1, 3]
+    assert [tasks.interval.count for tasks in pool.queue] == [1, 3]
 
 
 def test_tasks_that_something_died_of_wait_behind_those_that_nothing_died_of(pool: Pool) -> None:

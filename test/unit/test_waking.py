@@ -1,4 +1,4 @@
-"""How a worker learns that tasks have ended or that there are orders: each way, in a process of its own."""
+"""A worker waits for tasks to exit and for commands. Each scene is played in a separate process."""
 
 from __future__ import annotations
 
@@ -14,27 +14,23 @@ from types import FrameType
 import pytest
 
 from taskfarmer.worker import waking
-from taskfarmer.worker.waking import ByDescriptors, BySignals, Waking
+from taskfarmer.worker.waking import ExitWatcher
 
 
 class Scene:
     """A waiting worker: its end of the link and the farmer's, and the processes that it knows."""
 
-    def __init__(self, kind: type[Waking]) -> None:
+    def __init__(self) -> None:
         self.link, self.farmer = socket.socketpair()
         self.running: set[int] = set()
         self.hits: list[int] = []
         signal.signal(signal.SIGUSR1, self.hit)
         self.wakeup, written = os.pipe2(os.O_NONBLOCK)
         signal.set_wakeup_fd(written)
-        if kind is BySignals:
-            self.waking: Waking = BySignals(self.running, (self.link.fileno(), self.wakeup))
-            assert self.waking.wait(None) == ([], True)  # the look for what came before
-        else:
-            poll = select.poll()
-            poll.register(self.link, select.POLLIN)
-            poll.register(self.wakeup, select.POLLIN)
-            self.waking = ByDescriptors(self.running, poll)
+        poll = select.poll()
+        poll.register(self.link, select.POLLIN)
+        poll.register(self.wakeup, select.POLLIN)
+        self.watcher = ExitWatcher(self.running, poll)
 
     def hit(self, number: int, frame: FrameType | None) -> None:
         self.hits.append(number)
@@ -42,7 +38,7 @@ class Scene:
     def begin(self, *argv: str) -> int:
         pid = os.posix_spawnp(argv[0], argv, os.environ, setsigmask=())
         self.running.add(pid)
-        self.waking.begun(pid)
+        self.watcher.add(pid)
         return pid
 
     def ends(self, count: int) -> list[tuple[int, int]]:
@@ -50,7 +46,7 @@ class Scene:
         found: list[tuple[int, int]] = []
         end = time.monotonic() + 30
         while len(found) < count and time.monotonic() < end:
-            for pid, status, _ in self.waking.wait(5.0)[0]:
+            for pid, status, _ in self.watcher.wait(5.0)[0]:
                 if pid in self.running:
                     self.running.discard(pid)
                     found.append((pid, status))
@@ -58,7 +54,7 @@ class Scene:
 
 
 def apart(scene: Callable[[], None]) -> None:
-    """Play a scene in a process of its own, whose signals and children are nobody else's."""
+    """Play a scene in a separate process with its signals and children."""
     child = os.fork()
     if not child:
         status = 1
@@ -73,34 +69,28 @@ def apart(scene: Callable[[], None]) -> None:
     assert os.waitpid(child, 0)[1] == 0, "the scene failed; what it said is above"
 
 
-KINDS = pytest.mark.parametrize("kind", [BySignals, ByDescriptors])
-
-
-@KINDS
-def test_the_end_of_a_task_is_told_with_its_status(kind: type[Waking]) -> None:
+def test_the_end_of_a_task_is_reported_with_its_status() -> None:
     def scene() -> None:
-        one = Scene(kind)
+        one = Scene()
         pid = one.begin("sh", "-c", "exit 3")
         assert one.ends(1) == [(pid, 3 << 8)]
 
     apart(scene)
 
 
-@KINDS
-def test_tasks_that_end_at_the_same_time_are_all_told(kind: type[Waking]) -> None:
+def test_tasks_that_end_at_the_same_time_are_all_reported() -> None:
     def scene() -> None:
-        one = Scene(kind)
+        one = Scene()
         pids = {one.begin("true") for _ in range(8)}
-        time.sleep(0.5)  # one signal may stand for all of them
+        time.sleep(0.5)
         assert {pid for pid, _ in one.ends(8)} == pids
 
     apart(scene)
 
 
-@KINDS
-def test_an_orphan_that_ends_hides_no_task(kind: type[Waking]) -> None:
+def test_an_orphan_that_ends_hides_no_task() -> None:
     def scene() -> None:
-        one = Scene(kind)
+        one = Scene()
         strangers = [os.posix_spawnp("true", ["true"], os.environ) for _ in range(3)]
         pid = one.begin("true")
         time.sleep(0.5)
@@ -109,95 +99,49 @@ def test_an_orphan_that_ends_hides_no_task(kind: type[Waking]) -> None:
     apart(scene)
 
 
-@KINDS
-def test_a_task_that_ends_late_is_waited_for(kind: type[Waking]) -> None:
+def test_a_task_that_ends_late_is_waited_for() -> None:
     def scene() -> None:
-        one = Scene(kind)
+        one = Scene()
         late, soon = one.begin("sleep", "0.5"), one.begin("true")
         assert one.ends(2) == [(soon, 0), (late, 0)]
 
     apart(scene)
 
 
-@KINDS
-def test_orders_and_the_end_of_the_farmer_wake(kind: type[Waking]) -> None:
+def test_commands_and_the_end_of_the_farmer_wake() -> None:
     def scene() -> None:
-        one = Scene(kind)
+        one = Scene()
         one.farmer.send(b"early")
-        while not one.waking.wait(None)[1]:
+        while not one.watcher.wait(None)[1]:
             pass
         assert one.link.recv(100) == b"early"
         one.farmer.send(b"later")
-        while not one.waking.wait(None)[1]:
+        while not one.watcher.wait(None)[1]:
             pass
         assert one.link.recv(100) == b"later"
         one.farmer.close()
-        while not one.waking.wait(None)[1]:
+        while not one.watcher.wait(None)[1]:
             pass
         assert one.link.recv(100) == b""
 
     apart(scene)
 
 
-def test_this_system_signals_orders_and_the_question_leaves_nothing_behind() -> None:
+def test_nothing_is_reported_if_nothing_happens_in_time() -> None:
     def scene() -> None:
-        assert waking.orders_are_signalled()
-        assert signal.getsignal(signal.SIGIO) == signal.SIG_DFL
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
-
-    apart(scene)
-
-
-def test_a_system_that_signals_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waking, "_signalled", lambda fd, on: None)
-
-    def scene() -> None:
-        assert not waking.orders_are_signalled()
-
-    apart(scene)
-
-
-def test_an_order_from_before_anything_was_signalled_is_looked_for() -> None:
-    def scene() -> None:
-        link, farmer = socket.socketpair()
-        farmer.send(b"early")
-        assert BySignals(set(), [link.fileno()]).wait(None) == ([], True)
-        assert link.recv(100) == b"early"
-
-    apart(scene)
-
-
-def test_room_for_what_a_busy_farmer_did_not_take_wakes() -> None:
-    def scene() -> None:
-        one = Scene(BySignals)
-        with pytest.raises(BlockingIOError):
-            while True:
-                one.link.send(bytes(10_000), socket.MSG_DONTWAIT)
-        assert one.waking.wait(0.2) == ([], False)
-        while select.select([one.farmer], [], [], 0)[0]:
-            one.farmer.recv(100_000)
-        assert one.waking.wait(30.0) == ([], True)
-
-    apart(scene)
-
-
-@KINDS
-def test_nothing_that_happens_is_told_when_the_time_is_over(kind: type[Waking]) -> None:
-    def scene() -> None:
-        one = Scene(kind)
+        one = Scene()
         one.begin("sleep", "10")
-        assert one.waking.wait(0.05) == ([], False)
-        assert one.waking.wait(0) == ([], False)
+        assert one.watcher.wait(0.05) == ([], False)
+        assert one.watcher.wait(0) == ([], False)
 
     apart(scene)
 
 
-@KINDS
-def test_a_stop_signal_comes_to_its_handler_and_wakes(kind: type[Waking]) -> None:
+def test_a_stop_signal_comes_to_its_handler_and_wakes() -> None:
     def scene() -> None:
-        one = Scene(kind)
+        one = Scene()
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert one.waking.wait(None) == ([], True)
+        assert one.watcher.wait(None) == ([], True)
         assert one.hits == [signal.SIGUSR1]
         os.read(one.wakeup, 100)
         me = os.getpid()
@@ -206,16 +150,15 @@ def test_a_stop_signal_comes_to_its_handler_and_wakes(kind: type[Waking]) -> Non
             os.kill(me, signal.SIGUSR1)
             os._exit(0)
         while one.hits != [signal.SIGUSR1] * 2:
-            assert one.waking.wait(None)[0] == []
+            assert one.watcher.wait(None)[0] == []
 
     apart(scene)
 
 
-@KINDS
 @pytest.mark.parametrize("patience", [0.2, 5.0, None])
-def test_who_was_stopped_while_it_waited_goes_on(kind: type[Waking], patience: float | None) -> None:
+def test_a_worker_that_was_stopped_while_it_waited_goes_on(patience: float | None) -> None:
     def scene() -> None:
-        one = Scene(kind)
+        one = Scene()
         late = one.begin("sleep", "1.5")
         me = os.getpid()
         if not os.fork():
@@ -226,17 +169,16 @@ def test_who_was_stopped_while_it_waited_goes_on(kind: type[Waking], patience: f
             os._exit(0)
         ended: list[int] = []
         while late not in ended:
-            ended += [pid for pid, _, _ in one.waking.wait(patience)[0]]
+            ended += [pid for pid, _, _ in one.watcher.wait(patience)[0]]
 
     apart(scene)
 
 
-@KINDS
-def test_afterwards_signals_are_handled_as_they_come(kind: type[Waking]) -> None:
+def test_signals_are_handled_after_it_was_closed() -> None:
     def scene() -> None:
-        one = Scene(kind)
+        one = Scene()
         one.begin("sleep", "10")
-        one.waking.close()
+        one.watcher.close()
         one.farmer.send(b"order")
         os.kill(os.getpid(), signal.SIGUSR1)
         assert one.hits == [signal.SIGUSR1]
@@ -245,14 +187,14 @@ def test_afterwards_signals_are_handled_as_they_come(kind: type[Waking]) -> None
     apart(scene)
 
 
-def test_ends_are_told_where_the_kernel_has_no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ends_are_reported_if_the_kernel_has_no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(pid: int) -> int:
         raise OSError
 
     monkeypatch.setattr(waking.os, "pidfd_open", none)
 
     def scene() -> None:
-        one = Scene(ByDescriptors)
+        one = Scene()
         late, soon = one.begin("sleep", "0.3"), one.begin("true")
         assert one.ends(2) == [(soon, 0), (late, 0)]
 
