@@ -1,4 +1,4 @@
-"""Tests mount in a namespace of their own: the machine's mounts stay as they are."""
+"""Tests mount in a private namespace: the machine's mounts do not change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_node_that_a_test_starts_does_not_keep_an_unmounted_file_system_alive(
     node = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert node.stdin and node.stdout
     try:
-        assert node.stdout.readline() == "\n"  # it has its own mounts now
+        assert node.stdout.readline() == "\n"  # it has a private mount namespace now
     finally:
         subprocess.run(["umount", tmp_path], check=True)
     seen = node.communicate("\n", timeout=60)[0]

@@ -1,4 +1,4 @@
-"""A worker whose farmer does not listen for a while: it tells what it has as soon as somebody hears it."""
+"""A worker whose farmer does not read its reports for a while sends them as soon as the farmer reads again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# a farmer's pool that hears nothing before the last task runs; prints how many tasks it heard of while that one ran
+# the pool of a farmer that reads no report before the last task runs; prints how many reports it got during that task
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
@@ -86,7 +86,9 @@ print(json.dumps([told, ended]))
 
 
 @pytest.mark.parametrize("timer", ["timer", "none", "program"])
-def test_what_a_busy_farmer_did_not_take_is_told_while_a_long_task_runs(tmp_path: Path, timer: str) -> None:
+def test_results_that_a_busy_farmer_did_not_read_are_reported_while_a_long_task_runs(
+    tmp_path: Path, timer: str
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, tmp_path, timer], capture_output=True, text=True, timeout=150, check=False
     )

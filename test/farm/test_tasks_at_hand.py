@@ -1,4 +1,4 @@
-"""A slot has its next task at hand while its farmer is busy, but not where it might come too late for it."""
+"""A slot has its next task queued while its farmer is busy, but not if that task might start too late."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SLOTS = 4
 TURNS = 5
 TOLD_WITHIN = 0.15
 KNOWN = 5 * SLOTS
-"""Tasks after which a farmer knows how long they take."""
+"""Number of tasks after which a farmer can estimate their duration."""
 
 
 def goes_on_without_its_farmer(farm: Farm, *options: object) -> bool:
-    """Whether tasks begin while the farmer is stopped; all that ran have ended when this is answered."""
+    """Whether tasks start while the farmer is stopped; all tasks that ran have finished when this returns."""
 
     def witnesses(ending: str) -> int:
         return sum(name.endswith(ending) for name in os.listdir(farm.started))
@@ -44,10 +44,10 @@ def goes_on_without_its_farmer(farm: Farm, *options: object) -> bool:
     return times > TURNS // 2
 
 
-def test_tasks_go_on_while_their_farmer_is_busy(farm: Farm) -> None:
+def test_tasks_start_while_their_farmer_is_busy(farm: Farm) -> None:
     assert goes_on_without_its_farmer(farm)
 
 
-def test_no_task_waits_in_a_slot_where_the_end_is_near(farm: Farm) -> None:
-    """What fitted when it was handed out may fit no more when the task before it has ended."""
+def test_no_task_is_queued_in_a_slot_when_the_end_is_near(farm: Farm) -> None:
+    """A task that fitted when it was handed out may not fit any more when the task before it has finished."""
     assert not goes_on_without_its_farmer(farm, "--timeout", 150)
