@@ -37,8 +37,8 @@ def array(slurm: SlurmCluster, field: Submitter) -> None:
     assert waiting["farmers_unknown"] == waiting["slots"] == 0
     (script,) = field.scripts()
     assert waiting["script"] == str(script)
-    assert slurm.ask("squeue", "-h", "-o", "%k", "-j", str(job)).strip() == "a 'b\\ #c"
-    slurm.tell("scontrol", "release", str(job))
+    assert slurm.try_client("squeue", "-h", "-o", "%k", "-j", str(job)).strip() == "a 'b\\ #c"
+    slurm.run_client("scontrol", "release", str(job))
     field.wait_for_runs(8)
     running = field.jobs()
     assert [one["job"] for one in running] == [f"{job}_1", f"{job}_2"]
@@ -76,7 +76,7 @@ def returning(*options: str, tell: tuple[str, ...]) -> Callable[[SlurmCluster, S
         job = field.submit(*options, "-n", "2", "--time", "20m", "--time-min", "10m", "--requeue")
         slots = 2 * (2 if "--nodes" in options else 1)
         field.wait_for_runs(slots)
-        slurm.tell("scancel", "--signal=USR1", *tell, str(job))
+        slurm.run_client("scancel", "--signal=USR1", *tell, str(job))
         eventually(lambda: max(int(one["Restarts"]) for one in slurm.elements(job)), "it is requeued", 60, 0.1)
         fast.touch()
         assert set(slurm.wait(job)) == {("COMPLETED", 0)}, field.said()
@@ -95,7 +95,10 @@ def refused(slurm: SlurmCluster, field: Submitter) -> None:
     assert "invalid partition specified: nosuch" in done.stderr
     assert not field.workdir.exists()
     job = field.submit("-p", "test", "-n", "2", "--time", "1h", SBATCH_PARTITION="nosuch", SBATCH_TIMELIMIT="2")
-    assert slurm.ask("squeue", "-h", "--states=all", "-o", "%P %l", "-j", str(job)).split() == ["test", "1:00:00"]
+    assert slurm.try_client("squeue", "-h", "--states=all", "-o", "%P %l", "-j", str(job)).split() == [
+        "test",
+        "1:00:00",
+    ]
     assert slurm.wait(job) == [("COMPLETED", 0)], field.said()
     field.judge()
 
@@ -107,7 +110,7 @@ def by_hand(slurm: SlurmCluster, field: Submitter) -> None:
     script = field.folder / "my script"
     script.write_text(done.stdout)
     job = slurm.submit(field.folder, field.environment, str(script))
-    assert slurm.ask("squeue", "-h", "--states=all", "-o", "%k", "-j", str(job)).strip() == "a 'b\\ #\"c"
+    assert slurm.try_client("squeue", "-h", "--states=all", "-o", "%k", "-j", str(job)).strip() == "a 'b\\ #\"c"
     assert slurm.wait(job) == [("COMPLETED", 0)], field.said()
     field.judge()
 
