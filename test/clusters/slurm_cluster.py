@@ -144,7 +144,8 @@ class SlurmCluster:
 
         def standing() -> str:
             log = self.folder / f"{name}.out"
-            return f"node {name} is {state}: {self.try_client('sinfo', '-h', '-N', '-o', '%N %T')}\n{log.read_text()[-2000:]}"
+            nodes = self.try_client("sinfo", "-h", "-N", "-o", "%N %T")
+            return f"node {name} is {state}: {nodes}\n{log.read_text()[-2000:]}"
 
         eventually(there, standing, seconds, 0.1)
 

@@ -135,11 +135,11 @@ def mpi(slurm: SlurmCluster, field: ClusterField) -> None:
 EXAMPLE_RUNS = {
     "the elements of array.sh share a list": array,
     "array.sh ends with 1 where a task failed": failures,
-    "each element of lists.sh runs a list of its own": lists,
+    "each element of lists.sh runs a different list": lists,
     "srun.sh runs a farmer on each node until the last has nothing left": srun,
     "shared.sh has a slot for each CPU": shared,
     "multithread.sh has a slot for each eight CPUs, and tells the tasks": multithread,
-    "gpu.sh gives each task a GPU of its own": gpu,
+    "gpu.sh gives each task a separate GPU": gpu,
     "container.sh runs each task in Shifter": container("shifter"),
     "container.sh runs each task in Apptainer": container("apptainer"),
     "container.sh runs each task in podman-hpc": container("podman-hpc"),

@@ -1,4 +1,7 @@
-"""Disks that become read-only, or lose power, under a running farmer: it says so, and what it recorded stays."""
+"""Disks that become read-only or lose power under a running farmer:
+
+it reports that, and its recorded results survive.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ext4]:
 
 
 @pytest.mark.parametrize("end", ["read-only", "without power"])
-def test_a_disk_that_fails_in_the_middle_costs_no_result_that_counts(farm: Farm, disk: Ext4, end: str) -> None:
+def test_a_disk_that_fails_during_a_run_loses_no_counted_result(farm: Farm, disk: Ext4, end: str) -> None:
     farm.workdir = disk.point / "farm"
     go = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
     stay = "[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"
@@ -43,7 +46,7 @@ def test_a_disk_that_fails_in_the_middle_costs_no_result_that_counts(farm: Farm,
     assert farmer.wait() == TROUBLE, farmer.said
     assert "not recorded: " in farmer.said
     farm.no_survivors()
-    disk.again()
+    disk.remount()
     report = farm.check(views=False)
     assert report.finished >= before
     assert 20 not in report.finished

@@ -429,7 +429,7 @@ def judge(storm: Storm, kind: str, drain: Farmer) -> Report:
 
 
 def judge_farmers(storm: Storm, report: Report, unheard: list[Farmer]) -> None:
-    """Farmers that were declared dead report it and recorded nothing afterwards; all exit statuses are expected ones."""
+    """Farmers that were declared dead report it and recorded nothing afterwards; all exit statuses are expected."""
     for ghost in storm.woken:
         status, said = ghost.farmer.process.returncode, ghost.farmer.said
         # one that was already leaving, with a complete journal, has left even though it was expelled
