@@ -78,10 +78,7 @@ class Interrupted(SlowJob):
         self.all_run()
 
     def all_run(self) -> None:
-        """Wait until every slot has a task, and every task of mpi.sh its ranks:
-
-        srun starts no step if the job is ending.
-        """
+        """Wait until every slot has a task, and every task of mpi.sh its ranks: later srun starts no more steps."""
         self.wait_for_starts(self.kind.slots)
         if self.kind.within == RANKS:
             ranks = self.field.folder / "ranks"

@@ -33,10 +33,7 @@ def interrupted(report: Report) -> float:
 
 
 def signalled_script(slurm: SlurmCluster, field: ClusterField) -> None:
-    """array.sh with `--signal=B:USR1`:
-
-    the farmer replaces the script, stops in time and reports that tasks are left.
-    """
+    """array.sh with `--signal=B:USR1`: the farmer replaces the script, stops in time and reports unprocessed tasks."""
     slow = SlowJob(slurm, field, "array.sh", "--array=1-3", "--cpus-per-task=4", "--time=2", "--signal=B:USR1@120")
     slow.submit("--margin", "1s")
     assert slow.elements() == [("FAILED", AGAIN)] * 3, field.said()

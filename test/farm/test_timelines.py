@@ -1,7 +1,4 @@
-"""timeline.json:
-
-complete JSON at any moment, a slice per attempt, names for farmers and slots, after every kind of exit.
-"""
+"""timeline.json: complete JSON at any moment, a slice per attempt, names for farmers and slots, after any exit."""
 
 from __future__ import annotations
 

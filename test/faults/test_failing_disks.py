@@ -1,7 +1,4 @@
-"""Disks that become read-only or lose power under a running farmer:
-
-it reports that, and its recorded results survive.
-"""
+"""Disks that become read-only or lose power under a running farmer: it reports that, and recorded results survive."""
 
 from __future__ import annotations
 

@@ -19,10 +19,7 @@ from users import READING, User, close_held, may_import
 
 @pytest.fixture(scope="session")
 def options() -> Sequence[str]:
-    """The options that let another user run this Python:
-
-    none, or the right to read a checkout that only root may read.
-    """
+    """The options that let another user run this Python: none, or access to a checkout that only root may read."""
     need(os.getuid() == 0, "two users need root")
     need(shutil.which("setpriv"), "setpriv (util-linux) is not installed")
     for found in ((), READING):

@@ -1,7 +1,4 @@
-"""Locks in scratch space, where any user may create files:
-
-farmers neither follow, change nor wait for foreign files.
-"""
+"""Locks in scratch space, where any user may create files: farmers do not follow, change or await foreign files."""
 
 from __future__ import annotations
 

@@ -169,10 +169,7 @@ OPENED = re.compile(r'openat?\((?:AT_FDCWD|\d+)(?:<[^>]*>)?, "([^"]*)", ([A-Z_|]
 
 
 def test_every_file_that_is_opened_for_writing_is_new_or_not_a_link(user: User) -> None:
-    """According to the kernel, during a farm's life:
-
-    created, grown, failed, retried, epochs changed, views repaired.
-    """
+    """According to the kernel, in a farm's life: created, grown, failed, retried, epochs changed, views repaired."""
     need(shutil.which("strace"), "strace is not installed")
     user.append("exit 3")
     trace = user.home / "trace"

@@ -57,10 +57,7 @@ def test_a_farmer_that_checked_before_the_farm_was_created_joins_it(
 def test_two_farmers_that_exit_at_once_leave_exact_views(
     field: Field, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
-    """The race is forced:
-
-    the second leaves and writes the views after the first has left and before it shows its results.
-    """
+    """The race is forced: the second leaves and writes views after the first has left and before it shows results."""
     field.write(["true"] * 2)
     monkeypatch.delenv("SCRATCH", raising=False)
     farm = Intake(Settings(str(field.list)), silent()).open()

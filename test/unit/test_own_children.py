@@ -1,4 +1,4 @@
-"""A worker reaps the orphans that it adopts, and never a child that code in it has made."""
+"""A worker reaps the orphans that it adopts, but never a child that code in it has started."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_child_keeps_its_status_for_the_code_that_made_it_and_orphans_are_reaped(tmp_path: Path, way: str) -> None:
+def test_a_child_keeps_its_status_for_the_code_that_started_it_and_orphans_are_reaped(tmp_path: Path, way: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Variables that have another value for each task are seen by everybody, and take no memory for each value."""
+"""Variables whose value differs for each task: Python and child programs see them, and old values take no memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def variable() -> Iterator[Variable]:
 
 
 def seen() -> tuple[str | None, str]:
-    """What this Python sees, and what a program does that is started without an environment."""
+    """The value for this Python, and for a program that is started without an explicit environment."""
     return os.environ.get(NAME), subprocess.check_output(["printenv", NAME], text=True).rstrip("\n")
 
 
@@ -34,7 +34,7 @@ def test_python_and_programs_see_the_last_value(variable: Variable) -> None:
         assert seen() == (value, value)
 
 
-def test_what_somebody_else_makes_of_it_meanwhile_is_no_matter(variable: Variable) -> None:
+def test_changes_of_the_variable_by_other_code_do_not_matter(variable: Variable) -> None:
     variable.set(b"1")
     os.environ[NAME] = "theirs"
     assert seen() == ("theirs", "theirs")
@@ -51,7 +51,7 @@ def test_what_somebody_else_makes_of_it_meanwhile_is_no_matter(variable: Variabl
     assert seen() == ("5", "5")
 
 
-def test_a_python_that_keeps_its_variables_elsewhere_has_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_that_stores_its_variables_differently_sees_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, "before")
     monkeypatch.setattr("taskfarmer.worker.variables._putenv", None)
     variable = Variable(NAME.encode())
@@ -60,8 +60,8 @@ def test_a_python_that_keeps_its_variables_elsewhere_has_them_too(monkeypatch: p
         assert seen() == (value, value)
 
 
-def test_values_take_no_memory() -> None:
-    """In a process of its own: what this one has freed would be used again. `setenv` takes 20 megabytes for these."""
+def test_old_values_take_no_memory() -> None:
+    """In a separate process, because freed memory would be reused. `setenv` takes 20 megabytes for these values."""
     program = f"""
 import os, resource
 from taskfarmer.worker.variables import Variable

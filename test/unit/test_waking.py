@@ -1,4 +1,4 @@
-"""How a worker learns that tasks have ended or that there are orders: each way, in a process of its own."""
+"""How a worker notices that tasks have ended or that orders arrived: each way, in a separate process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Scene:
         signal.set_wakeup_fd(written)
         if kind is BySignals:
             self.waking: Waking = BySignals(self.running, (self.link.fileno(), self.wakeup))
-            assert self.waking.wait(None) == ([], True)  # the look for what came before
+            assert self.waking.wait(None) == ([], True)  # the check for earlier events
         else:
             poll = select.poll()
             poll.register(self.link, select.POLLIN)
@@ -39,7 +39,7 @@ class Scene:
     def hit(self, number: int, frame: FrameType | None) -> None:
         self.hits.append(number)
 
-    def begin(self, *argv: str) -> int:
+    def start_process(self, *argv: str) -> int:
         pid = os.posix_spawnp(argv[0], argv, os.environ, setsigmask=())
         self.running.add(pid)
         self.waking.begun(pid)
@@ -57,8 +57,8 @@ class Scene:
         return found
 
 
-def apart(scene: Callable[[], None]) -> None:
-    """Play a scene in a process of its own, whose signals and children are nobody else's."""
+def run_in_child(scene: Callable[[], None]) -> None:
+    """Run a scene in a separate process, with private signals and children."""
     child = os.fork()
     if not child:
         status = 1
@@ -77,24 +77,24 @@ KINDS = pytest.mark.parametrize("kind", [BySignals, ByDescriptors])
 
 
 @KINDS
-def test_the_end_of_a_task_is_told_with_its_status(kind: type[Waking]) -> None:
+def test_the_end_of_a_task_is_reported_with_its_status(kind: type[Waking]) -> None:
     def scene() -> None:
         one = Scene(kind)
-        pid = one.begin("sh", "-c", "exit 3")
+        pid = one.start_process("sh", "-c", "exit 3")
         assert one.ends(1) == [(pid, 3 << 8)]
 
-    apart(scene)
+    run_in_child(scene)
 
 
 @KINDS
-def test_tasks_that_end_at_the_same_time_are_all_told(kind: type[Waking]) -> None:
+def test_tasks_that_end_at_the_same_time_are_all_reported(kind: type[Waking]) -> None:
     def scene() -> None:
         one = Scene(kind)
-        pids = {one.begin("true") for _ in range(8)}
-        time.sleep(0.5)  # one signal may stand for all of them
+        pids = {one.start_process("true") for _ in range(8)}
+        time.sleep(0.5)  # one signal may be for all of them
         assert {pid for pid, _ in one.ends(8)} == pids
 
-    apart(scene)
+    run_in_child(scene)
 
 
 @KINDS
@@ -102,25 +102,25 @@ def test_an_orphan_that_ends_hides_no_task(kind: type[Waking]) -> None:
     def scene() -> None:
         one = Scene(kind)
         strangers = [os.posix_spawnp("true", ["true"], os.environ) for _ in range(3)]
-        pid = one.begin("true")
+        pid = one.start_process("true")
         time.sleep(0.5)
         assert pid not in strangers and one.ends(1) == [(pid, 0)]
 
-    apart(scene)
+    run_in_child(scene)
 
 
 @KINDS
-def test_a_task_that_ends_late_is_waited_for(kind: type[Waking]) -> None:
+def test_a_task_that_ends_late_is_awaited(kind: type[Waking]) -> None:
     def scene() -> None:
         one = Scene(kind)
-        late, soon = one.begin("sleep", "0.5"), one.begin("true")
+        late, soon = one.start_process("sleep", "0.5"), one.start_process("true")
         assert one.ends(2) == [(soon, 0), (late, 0)]
 
-    apart(scene)
+    run_in_child(scene)
 
 
 @KINDS
-def test_orders_and_the_end_of_the_farmer_wake(kind: type[Waking]) -> None:
+def test_orders_and_the_death_of_the_farmer_wake_the_worker(kind: type[Waking]) -> None:
     def scene() -> None:
         one = Scene(kind)
         one.farmer.send(b"early")
@@ -136,38 +136,38 @@ def test_orders_and_the_end_of_the_farmer_wake(kind: type[Waking]) -> None:
             pass
         assert one.link.recv(100) == b""
 
-    apart(scene)
+    run_in_child(scene)
 
 
-def test_this_system_signals_orders_and_the_question_leaves_nothing_behind() -> None:
+def test_this_system_signals_orders_and_the_probe_leaves_no_handlers() -> None:
     def scene() -> None:
         assert waking.orders_are_signalled()
         assert signal.getsignal(signal.SIGIO) == signal.SIG_DFL
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
-    apart(scene)
+    run_in_child(scene)
 
 
-def test_a_system_that_signals_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_signals_for_orders_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waking, "_signalled", lambda fd, on: None)
 
     def scene() -> None:
         assert not waking.orders_are_signalled()
 
-    apart(scene)
+    run_in_child(scene)
 
 
-def test_an_order_from_before_anything_was_signalled_is_looked_for() -> None:
+def test_an_order_that_arrived_before_signals_were_enabled_is_found() -> None:
     def scene() -> None:
         link, farmer = socket.socketpair()
         farmer.send(b"early")
         assert BySignals(set(), [link.fileno()]).wait(None) == ([], True)
         assert link.recv(100) == b"early"
 
-    apart(scene)
+    run_in_child(scene)
 
 
-def test_room_for_what_a_busy_farmer_did_not_take_wakes() -> None:
+def test_free_space_in_the_buffer_of_a_busy_farmer_wakes_the_worker() -> None:
     def scene() -> None:
         one = Scene(BySignals)
         with pytest.raises(BlockingIOError):
@@ -178,22 +178,22 @@ def test_room_for_what_a_busy_farmer_did_not_take_wakes() -> None:
             one.farmer.recv(100_000)
         assert one.waking.wait(30.0) == ([], True)
 
-    apart(scene)
+    run_in_child(scene)
 
 
 @KINDS
-def test_nothing_that_happens_is_told_when_the_time_is_over(kind: type[Waking]) -> None:
+def test_after_the_timeout_no_events_are_reported(kind: type[Waking]) -> None:
     def scene() -> None:
         one = Scene(kind)
-        one.begin("sleep", "10")
+        one.start_process("sleep", "10")
         assert one.waking.wait(0.05) == ([], False)
         assert one.waking.wait(0) == ([], False)
 
-    apart(scene)
+    run_in_child(scene)
 
 
 @KINDS
-def test_a_stop_signal_comes_to_its_handler_and_wakes(kind: type[Waking]) -> None:
+def test_a_stop_signal_reaches_its_handler_and_wakes_the_worker(kind: type[Waking]) -> None:
     def scene() -> None:
         one = Scene(kind)
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -208,15 +208,15 @@ def test_a_stop_signal_comes_to_its_handler_and_wakes(kind: type[Waking]) -> Non
         while one.hits != [signal.SIGUSR1] * 2:
             assert one.waking.wait(None)[0] == []
 
-    apart(scene)
+    run_in_child(scene)
 
 
 @KINDS
 @pytest.mark.parametrize("patience", [0.2, 5.0, None])
-def test_who_was_stopped_while_it_waited_goes_on(kind: type[Waking], patience: float | None) -> None:
+def test_a_worker_that_was_stopped_while_it_waited_continues(kind: type[Waking], patience: float | None) -> None:
     def scene() -> None:
         one = Scene(kind)
-        late = one.begin("sleep", "1.5")
+        late = one.start_process("sleep", "1.5")
         me = os.getpid()
         if not os.fork():
             time.sleep(0.1)
@@ -228,24 +228,24 @@ def test_who_was_stopped_while_it_waited_goes_on(kind: type[Waking], patience: f
         while late not in ended:
             ended += [pid for pid, _, _ in one.waking.wait(patience)[0]]
 
-    apart(scene)
+    run_in_child(scene)
 
 
 @KINDS
 def test_afterwards_signals_are_handled_as_they_come(kind: type[Waking]) -> None:
     def scene() -> None:
         one = Scene(kind)
-        one.begin("sleep", "10")
+        one.start_process("sleep", "10")
         one.waking.close()
         one.farmer.send(b"order")
         os.kill(os.getpid(), signal.SIGUSR1)
         assert one.hits == [signal.SIGUSR1]
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
-    apart(scene)
+    run_in_child(scene)
 
 
-def test_ends_are_told_where_the_kernel_has_no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ends_of_tasks_are_reported_if_the_kernel_has_no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(pid: int) -> int:
         raise OSError
 
@@ -253,7 +253,7 @@ def test_ends_are_told_where_the_kernel_has_no_pidfds(monkeypatch: pytest.Monkey
 
     def scene() -> None:
         one = Scene(ByDescriptors)
-        late, soon = one.begin("sleep", "0.3"), one.begin("true")
+        late, soon = one.start_process("sleep", "0.3"), one.start_process("true")
         assert one.ends(2) == [(soon, 0), (late, 0)]
 
-    apart(scene)
+    run_in_child(scene)
