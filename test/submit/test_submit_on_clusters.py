@@ -1,6 +1,6 @@
 """`taskfarmer submit` and `taskfarmer jobs` with a real Slurm of three nodes, and with a real Grid Engine.
 
-What runs on Slurm runs at once, each on a list of its own; each test waits for its own.
+The jobs on Slurm run at once, each with a separate list; each test waits for one of them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from submitting import Submitter
 
 
 def slow(field: Submitter, count: int) -> Path:
-    """Tasks that are slow until the file is there that is returned."""
+    """Tasks that wait until the returned file exists."""
     fast = field.folder / "fast"
     field.tasks(count, 0.1, then=f"n=0; until [ -e {fast} ] || [ $((n += 1)) -gt 300 ]; do sleep 0.1; done")
     return fast
 
 
 def array(slurm: SlurmCluster, field: Submitter) -> None:
-    """Two elements, seen while they wait, while they run, and when they are over."""
+    """Two elements, listed while they are pending, while they run, and after they have ended."""
     fast = slow(field, 24)
     before = time.time()
     job = field.submit("--array", "2", "-n", "4", "--time", "10m", "--", "--hold", "--comment", "a 'b\\ #c")
@@ -57,7 +57,7 @@ def array(slurm: SlurmCluster, field: Submitter) -> None:
 
 
 def nodes(slurm: SlurmCluster, field: Submitter) -> None:
-    """Two nodes of one job; the tasks of each are as many as it has CPUs for."""
+    """Two nodes of one job; each runs as many tasks as it has CPUs for."""
     fast = slow(field, 16)
     job = field.submit("--nodes", "2", "--time", "10m", "--grace", "5", "--", "-c", "3")
     field.wait_for_runs(6)
@@ -69,7 +69,7 @@ def nodes(slurm: SlurmCluster, field: Submitter) -> None:
 
 
 def returning(*options: str, tell: tuple[str, ...]) -> Callable[[SlurmCluster, Submitter], None]:
-    """A job that starts itself again until the list is done."""
+    """A job that requeues itself until the list is complete."""
 
     def run(slurm: SlurmCluster, field: Submitter) -> None:
         fast = slow(field, 16)
@@ -87,7 +87,7 @@ def returning(*options: str, tell: tuple[str, ...]) -> Callable[[SlurmCluster, S
 
 
 def refused(slurm: SlurmCluster, field: Submitter) -> None:
-    """What sbatch says is told, and nothing is left; what was asked for precedes variables of sbatch."""
+    """The message of sbatch is shown, and no file is left; options precede variables of sbatch."""
     field.tasks(4)
     done = field.verb("submit", "list", "-p", "nosuch")
     assert done.returncode == 2
@@ -104,7 +104,7 @@ def refused(slurm: SlurmCluster, field: Submitter) -> None:
 
 
 def by_hand(slurm: SlurmCluster, field: Submitter) -> None:
-    """A script that is shown can be given to sbatch as it is, words and all."""
+    """A script from a dry run can be passed to sbatch unchanged, with its arguments."""
     field.tasks(4)
     done = field.verb("submit", "list", "-n", "2", "--dry-run", "--", "--comment", "a 'b\\ #\"c")
     script = field.folder / "my script"
@@ -127,7 +127,7 @@ ON_SLURM: dict[str, Callable[[SlurmCluster, Submitter], None]] = {
 
 
 @pytest.fixture(scope="module")
-def happening(
+def submissions(
     request: pytest.FixtureRequest, slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[None]]]:
     environment = {**slurm.environment, "SLURM_CONF": str(slurm.configuration)}
@@ -141,12 +141,12 @@ def happening(
 
 
 @pytest.mark.parametrize("what", ON_SLURM)
-def test_on_slurm(what: str, happening: dict[str, Future[None]]) -> None:
-    happening[what].result(170)
+def test_on_slurm(what: str, submissions: dict[str, Future[None]]) -> None:
+    submissions[what].result(170)
 
 
 def test_an_array_on_grid_engine(grid: GridEngine, tmp_path: Path) -> None:
-    """Two elements, the way there and back; refusals in the words of qsub."""
+    """Two elements from submission to completion; refusals contain the message of qsub."""
     field = Submitter(tmp_path, grid.environment)
     there = ("--scheduler", "gridengine")
     try:
