@@ -9,7 +9,7 @@ import pytest
 from benchmarks import scale, tail
 from benchmarks.events import Diary, Process, World, list_scheduling
 from benchmarks.scale import Case, hold, lengths
-from benchmarks.simulation import FAREWELL, Ground, Simulated, driving, simulate
+from benchmarks.simulation import FAREWELL, FarmModel, Simulated, driving, simulate
 from benchmarks.standins import OneAtATime, SimulatedExchanges, Slots
 from taskfarmer.farmer import exchanges
 from taskfarmer.formats.intervals import Interval
@@ -17,7 +17,7 @@ from taskfarmer.ledger.state import problems
 from taskfarmer.views import views
 
 
-class CheckedGround(Ground):
+class CheckedFarm(FarmModel):
     """A farm that checks each of its states."""
 
     wrong: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class CheckedGround(Ground):
 
 def farm(farmers=6, slots=4, each=20, seconds=2.0, latency=0.001, cadence=SimulatedExchanges, **options):
     times = lengths(farmers * slots * each, seconds, 1.0)
-    return simulate(CheckedGround(World(latency), times, slots, 0.5, **options), farmers, cadence=cadence)
+    return simulate(CheckedFarm(World(latency), times, slots, 0.5, **options), farmers, cadence=cadence)
 
 
 @pytest.mark.parametrize("cadence", [SimulatedExchanges, OneAtATime])
@@ -100,7 +100,7 @@ def test_more_farmers_exchange_less_often_each():
     """The policy limits the operations of a farm: ten times the farmers do not make ten times the commits."""
     rates = []
     for farmers in (8, 80):
-        ground = simulate(Ground(World(0.001), lengths(farmers * 120, 0.5, 0.5), 2, 0.5), farmers)
+        ground = simulate(FarmModel(World(0.001), lengths(farmers * 120, 0.5, 0.5), 2, 0.5), farmers)
         rates.append(ground.until_empty["commits"] / ground.empty_at)
     assert rates[0] < rates[1] < 6 * rates[0]
 
@@ -167,7 +167,7 @@ def test_the_real_clock_is_restored_afterwards():
 
 def test_stopped_farmers_leave_or_write_a_farewell_note_and_no_task_is_lost():
     world = World(0.05)
-    ground = CheckedGround(world, [60.0] * 4000, 4, 60.0)
+    ground = CheckedFarm(world, [60.0] * 4000, 4, 60.0)
     with driving(world):
         crowd = [Simulated(ground) for _ in range(60)]
         hold(ground, crowd, 6)
@@ -203,7 +203,7 @@ def test_starts_are_timed_until_the_last_farmer_has_work():
 def test_a_large_farm_needs_few_file_operations_and_its_slots_are_busy():
     """Simulated seconds are exact, so that the effects of a thousand farmers already show with 200."""
     times = lengths(200 * 16 * 6, 60, 0.5)
-    ground = simulate(Ground(World(0.001), times, 16, 1.0), 200)
+    ground = simulate(FarmModel(World(0.001), times, 16, 1.0), 200)
     asked = sum(count for kind, count in ground.until_empty.items() if kind not in ("commits", "lost"))
     assert asked / ground.empty_at <= 500
     assert ground.until_empty["views"] > 0
@@ -214,7 +214,7 @@ def test_farmers_that_start_together_do_not_update_their_views_at_the_same_time(
     """They once did, so that hardly any of them got the lock."""
     times = lengths(150 * 4 * 8, 20, 0.5)
     world = World(0.001)
-    ground = Ground(world, times, 4, 1.0)
+    ground = FarmModel(world, times, 4, 1.0)
     shown = Counter()
     show = Simulated._show
 
