@@ -95,7 +95,7 @@ def _turn(folder: str, slots: int, commands: list[str], running: int, *options: 
 
 @contextmanager
 def working(folder: str, slots: int, commands: list[str], running: int, *options: str) -> Iterator[int]:
-    """A farmer that cannot start any more tasks, because no task or no slot is left, and has exactly `running` tasks."""
+    """A farmer that can start no more tasks, because no task or slot is left, and has exactly `running` tasks."""
     path = os.path.join(folder, "list")
     Path(path).write_text("".join(f"{command}\n" for command in commands), encoding="ascii")
     arguments = ["-q", "-n", str(slots), "--grace", "1", *options, "-w", os.path.join(folder, "farm"), path]

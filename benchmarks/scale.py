@@ -161,7 +161,7 @@ def starts(farmers: int, judged: bool, latency: float = 0.001) -> list[Figure]:
 
 
 def stops(farmers: int, judged: bool, latency: float = 0.001) -> list[Figure]:
-    """Farmers that are stopped at once: from the end of each one's tasks until it has left or written a farewell note."""
+    """Farmers that are stopped at once: from the end of each one's tasks until it has left or written a note."""
     world = World(latency)
     ground = FarmModel(world, [60.0] * (farmers * SLOTS * 4), SLOTS, 60.0)
     with driving(world):

@@ -75,7 +75,7 @@ class Cluster:
 
     def staying(self) -> str:
         """A task that runs until the file `go` exists."""
-        return self.farm.begun(f"while ! [ -e {self.go} ]; do sleep 0.1; done")
+        return self.farm.marked(f"while ! [ -e {self.go} ]; do sleep 0.1; done")
 
     def start(self, name: str, *options: object, ahead: int | None = None) -> Farmer:
         """Start a farmer on a separate node, whose clock is `ahead` seconds ahead of ours."""

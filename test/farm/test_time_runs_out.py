@@ -264,7 +264,7 @@ def test_one_farmer_of_a_job_asks_slurm_and_all_get_the_answer(farm: Farm) -> No
     farm.write(*[command] * 3, *["echo end $TASKFARMER_DEADLINE"] * 20)
     farmers = [farm.start("-n", 1, environment=variables) for _ in range(3)]
     for farmer in farmers:
-        farmer.answer("the allocation ends in 16 min")
+        farmer.says("the allocation ends in 16 min")
     (farm.folder / "go").touch()
     assert [farmer.wait() for farmer in farmers] == [0, 0, 0]
     assert len(asked(farm)) == 1, asked(farm)

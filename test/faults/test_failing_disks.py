@@ -26,7 +26,7 @@ def test_a_disk_that_fails_during_a_run_loses_no_counted_result(farm: Farm, disk
     farm.workdir = disk.point / "farm"
     go = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
     stay = "[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"
-    farm.write(*["true"] * 20, farm.begun(go), farm.begun(stay), *["true"] * 20)
+    farm.write(*["true"] * 20, farm.marked(go), farm.marked(stay), *["true"] * 20)
     farmer = farm.start("-n", 2, "-w", farm.workdir, "--grace", 1, "--lease", 4)
     farm.wait_for_tasks(20, 21)
     eventually(lambda: len(farm.check(views=False).finished) >= 20, "twenty are recorded")

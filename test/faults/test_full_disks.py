@@ -45,7 +45,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 
 def waiting(farm: Farm, name: str = "go") -> str:
     """A task that runs until the file `name` exists."""
-    return farm.begun(f"while ! [ -e {farm.folder}/{name} ]; do sleep 0.02; done")
+    return farm.marked(f"while ! [ -e {farm.folder}/{name} ]; do sleep 0.02; done")
 
 
 def impatient(farm: Farm, *options: object) -> Farmer:
@@ -79,7 +79,7 @@ def test_running_tasks_continue_and_are_recorded_when_there_is_free_space(
     farm: Farm, disk: Path, of: type[AllBytes] | type[AllInodes]
 ) -> None:
     farm.workdir = disk / "farm"
-    farm.write(waiting(farm), waiting(farm, "later"), *[farm.begun("true")] * 40)
+    farm.write(waiting(farm), waiting(farm, "later"), *[farm.marked("true")] * 40)
     farmer = farm.start("-n", 2, "-w", farm.workdir)
     farm.wait_for_tasks(0, 1)
     with full(disk, of):
@@ -155,7 +155,7 @@ def test_on_a_disk_that_stays_full_the_farmer_reports_how_many_results_it_could_
 ) -> None:
     """ext4 gives the farmer the space of its ballast, so that its last results may fit there."""
     farm.workdir = disk / "farm"
-    farm.write(*[waiting(farm)] * 3, farm.begun("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"), *["true"] * 30)
+    farm.write(*[waiting(farm)] * 3, farm.marked("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"), *["true"] * 30)
     farmer = impatient(farm, "-n", 4, "-w", farm.workdir, "--grace", 1)
     farm.wait_for_tasks(0, 1, 2, 3)
     with full(disk):
@@ -303,7 +303,7 @@ def test_a_farmer_that_gives_up_on_a_full_disk_waits_for_running_tasks(farm: Far
     # the first task to run waits longer than the others, whichever of them is faster
     role = f"if mkdir {farm.folder}/first 2>/dev/null; then name=later; else name=go; fi"
     wait = f"while ! [ -e {farm.folder}/$name ]; do sleep 0.02; done"
-    farm.write(*["true"] * 30, *[farm.begun(f"{role}; {wait}")] * 32)
+    farm.write(*["true"] * 30, *[farm.marked(f"{role}; {wait}")] * 32)
     farmer = impatient(farm, "-n", 2, *options)
     eventually(lambda: len(os.listdir(farm.started)) == 2, "two of those that wait are begun")
     with full(disk), full(disk, AllInodes):

@@ -115,7 +115,7 @@ def test_a_link_that_falsely_reports_success_stops_the_farmer_when_another_one_c
     """There is no lock; otherwise the farmer with the false reply would hold it while it searches for its commit."""
     locks = farm.folder / "locks"
     locks.mkdir()
-    farm.write(*[farm.begun("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000")] * 2, *["sleep 0.2"] * 18)
+    farm.write(*[farm.marked("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000")] * 2, *["sleep 0.2"] * 18)
     farm.run("--timeout", "0.000001", "--lock-dir", locks)
     shutil.rmtree(locks)
     lied_to = farm.start("-n", 3, "--grace", 0, environment=liar.variables("empty", after=1))
@@ -157,7 +157,7 @@ def test_a_farmer_that_cannot_leave_the_ledger_on_a_full_disk_reacts_to_signals(
     Another farmer is present, because a lone farmer records its results and leaves in one commit.
     """
     release = farm.folder / "release"
-    farm.write(farm.begun(f"until [ -e {release} ]; do sleep 0.05; done"), "true")
+    farm.write(farm.marked(f"until [ -e {release} ]; do sleep 0.05; done"), "true")
     other = farm.start("-n", 1)
     farm.wait_for_tasks(0)
     farmer = farm.start("-n", 1, environment=liar.variables("refused", after=2))

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from course import Course
 from farming import mounts, need
-from storms import nodes_can_be_had
+from storms import nodes_are_possible
 
 BINDFS = {"lying bindfs": (), "bindfs with forwarded locks": ("--enable-lock-forwarding",)}
 LOCKS = {"GlusterFS": "shared", "bindfs with forwarded locks": "shared", "lying bindfs": "local"}
@@ -27,7 +27,7 @@ Views = Callable[[str], AbstractContextManager[tuple[Path, ...]]]
 @pytest.fixture(scope="module")
 def views(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Views:
     """`views(kind)`: one folder as two nodes see it on a file system of that kind."""
-    need(os.getuid() == 0 and nodes_can_be_had(), "nodes of one's own need root and unshare")
+    need(os.getuid() == 0 and nodes_are_possible(), "separate nodes need root and unshare")
     need(shutil.which("bindfs"), "bindfs is not installed")
     places = request.getfixturevalue("volume").places
 
