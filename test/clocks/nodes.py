@@ -64,7 +64,7 @@ class Cluster:
     """A farm, and the nodes that work on it."""
 
     def __init__(self, folder: Path) -> None:
-        need(os.getuid() == 0 and shutil.which("unshare"), "a node of one's own needs root and unshare")
+        need(os.getuid() == 0 and shutil.which("unshare"), "a separate node needs root and unshare")
         self.folder = folder
         self.farm = Farm(folder)
         self.nodes: dict[str, Farmer] = {}

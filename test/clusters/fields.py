@@ -50,7 +50,7 @@ class ClusterField(Field):
 
     def wait_for_runs(self, count: int) -> None:
         """Wait until this many tasks have started."""
-        eventually(lambda: len(self.runs()) >= count, lambda: f"{count} tasks begin; {self.said()}", 90, 0.05)
+        eventually(lambda: len(self.runs()) >= count, lambda: f"{count} tasks start; {self.said()}", 90, 0.05)
 
     def said(self) -> str:
         """The output of the jobs."""

@@ -97,7 +97,7 @@ def runs_again(grid: GridEngine, field: ClusterField) -> None:
     """The soft time limit s_rt expires: the farmer releases its tasks, and Grid Engine restarts the element."""
     fast = slow(field, 8)
     job = grid.submit(field.folder, field.variables, "-t", "1", "-l", "s_rt=0:0:6,h_rt=0:2:0", ARRAY, "list")
-    eventually(lambda: sum(field.runs().values()) >= 8, lambda: f"the tasks begin again; {field.said()}", 120, 0.1)
+    eventually(lambda: sum(field.runs().values()) >= 8, lambda: f"the tasks are restarted; {field.said()}", 120, 0.1)
     fast.touch()
     grid.wait(job)
     report = field.judge(once=False)

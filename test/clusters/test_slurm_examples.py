@@ -134,11 +134,11 @@ def mpi(slurm: SlurmCluster, field: ClusterField) -> None:
 
 EXAMPLE_RUNS = {
     "the elements of array.sh share a list": array,
-    "array.sh ends with 1 where a task failed": failures,
+    "array.sh exits with 1 if a task failed": failures,
     "each element of lists.sh runs a different list": lists,
-    "srun.sh runs a farmer on each node until the last has nothing left": srun,
+    "srun.sh runs a farmer on each node until no task is left": srun,
     "shared.sh has a slot for each CPU": shared,
-    "multithread.sh has a slot for each eight CPUs, and tells the tasks": multithread,
+    "multithread.sh has a slot for each eight CPUs, and passes this number to tasks": multithread,
     "gpu.sh gives each task a separate GPU": gpu,
     "container.sh runs each task in Shifter": container("shifter"),
     "container.sh runs each task in Apptainer": container("apptainer"),

@@ -124,7 +124,7 @@ def strike(tmp_path: Path, call: str, what: str, number: int) -> bool:
         victim.end()
     except AssertionError as error:
         raise AssertionError(
-            f"{call} {what} at point {number}: {error}; the first farmer said: {hit.stderr}"
+            f"{call} {what} at point {number}: {error}; output of the first farmer: {hit.stderr}"
         ) from error
     shutil.rmtree(folder)
     return struck

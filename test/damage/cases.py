@@ -116,7 +116,7 @@ class Trial:
         if done.hung:
             self.fault(done, "hung")
         elif "Traceback" in done.said or done.status not in STATUSES:
-            self.fault(done, "is no ordinary end")
+            self.fault(done, "is not an ordinary exit")
         return done.status in STATUSES
 
     def names_it(self, done: Done, text: str = "") -> bool:
@@ -129,7 +129,7 @@ class Trial:
         if not self.names_it(done):
             self.fault(done, f"does not name {self.path}")
         if not REMEDY.search(done.said):
-            self.fault(done, "does not say what to do")
+            self.fault(done, "does not contain a remedy")
 
     def judge(self, whole: bool) -> Case:
         """Try the verbs that only read, and all verbs if the case is to be tried as a `whole`."""
@@ -188,7 +188,7 @@ class Trial:
         elif matters and not self.names_it(done):
             self.fault(done, f"does not name {self.path}")
         if done.status and not REMEDY.search(done.said):
-            self.fault(done, "does not say what to do")
+            self.fault(done, "does not contain a remedy")
 
     def repair(self) -> None:
         folder = self.damaged("repair")

@@ -88,7 +88,7 @@ def test_a_peer_without_answers_must_be_seen_alive_after_all_caches_have_expired
     proof.look(Sign(4, True), 101.0)
     assert proof.verdict == "unknown", "a cache may be as old as the try"
     proof.look(Sign(5, True), 103.0)
-    assert proof.verdict == "unknown", "the first look after that may still be of a time before the try"
+    assert proof.verdict == "unknown", "the first check after that may still show the time before the attempt"
     proof.look(Sign(5, True), 500.0)
     assert proof.verdict == "unknown"
     proof.look(Sign(6, True), 501.0)

@@ -145,7 +145,7 @@ def test_a_peer_that_is_killed_in_the_middle_causes_no_wrong_verdict(directory: 
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("lying", [False, True], ids=["shared", "lying"])
+@pytest.mark.parametrize("lying", [False, True], ids=["shared", "local"])
 @pytest.mark.parametrize("seed", range(15))
 def test_a_peer_that_is_killed_at_any_time_causes_no_wrong_verdict(
     directory: Path, tmp_path: Path, lying: bool, seed: int

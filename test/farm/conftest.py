@@ -24,7 +24,7 @@ def as_a_user() -> list[str]:
         return []
     capabilities = "-dac_override,-dac_read_search"
     words = ["setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}"]
-    need(shutil.which("setpriv"), "root ignores permissions, and there is no setpriv to take that from it")
+    need(shutil.which("setpriv"), "root ignores permissions, and setpriv is not installed")
     made = subprocess.run([*words, "true"], capture_output=True, text=True)
     need(made.returncode == 0, f"setpriv does not work here: {made.stderr.strip()}")
     return words

@@ -217,7 +217,9 @@ class Scene:
     def finish_stop(self) -> None:
         """Send the rest of the stop: a second signal, for example."""
         if self.cell.stop == "SIGINT twice":
-            eventually(lambda: "SIGINT: " in self.farmer.said or self.farmer.ended, "the first SIGINT is heard")
+            eventually(
+                lambda: "SIGINT: " in self.farmer.said or self.farmer.ended, "the farmer has handled the first SIGINT"
+            )
             self.farmer.signal(signal.SIGINT)
         elif self.cell.stop == GOES_ON and self.cell.state != "already stopping":
             self.open("long", "short")
@@ -231,7 +233,7 @@ class Scene:
         assert status == (-signal.SIGKILL if killed else self.status), f"exit status {status}: {self.farmer.said}"
         assert "Traceback" not in self.farmer.said
         if killed:
-            eventually(lambda: not self.survivors(), "the end of what the killed farmer started", 15)
+            eventually(lambda: not self.survivors(), "the processes of the killed farmer have exited", 15)
         survivors = self.survivors()
         assert survivors == [], f"{survivors} survive: {self.farmer.said}"
         if self.peer is not None:

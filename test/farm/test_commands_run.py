@@ -49,15 +49,18 @@ LINES: dict[str, tuple[str | bytes, str]] = {
     "CR at its end": (b"echo plain\r", "plain\n"),
     "CR at the end of quotes": (b"echo 'quoted'\r", "quoted\n"),
     "text in UTF-8": ("printf %s grün", "grün"),
-    "bytes that are no UTF-8": (b"printf %s caf\xe9 | od -An -tx1", " 63 61 66 e9\n"),
-    "bytes that are no UTF-8 in a file's name": (b"cat name\xe9.txt", "named\n"),
+    "bytes that are not UTF-8": (b"printf %s caf\xe9 | od -An -tx1", " 63 61 66 e9\n"),
+    "bytes that are not UTF-8 in a file's name": (b"cat name\xe9.txt", "named\n"),
     "200 KB": (b"printf %s " + b"x" * 200_000 + b" | wc -c", "200000\n"),
     "1 MB": (b"printf %s " + b"x" * 1_000_000 + b" | wc -c; echo $0 | wc -l", "1000000\n1\n"),
     "1 MB for a program": (b"echo " + b"word " * 200_000 + b"| wc -w", "200000\n"),
     "standard input": ("readlink /proc/self/fd/0", "/dev/null\n"),
     "reading standard input": ("cat", ""),
-    "line breaks out of a form feed": ("printf '%s' 'a\x0cb\x0bc\u2028d\x85e\x1cf'", "a\x0cb\x0bc\u2028d\x85e\x1cf"),
-    "what looks like JSON": ('{"command": "x"} 2>/dev/null || echo no JSON', "no JSON\n"),
+    "a form feed and other line separators": (
+        "printf '%s' 'a\x0cb\x0bc\u2028d\x85e\x1cf'",
+        "a\x0cb\x0bc\u2028d\x85e\x1cf",
+    ),
+    "a command that looks like JSON": ('{"command": "x"} 2>/dev/null || echo no JSON', "no JSON\n"),
 }
 # description of a line -> (the line, exit status, signal, text in its log)
 FAILURES: dict[str, tuple[str, int, int, str]] = {
@@ -135,7 +138,7 @@ def test_a_line_that_fails_is_failed_with_its_status_and_the_reason_in_its_log(r
 
 def test_the_views_contain_the_bytes_of_each_line_unchanged(ran: Farm) -> None:
     finished = ran.view("finished")
-    for name in ("bytes that are no UTF-8", "1 MB", "text in UTF-8", "a blank that a backslash keeps"):
+    for name in ("bytes that are not UTF-8", "1 MB", "text in UTF-8", "a blank that a backslash keeps"):
         assert finished[NAMES.index(name)] == os.fsencode(LINES[name][0])
 
 

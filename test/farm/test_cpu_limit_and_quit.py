@@ -50,7 +50,7 @@ def test_the_signal_to_the_farmer_alone_stops_it(farm: Farm, stop: signal.Signal
     nothing_failed(farm, farmer, stop, 4)
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["default runner", "own runner"])
+@pytest.mark.parametrize("own", [False, True], ids=["default runner", "custom runner"])
 @pytest.mark.parametrize("stop", STOPS, ids=lambda stop: stop.name)
 def test_the_signal_to_the_whole_job_step_fails_no_task(farm: Farm, stop: signal.Signals, own: bool) -> None:
     """Grid Engine sends SIGXCPU to each process of a job: tasks and workers get it as well as the farmer."""
@@ -63,7 +63,7 @@ def test_the_signal_to_the_whole_job_step_fails_no_task(farm: Farm, stop: signal
     nothing_failed(farm, farmer, stop, 4)
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["default runner", "own runner"])
+@pytest.mark.parametrize("own", [False, True], ids=["default runner", "custom runner"])
 def test_a_task_that_exceeds_its_own_cpu_limit_has_failed(farm: Farm, own: bool) -> None:
     options = plugged(farm) if own else ()
     farm.write("ulimit -c 0; ulimit -St 1; while :; do :; done", "true")

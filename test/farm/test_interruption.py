@@ -22,7 +22,7 @@ STUBBORN = {
     "ignores SIGTERM": "trap '' TERM; while :; do sleep 0.2; done",
     "its child ignores SIGTERM": "(trap '' TERM; while :; do sleep 0.2; done) & wait",
     "calls setsid": "setsid --wait sleep 1000",
-    "leaves a session behind": "setsid sleep 1000 & sleep 1000",
+    "leaves a process in another session": "setsid sleep 1000 & sleep 1000",
     "forks twice": "(setsid sleep 1000 &) ; sleep 1000",
     "forks twice and ignores SIGTERM": "(trap '' TERM HUP; setsid sleep 1000 & ) ; sleep 1000",
     "the parent is gone": "(trap '' TERM; setsid bash -c 'sleep 1000 & sleep 1000' &) ; exec sleep 1000",

@@ -162,7 +162,7 @@ def on_a_full_disk(scene: Scene) -> Iterator[None]:
     _all_slots_taken(scene, None)
     with full(scene.farm.workdir):
         scene.open("short")
-        eventually(lambda: "no new ones are started" in scene.farmer.said or scene.over(), "trouble is told")
+        eventually(lambda: "no new ones are started" in scene.farmer.said or scene.over(), "the error is reported")
         yield
 
 

@@ -104,10 +104,10 @@ def test_two_farmers_import_a_grown_list_once(farm: Farm) -> None:
 CHANGES = {
     "another task": (b"a\nb\nX\nd\n", "line 3", "'X'", "'c'"),
     "a task in between": (b"a\nnew\nb\nc\nd\n", "line 2", "'new'", "'b'"),
-    "a task less": (b"a\nc\nd\n", "line 2", "'c'", "'b'"),
+    "one task less": (b"a\nc\nd\n", "line 2", "'c'", "'b'"),
     "the last one gone": (b"a\nb\nc\n", "ends before task 3", "'d'", ""),
     "nothing left": (b"", "ends before task 0", "'a'", ""),
-    "behind a comment": (b"# one\n\n# two\na\nB\nc\nd\ne\n", "line 5", "'B'", "'b'"),
+    "after a comment": (b"# one\n\n# two\na\nB\nc\nd\ne\n", "line 5", "'B'", "'b'"),
     "a longer last task": (b"a\nb\nc\ndd\n", "line 4", "'dd'", "'d'"),
 }
 

@@ -28,16 +28,16 @@ def goes_on_without_its_farmer(farm: Farm, *options: object) -> bool:
 
     farm.write(*[f": > {farm.started}/$PROC_NUMBER.begun; sleep 0.6; : > {farm.started}/$PROC_NUMBER.ended"] * 200)
     farmer = farm.start("-n", SLOTS, *options)
-    eventually(lambda: witnesses("begun") >= KNOWN, "some tasks begin")
+    eventually(lambda: witnesses("begun") >= KNOWN, "some tasks have started")
     times = 0
     for _ in range(TURNS):
-        eventually(in_the_middle, "all slots have a task, and the farmer was told of those before", every=0.005)
+        eventually(in_the_middle, "all slots have a task, and the farmer got the reports of earlier ones", every=0.005)
         farmer.signal(signal.SIGSTOP)
         begun = witnesses("begun")
-        eventually(lambda: witnesses("ended") == witnesses("begun"), "what was begun ends")
+        eventually(lambda: witnesses("ended") == witnesses("begun"), "the started tasks finish")
         times += witnesses("begun") > begun
         farmer.signal(signal.SIGCONT)
-        eventually(lambda before=begun: witnesses("begun") > before + SLOTS, "it goes on")
+        eventually(lambda before=begun: witnesses("begun") > before + SLOTS, "the farmer continues")
     farmer.signal(signal.SIGUSR1)
     assert farmer.wait() == 75, farmer.said
     farm.check()

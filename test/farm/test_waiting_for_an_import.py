@@ -25,7 +25,7 @@ def test_a_signal_stops_a_farmer_that_waits_for_the_import_of_another(farm: Farm
     with open(farm.workdir / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         farmer = farm.start("-n", 1)
-        eventually(lambda: catches(farmer.pid, signal.SIGUSR1), "the farmer hears signals")
+        eventually(lambda: catches(farmer.pid, signal.SIGUSR1), "the farmer handles signals")
         farmer.signal(signal.SIGUSR1)
         assert farmer.wait(60) == STATUS_AGAIN, farmer.said
     assert "stopped by a signal" in farmer.said

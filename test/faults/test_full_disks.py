@@ -113,7 +113,7 @@ def test_tasks_that_would_fail_because_of_a_full_disk_wait_for_free_space(farm: 
     output = "head -c 10000 /dev/zero"
     farm.write(*["true"] * 30, *[f"{waiting(farm)}; {output}"] * 32)
     farmer = farm.start("-n", 2, "-w", farm.workdir)
-    eventually(lambda: len(os.listdir(farm.started)) == 2, "two of those that wait are begun")
+    eventually(lambda: len(os.listdir(farm.started)) == 2, "two of the waiting tasks have started")
     first = os.listdir(farm.started)
     for ballast in (farm.workdir / "farmers").glob("*.ballast"):
         ballast.unlink()
@@ -305,7 +305,7 @@ def test_a_farmer_that_gives_up_on_a_full_disk_waits_for_running_tasks(farm: Far
     wait = f"while ! [ -e {farm.folder}/$name ]; do sleep 0.02; done"
     farm.write(*["true"] * 30, *[farm.marked(f"{role}; {wait}")] * 32)
     farmer = impatient(farm, "-n", 2, *options)
-    eventually(lambda: len(os.listdir(farm.started)) == 2, "two of those that wait are begun")
+    eventually(lambda: len(os.listdir(farm.started)) == 2, "two of the waiting tasks have started")
     with full(disk), full(disk, AllInodes):
         (farm.folder / "go").touch()
         farmer.says("no new ones are started" if what == "farm" else "no task is started until this is over")

@@ -58,7 +58,7 @@ class Course:
         lasts = [f"sleep 0.{self.random.randrange(5, 25):02}"] * (tasks - LAST) + [wait] * LAST
         self.field.write(f"echo $TASKFARMER_ATTEMPT >> {self.field.ran}/$PROC_NUMBER; {one}" for one in lasts)
 
-    # --- what happens --------------------------------------------------------------------------
+    # --- faults --------------------------------------------------------------------------------
 
     def run(self) -> None:
         node0, node1, node2 = self.start("node0"), self.start("node1", "--wait"), self.start("node2")
@@ -122,7 +122,7 @@ class Course:
         assert member.status == NOT_RECORDED, member.farmer.said
         assert "took this one for dead" in member.farmer.said
 
-    # --- what is seen of it --------------------------------------------------------------------
+    # --- observation ---------------------------------------------------------------------------
 
     def claims(self) -> dict[str, Any]:
         """The farmers that hold tasks."""
@@ -167,7 +167,7 @@ class Course:
             assert len({self.place_of[node] for node in kept["between"]}) == 2, kept
         return len(set(kept["between"])) == 2 and (shown["locks"], kept["locks"]) == (self.locks, self.locks)
 
-    # --- what came of it -----------------------------------------------------------------------
+    # --- verdict -------------------------------------------------------------------------------
 
     def judge(self, kind: str) -> Report:
         """All results were recorded once, no farmer took a free lock for evidence, and no process is left."""

@@ -17,7 +17,7 @@ OF_THE_LEDGER = (
         "a revision older than one that was seen is accepted",
         "Read the newest revision N ... never accept one older than was seen before",
         ((f"{COMMITS}._look", "state = self.known", "state = None"),),
-        faults={"stale": 20.0, "locks": "none"},
+        weather={"stale": 20.0, "locks": "none"},
     ),
     Mutation(
         "the file is linked before its bytes are on the disk",
@@ -28,7 +28,7 @@ OF_THE_LEDGER = (
         "the prepared name stays while it is read who won",
         "Unlink the prepared name: from here on the outcome cannot change",
         (("durable:publish", "os.unlink(prepared)", "pass"),),
-        faults={"late": 0.2, "locks": "none"},
+        weather={"late": 0.2, "locks": "none"},
     ),
     Mutation(
         "the reply of link is believed",
@@ -37,19 +37,19 @@ OF_THE_LEDGER = (
             (f"{COMMITS}._link", "if found.by == following.by:", "if answer is None:"),
             (f"{COMMITS}.commit", "if state.by == (by, seq) or (mine is not None and mine.seq == seq):", "if False:"),
         ),
-        faults=LOSSY,
+        weather=LOSSY,
     ),
     Mutation(
         "an earlier try of the same commit is not recognized",
         "Who won is read from the ledger (by of revision N+1, or of our entry in the newest state)",
         ((f"{COMMITS}.commit", "if state.by == (by, seq) or (mine is not None and mine.seq == seq):", "if False:"),),
-        faults=LOSSY,
+        weather=LOSSY,
     ),
     Mutation(
         "what was meant to be written is taken for what was written",
         "Who won is read from the ledger: what it holds is known from the committed state alone",
         ((f"{COMMITS}._link", "return found\n", "return following\n"),),
-        faults=LOSSY,
+        weather=LOSSY,
     ),
     Mutation(
         "the directory is not synced after a commit",
@@ -60,13 +60,13 @@ OF_THE_LEDGER = (
         "a lost reply makes a commit void",
         "ENOENT or ESTALE at link is not lost, but look again from nothing",
         ((f"{COMMITS}._try", "if won is False:", "if won is not True:"),),
-        faults=LOSSY,
+        weather=LOSSY,
     ),
     Mutation(
         "a fork is not noticed",
         "a mismatch of what link said and what the ledger says is a fork, and fatal",
         ((f"{COMMITS}._link", "if answer is None and found.by != following.by:", "if False:"),),
-        faults={"lying": 0.5, "locks": "none"},
+        weather={"lying": 0.5, "locks": "none"},
     ),
     Mutation(
         "a damaged revision is passed over",
@@ -81,19 +81,19 @@ OF_THE_LEDGER = (
             (f"{COMMITS}._hinted", "if found is not None and found.farm == self.farm", "if found is not None"),
             (f"{COMMITS}.check_farm", 'if document is None or document.get("farm") != self.farm:', "if False:"),
         ),
-        faults={"pauses": 0.001, "locks": "local"},
+        weather={"pauses": 0.001, "locks": "local"},
     ),
     Mutation(
         "a commit that failed is taken for one that did not land",
         "never believed: NFS can lose a reply, and show what was",
         ((f"{LEDGER}._resolve", "if not self._landed(state) and self.commits.uncertain:", "if False:"),),
-        faults=LOSSY,
+        weather=LOSSY,
     ),
     Mutation(
         "the name of a farm is not brought to the disk",
         "a farm that somebody works in is there after a power failure",
         ((f"{LEDGER}.exchange", "self._settle_in()", "pass"),),
-        faults={"refused": 0.05},
+        weather={"refused": 0.05},
     ),
     # --- epochs -----------------------------------------------------------------------------------
     Mutation(
@@ -105,7 +105,7 @@ OF_THE_LEDGER = (
         "an epoch begins before the end of the one before is durable",
         "fsync the epoch's directory: all that a farmer builds on is on the disk",
         ((f"{COMMITS}._try", "self.make_durable(state)", "pass"),),
-        faults={"kills": 0.003, "locks": "none", "refused": 0.02},
+        weather={"kills": 0.003, "locks": "none", "refused": 0.02},
     ),
     Mutation(
         "an epoch is removed as soon as it is over",
@@ -124,7 +124,7 @@ OF_THE_LEDGER = (
                 "        durable.unlink_quietly(os.path.join(workdir.epoch(name), entry))\n",
             ),
         ),
-        faults={"pauses": 0.01, "locks": "none", "kills": 0.001},
+        weather={"pauses": 0.01, "locks": "none", "kills": 0.001},
     ),
     Mutation(
         "names of an epoch are removed from the highest on",
@@ -135,7 +135,7 @@ OF_THE_LEDGER = (
         "a sweeper who slept removes the epochs of another farm",
         "A deleted farm: a farmer of it writes nothing",
         (("ledger.epochs:_is_of", 'return document is not None and document.get("farm") == farm', "return True"),),
-        faults={"pauses": 0.02, "locks": "local"},
+        weather={"pauses": 0.02, "locks": "local"},
     ),
     Mutation(
         "lengths are forgotten before they are in the names",
@@ -164,7 +164,7 @@ OF_THE_LEDGER = (
                 "        except OSError:\n            os.fsync(self._fd)\n",
             ),
         ),
-        faults=GUSTY,
+        weather=GUSTY,
     ),
     Mutation(
         "a journal that failed is written on",
@@ -173,19 +173,19 @@ OF_THE_LEDGER = (
             ("durable:Journal.append", "self.failed = True", "pass"),
             (f"{LEDGER}._write", "self._journal.failed = True", "pass"),
         ),
-        faults=GUSTY,
+        weather=GUSTY,
     ),
     Mutation(
         "what does not count yet is not written into the fresh journal",
         "everything that does not count yet is written again into a fresh one",
         ((f"{LEDGER}._write", "self._written + fresh, []", "fresh, []"),),
-        faults=GUSTY,
+        weather=GUSTY,
     ),
     Mutation(
         "a dead farmer's journal is counted as it is seen",
         "It fsyncs that file first, so that what it counts stays",
         (("ledger.results:left_behind", "durable.sync_file(path)", "pass"),),
-        faults={"kills": 0.002},
+        weather={"kills": 0.002},
     ),
     Mutation(
         "damaged lines of a dead farmer are skipped",
@@ -197,7 +197,7 @@ OF_THE_LEDGER = (
                 "            size += len(line)\n            continue\n        if words[5]",
             ),
         ),
-        faults={"kills": 0.003, "refused": 0.02},
+        weather={"kills": 0.003, "refused": 0.02},
     ),
     Mutation(
         "lines count whose tasks the dead farmer does not hold",
@@ -209,7 +209,7 @@ OF_THE_LEDGER = (
                 "            if one is not None:\n                done.append(one)",
             ),
         ),
-        faults={"kills": 0.003},
+        weather={"kills": 0.003},
     ),
     Mutation(
         "all of a departed farmer's journal counts",
@@ -221,7 +221,7 @@ OF_THE_LEDGER = (
                 "size = len(durable.read(os.path.join(workdir.results, name))) if journal in wanted",
             ),
         ),
-        faults={"kills": 0.002, "pauses": 0.002},
+        weather={"kills": 0.002, "pauses": 0.002},
     ),
     Mutation(
         "bytes that cannot be seen are done without",
@@ -233,7 +233,7 @@ OF_THE_LEDGER = (
                 "if True:",
             ),
         ),
-        faults=STALE,
+        weather=STALE,
     ),
     Mutation(
         "retry believes what it sees of results",
@@ -252,7 +252,7 @@ OF_THE_LEDGER = (
                 "if False:",
             ),
         ),
-        faults=STALE,
+        weather=STALE,
     ),
     # --- farmers ----------------------------------------------------------------------------------
     Mutation(
@@ -266,24 +266,24 @@ OF_THE_LEDGER = (
                 'return state.farmers.get(farmer) or Entry(0, "", farmer, 0, 1)',
             ),
         ),
-        faults=SLEEPY,
+        weather=SLEEPY,
     ),
     Mutation(
         "a farewell is folded in more than once",
         "a farewell note that the next committer folds in, in one commit",
         ((f"{STATE}:expel", "return leave(state, farmer)", "return state"),),
-        faults={"kills": 0.002},
+        weather={"kills": 0.002},
     ),
     Mutation(
         "a farmer changes others under its own number",
         "it carries by: the farmer and the number of its commit",
         ((f"{LEDGER}.apply", "self._also", "self.me"),),
-        faults={"kills": 0.002, "lost": 0.05},
+        weather={"kills": 0.002, "lost": 0.05},
     ),
     Mutation(
         "a farmer that left is taken for expelled",
         "Who won is read from the ledger",
         ((f"{LEDGER}._change", "and leave and self._all_counted(state):", "and False:"),),
-        faults=LOSSY,
+        weather=LOSSY,
     ),
 )

@@ -207,7 +207,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 def test_a_hostile_host_name_is_escaped_on_a_terminal(house: House) -> None:
-    need(os.geteuid() == 0, "a host name of one's own needs root")
+    need(os.geteuid() == 0, "a private host name needs root")
     before = ["unshare", "--uts", sys.executable, "-c", HOST]
     house.write("false\n")
     status, shown = on_terminal(house, taskfarmer("run", "list.txt"), before)

@@ -129,7 +129,7 @@ def test_a_farmer_of_a_node_with_our_host_name_keeps_its_lease(tmp_path: Path) -
         twins[0].send(signal.SIGSTOP)
         (awake,) = eventually(lambda: {*beats(field)} - {asleep}, "the second one's heartbeat")
         before = eventually(lambda: beats(field).get(awake), "its number")
-        eventually(lambda: beats(field).get(awake, 0) >= before + BEATS, "the second one has looked", 120)
+        eventually(lambda: beats(field).get(awake, 0) >= before + BEATS, "the second one has checked", 120)
         twins[0].send(signal.SIGCONT)
         (tmp_path / "go").touch()
         ended = [twin.process.wait(60) for twin in twins]

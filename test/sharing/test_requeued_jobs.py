@@ -64,7 +64,7 @@ def test_a_farmer_with_a_heartbeat_is_not_expelled_although_its_job_was_requeued
     first = first_run(field, lease=100)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     second = field.start("-n", 1, "--timeout", "none", "--wait", node="second")
-    eventually(lambda: beats(field, "second") > 2, "the second one has looked at the first", 60)
+    eventually(lambda: beats(field, "second") > 2, "the second one has checked the first", 60)
     (field.folder / "go").touch()
     assert (first.wait(), second.wait()) == (0, 0), second.said
     assert "is dead" not in second.said

@@ -213,7 +213,7 @@ def test_a_lone_farmer_waits_for_the_tasks_of_a_dead_node(field: Field, node: st
     """A dead farmer of another node holds all remaining tasks: running the list once more is enough."""
     field.appending(3, f"[ -e {field.folder}/go ] || {LONG}")
     lost = field.start("-n", 3, "--lease", 8, node=node)
-    eventually(lambda: holds(field, 3) and min(field.runs().values()), "the tasks have said that they run")
+    eventually(lambda: holds(field, 3) and min(field.runs().values()), "the tasks have written that they run")
     lost.kill_tree()
     (field.folder / "go").touch()
     # long enough for the file to show silence, and far from the lease

@@ -121,7 +121,7 @@ ON_SLURM: dict[str, Callable[[SlurmCluster, Submitter], None]] = {
     "a job that requeues itself": returning(tell=("--batch",)),
     "two nodes that requeue themselves": returning("--nodes", "2", tell=()),
     "an array of one that requeues itself": returning("--array", "1", tell=("--batch",)),
-    "what sbatch refuses": refused,
+    "a request that sbatch refuses": refused,
     "a script for sbatch": by_hand,
 }
 

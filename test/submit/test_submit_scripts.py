@@ -41,7 +41,18 @@ WAYS = {
         "-A",
         "x y",
     ],
-    "Grid Engine that goes on": ["--scheduler", "gridengine", "--requeue", "-n", "1", "--", "-l", "mem=4G", "-p", "-1"],
+    "Grid Engine with a requeued job": [
+        "--scheduler",
+        "gridengine",
+        "--requeue",
+        "-n",
+        "1",
+        "--",
+        "-l",
+        "mem=4G",
+        "-p",
+        "-1",
+    ],
 }
 GONE_WRONG = {
     "no such list": (["nosuch"], "there is no such task list"),
@@ -53,20 +64,20 @@ GONE_WRONG = {
     "no elements": (["list.txt", "--array", "0"], "--array: 0 is not"),
     "no slots": (["list.txt", "-n", "0"], "must be 1 to"),
     "no time": (["list.txt", "--time", "0"], "must be longer than 0 s"),
-    "a time that is none": (["list.txt", "--time", "soon"], "is no duration"),
+    "an invalid time": (["list.txt", "--time", "soon"], "is no duration"),
     "the shortest time longer than the longest": (
         ["list.txt", "--time", "1h", "--time-min", "61"],
         "longer than --time",
     ),
-    "less time than the farmers need to end": (["list.txt", "--time", "2"], "ask for more time"),
+    "less time than the farmers need for a shutdown": (["list.txt", "--time", "2"], "ask for more time"),
     "a gap that is too short": (["list.txt", "--time-min", "1m"], "ask for more time"),
     "no such runner": (["list.txt", "-r", "nosuch"], "no runner is named"),
     "no such handler": (["list.txt", "-t", "nosuch"], "nosuch"),
     "an option of sbatch on the wrong side": (["list.txt", "--mem", "4G"], "behind --"),
-    "a word that is no option": (["list.txt", "--", "word"], "this is none"),
+    "a word that is not an option": (["list.txt", "--", "word"], "this is none"),
     "a line break in a word": (["list.txt", "--", "--comment=a\nb"], "cannot stand in a job script"),
     "an empty name": (["list.txt", "--partition", ""], "is no name"),
-    "no sign of tasks that are left": (["list.txt", "--requeue", "--exit-zero"], "--exit-zero"),
+    "an exit status that hides unprocessed tasks": (["list.txt", "--requeue", "--exit-zero"], "--exit-zero"),
     "no such scheduler": (["list.txt", "--scheduler", "pbs"], "pbs"),
     "nodes of Grid Engine": (["list.txt", "--scheduler", "gridengine", "--nodes", "2"], "--array"),
     "gaps of Grid Engine": (["list.txt", "--scheduler", "gridengine", "--time-min", "1h"], "--time"),
@@ -131,8 +142,8 @@ def test_a_script_contains_the_requested_options(house: House) -> None:
     for line in ("-t 1-3", "-pe smp 4", "-l s_rt=00:58:00,h_rt=01:00:00", "-q long.q", "-A 'x y'", "-cwd -V -j y"):
         assert f"#$ {line}\n" in text
     assert "exit 99" not in text
-    assert "#$ -l mem=4G -p -1\n" in shown(house, *WAYS["Grid Engine that goes on"])
-    assert "exit 99" in shown(house, *WAYS["Grid Engine that goes on"])
+    assert "#$ -l mem=4G -p -1\n" in shown(house, *WAYS["Grid Engine with a requeued job"])
+    assert "exit 99" in shown(house, *WAYS["Grid Engine with a requeued job"])
 
 
 def test_options_of_a_farmer_are_passed_on_unchanged_and_paths_are_absolute(house: House) -> None:

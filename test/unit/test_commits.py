@@ -298,7 +298,7 @@ def test_a_farmer_that_fell_asleep_before_its_link_cannot_fork_the_history(
     unlink = os.unlink
 
     def refuse(path: str) -> None:
-        raise OSError(errno.ENOTEMPTY, "somebody is in it", path)
+        raise OSError(errno.ENOTEMPTY, "it is not empty", path)
 
     def keep_revisions(path: str) -> None:
         if os.path.basename(path).isdigit():

@@ -186,11 +186,11 @@ class FailingOs:
 
 
 FAILURES: dict[str, tuple[Any, str, Any]] = {
-    "a segment is made": (durable, "open_exclusive", full),
+    "a segment is created": (durable, "open_exclusive", full),
     "a segment is synced": (durable, "sync", full),
     "an index is written": (durable, "prepare", full),
     "a revision gets its name": (durable, "publish", full),
-    "the list is looked at": (source, "os", FailingOs("stat", broken)),
+    "the status of the list is read": (source, "os", FailingOs("stat", broken)),
     "the list is opened": (source, "os", FailingOs("open", broken)),
     "the list is compared": (comparison, "digest", broken),
     "the list is read": (importer, "digest", broken),

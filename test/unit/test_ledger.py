@@ -70,7 +70,7 @@ def test_a_directory_that_another_node_creates_is_awaited_until_it_is_visible(tm
 def test_a_farm_whose_views_are_visible_before_farm_json_is_not_a_foreign_directory(tmp_path: Path) -> None:
     workdir = Workdir.at(str(tmp_path))
     (tmp_path / "failed").write_text("")
-    timer = threading.Timer(0.3, Path(workdir.farm).write_text, ["what it says is read later"])
+    timer = threading.Timer(0.3, Path(workdir.farm).write_text, ["contents that are not read here"])
     timer.start()
     try:
         farmfile.refuse_foreign(workdir)

@@ -70,7 +70,7 @@ def test_the_answer_to_another_farmer_of_the_job_is_used(squeue: Squeue, workdir
         {"end": time.time() + 5000},
         {"cluster": "here", "end": time.time() - 5000},
     ],
-    ids=["of another cluster", "of no cluster", "of a time gone by"],
+    ids=["of another cluster", "of no cluster", "of the past"],
 )
 def test_the_answer_for_another_job_with_the_same_id_is_not_used(
     squeue: Squeue, workdir: Workdir, old: dict[str, object]

@@ -67,7 +67,7 @@ def test_a_turn_that_changes_hands_is_awaited(path: str, monkeypatch: pytest.Mon
     hands = subprocess.Popen(
         ["sh", "-c", 'for n in 1 2 3 4 5 6 7 8; do ln -sfn "$n" "$0"; sleep 0.5; done; rm "$0"', path]
     )
-    eventually(lambda: os.path.lexists(path), "somebody has it")
+    eventually(lambda: os.path.lexists(path), "another farmer has it")
     assert had(path, 60.0)
     assert hands.wait(60) == 0
 
