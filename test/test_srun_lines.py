@@ -1,4 +1,4 @@
-"""In each srun line that starts farmers or doctors, the exit of one process does not terminate the others."""
+"""In each srun line that starts farmers or doctors, the others continue when one process exits."""
 
 from __future__ import annotations
 

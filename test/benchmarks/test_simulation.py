@@ -97,7 +97,7 @@ def test_commits_are_lost_only_if_locks_are_not_shared():
 
 
 def test_more_farmers_exchange_less_often_each():
-    """The policy limits the operations of a farm: ten times the farmers do not make ten times the commits."""
+    """If there are ten times the farmers, the policy keeps the number of commits far below ten times."""
     rates = []
     for farmers in (8, 80):
         ground = simulate(FarmModel(World(0.001), lengths(farmers * 120, 0.5, 0.5), 2, 0.5), farmers)

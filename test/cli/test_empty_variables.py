@@ -1,4 +1,4 @@
-"""Empty variables of a scheduler, as containers and login scripts pass them on, do not indicate a job."""
+"""If variables of a scheduler are empty, as in containers and login scripts, they do not indicate a job."""
 
 from __future__ import annotations
 

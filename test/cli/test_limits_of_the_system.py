@@ -1,4 +1,4 @@
-"""Errors of the process or of a path, such as too many open files, are not reported as damage to a file."""
+"""If a process or a path reaches a limit, such as the number of open files, no file is reported as damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Old packages on PYTHONPATH, as from modules of a cluster: one line of error, without checks in advance."""
+"""If PYTHONPATH contains an old package, as from modules of a cluster, the error is one line, without checks before."""
 
 from __future__ import annotations
 

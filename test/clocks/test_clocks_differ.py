@@ -1,4 +1,4 @@
-"""Nodes with wrong clocks, and clocks that jump: no farmer is declared dead, and times stay plausible."""
+"""If clocks of nodes are wrong or jump, no farmer is declared dead, and times stay plausible."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_farmers_expel_no_farmer_if_the_file_system_hangs_repeatedly(cluster: Cl
 
 
 def test_a_farmer_that_waits_for_free_space_to_release_its_tasks_sends_heartbeats(cluster: Cluster) -> None:
-    """It was stopped on a full disk: other farmers must not declare it dead while it retries."""
+    """If it was stopped on a full disk, other farmers must not declare it dead while it retries."""
     farm = cluster.farm
     farm.workdir.mkdir()
     disk = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(farm.workdir)]

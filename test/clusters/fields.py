@@ -40,7 +40,7 @@ class ClusterField(Field):
         self.appending(count, f"sleep {seconds}; {then}")
 
     def make_farm(self) -> None:
-        """Create the farm beforehand, so that a dead node is noticed after a few seconds; this starts no task."""
+        """Create the farm beforehand, so that farmers notice a dead node after a few seconds; this starts no task."""
         options = ("--lease", LEASE, "--timeout", 1, "--min-time-left", 60)
         assert self.run(*options).process.returncode == 75
         assert self.runs() == {}
@@ -68,7 +68,7 @@ class ClusterField(Field):
         return found
 
     def judge(self, once: bool = True, views: bool = True) -> Report:
-        """Assert that each task is finished and recorded once; with `once` (nothing was killed) it also ran once."""
+        """Assert that each task is finished and recorded once; if nothing was killed (`once`) it also ran once."""
         self.nothing_runs()
         report = check(self.workdir, views)
         assert report.problems == [], self.said()

@@ -77,7 +77,7 @@ def test_an_array_of_three_farmers_completes_a_list(grid: GridEngine, field: Clu
 
 
 def deleted(grid: GridEngine, field: ClusterField) -> None:
-    """qdel in the middle: the farmers get the signal and release unfinished tasks; the same command line continues."""
+    """When qdel deletes the job, the farmers get a signal and release unfinished tasks; the same command continues."""
     fast = slow(field, 36)
     job = grid.submit(field.folder, field.variables, ARRAY, "list")
     field.wait_for_runs(12)
@@ -94,7 +94,7 @@ def deleted(grid: GridEngine, field: ClusterField) -> None:
 
 
 def runs_again(grid: GridEngine, field: ClusterField) -> None:
-    """The soft time limit s_rt expires: the farmer releases its tasks, and Grid Engine restarts the element."""
+    """When the soft time limit s_rt expires, the farmer releases its tasks, and Grid Engine restarts the element."""
     fast = slow(field, 8)
     job = grid.submit(field.folder, field.variables, "-t", "1", "-l", "s_rt=0:0:6,h_rt=0:2:0", ARRAY, "list")
     eventually(lambda: sum(field.runs().values()) >= 8, lambda: f"the tasks are restarted; {field.said()}", 120, 0.1)

@@ -1,4 +1,4 @@
-"""Slurm and Grid Engine report that farmers have ended: others get their tasks long before the lease expires."""
+"""When Slurm or Grid Engine reports that a farmer has ended, others get its tasks long before the lease expires."""
 
 from __future__ import annotations
 

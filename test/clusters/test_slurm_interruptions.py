@@ -1,4 +1,4 @@
-"""Slurm interrupts jobs in the middle of a list: no task is lost or recorded twice, and no process is left.
+"""If Slurm interrupts jobs in the middle of a list, no task is lost or recorded twice, and no process is left.
 
 The jobs are the unchanged scripts of examples/slurm; sbatch only gets their times and sizes. All of them run at once,
 each with a separate list; each test waits for one of them. Slurm checks time limits every 30 seconds.
@@ -72,7 +72,7 @@ def time_limit(slurm: SlurmCluster, field: ClusterField) -> None:
 
 
 def known_lengths(slurm: SlurmCluster, field: ClusterField) -> None:
-    """There is time for a third of the list: no task is started that cannot finish, and the next job runs the rest.
+    """If there is time for a third of the list, no task is started that cannot finish, and the next job runs the rest.
 
     The margin starts a minute before the signal, as in the example.
     """
@@ -105,7 +105,7 @@ def cancelled(slurm: SlurmCluster, field: ClusterField) -> None:
 
 
 def requeued(slurm: SlurmCluster, field: ClusterField) -> None:
-    """One element is requeued in the middle; the list is completed without another command."""
+    """If one element is requeued in the middle, the list is completed without another command."""
     slow = SlowJob(slurm, field, "array.sh", "--array=1-2", "--cpus-per-task=4", "--requeue")
     slow.submit()
     slow.wait_for_starts(8)

@@ -1,4 +1,4 @@
-"""Each file of a farm with each kind of damage, against every verb: reported with a remedy, rebuilt, or without effect.
+"""If a file of a farm is damaged in any way, each verb names it with a remedy, rebuilds it, or is not affected.
 
 The campaign runs all cases; the default tests run a fixed share of them.
 """

@@ -1,4 +1,4 @@
-"""A file is damaged while a farmer runs: the farmer stops with a message or continues, and records nothing wrong."""
+"""When a file is damaged under a running farmer, it stops with a message or continues, and records nothing wrong."""
 
 from __future__ import annotations
 

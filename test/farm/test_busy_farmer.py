@@ -1,4 +1,4 @@
-"""A worker whose farmer does not read its reports for a while sends them as soon as the farmer reads again."""
+"""If a farmer does not read reports for a while, its worker sends them as soon as the farmer reads again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGXCPU and SIGQUIT stop a farmer like the other stop signals; a task that exceeds a private CPU limit fails."""
+"""SIGXCPU and SIGQUIT stop a farmer like the other stop signals; if a task exceeds a private CPU limit, it fails."""
 
 from __future__ import annotations
 

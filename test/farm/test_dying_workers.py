@@ -154,7 +154,7 @@ def test_a_task_that_dies_of_a_signal_together_with_its_worker_is_failed_as_lost
 
 @pytest.mark.parametrize("how", ["TERM", "KILL"])
 def test_all_tasks_that_ran_in_a_worker_count_its_death(farm: Farm, how: str) -> None:
-    """Sixteen slots have eight workers; two tasks share a worker, and either may have killed it."""
+    """Sixteen slots have eight workers: if two tasks share a worker, either may have killed it."""
     killer = f"[ $TASKFARMER_ATTEMPT -gt 1 ] || {{ until [ -e go ]; do sleep 0.05; done; kill -{how} $PPID; }}"
     farm.write(farm.marked(f"{killer}; sleep 1000"), *[farm.marked("sleep 1000")] * 15)
     farmer = start(farm, "-n", 16, "--grace", 1)

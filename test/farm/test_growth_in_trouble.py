@@ -1,4 +1,4 @@
-"""Lines are appended to a list while a farmer cannot import them because of a full disk."""
+"""Lines are appended to a list when a farmer cannot import them because of a full disk."""
 
 from __future__ import annotations
 

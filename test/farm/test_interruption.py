@@ -1,4 +1,4 @@
-"""A farmer that is stopped at any point of its life: no process survives, and all unfinished tasks are released."""
+"""When a farmer is stopped at any point of its life, no process survives, and all unfinished tasks are released."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers and farmers that are killed with SIGKILL: no task outlives them, and none is lost."""
+"""If workers or farmers are killed with SIGKILL, no task outlives them, and none is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that no signal ends: they wait inside the kernel for a file system that does not answer."""
+"""Processes that no signal ends, because they wait inside the kernel when a file system does not respond."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disks that become read-only or lose power under a running farmer: it reports that, and recorded results survive."""
+"""When a disk becomes read-only or loses power, a farmer reports that, and its recorded results survive."""
 
 from __future__ import annotations
 

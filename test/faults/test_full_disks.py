@@ -1,4 +1,4 @@
-"""Disks without free bytes, inodes or quota while tasks run: results wait, and none is lost."""
+"""If a disk has no free bytes, inodes or quota, results wait, and none is lost."""
 
 from __future__ import annotations
 

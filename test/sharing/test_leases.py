@@ -115,7 +115,7 @@ def beats(field: Field) -> dict[str, int]:
 
 
 def test_a_farmer_of_a_node_with_our_host_name_keeps_its_lease(tmp_path: Path) -> None:
-    """Two nodes with the same name and different boot IDs are not one node that rebooted."""
+    """If two nodes have the same name and different boot IDs, they are not one node that rebooted."""
     need(os.getuid() == 0 and shutil.which("unshare"), "namespaces need root")
     field = Field(tmp_path)
     field.write([f"until [ -e {tmp_path}/go ]; do sleep 0.1; done"] * 4)

@@ -1,4 +1,4 @@
-"""A requeued job takes over the tasks of its earlier run, unless the farmer of that run still sends heartbeats."""
+"""When a job is requeued, it takes over the tasks of its earlier run, unless that run's farmer sends heartbeats."""
 
 from __future__ import annotations
 

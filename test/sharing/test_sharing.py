@@ -210,7 +210,7 @@ def held(path: Path) -> Iterator[None]:
 
 
 def test_a_lone_farmer_waits_for_the_tasks_of_a_dead_node(field: Field, node: str) -> None:
-    """A dead farmer of another node holds all remaining tasks: running the list once more is enough."""
+    """If a dead farmer of another node holds all remaining tasks, running the list once more is enough."""
     field.appending(3, f"[ -e {field.folder}/go ] || {LONG}")
     lost = field.start("-n", 3, "--lease", 8, node=node)
     eventually(lambda: holds(field, 3) and min(field.runs().values()), "the tasks have written that they run")
@@ -392,7 +392,7 @@ def test_a_damaged_segment_is_named_and_its_tasks_are_not_run(field: Field) -> N
 
 
 def test_a_farmer_that_only_has_to_update_views_does_not_spin(field: Field) -> None:
-    """A view update is due while one long task runs: the farmer must sleep nevertheless."""
+    """When a view update is due while one long task runs, the farmer must sleep nevertheless."""
     first, others = f"echo >> {field.ran}/0; sleep 0.1", f"echo >> {field.ran}/$PROC_NUMBER; sleep 9"
     field.write([first, others, others])
     farmer = field.start("--proc", 2)

@@ -1,4 +1,4 @@
-"""Farmers that start, and farmers that exit, at the same instant."""
+"""Several farmers start, or exit, at the same instant."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_a_list_is_not_started_over_if_a_part_of_its_farm_is_missing(unused_farm
 
 
 def test_a_copy_of_a_farm_continues_where_the_original_stopped(field: Field, tmp_path: Path) -> None:
-    """This also works if its farmer was killed, as in a copy from a burst buffer at the end of a job."""
+    """This also works if its farmer was killed, as in a copy from a burst buffer when a job ends."""
     field.write([": > begun; [ -e go ] || exec sleep 1000", "true", "echo $TASKFARMER_ATTEMPT"])
     farmer = field.start("-n", 1)
     eventually((tmp_path / "begun").exists, "the task runs")

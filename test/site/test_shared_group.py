@@ -1,4 +1,4 @@
-"""`--shared-group`: members of a group work on one farm, with any umask; other users cannot."""
+"""With `--shared-group` members of a group work on one farm, even if their umasks differ; other users cannot."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_directory_of_a_foreign_group_cannot_be_shared(project: Project) -> No
 
 @pytest.mark.parametrize("option", ["--chmod-ignore", "--create-for-group=0"])
 def test_a_file_system_that_does_not_keep_modes_and_groups_is_refused(project: Project, option: str) -> None:
-    """Mounts with fixed permissions (CIFS, some FUSE file systems) do that."""
+    """This happens if permissions of a mount are fixed (CIFS, some FUSE file systems)."""
     need(shutil.which("bindfs"), "bindfs is not installed")
     seen = project.folder.parent / "seen"
     project.workdir.mkdir()

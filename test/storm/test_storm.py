@@ -115,7 +115,7 @@ def test_a_campaign_of_storms(ground: Ground, tmp_path: Path, kind: str, seed: i
 
 
 def test_a_client_of_glusterfs_that_hangs_is_killed(tmp_path: Path) -> None:
-    """Killing it makes the calls that wait for it fail, and the results of that storm do not count."""
+    """When it is killed, the calls that wait for it fail, and the results of that storm do not count."""
     with pytest.raises(Hung), glusterfs(tmp_path, patience=2.0) as volume:
         os.kill(volume.clients[volume.places[0]].pid, signal.SIGSTOP)
         os.listdir(volume.places[1])

@@ -1,4 +1,4 @@
-"""A scheduler that is missing, refuses, is slow or prints notes: its messages are shown, and known facts are kept."""
+"""If a scheduler is missing, refuses, is slow or prints notes, its messages are shown, and known facts are kept."""
 
 from __future__ import annotations
 

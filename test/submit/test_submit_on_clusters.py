@@ -27,7 +27,7 @@ def slow(field: Submitter, count: int) -> Path:
 
 
 def array(slurm: SlurmCluster, field: Submitter) -> None:
-    """Two elements, listed while they are pending, while they run, and after they have ended."""
+    """Two elements, listed when they are pending, when they run, and when they have ended."""
     fast = slow(field, 24)
     before = time.time()
     job = field.submit("--array", "2", "-n", "4", "--time", "10m", "--", "--hold", "--comment", "a 'b\\ #c")

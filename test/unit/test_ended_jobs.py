@@ -95,7 +95,7 @@ def test_a_job_that_has_not_ended_proves_nothing(squeue: Client, state: str) -> 
     [("PENDING 1", "", True), ("RUNNING 3", "2", True), ("RUNNING 2", "2", False), ("COMPLETING 1", "", False)],
 )
 def test_a_job_that_was_requeued_ended_its_earlier_runs(squeue: Client, answer: str, theirs: str, ended: bool) -> None:
-    """It is requeued at once, and its processes end after that: state COMPLETING."""
+    """It is requeued at once, and its state is COMPLETING until its processes have ended."""
     squeue.prints(answer)
     why = "Slurm reports its job 7 as requeued" if ended else None
     assert reported(Jobs(SLURM), slurm("7", SLURM_RESTART_COUNT=theirs)) == why
@@ -119,7 +119,7 @@ def test_an_answer_is_valid_for_a_minute(squeue: Client) -> None:
 
 
 def test_an_answer_from_before_a_farmers_silence_proves_nothing(squeue: Client) -> None:
-    """The job that had ended may have been restarted since, and the farmer may belong to the new run."""
+    """If the job was restarted since, the farmer may belong to the new run."""
     squeue.prints("FAILED 0")
     jobs = Jobs(SLURM)
     assert reported(jobs, slurm("7"), 0.0)

@@ -54,7 +54,7 @@ def survey(workdir: Workdir, ledger: Ledger) -> tuple[int, int]:
 
 
 def test_a_directory_that_another_node_creates_is_awaited_until_it_is_visible(tmp_path: Path) -> None:
-    """GlusterFS reports that the name exists, and then that it does not: a link without a target does the same."""
+    """If a name exists without its file, as on GlusterFS or as a link without a target, the file may still appear."""
     workdir = Workdir.at(str(tmp_path / "farm"))
     os.mkdir(workdir.path)
     os.symlink(tmp_path / "late", workdir.tasks)
@@ -144,7 +144,7 @@ def test_results_whose_journal_fails_are_settled_once_from_a_new_one(
 def test_a_journal_whose_first_write_failed_stays_for_farmers_that_counted_its_lines(
     farm: tuple[Workdir, Farm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its lines are in the file although fsync failed. Then the farmer is declared dead, and retries later."""
+    """Its lines are in the file although fsync failed. When the farmer retries later, it has been declared dead."""
     workdir, made = farm
     ledger, other = Ledger(workdir, made, ME, 2), Ledger(workdir, made, "other-1-00000000", 2)
     ledger.exchange(10)

@@ -202,7 +202,7 @@ def test_a_missing_process_is_evidence_only_on_its_node(
     create_presence: Callable[[Identity], Presence],
     differs: dict[str, Any],
 ) -> None:
-    """The host name alone differs between machines that were resumed from one snapshot."""
+    """If machines were resumed from one snapshot, only their host names differ."""
     other = replace(me, farmer="near-1-00000000", pid=gone_process(), **differs)
     create_presence(other).close()
     watch = Watch(workdir, me, LEASE)
@@ -224,7 +224,7 @@ def test_two_farmers_without_kernel_information_are_not_on_one_node(
 def test_a_process_that_proc_hides_has_not_exited(
     workdir: Workdir, me: Identity, create_presence: Callable[[Identity], Presence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with hidepid, for a process of another user; its lock is free, because a server has dropped it."""
+    """This is the case for a process of another user with hidepid; its lock is free if a server has dropped it."""
     other = replace(me, farmer="near-1-00000000")
     create_presence(other).close()
     monkeypatch.setattr(procfs, "stat", lambda pid: [])

@@ -1,4 +1,4 @@
-"""Attempts that use the same `log_<ID>`, in forced orders: the output of each is complete in the end."""
+"""If several attempts use the same `log_<ID>`, in forced orders, the output of each is complete in the end."""
 
 from __future__ import annotations
 

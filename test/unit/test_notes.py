@@ -1,4 +1,4 @@
-"""A farmer that leaves with a note: the results in its journal count, the rest is released, and a note can be wrong."""
+"""When a farmer leaves with a note, the results in its journal count, and the rest is released; a note can be wrong."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_the_last_commit_of_a_farmer_may_be_aborted_after_it_succeeded(me: Ledge
 
 
 def test_bytes_that_are_not_visible_yet_are_awaited(workdir: Workdir, me: Ledger, other: Ledger) -> None:
-    """A network file system may show an old length of a journal: tasks with hidden results are not retried."""
+    """If a network file system shows an old length of a journal, tasks with hidden results are not retried."""
     me.note(ended(0, 3))
     journal, size = me.depart()
     leave_note(workdir, journal, size)

@@ -161,7 +161,7 @@ def test_an_intact_revision_has_no_problems() -> None:
 
 @pytest.mark.parametrize("value", ODD, ids=repr)
 def test_a_revision_with_an_odd_value_anywhere_is_a_state_or_a_value_error(value: object) -> None:
-    """In addition, `check` reports each value that the ledger refuses."""
+    """When the ledger refuses a value, `check` must report it."""
     document = to_document(STATE)
     for path in places(document):
         odd = changed(document, path, value)

@@ -1,4 +1,4 @@
-"""How a worker notices that tasks have ended or that orders arrived: each way, in a separate process."""
+"""How a worker notices when tasks end or orders arrive: each way, in a separate process."""
 
 from __future__ import annotations
 
