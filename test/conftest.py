@@ -13,7 +13,7 @@ import pytest
 TEST = Path(__file__).parent
 sys.path[:0] = [str(TEST), str(TEST / "cli")]
 
-from farming import leave_mounts_of_the_machine, need  # noqa: E402
+from farming import leave_shared_mounts, need  # noqa: E402
 from house import Done, House  # noqa: E402
 
 __all__ = ["need"]
@@ -38,7 +38,7 @@ LONG = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give each process that runs tests its own mounts, so that no test changes those of the machine."""
-    leave_mounts_of_the_machine()
+    leave_shared_mounts()
     _stop_ignoring_signals()
 
 

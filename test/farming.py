@@ -30,7 +30,7 @@ _CLONE_NEWNS = 0x00020000
 _mounts_at_start = os.readlink("/proc/self/ns/mnt")
 
 
-def leave_mounts_of_the_machine() -> None:
+def leave_shared_mounts() -> None:
     """Move to a private mount namespace, so that the machine never sees the mounts of tests.
 
     The mounts vanish when the tests exit. The namespace shares them with the namespaces of nodes that tests start, as
@@ -44,7 +44,7 @@ def leave_mounts_of_the_machine() -> None:
         subprocess.run(["mount", propagation, "/"], check=True, capture_output=True)
 
 
-def has_mounts_of_its_own() -> bool:
+def has_private_mounts() -> bool:
     """Whether this process has left the mount namespace that it started in."""
     return os.readlink("/proc/self/ns/mnt") != _mounts_at_start
 
@@ -88,7 +88,7 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def lives(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -247,7 +247,9 @@ class Field:
         # variable
         for pid in left | set(self.strays()):
             send(pid, signal.SIGKILL)
-        eventually(lambda: not [pid for pid in (*left, *self.strays()) if lives(pid)], "the end of all processes", 20)
+        eventually(
+            lambda: not [pid for pid in (*left, *self.strays()) if is_running(pid)], "the end of all processes", 20
+        )
 
     def strays(self) -> list[int]:
         """Processes of this farm's tasks, identified by the work directory in their environment."""
@@ -256,7 +258,7 @@ class Field:
         for name in filter(str.isdigit, os.listdir("/proc")):
             try:
                 environment = Path(f"/proc/{name}/environ").read_bytes()
-                if any(mark in environment for mark in marks) and lives(int(name)):
+                if any(mark in environment for mark in marks) and is_running(int(name)):
                     found.append(int(name))
             except OSError:
                 continue
@@ -281,7 +283,7 @@ def unmount(point: Path) -> None:
 @contextmanager
 def mounts(source: Path, *points: Path, options: tuple[str, ...] = ()) -> Iterator[tuple[Path, ...]]:
     """Mounts of one folder that silently do not share file locks (as on some GPFS, Lustre and NFS installations)."""
-    need(os.getuid() == 0 and has_mounts_of_its_own(), "bindfs mounts need root, and a mount namespace")
+    need(os.getuid() == 0 and has_private_mounts(), "bindfs mounts need root, and a mount namespace")
     need(shutil.which("bindfs"), "bindfs is not installed")
     need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")
     done: list[Path] = []
@@ -305,7 +307,7 @@ SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 @contextmanager
 def sshfs_mounts(source: Path, *points: Path) -> Iterator[tuple[Path, ...]]:
     """Mounts of one folder through sshfs with its default caches. A pipe to an SFTP server replaces ssh."""
-    need(os.getuid() == 0 and has_mounts_of_its_own(), "sshfs mounts need root, and a mount namespace")
+    need(os.getuid() == 0 and has_private_mounts(), "sshfs mounts need root, and a mount namespace")
     need(shutil.which("sshfs") and os.path.exists(SFTP_SERVER), "sshfs or openssh-sftp-server is not installed")
     need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")
     processes: list[subprocess.Popen[bytes]] = []

@@ -6,11 +6,11 @@ import os
 import subprocess
 from pathlib import Path
 
-from farming import has_mounts_of_its_own, need
+from farming import has_private_mounts, need
 
 
 def test_the_machine_does_not_see_a_mount_of_a_test(tmp_path: Path) -> None:
-    need(os.getuid() == 0 and has_mounts_of_its_own(), "a mount namespace needs root")
+    need(os.getuid() == 0 and has_private_mounts(), "a mount namespace needs root")
     made = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], capture_output=True, text=True)
     need(made.returncode == 0, f"tmpfs: {made.stderr.strip()}")
     try:
@@ -21,7 +21,7 @@ def test_the_machine_does_not_see_a_mount_of_a_test(tmp_path: Path) -> None:
 
 
 def test_a_node_that_a_test_starts_does_not_keep_an_unmounted_file_system_alive(tmp_path: Path) -> None:
-    need(os.getuid() == 0 and has_mounts_of_its_own(), "a mount namespace needs root")
+    need(os.getuid() == 0 and has_private_mounts(), "a mount namespace needs root")
     made = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], capture_output=True, text=True)
     need(made.returncode == 0, f"tmpfs: {made.stderr.strip()}")
     words = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", "echo; read x; cat /proc/self/mounts"]

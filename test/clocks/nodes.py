@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from farming import children, eventually, lives, need, send, tree
+from farming import children, eventually, is_running, need, send, tree
 from farms import Farm, Farmer
 
 # libfaketime 0.9 mistakes an absolute time of the monotonic clock for one of the clock that it fakes, and refuses it
@@ -169,7 +169,7 @@ def in_random_order(rng: random.Random, actions: Iterable[Callable[[], None]], l
 
 def all_stopped(pids: Iterable[int]) -> bool:
     """Whether all processes are stopped or have exited."""
-    return all(not lives(pid) or process_state(pid) == "T" for pid in pids)
+    return all(not is_running(pid) or process_state(pid) == "T" for pid in pids)
 
 
 def process_state(pid: int) -> str:

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from farming import eventually, lives, send, tree
+from farming import eventually, is_running, send, tree
 
 UNASKED = range(10_000, 32_000)
 """The kernel gives these ports to no connecting client: a port that is free now is free when a daemon binds it."""
@@ -52,7 +52,7 @@ class Daemon:
         for pid in below:
             send(pid, signal.SIGKILL)
         self.process.wait(20)
-        eventually(lambda: not [pid for pid in below if lives(pid)], "the end of a daemon and its processes", 20)
+        eventually(lambda: not [pid for pid in below if is_running(pid)], "the end of a daemon and its processes", 20)
 
     def end(self, seconds: float = 5.0) -> None:
         """Terminate it with SIGTERM, and with SIGKILL if it does not exit."""
@@ -69,7 +69,7 @@ def marked(mark: str) -> list[int]:
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if mark.encode() + b"\0" in Path(f"/proc/{name}/environ").read_bytes() and lives(int(name)):
+            if mark.encode() + b"\0" in Path(f"/proc/{name}/environ").read_bytes() and is_running(int(name)):
                 found.append(int(name))
         except OSError:
             continue

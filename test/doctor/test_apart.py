@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import children, eventually, lives, send
+from farming import children, eventually, is_running, send
 
 from taskfarmer.doctor import apart, probes
 from taskfarmer.doctor.apart import ForkedCall, Line
@@ -64,9 +64,9 @@ def test_a_process_that_survives_sigkill_is_left_behind(hung: Path, monkeypatch:
     with pytest.raises(OSError, match="no answer"), ForkedCall(lambda line: hung.read_text()) as process:
         process.result()
     (stuck,) = set(children(os.getpid())) - before
-    assert lives(stuck)
+    assert is_running(stuck)
     # the test started it, and it must have exited before the next test
     for server in before:
         send(server, signal.SIGCONT)
-    eventually(lambda: not lives(stuck), "the file system answers")
+    eventually(lambda: not is_running(stuck), "the file system answers")
     os.waitpid(stuck, 0)

@@ -20,7 +20,7 @@ TEST = Path(__file__).parents[1]
 sys.path.insert(0, str(TEST))
 
 from checker import Report, check  # noqa: E402
-from farming import children, eventually, lives, send  # noqa: E402
+from farming import children, eventually, is_running, send  # noqa: E402
 
 MARK = "TASKFARMER_TEST_MARK"
 SECONDS = 60.0
@@ -156,7 +156,7 @@ class Farm:
         mark = f"{MARK}={self.mark}\0".encode()
         for name in filter(str.isdigit, os.listdir("/proc")):
             try:
-                if mark in Path(f"/proc/{name}/environ").read_bytes() and lives(int(name)):
+                if mark in Path(f"/proc/{name}/environ").read_bytes() and is_running(int(name)):
                     found.append(int(name))
             except OSError:
                 continue

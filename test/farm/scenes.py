@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from farming import eventually, lives
+from farming import eventually, is_running
 from farms import TEST, Farm, Farmer
 
 DONE, AGAIN = 0, 75
@@ -192,7 +192,7 @@ class Scene:
         found = []
         for pid in self.farm.processes():
             try:
-                if mark in Path(f"/proc/{pid}/environ").read_bytes() and lives(pid):
+                if mark in Path(f"/proc/{pid}/environ").read_bytes() and is_running(pid):
                     found.append(pid)
             except OSError:
                 continue

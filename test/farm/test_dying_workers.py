@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from farming import eventually, lives, send, tree
+from farming import eventually, is_running, send, tree
 from farms import Farm, Farmer
 
 from taskfarmer.formats.intervals import parse_intervals
@@ -176,7 +176,7 @@ def test_a_sigterm_for_all_processes_of_a_job_counts_no_death_even_if_the_farmer
     workers = farmer.workers()
     for pid in [one for worker in workers for one in reversed(tree(worker))]:
         send(pid, signal.SIGTERM)
-    eventually(lambda: not any(map(lives, workers)), "the workers have ended their tasks and are gone")
+    eventually(lambda: not any(map(is_running, workers)), "the workers have ended their tasks and are gone")
     farmer.signal(signal.SIGTERM)
     assert farmer.wait() == STATUS_AGAIN, farmer.said
     assert deaths_of(farm) == [(0, 0), (1, 0)]

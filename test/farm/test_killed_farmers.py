@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import eventually, lives, send, tree
+from farming import eventually, is_running, send, tree
 from farms import Farm, Farmer
 
 # the farmer is the parent of the task's parent, its worker
@@ -61,7 +61,7 @@ def test_a_killed_worker_is_replaced_and_its_task_is_killed_and_retried(farm: Fa
     assert before
     send(worker, signal.SIGKILL)
     assert farmer.wait() == 0, farmer.said
-    assert not [pid for pid in before if lives(pid)]
+    assert not [pid for pid in before if is_running(pid)]
     farm.no_survivors()
     assert farm.attempts(0) == [(1, "returned"), (2, "finished")]
     assert farm.places() == ([], list(range(21)), [])

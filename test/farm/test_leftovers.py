@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import children, eventually, lives, need, send
+from farming import children, eventually, is_running, need, send
 from farms import TEST, Farm
 
 RUNNERS = """
@@ -274,7 +274,7 @@ def test_a_killed_worker_with_a_custom_runner_leaves_no_process(plugged: Farm, n
     before = eventually(lambda: found if len(found := sleepers(plugged)) == 3 else None, "all run")
     send(worker, number)
     assert farmer.wait() == 0, farmer.said
-    assert not [pid for pid in before if lives(pid)]
+    assert not [pid for pid in before if is_running(pid)]
     plugged.check()
 
 

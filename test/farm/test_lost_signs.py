@@ -1,4 +1,4 @@
-"""If a live farmer's heartbeat file was removed, because it was silent before its first commit, it recreates the file."""
+"""If a live farmer's heartbeat file was removed during silence before its first commit, it recreates the file."""
 
 from __future__ import annotations
 

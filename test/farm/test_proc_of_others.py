@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from farming import children, eventually, lives, need, send
+from farming import children, eventually, is_running, need, send
 from farms import Farm
 
 NOT_MOUNTED = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
@@ -85,7 +85,7 @@ def test_without_proc_the_task_of_a_killed_worker_is_killed_and_retried(rooted: 
     assert before
     send(worker, signal.SIGKILL)
     assert farmer.wait() == 0, farmer.said
-    assert not [pid for pid in before if lives(pid)]
+    assert not [pid for pid in before if is_running(pid)]
     rooted.check()
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from farming import has_mounts_of_its_own, need
+from farming import has_private_mounts, need
 
 EXT4_SHUTDOWN = 0x8004587D
 WITHOUT_ITS_JOURNAL = 2
@@ -23,7 +23,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def tools(*names: str) -> None:
-    need(os.getuid() == 0 and has_mounts_of_its_own(), "mounting a small file system needs root, and a mount namespace")
+    need(os.getuid() == 0 and has_private_mounts(), "mounting a small file system needs root, and a mount namespace")
     for name in names:
         need(shutil.which(name), f"{name} is not installed")
 

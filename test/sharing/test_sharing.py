@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from checker import check
-from farming import Farmer, Field, eventually, lives, need, tree
+from farming import Farmer, Field, eventually, is_running, need, tree
 
 from taskfarmer.ledger import farmfile
 from taskfarmer.ledger.ledger import Ledger
@@ -118,7 +118,7 @@ def test_tasks_are_terminated_when_only_their_farmer_is_killed(field: Field) -> 
     assert len(below) >= 4
     farmer.signal(signal.SIGKILL)
     farmer.wait()
-    eventually(lambda: not [pid for pid in below if lives(pid)], "the end of workers and tasks", 15)
+    eventually(lambda: not [pid for pid in below if is_running(pid)], "the end of workers and tasks", 15)
 
 
 def test_tasks_that_ignore_sigterm_are_killed_when_only_their_farmer_is_killed(field: Field) -> None:
@@ -129,7 +129,7 @@ def test_tasks_that_ignore_sigterm_are_killed_when_only_their_farmer_is_killed(f
     below = [pid for pid in tree(farmer.pid) if pid != farmer.pid]
     farmer.signal(signal.SIGKILL)
     farmer.wait()
-    eventually(lambda: not [pid for pid in below if lives(pid)], "the end of workers and tasks", 15)
+    eventually(lambda: not [pid for pid in below if is_running(pid)], "the end of workers and tasks", 15)
 
 
 def test_a_farmer_that_waits_claims_the_tasks_of_a_killed_peer(field: Field) -> None:
@@ -164,7 +164,7 @@ def test_farmers_of_a_deleted_farm_stop_their_tasks_and_write_nothing(field: Fie
         content = {path: path.read_bytes() for path in before if path.is_file()}
     farmer.signal(signal.SIGCONT)
     assert_output(farmer, 74, "deleted or made anew")
-    eventually(lambda: not [pid for pid in below if lives(pid)], "the end of workers and tasks", 15)
+    eventually(lambda: not [pid for pid in below if is_running(pid)], "the end of workers and tasks", 15)
     assert set(field.workdir.rglob("*")) == before
     if anew:
         assert {path: path.read_bytes() for path in before if path.is_file()} == content

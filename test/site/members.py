@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from farming import eventually, lives, send
+from farming import eventually, is_running, send
 from users import ATTACKER, COMMAND, GROUP, VICTIM, Done, variables, words_as
 
 MAKER = VICTIM
@@ -99,7 +99,7 @@ class Project:
         mark = f"TASKFARMER_WORKDIR={self.workdir}\0".encode()
         for pid in (left := [int(name) for name in os.listdir("/proc") if name.isdigit() and _has(int(name), mark)]):
             send(pid, signal.SIGKILL)
-        eventually(lambda: not any(lives(pid) for pid in left), "the end of all processes")
+        eventually(lambda: not any(is_running(pid) for pid in left), "the end of all processes")
 
 
 def _has(pid: int, mark: bytes) -> bool:

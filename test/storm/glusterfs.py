@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from farming import eventually, has_mounts_of_its_own, lives, need, send, unmount
+from farming import eventually, has_private_mounts, is_running, need, send, unmount
 
 ADDRESS = "192.0.2.1"
 NAME = "fields"
@@ -78,7 +78,7 @@ class Volume:
                 send(pid, signal.SIGTERM)
             self.daemon.terminate()
             self.daemon.wait(20)
-            eventually(lambda: not any(map(lives, bricks)), "the end of the brick", 20)
+            eventually(lambda: not any(map(is_running, bricks)), "the end of the brick", 20)
 
     @contextmanager
     def mounted(self, point: Path) -> Iterator[None]:
@@ -128,7 +128,7 @@ class Volume:
 @contextmanager
 def glusterfs(folder: Path, patience: float = 20.0) -> Iterator[Volume]:
     """A volume with its two mounts; all its processes have exited afterwards. Raises Hung if a client hung."""
-    need(os.getuid() == 0 and has_mounts_of_its_own(), "GlusterFS needs root, and a mount namespace")
+    need(os.getuid() == 0 and has_private_mounts(), "GlusterFS needs root, and a mount namespace")
     need(shutil.which("glusterd") and shutil.which("gluster"), "glusterfs-server is not installed")
     need(shutil.which("ip") and shutil.which("nsenter"), "iproute2 or util-linux is not installed")
     need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")

@@ -109,7 +109,7 @@ def test_a_live_farmer_with_equally_slow_operations_is_not_expelled(
 def test_no_farmer_is_expelled_if_the_file_system_hangs_for_all(
     watch: Watch, clock: Clock, them: Presence, hang: float
 ) -> None:
-    """If it hangs during the check or before, the other farmer sends a heartbeat after that, a moment after our check."""
+    """If it hangs during the check or before, the other farmer sends a heartbeat after that, just after our check."""
     farmer = them.identity.farmer
     for _ in range(6):
         assert watch.verdict(farmer) is None
