@@ -20,7 +20,7 @@ import os, resource, sys
 from taskfarmer.cli import program
 out, err = os.dup(1), os.dup(2)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1), os.dup2(1, 2)
-program.main("taskfarmer", sys.argv[2:])  # what it needs is imported now
+program.main("taskfarmer", sys.argv[2:])  # all modules are imported now
 os.dup2(out, 1), os.dup2(err, 2), os.closerange(3, 100)
 resource.setrlimit(resource.RLIMIT_NOFILE, (3 + int(sys.argv[1]),) * 2)
 sys.exit(program.main("taskfarmer", sys.argv[2:]))

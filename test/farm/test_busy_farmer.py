@@ -66,7 +66,7 @@ def listen():
 if timer:
     until((folder / 'begun').exists)
 else:
-    time.sleep(0.5)  # it waits for us
+    time.sleep(0.5)  # meanwhile the worker waits for its farmer
     end = time.monotonic() + 60
     while not (folder / 'begun').exists() and time.monotonic() < end:
         listen()

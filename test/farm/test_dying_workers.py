@@ -33,7 +33,7 @@ def again():
     return os.environ['TASKFARMER_ATTEMPT'] != '1'
 
 class Bad(Runner):
-    '''Each word names a way in which a runner may go wrong; at the second attempt all is well.'''
+    '''Each word names a failure of a runner at the first attempt; the second attempt succeeds.'''
 
     def run(self, taskid, command, logfh):
         open('ran-%d' % taskid, 'a').write('x')
@@ -74,7 +74,7 @@ class Bad(Runner):
         return 0
 
     def orphan(self):
-        # a child that has the worker's pipe, and lives on
+        # a child that inherits the worker's pipe and keeps running
         if not os.fork():
             time.sleep(1000)
             os._exit(0)
@@ -98,7 +98,7 @@ class Crashes(Runner):
         return 0
 
 class DiesAtFirst(BasicRunner):
-    '''The worker is gone before it begins a task.'''
+    '''The worker dies before it starts a task.'''
 
     def plan(self, taskid, command):
         if not os.path.exists('mended'):

@@ -210,7 +210,7 @@ from taskfarmer.tasks import TaskList
 
 
 class Changes(TaskList):
-    # It reads the list while another program goes on writing it.
+    # It reads the list while another program is still writing it.
 
     def __init__(self, path, workdir):
         with open(path) as stream:

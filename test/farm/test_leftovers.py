@@ -32,7 +32,7 @@ class Run(BasicRunner):
 
 
 class Waits:
-    '''Starts a helper that ends at once, lets the task run, and looks only then how the helper ended.'''
+    '''Starts a helper that exits at once, runs the task, and only then reads the helper's exit status.'''
 
     def run(self, taskid, command, logfh):
         helper = subprocess.Popen(['sh', '-c', 'exit 7'])

@@ -45,7 +45,7 @@ def state(pid):
 end = time.monotonic() + 20
 while (state(first), state(second)) != ('Z', 'Z') and time.monotonic() < end:
     time.sleep(0.01)
-# numbers come round: the next process gets that of the second task
+# pids wrap around: the next process gets the pid of the second task
 Path('/proc/sys/kernel/ns_last_pid').write_text(str(second - 1))
 while worker.running.keys() != {second} and time.monotonic() < end:
     worker._wait()

@@ -16,7 +16,7 @@ if not pid:
 try:
     while os.read(terminal, 4096):
         pass
-except OSError:  # its last user is gone
+except OSError:  # the last process has closed it
     pass
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """

@@ -154,7 +154,7 @@ class Late:
 
 class Deaf:
     def run(self, taskid, command, logfh):
-        os.kill(os.getppid(), signal.SIGUSR1)  # the farmer is stopped when the task runs, however slow the machine is
+        os.kill(os.getppid(), signal.SIGUSR1)  # this stops the farmer when the task runs, even on a slow machine
         return subprocess.call(command, shell=True)
     def terminate(self):
         raise ValueError({text!r})

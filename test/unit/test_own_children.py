@@ -69,7 +69,7 @@ if __name__ == "__main__":
     subprocess.run(["bash", "-c", "for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.02 &); done; sleep 0.1; (true &)"])
     end = time.monotonic() + 30
     while len(zombies()) > 1 and time.monotonic() < end:
-        subprocess.run(["bash", "-c", "(true &)"])  # whatever ends lets it look again
+        subprocess.run(["bash", "-c", "(true &)"])  # each exit of a child makes it check again
     print(len(zombies()) < 2, status(child))
 """
 WAYS = [
