@@ -351,8 +351,8 @@ def check_once(workdir: Path, views: bool, retried: bool) -> Report:
 def check(workdir: str | Path, views: bool = False, retried: bool = False) -> Report:
     """Read a farm and check it.
 
-    With `views` the derived files must be exact; with `retried` tasks may have ended repeatedly. While farmers run, files
-    move during reading; the check is repeated for a while if a file cannot be read.
+    With `views` the derived files must be exact; with `retried` tasks may have ended repeatedly. While farmers run,
+    files move during reading; the check is repeated for a while if a file cannot be read.
     """
     workdir = Path(workdir)
     end = time.monotonic() + 5.0

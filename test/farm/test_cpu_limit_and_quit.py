@@ -1,4 +1,4 @@
-"""SIGXCPU and SIGQUIT stop a farmer like the other stop signals; if a task exceeds a private CPU limit, it fails."""
+"""SIGXCPU and SIGQUIT stop a farmer like the other stop signals; if a task exceeds its CPU limit, only the task fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In a Slurm job the farmer doubts failures: Slurm refuses new steps before it notifies anyone that the job ends."""
+"""In a Slurm job the farmer doubts failures: Slurm refuses new steps before it signals the end of the job."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def test_options_of_a_farmer_are_passed_on_unchanged_and_paths_are_absolute(hous
 
 
 def test_the_script_runs_the_list_in_its_current_directory(house: House) -> None:
-    """Run the script by hand, as a job would. If a program submits the list, the same program runs it, at any path."""
+    """Run the script by hand, as a job would. The job runs the program that submitted it, at any path."""
     script = house.folder / "job.sh"
     script.write_text(shown(house, "-n", "2", "-w", "a farm"))
     elsewhere = house.folder / "home"
