@@ -1,4 +1,4 @@
-"""SIGXCPU and SIGQUIT stop a farmer like the other stop signals; if a task exceeds its CPU limit, only the task fails."""
+"""SIGXCPU and SIGQUIT stop a farmer like the other stop signals; a task that exceeds its CPU limit fails alone."""
 
 from __future__ import annotations
 

@@ -418,7 +418,7 @@ def judge(storm: Storm, kind: str, drain: Farmer) -> Report:
     assert report.problems == [], f"{drain.process.returncode}\n{drain.said}"
     assert (lost, doubled, drain.process.returncode) == (set(), [], 0), drain.said
     assert report.tasks.keys() == set(range(storm.listed))
-    # each retry of a task added one end, and nothing else did
+    # each retry of a task added one result, and nothing else did
     assert len(ends) - len(report.finished) == storm.retried
     assert [end for end in ends if not runs.get(end[0], Counter())[end[1]]] == [], "recorded, and never ran"
     assert {task: found for task, found in runs.items() if max(found.values()) > 1} == {}, "an attempt that ran twice"
