@@ -39,7 +39,7 @@ def test_a_list_that_is_seen_with_its_old_length_is_checked_again(field: Field) 
 def test_a_heartbeat_file_that_is_removed_while_it_is_checked_proves_nothing(
     volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GlusterFS opens files late. If a file is gone by then, the first call fails with ESTALE: here flock, and close."""
+    """GlusterFS opens files late. If a file is gone by then, the first call fails with ESTALE: flock, and close."""
     here, there = (place / f"{tmp_path.name}.alive" for place in volume.places)
     real = fcntl.flock
 

@@ -59,7 +59,7 @@ def neighbours(workdir: Workdir, *states: State) -> Neighbours:
 
 
 def test_a_farmer_that_has_left_since_the_last_check_was_not_killed(workdir: Workdir, gone: Identity) -> None:
-    """If it counted as killed, the last farmers of a node would sometimes report remaining tasks, although all are done."""
+    """If it counted as killed, the last farmers of a node would sometimes report remaining tasks without cause."""
     after = State("f", 2, (gone.farmer, 2), "e", 1)
     before = replace(after, farmers={gone.farmer: Entry(1, "0:0+1", gone.farmer, 0, 1)})
     assert neighbours(workdir, before).killed_here(before)
