@@ -1,4 +1,4 @@
-"""Simulated time: what happens next, which metadata operations that takes, and how much of the time is work."""
+"""Simulated time: a queue of events, the number of metadata operations, and the share of the time that is work."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from collections import Counter, defaultdict
 from collections.abc import Generator, Sequence
 
 Process = Generator[float, None, None]
-"""What happens one after the other; it yields the seconds until it goes on."""
+"""A sequence of actions; it yields the seconds until the next one."""
 
 
 class World:
-    """The clock, the dice, what is to happen next, and how many metadata operations there were, of which kind and when.
+    """The clock, the random generator, the queue of events, and the number of metadata operations by kind and second.
 
-    Each takes `latency` seconds, give or take a half. The server answers all at once: how many come in the same
-    second is a figure to look at, not a limit.
+    Each operation takes `latency` seconds, give or take a half. The server has no capacity limit: the number of
+    operations in the same second is a figure to report, not a limit.
     """
 
     def __init__(self, latency: float, seed: int = 1) -> None:
         self.now = 0.0
         self.latency = latency
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.operations: Counter[str] = Counter()
         self.by_second: Counter[int] = Counter()
         self._heap: list[tuple[float, int, Process]] = []
         self._started = 0
 
     def monotonic(self) -> float:
-        """The time, by the name that it has in the module `time`."""
+        """The time; the name is the one in the module `time`."""
         return self.now
 
     def start(self, process: Process, at: float) -> None:
@@ -37,7 +37,7 @@ class World:
         heapq.heappush(self._heap, (at, self._started, process))
 
     def run(self, until: float = math.inf) -> None:
-        """Let everything happen that was started and begins, or goes on, before `until`."""
+        """Run all events that start or continue before `until`."""
         heap = self._heap
         while heap and heap[0][0] < until:
             self.now, number, process = heap[0]
@@ -48,14 +48,14 @@ class World:
                 heapq.heapreplace(heap, (self.now + pause, number, process))
 
     def ask(self, kind: str, count: int) -> float:
-        """The seconds that `count` metadata operations take, one after the other."""
+        """The seconds that `count` metadata operations take in sequence."""
         self.operations[kind] += count
         self.by_second[int(self.now)] += count
-        return self.latency * count * (0.5 + self.chance.random())
+        return self.latency * count * (0.5 + self.rng.random())
 
 
 class Diary:
-    """How much work was done until when: of each `width` seconds what began and what ended in them."""
+    """The amount of work over time: for each interval of `width` seconds the starts and ends of tasks in it."""
 
     def __init__(self, width: float) -> None:
         self.width = width
@@ -72,7 +72,7 @@ class Diary:
         self.last = max(self.last, end)
 
     def work(self, until: float) -> float:
-        """Seconds of all slots together that were work; `until` counts in whole widths."""
+        """Seconds of work in all slots together; `until` is rounded down to whole intervals."""
         stop = int(until / self.width)
         running = sum(self._begun[place] for place in range(stop))
         return sum(self._sums[place] for place in range(stop)) + running * stop * self.width
@@ -83,7 +83,7 @@ class Diary:
 
 
 def list_scheduling(lengths: Sequence[float], slots: int) -> float:
-    """The makespan where each task, in the order of the list, begins as soon as a slot is free, at no other cost."""
+    """The makespan if each task, in the order of the list, starts as soon as a slot is free, without overhead."""
     ends = [0.0] * slots
     for length in lengths:
         heapq.heapreplace(ends, ends[0] + length)

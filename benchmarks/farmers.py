@@ -1,11 +1,11 @@
-"""Farmers that share a list: the rate of 1, 2, 4, ... 64 of them with the same number of workers in all.
+"""Farmers that share a list: the rate of 1, 2, 4, ... 64 of them with the same total number of workers.
 
-Short tasks on one disk; all farmers have come before the first begins, and the rate is that of the nine tenths of the
-tasks that end last. Compared with one farmer that has all slots: as it is, where up to eight of them share a worker,
-and with a worker for each slot, as 64 farmers with one slot each have. Then the same with a lock that is not shared,
-which must cost commits and nothing else. And a slow file system, on which each file operation takes two milliseconds
-longer (see slow.c): the share of the slots' time that tasks of a second fill, from a farmer's first task until somebody
-sees that nothing is left to take, compared with a disk that is not slow.
+Short tasks on one disk; all farmers are ready before the first starts, and the rate is that of the nine tenths of the
+tasks that finish last. The rates are compared with one farmer that has all slots: in its normal form, in which up to
+eight slots share a worker, and with a worker for each slot, like 64 farmers with one slot each. Then the same with a
+lock that is not shared, which must only cost commits. And a slow file system, on which each file operation takes two
+milliseconds longer (see slow.c): the share of the slots' time that tasks of a second fill, from a farmer's first task
+until a farmer finds that no task is left, compared with a disk that is not slow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.system import compiled, slowed, watched
 
 NUMBER = 64
 TASKS = 1000
-"""Short tasks for each worker; with fewer the end of the list, where each has little left, would be most of it."""
+"""Short tasks for each worker; with fewer tasks the end of the list, when each worker has few left, would dominate."""
 SLOW_FARMERS, SLOW_SLOTS, SLOW_TASKS = 16, 8, 60
 MICROSECONDS = 2000
 WANTED = 0.9
@@ -39,7 +39,7 @@ _FEW = 10
 
 @dataclass(frozen=True)
 class Crowd:
-    """Farmers on one farm: how many, with how many slots each, for tasks of which kind."""
+    """Farmers on one farm: their number, their slots, and the kind of their tasks."""
 
     farmers: int
     slots: int
@@ -47,9 +47,9 @@ class Crowd:
     command: str
     own_locks: bool = False
     lone_slots: bool = False
-    """Whether each slot has a worker of its own; else those of a farmer with many share some."""
+    """Whether each slot has a separate worker; otherwise several slots of a farmer share one."""
     slow: str = ""
-    """The library that makes the farm's file system slow; none where it is as it is."""
+    """The library that makes the farm's file system slow; None for the normal speed."""
 
 
 def run(folder: str, number: int, count: int) -> tuple[str, list[Figure]]:
@@ -101,16 +101,16 @@ def _figures(name: str, rates: dict[str, float], told: dict[str, list[Outcome]],
     return [*figures, Figure(f"{name}, lock waits, of all farmers' time", waited, worked, "s")]
 
 
-# --- a crowd at work -----------------------------------------------------------------------------
+# --- running a crowd -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a crowd. `busy` is the share of slot time in tasks until nothing was left to take."""
+    """The result of a crowd. `busy` is the share of slot time in tasks until no task was left to claim."""
 
     rate: float
     steady: float
-    """The rate of the tasks that end in the middle eight tenths."""
+    """The rate of the tasks that finish in the middle eight tenths."""
     busy: float
     lost: int
     commits: int
@@ -119,7 +119,7 @@ class Outcome:
 
 
 def work(folder: str, crowd: Crowd) -> Outcome:
-    """Let all farmers come, let them begin, wait until the list is done."""
+    """Start all farmers, let them begin together, and wait until the list is complete."""
     with scratch(folder) as inside:
         path, gate, workdir = (os.path.join(inside, name) for name in ("list", "gate", "farm"))
         Path(path).write_text(f"{crowd.command}\n" * crowd.tasks, encoding="ascii")
@@ -182,7 +182,7 @@ def _outcome(crowd: Crowd, reports: list[dict[str, Any]], slices: list[dict[str,
 
 
 def _busy(crowd: Crowd, reports: list[dict[str, Any]], slices: list[dict[str, Any]]) -> float:
-    """The share of slot time in tasks: of each farmer from its first task until nobody could take any more."""
+    """The share of slot time in tasks: for each farmer from its first task until no farmer could claim any more."""
     empty = min(end for report in reports for _, end, _, left, _ in report["exchanges"] if not left)
     tasks: dict[int, list[tuple[float, float]]] = {}
     for one in slices:

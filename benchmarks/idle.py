@@ -1,8 +1,8 @@
-"""Nothing to do: CPU time and system calls of a farmer whose 64 tasks sleep, and of one that waits for work.
+"""Idle farmers: CPU time and system calls of a farmer whose 64 tasks sleep, and of one that waits for work.
 
-The one that waits (--wait) has no task of its own; another farmer has the last one, which sleeps. Both are watched
-for a minute, and for another one with strace. Compared with a Python that sleeps a second at a time. The programs
-that the tasks are do not count.
+The waiting farmer (--wait) has no tasks; another farmer runs the last one, which sleeps. Both are observed for a
+minute, and for another minute with strace. The baseline is a Python that sleeps a second at a time. The programs of
+the tasks do not count.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.memory import working
 from benchmarks.system import calls_of, can_trace, cpu, name, operations, tree
 
 NUMBER = 60
-"""Seconds for which each is watched."""
+"""Seconds for which each farmer is observed."""
 SLOTS = 64
 WANTED = 0.1
 WANTED_OPERATIONS = 1.0

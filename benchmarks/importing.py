@@ -1,4 +1,4 @@
-"""A long list: seconds and peak memory of its import, against Python reading and splitting the same file."""
+"""A long list: seconds and peak memory of its import, compared with Python reading and splitting the same file."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run(folder: str, number: int, count: int) -> tuple[str, list[Figure]]:
 
 
 def _timed(program: str, *arguments: str) -> tuple[float, float]:
-    """Seconds that a Python program takes, its start-up included, and the peak of its memory in megabytes."""
+    """Seconds of a Python program, including its start-up, and its peak memory in megabytes."""
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", program, *arguments], check=True, stdout=subprocess.PIPE)
     return time.perf_counter() - start, int(done.stdout) * 1024 / 1e6

@@ -1,9 +1,9 @@
-"""Tasks that are nothing: what it costs to take, note and tell one, with a runner whose `run` returns at once.
+"""Empty tasks: the cost to claim, record and settle one, with a runner whose `run` returns at once.
 
-Compared with two forked Pythons that do the same without a ledger: read a line, open a log, call `run`, write a
-line. From 1,000 tasks to a million by powers of ten, ten million with -N; with a log file each only to 100,000.
-Rates are those of the farmer's work, its start left out. The last lines are of the longest list: what exchanges
-took, and how large the farmer was, in each tenth of it, compared with the first.
+The baseline is two forked Pythons that do the same without a ledger: read a line, open a log, call `run`, write a
+line. The lists have 1,000 tasks to a million in powers of ten, ten million with -N; with a log file for each task only
+up to 100,000. Rates are those of the farmer's work without its start. The last lines are for the longest list: the
+duration of exchanges and the size of the farmer in each tenth of it, compared with the first.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ for slot in range(slots):
 """
 
 
-class Nothings:
-    """A list of tasks that are nothing, and the ways to run it."""
+class EmptyTasks:
+    """A list of empty tasks, and the ways to run it."""
 
     def __init__(self, folder: str, number: int, logs: str | None) -> None:
         self.folder = folder
@@ -84,7 +84,7 @@ class Nothings:
         return ["-q", "-n", str(SLOTS), "-r", "nothing", "--config", self.ini, *options, "-w", workdir, self.list]
 
     def ours(self) -> float:
-        """The farmer's seconds from its first look at the ledger to its last word."""
+        """The farmer's seconds from its first read of the ledger to its last message."""
         with scratch(self.folder) as inside:
             report = os.path.join(inside, "report")
             command = watched(report, *self.arguments(os.path.join(inside, "farm")))
@@ -105,7 +105,7 @@ class Nothings:
         return spent.seconds
 
     def operations(self, library: str) -> tuple[float, float]:
-        """File operations of the farmer and its workers, and of the bare loop."""
+        """File operations of the farmer and its workers, and of the baseline."""
         with scratch(self.folder) as inside:
             command = farmer(*self.arguments(os.path.join(inside, "farm")))
             ours = operated(library, command, inside, more={"PYTHONPATH": self.folder})
@@ -121,7 +121,7 @@ def run(folder: str, number: int, count: int) -> tuple[str, list[Figure]]:
         label = "" if mode is None else f"--logs {mode}: "
         longest = None
         for size in (size for size in sizes if mode or size <= MOST_LOGS):
-            longest = Nothings(folder, size, mode)
+            longest = EmptyTasks(folder, size, mode)
             seconds = rounds({"ours": longest.ours, "bare": longest.bare}, count)
             figures += _rates(longest, seconds, f"{label}{size}", mode == "none" and size >= NUMBER)
         assert longest is not None
@@ -136,7 +136,7 @@ def run(folder: str, number: int, count: int) -> tuple[str, list[Figure]]:
     return title, figures
 
 
-def _rates(one: Nothings, seconds: dict[str, float], label: str, judged: bool) -> list[Figure]:
+def _rates(one: EmptyTasks, seconds: dict[str, float], label: str, judged: bool) -> list[Figure]:
     rate, bare = one.number / seconds["ours"], one.number / seconds["bare"]
     written, bare_written = (statistics.median(values) / one.number for values in one.written.values())
     farmer_cpu = statistics.median(report["cpu"] for report in one.reports) / one.number * 1e6
@@ -149,8 +149,8 @@ def _rates(one: Nothings, seconds: dict[str, float], label: str, judged: bool) -
     ]
 
 
-def _commits(one: Nothings, folder: str, label: str) -> Figure:
-    """Commits per second, against as many as this disk could take."""
+def _commits(one: EmptyTasks, folder: str, label: str) -> Figure:
+    """Commits per second, compared with the maximum for this disk."""
     rate = statistics.median(report["commits"] / (report["end"] - report["begin"]) for report in one.reports)
     return Figure(f"{label}, commits; of the disk: file, fsync, link, fsync", rate, _links(folder), "1/s")
 
@@ -174,11 +174,11 @@ def _links(folder: str) -> float:
 
 
 def _operations(folder: str, number: int, mode: str | None, label: str) -> Figure:
-    """File operations per task, what a list of one task takes left out."""
+    """File operations per task, without those of a list of one task."""
     library = compiled("slow.c", folder, "-shared", "-fPIC")
-    (one, bare_one), (many, bare_many) = (Nothings(folder, size, mode).operations(library) for size in (1, number))
+    (one, bare_one), (many, bare_many) = (EmptyTasks(folder, size, mode).operations(library) for size in (1, number))
     ours, bare = (many - one) / (number - 1), (bare_many - bare_one) / (number - 1)
-    more = ours if mode else ours - bare  # a log file's opening does not count, and the other has it, too
+    more = ours if mode else ours - bare  # opening a log file does not count, because the baseline does it, too
     wanted = f"< {OPERATIONS}" + ("" if mode else " more")
     return Figure(f"{label}{number}, file operations", ours, bare, "1/task", wanted, more < OPERATIONS)
 

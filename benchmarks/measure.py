@@ -1,7 +1,7 @@
-"""Measuring side by side: rounds in which everybody has a turn, medians, a table, JSON.
+"""Measuring side by side: rounds in which all contestants take turns, medians, a table, JSON.
 
-Machines differ and drift, so no figure stands alone: what is measured and what it is compared with take
-turns, round after round, and the ratio of their medians is what counts.
+Machines differ and drift, so a single figure means little: the subject and its baseline take turns, round after round,
+and the ratio of their medians counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PREFIX = "taskfarmer-benchmark-"
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of a table: `ours` and `theirs` in `unit`, their `ratio`, and what is wanted of it, if anything."""
+    """One line of a table: `ours` and `theirs` in `unit`, their `ratio`, and the required bound, if any."""
 
     name: str
     ours: float
@@ -40,7 +40,7 @@ class Figure:
 
 
 def rounds(turns: Mapping[str, Callable[[], float]], count: int = ROUNDS) -> dict[str, float]:
-    """The median of each of `turns`, which are called one after the other, `count` times over."""
+    """The median of each of `turns`, which are called one after the other, `count` times."""
     seen: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(count):
         for name, turn in turns.items():
@@ -50,10 +50,11 @@ def rounds(turns: Mapping[str, Callable[[], float]], count: int = ROUNDS) -> dic
 
 @contextmanager
 def scratch(folder: str | None) -> Iterator[str]:
-    """A fresh directory, in `folder` or where temporary files go, that is removed afterwards.
+    """A new directory in `folder` or in the default directory for temporary files, which is removed afterwards.
 
-    One within another is removed with that: where many files were deleted within the last minutes, ext4 takes up to a
-    hundred times as long to create one (`recently_deleted` in fs/ext4/ialloc.c), and the next turn would pay for this.
+    A directory inside another scratch directory is removed with that one: if many files were deleted within the last
+    minutes, ext4 takes up to a hundred times as long to create one (`recently_deleted` in fs/ext4/ialloc.c), and the
+    next turn would pay for this.
     """
     path = tempfile.mkdtemp(prefix=_PREFIX, dir=folder)
     try:
@@ -64,9 +65,10 @@ def scratch(folder: str | None) -> Iterator[str]:
 
 
 def farmer(*arguments: str) -> list[str]:
-    """The command that runs a farmer out of this very checkout or installation.
+    """The command that runs a farmer from this checkout or installation.
 
-    In front of the path stands one directory, as for `python pytaskfarmer.py` and for the bare Pythons beside it.
+    One directory precedes the module search path, as for `python pytaskfarmer.py` and for the bare Pythons of the
+    baseline.
     """
     start = f"import sys; sys.path[0] = {str(HERE)!r}; from taskfarmer.start import pytaskfarmer; pytaskfarmer()"
     return [sys.executable, "-c", start, *arguments]

@@ -1,8 +1,8 @@
-"""Memory of a farmer and its workers: 64 and 128 slots, idle and busy, and for a list of a thousand to a million.
+"""Memory of a farmer and its workers: 64 and 128 slots, idle and busy, and for lists of a thousand to a million tasks.
 
-Resident and proportional set size (smaps_rollup of proc(5)); the programs that the tasks are do not count. Busy: each
-slot has a task that sleeps. Idle: all slots have had some, and one still sleeps. Plug-in: a runner with a `run` of its
-own, for which each slot has a worker. Compared with as many bare forked Pythons as there are slots; lists, with the
+Resident and proportional set size (smaps_rollup of proc(5)); the programs of the tasks do not count. Busy: each slot
+has a task that sleeps. Idle: all slots have run tasks, and one task still sleeps. Plug-in: a runner with a custom
+`run`, for which each slot has a worker. The baseline is as many bare forked Pythons as there are slots; for lists, the
 list of a thousand.
 """
 
@@ -76,14 +76,14 @@ def run(folder: str, number: int, count: int) -> tuple[str, list[Figure]]:
 
 
 def _plugin(folder: str) -> tuple[str, ...]:
-    """The options for a runner whose tasks are waited for by its own `run`."""
+    """The options for a runner whose `run` waits for the task."""
     Path(folder, "spawning.py").write_text(RUNNER, encoding="ascii")
     Path(folder, "spawning.ini").write_text("[spawning]\nRunner = spawning.Spawning\n", encoding="ascii")
     return ("-r", "spawning", "--config", os.path.join(folder, "spawning.ini"))
 
 
 def _turn(folder: str, slots: int, commands: list[str], running: int, *options: str) -> Callable[[], dict[str, float]]:
-    """Measure a farmer when just `running` of its tasks run, and have run for a while."""
+    """Measure a farmer when exactly `running` of its tasks run, and have run for a while."""
 
     def turn() -> dict[str, float]:
         with scratch(folder) as inside, working(inside, slots, commands, running, *options) as pid:
@@ -95,7 +95,7 @@ def _turn(folder: str, slots: int, commands: list[str], running: int, *options: 
 
 @contextmanager
 def working(folder: str, slots: int, commands: list[str], running: int, *options: str) -> Iterator[int]:
-    """A farmer that has no task to begin any more, or no slot for it, and just `running` tasks."""
+    """A farmer that can start no more tasks, because no task or slot is left, and has exactly `running` tasks."""
     path = os.path.join(folder, "list")
     Path(path).write_text("".join(f"{command}\n" for command in commands), encoding="ascii")
     arguments = ["-q", "-n", str(slots), "--grace", "1", *options, "-w", os.path.join(folder, "farm"), path]
@@ -112,7 +112,7 @@ def working(folder: str, slots: int, commands: list[str], running: int, *options
 
 
 def _settle(process: subprocess.Popen[bytes], said: Path, running: int, begun: int) -> None:
-    """Wait until there have been at least `begun` tasks, and there are just `running` of them for a while."""
+    """Wait until at least `begun` tasks have started, and exactly `running` of them have been running for a while."""
     end, seen = time.monotonic() + _DEADLINE, set()
     since = time.monotonic()
     while True:

@@ -1,6 +1,6 @@
-"""The neighbours that `spawn` compares with: fetched when they are asked for, and kept in a cache directory.
+"""The programs that `spawn` compares with: downloaded when they are requested, and kept in a cache directory.
 
-HyperQueue and PyTaskFarmer come from the package index, GNU parallel from Debian's archive where it is not installed.
+HyperQueue and PyTaskFarmer come from the package index, GNU parallel from Debian's archive if it is not installed.
 """
 
 from __future__ import annotations
@@ -34,15 +34,18 @@ with LocalCluster() as cluster:
         seconds = max(entry.stat().st_mtime for entry in os.scandir(".")) - start
 print(seconds, flush=True)
 """
-"""A server, a worker and a client. Says the seconds from the making of the tasks to the last output file, since the
-client looks only once a second whether all have ended. The start of the three, and a first task, are left out."""
+"""A server, a worker and a client.
+
+It prints the seconds from the creation of the tasks to the last output file, because the client only checks once a
+second if all have finished. The start of the three and a first task do not count.
+"""
 
 
 QUIET = {"TQDM_DISABLE": "1"}
 
 
 class Missing(Exception):
-    """A program that cannot be had here, and why."""
+    """A program that is not available here, and the reason."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,11 @@ class Work:
 
 
 Turn = Callable[[Work, str], Spent]
-"""Runs all of the work, in a folder of its own."""
+"""Runs all of the work in a separate folder."""
 
 
 def xargs(work: Work, folder: str) -> Spent:
-    """One process per line, as xargs starts them: no logs, nothing is recorded."""
+    """One process per line, started by xargs: without logs and without records."""
     *program, last = work.words
     words = program if program else [last]
     return timed(["xargs", f"-P{work.processes}", "-d", "\\n", "-n1", *words], words=work.path)
@@ -103,7 +106,7 @@ def cache() -> Path:
 
 
 def _installed(name: str, requirement: str) -> str:
-    """The directory that has a Python package, which is put there once."""
+    """The directory that contains a Python package; the package is installed there once."""
 
     def fill(fresh: str) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", "--target", fresh]
@@ -113,7 +116,7 @@ def _installed(name: str, requirement: str) -> str:
 
 
 def _unpacked(package: str, program: str) -> str:
-    """A program out of a Debian package, which is fetched once and not installed."""
+    """A program from a Debian package, which is downloaded once and not installed."""
 
     def fill(fresh: str) -> None:
         _run(["apt-get", "download", "-q", package], fresh)

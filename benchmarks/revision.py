@@ -1,9 +1,9 @@
-"""The size of a revision: farmers that take and tell by the real policy and the real transitions, simulated.
+"""The size of a revision: simulated farmers that claim and settle with the real policy and the real transitions.
 
-Tasks take 60 s on average, evenly (log-normal, sigma 0.1) or with a heavy tail (sigma 1), where what a
-farmer holds is as scattered as it gets; every tenth farmer is replaced by another one on the way. The list
-is nearly over at the beginning, so that all positions have all of their digits. Compared with the same
-revision without claims: what is above that is what farmers hold.
+Tasks take 60 s on average, with similar durations (log-normal, sigma 0.1) or with a heavy tail (sigma 1), so that the
+claims of a farmer are as scattered as possible; every tenth farmer is replaced by another one on the way. The list is
+nearly complete at the start, so that all positions have the maximum number of digits. The baseline is the same
+revision without claims: the difference is the size of the claims.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ SECTION = 0.005
 
 
 @dataclass
-class Simulated:
-    """A farmer: what it holds and has not begun, what runs until when, what ended since it last told."""
+class SimulatedFarmer:
+    """A farmer: claimed tasks that have not started, running tasks with their end times, and unreported results."""
 
     name: str
     leaves: bool
@@ -63,22 +63,22 @@ def run(folder: str, number: int, count: int) -> tuple[str, list[Figure]]:
 
 
 def simulate(farmers: int, slots: int, tasks: int, sigma: float) -> tuple[int, int]:
-    """The bytes of the largest revision seen, and of the same one without claims."""
-    chance = random.Random(farmers * tasks)
+    """The bytes of the largest revision, and of the same one without claims."""
+    rng = random.Random(farmers * tasks)
     given = max(0, tasks - int(farmers * slots * (2 + LASTS / MEAN)))
     segment = Segment("f" * 12, 0, tasks, given, 48 * tasks, "e" * 64)
     state = State("c" * 16, 10**5, ("nobody-1-00000000", 1), "000390-0123abcd", 10**5, (segment,), finished=given)
-    heap = [(chance.random() * 5, place) for place in range(farmers)]
+    heap = [(rng.random() * 5, place) for place in range(farmers)]
     heapq.heapify(heap)
-    crowd = [_newcomer(chance, place % 10 == 0) for place in range(farmers)]
+    crowd = [_newcomer(rng, place % 10 == 0) for place in range(farmers)]
     largest = bare = seen = 0
     while heap:
         now, place = heapq.heappop(heap)
         if now > LASTS:
             break
-        state = _exchange(state, crowd, place, slots, now, chance, sigma)
+        state = _exchange(state, crowd, place, slots, now, rng, sigma)
         pace = pacing.Pace(farmers, slots, farmers * slots, SECTION, MEAN)
-        heapq.heappush(heap, (now + pacing.jittered(pacing.period(pace), chance.random()), place))
+        heapq.heappush(heap, (now + pacing.jittered(pacing.period(pace), rng.random()), place))
         seen += 1
         if seen % (farmers // 4) == 0:
             size = len(encode(state))
@@ -87,20 +87,20 @@ def simulate(farmers: int, slots: int, tasks: int, sigma: float) -> tuple[int, i
     return largest, bare
 
 
-def _newcomer(chance: random.Random, leaves: bool) -> Simulated:
-    name = f"nid{chance.randrange(10**6):06d}-{chance.randrange(10**5, 10**6)}-{chance.getrandbits(32):08x}"
-    return Simulated(name, leaves)
+def _newcomer(rng: random.Random, leaves: bool) -> SimulatedFarmer:
+    name = f"nid{rng.randrange(10**6):06d}-{rng.randrange(10**5, 10**6)}-{rng.getrandbits(32):08x}"
+    return SimulatedFarmer(name, leaves)
 
 
 def _exchange(
-    state: State, crowd: list[Simulated], place: int, slots: int, now: float, chance: random.Random, sigma: float
+    state: State, crowd: list[SimulatedFarmer], place: int, slots: int, now: float, rng: random.Random, sigma: float
 ) -> State:
-    """One commit: what ended until `now` is told, what is wanted is taken, what can begin begins."""
+    """One commit: report the results until `now`, claim tasks, and start those that slots can run."""
     one = crowd[place]
-    _advance(one, slots, now, chance, sigma)
+    _advance(one, slots, now, rng, sigma)
     if one.leaves and now > LASTS / 3:
         state = _depart(state, one)
-        one = crowd[place] = _newcomer(chance, False)
+        one = crowd[place] = _newcomer(rng, False)
     state = states.join(state, one.name, one.name, slots)
     one.bytes += 110 * len(one.done)
     done = tuple(joined(one.done))
@@ -119,30 +119,30 @@ def _exchange(
     one.queue += without(one.held, before)
     one.done = []
     one.times = Counter()
-    _fill(one, slots, now, chance, sigma)
+    _fill(one, slots, now, rng, sigma)
     return state
 
 
-def _advance(one: Simulated, slots: int, now: float, chance: random.Random, sigma: float) -> None:
-    """Let time pass: tasks end, and the next ones of the queue begin in their slots."""
+def _advance(one: SimulatedFarmer, slots: int, now: float, rng: random.Random, sigma: float) -> None:
+    """Let time pass: tasks finish, and the next ones of the queue start in their slots."""
     while one.running and one.running[0][0] <= now:
         at, task = heapq.heappop(one.running)
         one.done.append(task)
-        _fill(one, slots, at, chance, sigma)
+        _fill(one, slots, at, rng, sigma)
 
 
-def _fill(one: Simulated, slots: int, now: float, chance: random.Random, sigma: float) -> None:
+def _fill(one: SimulatedFarmer, slots: int, now: float, rng: random.Random, sigma: float) -> None:
     while one.queue and len(one.running) < slots:
         first = one.queue[0]
         task = first.part(0, 1)
         one.queue[:1] = [first.part(1, first.count - 1)] if first.count > 1 else []
-        length = chance.lognormvariate(math.log(MEAN) - sigma**2 / 2, sigma)
+        length = rng.lognormvariate(math.log(MEAN) - sigma**2 / 2, sigma)
         one.times[time_class(length)] += 1
         heapq.heappush(one.running, (now + length, _Ordered.of(task)))
 
 
 class _Ordered(Interval):
-    """An interval that a heap can hold; what ends at the same instant has no order."""
+    """An interval for a heap; tasks that finish at the same instant have no order."""
 
     @classmethod
     def of(cls, one: Interval) -> Interval:
@@ -152,8 +152,8 @@ class _Ordered(Interval):
         return self.start < other.start
 
 
-def _depart(state: State, one: Simulated) -> State:
-    """The farmer gives everything back and goes."""
+def _depart(state: State, one: SimulatedFarmer) -> State:
+    """The farmer releases all its tasks and leaves."""
     if one.name not in state.farmers:
         return state
     held = parse_intervals(state.farmers[one.name].claims)

@@ -1,23 +1,23 @@
-"""Thousands of farmers: the real policy and the real transitions, in simulated time over a model of a file system.
+"""Thousands of farmers: the real policy and the real transitions, in simulated time on a model of a file system.
 
-`simulation.py` says what is real and what is modelled. A farm begins with all of its farmers starting within a
-second. "Until empty" is until nothing is left to take: what follows depends on the last tasks, not on the ledger. The
-makespan is compared with that of list scheduling that costs nothing. The two stampedes are what happens when a
-thousand farmers start at once, and when ten thousand are stopped at once.
+`simulation.py` lists the real and the modelled parts. A farm begins when all its farmers start within a second. "Until
+empty" is the time until no task is left to claim: the rest depends on the last tasks, not on the ledger. The makespan
+is compared with that of list scheduling without overhead. The two stampedes are a simultaneous start of a thousand
+farmers, and a simultaneous stop of ten thousand.
 
-Where it stops, on paper: an exclusive section takes s = 11 l + 3 b c, for eleven metadata operations of l seconds
-each, and for a revision of b = 95 n bytes that is read, written and read again, at c = 20 ns a byte: 17 ms with a
-thousand farmers and 1 ms, a third of it for the revision. A farmer exchanges once in T, which is n s / 0.5 where
-nothing else makes it longer, and five minutes at most. So half of the time is exclusive, and beyond that all of it, at
+The limits on paper: an exclusive section takes s = 11 l + 3 b c, for eleven metadata operations of l seconds each, and
+for a revision of b = 95 n bytes that is read, written and read again, at c = 20 ns a byte: 17 ms with a thousand
+farmers and 1 ms, a third of it for the revision. A farmer exchanges once in T, which is n s / 0.5 unless another rule
+makes it longer, and at most five minutes. So half of the time is exclusive, and beyond that all of it, at
 
     l         T reaches five minutes   n s reaches five minutes: commits come too late, whatever T is
     0.2 ms    4,800 farmers            6,900 farmers
     1 ms      4,200                    6,200
     5 ms      2,200                    3,800
 
-The size of the revision makes this quadratic: faster metadata helps little beyond 5,000 farmers. What grows with the
-number of farmers whatever T is are heartbeats: 7 operations in 75 s each with more than a thousand farmers (see
-`liveness.beat_of`), so 93 per second and thousand farmers.
+The size of the revision makes this quadratic: faster metadata helps little beyond 5,000 farmers. Heartbeats grow with
+the number of farmers for any T: 7 operations in 75 s each with more than a thousand farmers (see `liveness.beat_of`),
+so 93 per second and thousand farmers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.events import Process, World, list_scheduling
 from benchmarks.measure import Figure
-from benchmarks.simulation import Ground, Simulated, driving, simulate
+from benchmarks.simulation import FarmModel, Simulated, driving, simulate
 from taskfarmer.farmer import pacing
 from taskfarmer.ledger.ledger import FarmerReport
 from taskfarmer.ledger.state import Entry
@@ -47,14 +47,14 @@ STARTS_WITHIN = 15.0
 STOPPED = 10_000
 FAREWELLS_WITHIN = 5.0
 WITHIN = 1.0
-"""Seconds over which starts, and the ends of what farmers that are stopped were running, are spread."""
+"""Seconds over which the starts of farmers, and the ends of tasks of stopped farmers, are spread."""
 
 
 @dataclass(frozen=True)
 class Case:
     """A farm: `tasks` for each slot, of `seconds` on average (log-normal); metadata operations take `latency`.
 
-    `busy` is the share of the slots' time that is to be work; 0 where nothing is judged.
+    `busy` is the required share of work in the slots' time; 0 if there is no requirement.
     """
 
     farmers: int
@@ -99,17 +99,17 @@ def run(folder: str, number: int, count: int) -> tuple[str, list[Figure]]:
 
 
 def lengths(tasks: int, seconds: float, sigma: float, seed: int = 1) -> Sequence[float]:
-    """How long tasks take: log-normal, `seconds` on average."""
-    chance = random.Random(seed)
+    """Durations of tasks: log-normal, `seconds` on average."""
+    rng = random.Random(seed)
     mu = math.log(seconds) - sigma**2 / 2
-    return array("d", (chance.lognormvariate(mu, sigma) for _ in range(tasks)))
+    return array("d", (rng.lognormvariate(mu, sigma) for _ in range(tasks)))
 
 
 def farm(case: Case) -> list[Figure]:
-    """What is seen of a farm from its beginning to its end."""
+    """The figures of a farm from its beginning to its end."""
     slots = case.farmers * SLOTS
     tasks = lengths(slots * case.tasks, case.seconds, SIGMA)
-    ground = simulate(Ground(World(case.latency), tasks, SLOTS, case.seconds / 60, case.shared), case.farmers)
+    ground = simulate(FarmModel(World(case.latency), tasks, SLOTS, case.seconds / 60, case.shared), case.farmers)
     best = list_scheduling(tasks, slots)
     seen, until = ground.until_empty, ground.empty_at
     operations = {kind: seen[kind] / until for kind in seen if kind not in ("commits", "lost")}
@@ -146,10 +146,10 @@ def farm(case: Case) -> list[Figure]:
 def starts(farmers: int, judged: bool, latency: float = 0.001) -> list[Figure]:
     """Farmers that start at once, until the last one has work."""
     world = World(latency)
-    ground = Ground(world, [1e6] * (farmers * SLOTS * 2), SLOTS, 1e6)
+    ground = FarmModel(world, [1e6] * (farmers * SLOTS * 2), SLOTS, 1e6)
     with driving(world):
         for _ in range(farmers):
-            world.start(Simulated(ground).life(), world.chance.uniform(0, WITHIN))
+            world.start(Simulated(ground).life(), world.rng.uniform(0, WITHIN))
         until = 0.0
         while len(ground.joined) < farmers:
             until += 1.0
@@ -161,15 +161,15 @@ def starts(farmers: int, judged: bool, latency: float = 0.001) -> list[Figure]:
 
 
 def stops(farmers: int, judged: bool, latency: float = 0.001) -> list[Figure]:
-    """Farmers that are stopped at once: from the end of each one's tasks until it has left or said farewell."""
+    """Farmers that are stopped at once: from the end of each one's tasks until it has left or written a note."""
     world = World(latency)
-    ground = Ground(world, [60.0] * (farmers * SLOTS * 4), SLOTS, 60.0)
+    ground = FarmModel(world, [60.0] * (farmers * SLOTS * 4), SLOTS, 60.0)
     with driving(world):
         crowd = [Simulated(ground) for _ in range(farmers)]
         hold(ground, crowd, SLOTS + SLOTS // 2)
         waited: list[float] = []
         for one in crowd:
-            world.start(_stopped(one, waited), world.chance.uniform(0, WITHIN))
+            world.start(_stopped(one, waited), world.rng.uniform(0, WITHIN))
         world.run()
     name = f"{farmers} stopped at once, {latency * 1000:g} ms"
     left = farmers - len(ground.newest.farmers)
@@ -180,8 +180,8 @@ def stops(farmers: int, judged: bool, latency: float = 0.001) -> list[Figure]:
     ]
 
 
-def hold(ground: Ground, crowd: Sequence[Simulated], each: int) -> None:
-    """Give each farmer so many tasks, as if all had been at work for long."""
+def hold(ground: FarmModel, crowd: Sequence[Simulated], each: int) -> None:
+    """Give each farmer this many tasks, as if all had been at work for long."""
     entries = {one.name: Entry(7, f"0:{place * each}+{each}", one.name, 4000, SLOTS) for place, one in enumerate(crowd)}
     segment = replace(ground.newest.segments[0], next=len(crowd) * each)
     ground.become(replace(ground.newest, farmers=entries, segments=(segment,)))
@@ -190,6 +190,6 @@ def hold(ground: Ground, crowd: Sequence[Simulated], each: int) -> None:
 
 
 def _stopped(one: Simulated, waited: list[float]) -> Process:
-    """A farmer all of whose tasks are dead now; it goes, and how long that took is noted."""
+    """A farmer whose tasks were all killed just now; it leaves, and the time for that is recorded."""
     one.ledger.note(FarmerReport(returned=list(one.ledger.held)))
     yield from one.leave(waited)

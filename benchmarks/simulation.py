@@ -1,4 +1,4 @@
-"""Farms of thousands of farmers in simulated time: the real decisions and transitions over a model of a file system.
+"""Farms of thousands of farmers in simulated time: the real decisions and transitions on a model of a file system.
 
 Real are `pacing.py`, the transitions of `ledger/state.py` and how a revision is written, what a farmer tells, takes
 and holds (`Ledger._change` and `_conclude`), its whole cadence (`Exchanges`: `pace`, `tasks_to_claim`, `next_check`,
@@ -16,10 +16,11 @@ for these functions:
     Views.show, finish                         Simulated._show, _part
     Pool, SegmentReader                        Slots
 
-A metadata operation is what a client must ask a server for: open, create, link, unlink, rename, a look at what others
-change, fsync, a lock. `strace` shows more calls: about what was just opened, or never changes, the client itself
-knows. To write or read a revision also takes time by its size. Left out are deaths, deadlines, stale views, what it
-takes to start a process, and batches of tasks for a worker: they are of one task where tasks take a second.
+A metadata operation is a request of a client to a server: open, create, link, unlink, rename, reading a file that
+others change, fsync, a lock. `strace` shows more calls: the client itself answers those about files that were just
+opened or never change. Writing or reading a revision also takes time that depends on its size. The simulation omits
+deaths, deadlines, stale views, the start of processes, and batches of tasks for a worker: they contain one task if
+tasks take a second.
 """
 
 from __future__ import annotations
@@ -51,35 +52,40 @@ from taskfarmer.storage.layout import Workdir, epoch_name
 from taskfarmer.views import views
 
 START = 50
-"""Operations before the first exchange: the list, the farm, two looks at the ledger, signs of life."""
+"""Operations before the first exchange: the list, the farm, two reads of the ledger, the files of a farmer."""
 TRY, RELEASE = 2, 1
 JOURNAL, NEW_JOURNAL, OPEN_SEGMENT, SETTLE_IN = 1, 3, 2, 2
 READ = 3
-"""`HEAD`, the revision, and that there is no next one."""
+"""`HEAD`, the revision, and the check that there is no next one."""
 PREPARE, LINK, READ_BACK, HINT, SYNC = 2, 1, 2, 1, 2
-"""Create and sync; link; unlink and look who won; write the hint; sync the directory, without the lock."""
+"""Create and sync; link; unlink and check which commit won; write the hint; sync the directory, without the lock."""
 NEW_EPOCH, SWEEP = 6, 7
-"""Two directories, made durable; the old epoch is listed and removed, and each of its revisions besides."""
+"""Two durable directories; list and remove the old epoch, and each of its revisions."""
 CHECK, SHOW, FINISH = 1, 9, 4
-"""`farm.json`; `views.json`, a size, two views with their sizes, `views.json` anew (three); what is looked at in the
-end. After each write the newest revision is read."""
+"""`farm.json`; `views.json`, a size, two views with their sizes, and a new `views.json` (three); the final checks.
+
+After each write the newest revision is read.
+"""
 BEAT, LOOK, PROOF, PROOF_BEATS = 3, 2, 1, 6
-"""The order to stop, our beat, and that it is there; a neighbour's farewell and beat; and once more for as many
-beats as it takes to prove that locks are shared with its node."""
+"""The stop request, our heartbeat, and the check that it exists.
+
+A neighbour's farewell note and heartbeat; and one more for as many heartbeats as it takes to prove that locks are
+shared with its node.
+"""
 LOOK_AROUND, PARTING, FAREWELL = 4, 2, 1
 TAKE, LOOK_WHOSE = 1, 1
-"""The turn is taken, or left; and whose it is."""
+"""Take or release the turn; and check which farmer has it."""
 LINE = 105
 """Bytes of a result."""
 CODING = 20e-9
-"""Seconds to write or to read a byte of a revision (and to compute it), as measured with a thousand farmers."""
+"""Seconds to write or to read (and compute) a byte of a revision, as measured with a thousand farmers."""
 SHOW_PATIENCE = inspect.signature(views.Views.show).parameters["patience"].default
 FINISH_PATIENCE = 10.0
 NOWHERE = Workdir("/nowhere")
 
 
-class Ground:
-    """What the farmers share: the newest revision, the lock (if `shared`), how long tasks take; and what is seen."""
+class FarmModel:
+    """The shared state of farmers: newest revision, lock (if `shared`), durations of tasks; and the measurements."""
 
     def __init__(self, world: World, lengths: Sequence[float], slots: int, width: float, shared: bool = True) -> None:
         self.world = world
@@ -113,7 +119,7 @@ class Ground:
             self._measure()
 
     def become(self, state: State) -> None:
-        """The farm is in this state, however it came to that."""
+        """Make this the state of the farm."""
         self.newest = state
         self._measure()
 
@@ -129,12 +135,12 @@ class Ground:
 
 
 class Simulated:
-    """A farmer."""
+    """A simulated farmer."""
 
-    def __init__(self, ground: Ground, cadence: type[SimulatedExchanges] = SimulatedExchanges) -> None:
+    def __init__(self, ground: FarmModel, cadence: type[SimulatedExchanges] = SimulatedExchanges) -> None:
         self.ground, self.world = ground, ground.world
-        chance = self.world.chance
-        self.name = f"nid{chance.randrange(10**6):06d}-{chance.randrange(10**5, 10**6)}-{chance.getrandbits(32):08x}"
+        rng = self.world.rng
+        self.name = f"nid{rng.randrange(10**6):06d}-{rng.randrange(10**5, 10**6)}-{rng.getrandbits(32):08x}"
         farm = Farm(ground.newest.farm, "list", "default", {}, None, LEASE, EPOCH_LENGTH, 0.0)
         self.ledger = SimulatedLedger(NOWHERE, farm, self.name, ground.slots)
         self.commits = self.ledger.commits
@@ -152,7 +158,7 @@ class Simulated:
     # --- the loop ------------------------------------------------------------------------------
 
     def life(self) -> Process:
-        """Work until nothing is left to take, and go."""
+        """Work until no task is left to claim, and leave."""
         yield self.world.ask("starts", START + SETTLE_IN) + 3 * self.ground.coding
         self._next_beat = self.world.now + beat_of(LEASE, len(self.ledger.state.farmers))
         while True:
@@ -168,7 +174,7 @@ class Simulated:
         yield from self.leave()
 
     def _until(self) -> float:
-        """When something is due, or a slot finds nothing to do."""
+        """The time when an action is due, or a slot runs out of tasks."""
         now = self.world.now
         due = self.exchanges.next_check(now, True)
         if self.pool.running and self.ledger.told_everything:
@@ -180,7 +186,7 @@ class Simulated:
         return self.pool.advance(now, max(now, due))
 
     def _absorb(self) -> None:
-        """Hear which tasks have ended."""
+        """Read the reports of finished tasks."""
         self.pool.absorb(self.world.now)
         ended, self.pool.ended = self.pool.ended, []
         if not ended:
@@ -194,7 +200,7 @@ class Simulated:
         self._since = min(self._since, ended[0][0])
 
     def _done(self) -> Generator[float, None, bool]:
-        """Whether there is nothing left to run, to record or to take."""
+        """Whether no task is left to run, to record or to claim."""
         cadence, pool, world = self.exchanges, self.pool, self.world
         if cadence.exhausted and world.now >= self._next_growth:
             self._next_growth = world.now + growth.EVERY
@@ -208,7 +214,7 @@ class Simulated:
                 return False
         if world.now < self._next_look:
             return False
-        self._next_look = world.now + pacing.jittered(pacing.idle_period(cadence.pace()), world.chance.random())
+        self._next_look = world.now + pacing.jittered(pacing.idle_period(cadence.pace()), world.rng.random())
         yield world.ask("others", LOOK_AROUND + 2 * READ) + 2 * self.ground.coding
         self.commits.known = self.ground.newest
         if self.commits.known.left:
@@ -217,7 +223,7 @@ class Simulated:
         return True
 
     def _obey(self) -> Process:
-        """Do what the cadence has decided."""
+        """Do the actions that the cadence has decided."""
         cadence = self.exchanges
         while cadence.to_show or cadence.asked is not None:
             if cadence.to_show:
@@ -304,7 +310,7 @@ class Simulated:
             if world.now > end:
                 raise Contended(f"{attempt} commits of others came first")
             pause = commits.pause(attempt, len(state.farmers))
-            yield world.chance.uniform(0, min(pause, max(0.0, end - world.now)))
+            yield world.rng.uniform(0, min(pause, max(0.0, end - world.now)))
 
     def _try(self, state: State, wanted: State) -> Generator[float, None, State | None]:
         ground, world, by = self.ground, self.world, (self.name, self.ledger.seq)
@@ -333,11 +339,11 @@ class Simulated:
     def _lock(self, patience: float) -> Generator[float, None, bool]:
         world = self.world
         start = world.now
-        pause = locks.FIRST_PAUSE  # no lock is stuck here, so that patience stays as it is
+        pause = locks.FIRST_PAUSE  # no lock is stuck here, so that patience stays constant
         yield world.ask("locks", TRY)
         while not (got := self._try_lock()) and world.now - start < patience:
             left = patience - (world.now - start)
-            yield max(0.0, min(left, pause * world.chance.uniform(0.7, 1.3)))
+            yield max(0.0, min(left, pause * world.rng.uniform(0.7, 1.3)))
             pause = min(pause * 1.5, locks.LONGEST_PAUSE)
             yield world.ask("locks", TRY)
             self._excludes = self._excludes or (self.ground.shared and self.ground.locked)
@@ -346,14 +352,14 @@ class Simulated:
     def _take_turn(self, patience: float) -> Generator[float, None, bool]:
         world = self.world
         start = world.now
-        pause = turns.FIRST_PAUSE  # nobody dies with it here
+        pause = turns.FIRST_PAUSE  # no farmer dies with it here
         yield world.ask("turns", TAKE)
         while self.ground.taken:
             yield world.ask("turns", LOOK_WHOSE)
             left = patience - (world.now - start)
             if left <= 0:
                 return False
-            yield min(left, pause * world.chance.uniform(0.5, 1.5))
+            yield min(left, pause * world.rng.uniform(0.5, 1.5))
             pause = min(pause * 1.5, turns.MOST_PAUSE)
             yield world.ask("turns", TAKE)
         self.ground.taken = True
@@ -372,7 +378,10 @@ class Simulated:
     # --- the end -------------------------------------------------------------------------------
 
     def leave(self, waited: list[float] | None = None) -> Process:
-        """Tell the last news and go; where that is not to be had in time, say farewell. `waited` gets the seconds."""
+        """Report the last results and leave; if that takes too long, write a farewell note.
+
+        `waited` gets the seconds.
+        """
         begin = self.world.now
         while not self.ledger.told_everything or self.ledger.registered:
             try:
@@ -386,7 +395,7 @@ class Simulated:
             yield from self._part()
 
     def _part(self) -> Process:
-        """Make the views exact where nobody else will, or where that is cheap; take our signs of life away."""
+        """Make the views exact if no other farmer will, or if that is cheap; remove our files."""
         yield from self._show(FINISH_PATIENCE)
         state = self.ground.newest
         if state.unprocessed <= views.CHEAP or not any(entry.claims for entry in state.farmers.values()):
@@ -398,25 +407,25 @@ class Simulated:
 
 
 def driving(world: World) -> ExitStack:
-    """As long as this is entered, what is driven reads the clock and throws the dice of `world`."""
+    """Inside the block the real parts read the clock and the random generator of `world`."""
     stack = ExitStack()
     for module, name, stand_in in (
         (exchanges, "time", world),
-        (exchanges, "random", world.chance),
+        (exchanges, "random", world.rng),
         (views, "time", world),
-        (views, "random", world.chance),
+        (views, "random", world.rng),
     ):
         stack.enter_context(patch.object(module, name, stand_in))
     return stack
 
 
 def simulate(
-    ground: Ground, farmers: int, within: float = 1.0, cadence: type[SimulatedExchanges] = SimulatedExchanges
-) -> Ground:
-    """`farmers` start within so many seconds, and work until nothing is left; what has been seen."""
+    ground: FarmModel, farmers: int, within: float = 1.0, cadence: type[SimulatedExchanges] = SimulatedExchanges
+) -> FarmModel:
+    """`farmers` start within this many seconds, and work until no task is left; the measurements."""
     world = ground.world
     with driving(world):
         for _ in range(farmers):
-            world.start(Simulated(ground, cadence).life(), world.chance.uniform(0, within))
+            world.start(Simulated(ground, cadence).life(), world.rng.uniform(0, within))
         world.run()
     return ground

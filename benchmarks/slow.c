@@ -1,11 +1,10 @@
 /* A slow file system, as a library to preload: each operation on a name, and each sync and lock, takes longer.
  *
- * SLOW_MICROSECONDS are added before each call whose path is below one of SLOW_BELOW (directories with a colon
- * between them; `/` for everything but /proc, /sys and /dev). Reading and writing of open files stay as they
- * are. What the dynamic linker opens, and what happens between fork and exec within posix_spawn, is not seen.
- * These calls are also counted, in the first eight bytes of the file SLOW_COUNT where that is set, but for those of
- * programs of the name SLOW_UNCOUNTED. If SLOW_WHEN is set, calls take longer and are counted only while there is a
- * file of that name.
+ * SLOW_MICROSECONDS are added before each call if its path is below one of SLOW_BELOW (directories separated by colons;
+ * `/` for all paths except /proc, /sys and /dev). Reading and writing of open files is not slowed down. The library
+ * does not see files that the dynamic linker opens, nor the calls between fork and exec within posix_spawn.
+ * If SLOW_COUNT is set, these calls are also counted in the first eight bytes of that file, except those of programs
+ * whose name is SLOW_UNCOUNTED. If SLOW_WHEN is set, calls are slow and counted only while a file of that name exists.
  */
 #define _GNU_SOURCE
 #include <dirent.h>

@@ -1,10 +1,10 @@
-/* The yardstick of `python -m benchmarks spawn`: what the system itself takes to run short programs.
+/* The baseline of `python -m benchmarks spawn`: the time that the system itself needs to run short programs.
  *
  * usage: spawn TASKS PROCESSES FOLDER|- PROGRAM [WORD...]
  *
  * Each of PROCESSES runs every PROCESSES-th of the TASKS, one at a time: open FOLDER/log_N, posix_spawn
- * PROGRAM with it as output and errors and /dev/null as input, wait4. Where FOLDER is `-` there are no logs,
- * and output goes to /dev/null, too. No state is kept, nothing is recorded.
+ * PROGRAM with it as output and errors and /dev/null as input, wait4. If FOLDER is `-` there are no logs,
+ * and output goes to /dev/null, too. The program keeps no state and records nothing.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,10 +1,10 @@
-"""Short tasks: a farmer with two workers against a C loop of posix_spawn in two processes, and against its peers.
+"""Short tasks: a farmer with two workers, compared with a C loop of posix_spawn in two processes, and with its peers.
 
-All run `/bin/true`, and then a command with a pipe. Farmer, C loop and the same loop in Python keep a log file for each
-task; the farmer also records each. Start-up is in all figures that do not say otherwise. On a machine that is busy with
-other things CPU seconds (those of the tasks included) are the figures to trust. From 1,000 tasks on: peers, which
-are fetched once and kept in a cache directory, a tenth of the list (all peers; PyTaskFarmer 0.1.0, which takes a time
-that grows with the square of the list, only there), and ten times the list (nobody else).
+All run `/bin/true`, and then a command with a pipe. Farmer, C loop and the same loop in Python keep a log file for
+each task; the farmer also records each task. All figures include start-up unless their label excludes it. On a machine
+that is busy with other work, CPU seconds (including those of the tasks) are the reliable figures. From 1,000 tasks on:
+peers, which are downloaded once and kept in a cache directory, a tenth of the list (all peers; PyTaskFarmer 0.1.0,
+whose time grows with the square of the list, only there), and ten times the list (without peers).
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ for slot in range(processes):
 for slot in range(processes):
     os.wait()
 """
-"""The C loop in Python, with a process group for each task: what a farmer could reach if nothing had to be kept."""
+"""The C loop in Python, with a process group for each task: the limit for a farmer that records nothing."""
 
 
 class Contest:
-    """Who takes part, and what each of them took; a contestant is a name and a number of tasks."""
+    """The contestants and their times; a contestant is a name and a number of tasks."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -83,7 +83,7 @@ class Contest:
         return size / self.seconds[f"{name} {size}"]
 
     def running(self, name: str, size: int) -> float:
-        """Tasks per second without what a list of one task takes."""
+        """Tasks per second without the time for a list of one task."""
         return (size - 1) / (self.seconds[f"{name} {size}"] - self.seconds[f"{name} 1"])
 
     def milliseconds(self, name: str, size: int) -> float:
@@ -157,7 +157,7 @@ def _enter(
     if work.size == 1:
         return
     for name, turn in found.items():
-        # PyTaskFarmer 0.1.0 splits commands at blanks, so it has no pipes
+        # PyTaskFarmer 0.1.0 splits commands at blanks, so it does not support pipes
         if name != "PyTaskFarmer" or (work.size < number and len(work.words) == 1):
             contest.enter(name, turn, work)
 
@@ -195,7 +195,7 @@ def _figures(contest: Contest, number: int, plain: bool, modes: tuple[str, ...],
 
 
 def _start(contest: Contest, number: int, plain: bool, judged: bool) -> list[Figure]:
-    """A list of one task; rates without that; the rate of the longest list against that of the shortest."""
+    """A list of one task; rates without it; the rate of the longest list compared with that of the shortest."""
     figures = [Figure("a list of one task, C loop", contest.seconds["ours 1"], contest.seconds["C loop 1"], "s")]
     if number < LEAST:
         return figures
@@ -209,7 +209,7 @@ def _start(contest: Contest, number: int, plain: bool, judged: bool) -> list[Fig
 
 
 def _operations(folder: str, number: int, yardstick: str) -> Figure:
-    """File operations per task of farmer and workers, not of the tasks; what a list of one takes is left out."""
+    """File operations per task of farmer and workers, not of the tasks; without those of a list of one task."""
     library = compiled("slow.c", folder, "-shared", "-fPIC")
     found: dict[tuple[str, int], int] = {}
     for size in (1, number):

@@ -1,7 +1,7 @@
-"""What stands in for the parts of a farmer that wait for processes or files, where time is simulated.
+"""Replacements for the parts of a farmer that wait for processes or files, for simulated time.
 
-`Slots` is its pool, `SimulatedLedger` the ledger's side of a farmer without its commit, `SimulatedExchanges` the real
-cadence, which decides and has the deed done elsewhere.
+`Slots` replaces its pool, `SimulatedLedger` the ledger's side of a farmer without its commit, `SimulatedExchanges` is
+the real cadence, which decides but leaves the action to others.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from taskfarmer.pool.deaths import Deaths
 
 
 class Slots:
-    """Stands for `Pool`: a queue, and what runs until when. That a task has ended is known once the farmer listens.
+    """Replaces `Pool`: a queue, and running tasks with their end times.
 
-    No slot has its next task at hand.
+    The farmer learns of an end when it reads the reports. No slot has its next task queued.
     """
 
     batch_size = 1
@@ -50,7 +50,7 @@ class Slots:
         return self.slots - len(self.running)
 
     def lines(self, segment: Segment, start: int, count: int) -> list[bytes]:
-        """Stands for `SegmentReader`: what the commands are does not matter."""
+        """Replaces `SegmentReader`: the commands do not matter."""
         return []
 
     def add(self, interval: Interval, lines: list[bytes]) -> None:
@@ -77,7 +77,7 @@ class Slots:
             self.ended.append(heapq.heappop(self.running))
 
     def advance(self, now: float, limit: float) -> float:
-        """Let time pass from `now` until a slot finds nothing to do, `limit` at the latest; when that is."""
+        """Let time pass from `now` until a slot runs out of tasks, at most until `limit`; the time of that."""
         while self.running and self.running[0][0] <= limit:
             at = max(now, self.running[0][0])
             if not self.queued:
@@ -88,19 +88,19 @@ class Slots:
 
 
 class Journal:
-    """Stands for `durable.Journal`."""
+    """Replaces `durable.Journal`."""
 
     size = 0
 
 
 class SimulatedLedger(Ledger):
-    """A farmer's side of the ledger, in two halves: what comes before the commit, and what after it."""
+    """A farmer's side of the ledger, in two halves: the part before the commit, and the part after it."""
 
     won: State
     sent: FarmerReport
 
     def begin(self, want: int, leave: bool) -> Callable[[State], State]:
-        """`Ledger.exchange` until its commit: the change that is to be committed."""
+        """`Ledger.exchange` until its commit: the change to be committed."""
         sent, self._open = self._open, FarmerReport()
         if self._sent is not None:
             self._sent.add(sent)
@@ -117,17 +117,17 @@ class SimulatedLedger(Ledger):
     def exchange(
         self, want: int = 0, leave: bool = False, patience: float = math.inf, seconds_left: float = math.inf
     ) -> tuple[list[Interval], FarmerReport]:
-        """What follows from the commit."""
+        """The part after the commit."""
         return self._conclude(self.won, self.sent)
 
     def is_in(self, state: State) -> None:
-        """The farmer has come long ago, and holds what `state` says."""
+        """The farmer has joined long ago, and holds the claims in `state`."""
         self.seq, self.commits.known = 1, state
         self._conclude(state, FarmerReport())
 
 
 class SimulatedExchanges(exchanges.Exchanges):
-    """The cadence. What it decides is noted; the farmer does it, and then has it concluded."""
+    """The cadence. It records its decisions; the farmer carries them out, and then reports the result."""
 
     asked: int | None = None
     to_show = False
@@ -144,7 +144,7 @@ class SimulatedExchanges(exchanges.Exchanges):
 
 
 class OneAtATime(SimulatedExchanges):
-    """Another cadence: whenever slots have nothing to do a task for each is claimed, and none in store."""
+    """Another cadence: when slots are idle it claims a task for each, and none in advance."""
 
     def tasks_to_claim(self) -> int:
         return self.pool.idle

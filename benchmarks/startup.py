@@ -1,7 +1,7 @@
-"""Starting: `--version`, `--help` and a list of one task, against a bare Python and one that imports what we need.
+"""Start-up: `--version`, `--help` and a list of one task, compared with a bare Python and one with our imports.
 
-Seconds, file operations (strace, the programs that are started left out), modules in memory; and seconds where
-each file operation takes a millisecond longer (see slow.c), as where many nodes start at once from one file system.
+Seconds, file operations (strace, without the programs that are started), modules in memory; and seconds if each file
+operation takes a millisecond longer (see slow.c), as if many nodes started at once from one file system.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def run(folder: str, number: int, count: int) -> tuple[str, list[Figure]]:
         return lambda: timed(commands[name], left[name], more).seconds
 
     for name, command in commands.items():
-        # whatever is compiled or read for the first time; what is installed is compiled, so a checkout is, too
+        # compile and read everything once; installed packages are compiled, so compile the checkout, too
         timed(command, left[name], {"PYTHONDONTWRITEBYTECODE": ""})
     quick = {name: turn(name, 0) for name in commands}
     slow = {f"{name}, slow": turn(name, number) for name in commands}
@@ -79,6 +79,6 @@ def _figure(values: dict[str, float], unit: str, name: str, bare: str, how: str)
 
 
 def _modules(command: list[str], leaves: str | None) -> float:
-    """How many modules a Python command has imported when it ends."""
+    """How many modules a Python command has imported when it exits."""
     python, _, program, *arguments = command
     return float(timed([python, "-c", _MODULES + program, *arguments], leaves).said.split()[-1])

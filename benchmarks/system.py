@@ -1,4 +1,4 @@
-"""What the system tells of programs that run: seconds, memory, and which system calls they make."""
+"""Measurements of running programs by the system: seconds, memory, and system calls."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ link linkat symlink symlinkat readlink readlinkat unlink unlinkat rename renamea
 chmod fchmod fchmodat chown lchown fchown fchownat truncate ftruncate utimensat fsync fdatasync flock
 """
 OPERATIONS = frozenset(_NAMES.split())
-"""System calls that ask a file system for more than bytes of an open file. (fstat(2) of glibc counts as newfstatat.)"""
+"""System calls that access more of a file system than the bytes of an open file. (glibc's fstat(2) is newfstatat.)"""
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What a command took; `cpu` are seconds of it and of all it waited for, `written` bytes to files and pipes."""
+    """The resources of a command; `cpu` are seconds of it and of its children, `written` bytes to files and pipes."""
 
     seconds: float
     cpu: float
@@ -37,7 +37,7 @@ class Spent:
 
 
 def compiled(source: str, folder: str, *options: str) -> str:
-    """The program or library that a C file of this directory makes."""
+    """Compile a C file of this directory to a program or library."""
     target = os.path.join(folder, source + ".out")
     subprocess.run(["cc", "-O2", *options, "-o", target, str(Path(__file__).with_name(source)), "-ldl"], check=True)
     return target
@@ -66,7 +66,7 @@ def timed(
     words: str | None = None,
     folder: str | None = None,
 ) -> Spent:
-    """Run a command with `words` for a file as its input; what it `leaves` behind is removed before the next turn."""
+    """Run a command with `words` for a file as its input; remove the files that it `leaves` before the next turn."""
     before, wrote = resource.getrusage(resource.RUSAGE_CHILDREN), _written()
     with open(words or os.devnull, "rb") as standard_input:
         start = time.perf_counter()
@@ -88,7 +88,7 @@ def timed(
 
 
 def _written() -> int:
-    """Bytes that we, and those that we waited for, have written: wchar of proc(5) io."""
+    """Bytes that this process and its reaped children have written: wchar of proc(5) io."""
     return int(next(line.split()[1] for line in read("/proc/self/io").splitlines() if line.startswith("wchar")))
 
 
@@ -96,7 +96,7 @@ def _written() -> int:
 
 
 def tree(pid: int) -> list[int]:
-    """A process and everything below it."""
+    """A process and all its descendants."""
     found, waiting = [], [pid]
     while waiting:
         one = waiting.pop()
@@ -110,7 +110,7 @@ def name(pid: int) -> str:
 
 
 def megabytes(pids: Iterable[int], what: str = "Pss") -> float:
-    """The proportional (or resident, `Rss`) set size of processes, by smaps_rollup of proc(5)."""
+    """The proportional (or resident, `Rss`) set size of processes, from smaps_rollup of proc(5)."""
     kilobytes = 0
     for pid in pids:
         for line in read(f"/proc/{pid}/smaps_rollup").splitlines():
@@ -120,7 +120,7 @@ def megabytes(pids: Iterable[int], what: str = "Pss") -> float:
 
 
 def cpu(pids: Iterable[int]) -> float:
-    """Seconds that processes have run, by schedstat of proc(5), to the nanosecond."""
+    """Seconds that processes have run, from schedstat of proc(5), to the nanosecond."""
     return sum(int((read(f"/proc/{pid}/schedstat").split() or ["0"])[0]) for pid in pids) / 1e9
 
 
@@ -135,7 +135,7 @@ def read(path: str) -> str:
 
 
 def can_trace() -> bool:
-    """Whether strace is here, and may trace."""
+    """Whether strace is installed, and may trace."""
     try:
         return not subprocess.run(["strace", "-c", "-o", os.devnull, "true"], stderr=subprocess.DEVNULL).returncode
     except OSError:
@@ -143,14 +143,14 @@ def can_trace() -> bool:
 
 
 def calls(command: Sequence[str], leaves: str | None = None) -> Counter[str]:
-    """The system calls of a command and of those that it forks; programs that those start are not followed."""
+    """The system calls of a command and its forked children; programs that those start are not followed."""
     with tempfile.NamedTemporaryFile("r") as report:
         timed(["strace", "-f", "-c", "-b", "execve", "-o", report.name, *command], leaves)
         return counted(report.read())
 
 
 def calls_of(pids: Sequence[int], seconds: float) -> Counter[str]:
-    """The system calls of processes that run already, and of those that they fork, within some seconds."""
+    """The system calls of running processes and of their forked children, within some seconds."""
     with tempfile.NamedTemporaryFile("r") as report:
         words = [word for pid in pids for word in ("-p", str(pid))]
         process = subprocess.Popen(
@@ -165,7 +165,7 @@ def calls_of(pids: Sequence[int], seconds: float) -> Counter[str]:
 
 
 def counted(report: str) -> Counter[str]:
-    """What the table of `strace -c` says: calls by their names."""
+    """The contents of the table of `strace -c`: calls by their names."""
     found: Counter[str] = Counter()
     for line in report.splitlines():
         words = line.split()
@@ -188,6 +188,6 @@ def knows_logs(mode: str = "none") -> bool:
 
 
 def watched(report: str, *arguments: str) -> list[str]:
-    """The command of a farmer that tells afterwards what its exchanges took; see watched.py."""
+    """The command of a farmer that reports the durations of its exchanges afterwards; see watched.py."""
     start = f"import sys; sys.path.insert(0, {str(HERE)!r}); from benchmarks.watched import main; main()"
     return [*farmer()[:2], start, report, *arguments]

@@ -1,9 +1,9 @@
-"""The end of a list with a heavy tail, in simulated time: when the last result is recorded, against what could be.
+"""The end of a list with a heavy tail, in simulated time: the time of the last result, compared with the optimum.
 
-Lengths are log-normal with sigma 1.5: of 16,000 tasks that take a minute on average the longest take hours, and half
-of them less than 20 s. They are run by 8 farmers with 8 slots each over a file system whose metadata operations take
-1 ms; `simulation.py` says what of that is real. Compared with list scheduling that costs nothing, and with farmers
-that claim a task whenever a slot has nothing to do, and none in store. Each round is another list.
+Durations are log-normal with sigma 1.5: of 16,000 tasks with an average of a minute the longest take hours, and half
+of them less than 20 s. They run on 8 farmers with 8 slots each, on a file system whose metadata operations take 1 ms;
+`simulation.py` lists the real parts. The baselines are list scheduling without overhead, and farmers that claim a task
+when a slot is idle, and none in advance. Each round uses another list.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import statistics
 from benchmarks.events import World, list_scheduling
 from benchmarks.measure import Figure
 from benchmarks.scale import lengths
-from benchmarks.simulation import Ground, simulate
+from benchmarks.simulation import FarmModel, simulate
 from benchmarks.standins import OneAtATime, SimulatedExchanges
 
 NUMBER = 16_000
@@ -48,10 +48,10 @@ def _judged(name: str, ours: float, best: float, number: int) -> Figure:
 
 
 def compare(tasks: int, mean: float, seed: int) -> tuple[float, float, float]:
-    """Seconds until the last result is recorded: with our cadence, one at a time, and with nothing but the tasks."""
+    """Seconds until the last result is recorded: with our cadence, one task at a time, and for the bare tasks."""
     times = lengths(tasks, mean, SIGMA, seed)
     ours, single = (
-        simulate(Ground(World(LATENCY, seed), times, SLOTS, mean), FARMERS, cadence=cadence).recorded_at
+        simulate(FarmModel(World(LATENCY, seed), times, SLOTS, mean), FARMERS, cadence=cadence).recorded_at
         for cadence in (SimulatedExchanges, OneAtATime)
     )
     return ours, single, list_scheduling(times, FARMERS * SLOTS)

@@ -1,10 +1,9 @@
-"""A farmer that is watched from inside: REPORT [--gate PATH] [--own-lock] [--lone-slots] and a farmer's arguments.
+"""A farmer that is observed from inside: REPORT [--gate PATH] [--own-lock] [--lone-slots] and a farmer's arguments.
 
-Writes a JSON document into REPORT when the farmer ends: when it began and ended to work, each exchange with the
-ledger, what it waited for the lock, and what its commits came to. With --gate it says that it is there by a file
-PATH.<pid>, and waits until nobody holds the lock on PATH. With --own-lock it has a lock for itself, as where
-locks are not shared between nodes; with --lone-slots a worker for each slot. Nothing is changed in what it does
-otherwise.
+It writes a JSON document into REPORT when the farmer exits: start and end of its work, each exchange with the ledger,
+its waits for the lock, and the results of its commits. With --gate it creates a file PATH.<pid>, and waits until the
+lock on PATH is free. With --own-lock it has a private lock, as if locks were not shared between nodes; with
+--lone-slots a worker for each slot. Otherwise its behavior is unchanged.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 class Watch:
-    """What is seen of one farmer. An exchange is [seconds, end, ended, unprocessed, megabytes]."""
+    """The measurements of one farmer. An exchange is [seconds, end, ended, unprocessed, megabytes]."""
 
     def __init__(self, gate: str | None) -> None:
         self.gate = gate

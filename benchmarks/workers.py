@@ -1,7 +1,7 @@
-"""Many workers: seconds until each runs its first task, and the memory of all, against bare forked Pythons.
+"""Many workers: seconds until each runs its first task, and the memory of all, compared with bare forked Pythons.
 
-Memory is the proportional set size (smaps_rollup of proc(5)) of the farmer and its workers; the programs
-that the tasks are do not count. The bare processes do nothing but say that they are there.
+Memory is the proportional set size (smaps_rollup of proc(5)) of the farmer and its workers; the programs of the tasks
+do not count. The bare processes only report that they exist.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""An independent checker of a farm's directory: it reads the files by their format, and imports nothing of ours.
+"""An independent checker of a farm's directory: it parses the files by their format and imports nothing of taskfarmer.
 
     python test/checker.py WORKDIR [--views]
 
-`check` finds the newest revision, puts every task into exactly one place, reads every byte of results that
-counts, and names whatever does not agree. With `views` the files for people must be exact too, as they are
-when no farmer runs.
+`check` finds the newest revision, assigns every task to exactly one place, reads every byte of the results that count,
+and reports each inconsistency. With `views` the derived files must be exact too, as they are when no farmer runs.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ ENDED = {"finished": "finished", "failed": "failed", "lost": "failed"}
 
 
 class Problem(Exception):
-    """The farm cannot be read any further."""
+    """The rest of the farm cannot be read."""
 
 
 class Line(NamedTuple):
@@ -50,7 +49,7 @@ class Line(NamedTuple):
 
 @dataclass
 class Report:
-    """What a farm holds. `problems` is empty where everything agrees."""
+    """The contents of a farm. `problems` is empty if everything is consistent."""
 
     problems: list[str] = field(default_factory=list)
     finished: set[int] = field(default_factory=set)
@@ -58,10 +57,10 @@ class Report:
     unprocessed: set[int] = field(default_factory=set)
     held: set[int] = field(default_factory=set)
     tasks: dict[int, bytes] = field(default_factory=dict)
-    """Every task's line, as it stands in the segment."""
+    """Every task's line, copied from the segment."""
     lines: list[Line] = field(default_factory=list)
     attempts: dict[int, int] = field(default_factory=dict)
-    """The attempt at which a task is now, held or unprocessed ones too."""
+    """The current attempt of each task, also of claimed and unprocessed tasks."""
     state: dict[str, Any] = field(default_factory=dict)
     farm: dict[str, Any] = field(default_factory=dict)
     revision_file: str = ""
@@ -85,7 +84,7 @@ def sealed(path: Path) -> dict[str, Any]:
 
 
 def newest(workdir: Path, farm: str, report: Report) -> dict[str, Any]:
-    """The newest revision of this farm, over all epochs; every other one must be whole too."""
+    """The newest revision of this farm in all epochs; every other revision must be intact too."""
     found: dict[int, tuple[str, dict[str, Any]]] = {}
     for epoch in sorted((workdir / "ledger").iterdir()):
         if not EPOCH.fullmatch(epoch.name):
@@ -105,7 +104,7 @@ def newest(workdir: Path, farm: str, report: Report) -> dict[str, Any]:
         raise Problem(f"{workdir / 'ledger'}: no revision of farm {farm}")
     numbers = sorted(found)
     first = numbers[0]
-    # an epoch that is being removed loses its names from the lowest, so what is left has no gap
+    # an epoch that is being removed loses its revisions from the lowest number upwards, so the rest has no gap
     if numbers != list(range(first, numbers[-1] + 1)):
         report.problems.append(f"revisions are missing between {first} and {numbers[-1]}")
     for number in numbers[1:]:
@@ -185,7 +184,7 @@ def intervals(text: str, state: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 def read_results(workdir: Path, state: dict[str, Any], report: Report) -> None:
-    """Every line that counts, of every journal that there ever was."""
+    """Every result line that counts, in every journal that ever existed."""
     counted: dict[str, int] = {}
     for name, entry in state["farmers"].items():
         counted[entry[4] if len(entry) > 4 else name] = entry[2]
@@ -242,7 +241,7 @@ def read_journal(path: Path, name: str, size: int, report: Report) -> None:
 
 
 def place_tasks(state: dict[str, Any], report: Report, retried: bool) -> None:
-    """Put every task into one place, from the state and from the lines that count."""
+    """Assign every task to one place, from the state and the result lines that count."""
     places: dict[int, str] = {}
 
     def put(task: int, place: str, attempt: int) -> None:
@@ -350,9 +349,10 @@ def check_once(workdir: Path, views: bool, retried: bool) -> Report:
 
 
 def check(workdir: str | Path, views: bool = False, retried: bool = False) -> Report:
-    """Read a farm and judge it. `views`: they must be exact. `retried`: tasks may have ended more than once.
+    """Read a farm and check it.
 
-    While farmers run, files move under the reader; what cannot be read is looked for again for a while.
+    With `views` the derived files must be exact; with `retried` tasks may have ended repeatedly. While farmers run,
+    files move during reading; the check is repeated for a while if a file cannot be read.
     """
     workdir = Path(workdir)
     end = time.monotonic() + 5.0

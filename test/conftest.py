@@ -1,4 +1,4 @@
-"""What all tests have: the command line in real processes, and `need` for what a machine may lack."""
+"""Fixtures of all tests: the command line in real processes, and `need` for features that a machine may lack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 TEST = Path(__file__).parent
 sys.path[:0] = [str(TEST), str(TEST / "cli")]
 
-from farming import leave_mounts_of_the_machine, need  # noqa: E402
+from farming import leave_shared_mounts, need  # noqa: E402
 from house import Done, House  # noqa: E402
 
 __all__ = ["need"]
@@ -33,24 +33,24 @@ LONG = (
     "property",
     "faults",
 )
-"""What is begun first, so that nothing long is left for the end."""
+"""Run these first, so that no long test is left for the end."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give each process that runs tests its own mounts, so that no test changes those of the machine."""
-    leave_mounts_of_the_machine()
+    leave_shared_mounts()
     _stop_ignoring_signals()
 
 
 def _stop_ignoring_signals() -> None:
-    """Undo `nohup` and `&`: a farmer that starts with a signal ignored would go on ignoring it."""
+    """Undo `nohup` and `&`: a farmer that starts with an ignored signal would go on ignoring it."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Tests of farmers wait more than they work."""
+    """Tests of farmers wait more than they compute."""
     return max(4, 2 * len(os.sched_getaffinity(0)))
 
 
@@ -65,13 +65,13 @@ def _rank(item: pytest.Item) -> int:
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
-    """A folder for a task list, and the commands that are run in it."""
+    """A folder with a task list, and the commands to run in it."""
     return House(tmp_path)
 
 
 @pytest.fixture
 def farm_run(house: House) -> Callable[..., Done]:
-    """`farm_run(list_text, *options)`: write the list and run `pytaskfarmer.py list.txt *options` to its end."""
+    """`farm_run(list_text, *options)`: write the list and run `pytaskfarmer.py list.txt *options` until it exits."""
 
     def run(list_text: str | bytes, *options: object) -> Done:
         house.write(list_text)

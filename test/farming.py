@@ -1,4 +1,4 @@
-"""Real farmers for tests: processes that are started, signalled by their pid, and ended without leaving any behind."""
+"""Real farmers for tests: the tests start them, send signals to their pids, and leave no process running."""
 
 from __future__ import annotations
 
@@ -30,26 +30,27 @@ _CLONE_NEWNS = 0x00020000
 _mounts_at_start = os.readlink("/proc/self/ns/mnt")
 
 
-def leave_mounts_of_the_machine() -> None:
-    """Move to a mount namespace of our own: the machine never sees what is mounted here, and it goes when we end.
+def leave_shared_mounts() -> None:
+    """Move to a private mount namespace, so that the machine never sees the mounts of tests.
 
-    Its mounts are shared with the namespaces of nodes that tests start, as systemd has it on most machines. Otherwise
-    such a node would keep a small file system of another test alive after that was unmounted. Without root nothing
-    is done: tests that mount need root anyway.
+    The mounts vanish when the tests exit. The namespace shares them with the namespaces of nodes that tests start, as
+    systemd does on most machines. Otherwise such a node would keep a small file system of another test alive after
+    that test unmounted it. Without root privileges this function does nothing: tests that mount need root anyway.
     """
     if os.getuid() != 0 or ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS) != 0:
         return
-    for propagation in ("--make-rslave", "--make-rshared"):  # first nothing reaches the machine, then all our children
+    # first isolate this namespace from the machine, then share it with all child processes
+    for propagation in ("--make-rslave", "--make-rshared"):
         subprocess.run(["mount", propagation, "/"], check=True, capture_output=True)
 
 
-def has_mounts_of_its_own() -> bool:
-    """Whether this process has left the mounts that it started with."""
+def has_private_mounts() -> bool:
+    """Whether this process has left the mount namespace that it started in."""
     return os.readlink("/proc/self/ns/mnt") != _mounts_at_start
 
 
 def need(condition: object, reason: str) -> None:
-    """Skip where this machine cannot do what a test needs; fail where it is asked to do everything (CI)."""
+    """Skip the test if this machine lacks a feature that it needs; fail if CI demands a complete run."""
     if not condition:
         if os.environ.get("CI"):
             pytest.fail(f"needed here: {reason}")
@@ -59,7 +60,7 @@ def need(condition: object, reason: str) -> None:
 def eventually(
     condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 30.0, every: float = 0.02
 ) -> Any:
-    """Wait until `condition` is true, and return what it returned; `what` says what for, and how things stand."""
+    """Wait until `condition` is true and return its value; `what` describes the condition in the error message."""
     end = time.monotonic() + seconds
     while True:
         found = condition()
@@ -74,20 +75,20 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     with suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with suppress(OSError):  # one that has ended since: the children of the others count
+            with suppress(OSError):  # the thread has exited; the children of the others count
                 found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
     return found
 
 
 def tree(pid: int) -> list[int]:
-    """A process and everything below it."""
+    """A process and all its descendants."""
     found = [pid]
     for child in children(pid):
         found += tree(child)
     return found
 
 
-def lives(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -102,17 +103,17 @@ def send(pid: int, number: int) -> None:
 
 
 def kill_at_once(pid: int) -> None:
-    """End a process and everything below it with SIGKILL, so fast that none can react."""
+    """Kill a process and all its descendants with SIGKILL, so fast that none can react."""
     pids = tree(pid)
     for one in pids:
         send(one, signal.SIGSTOP)
-    # parents last: the kernel lets those go on who are stopped when their parent dies
+    # kill parents last: the kernel continues stopped processes when their parent dies
     for one in reversed([*pids, *tree(pid)]):
         send(one, signal.SIGKILL)
 
 
 class Farmer:
-    """A farmer's process. As a `node` it has a host name and a pid namespace of its own."""
+    """A farmer's process. As a `node` it has a private host name and pid namespace."""
 
     def __init__(self, arguments: list[str], folder: Path, node: str | None = None, after: Path | None = None) -> None:
         self.node = node
@@ -146,7 +147,7 @@ class Farmer:
 
     @property
     def pid(self) -> int:
-        """The farmer's own process; of a node, the one inside of its namespace. 0 before it is there."""
+        """The pid of the farmer; for a node, of the process inside its namespace. 0 until it exists."""
         pid = self.process.pid
         for _ in range(2 if self.node else 0):
             pid = next(iter(children(pid)), 0)
@@ -165,8 +166,8 @@ class Farmer:
             send(self.pid, number)
 
     def stop_tree(self) -> None:
-        """Let the farmer, its workers and their tasks sleep, as on a node that is suspended."""
-        for _ in range(2):  # the second time for what was started in between
+        """Stop the farmer, its workers and their tasks, as if the node were suspended."""
+        for _ in range(2):  # the second pass stops processes started during the first
             for pid in [] if self.ended else tree(self.process.pid):
                 send(pid, signal.SIGSTOP)
 
@@ -175,7 +176,7 @@ class Farmer:
             send(pid, signal.SIGCONT)
 
     def kill_tree(self) -> None:
-        """End the farmer, its workers and their tasks with SIGKILL, so fast that none can react."""
+        """Kill the farmer, its workers and their tasks with SIGKILL, so fast that none can react."""
         if self.ended:
             return
         kill_at_once(self.process.pid)
@@ -190,9 +191,9 @@ class Farmer:
 
 
 class Field:
-    """A task list, its work directory, and the farmers on it. `close` ends all of them.
+    """A task list, its work directory, and the farmers on it. `close` stops all of them.
 
-    List and work directory are in `shared`, where that is not the folder of everything else.
+    List and work directory are in `shared` if that is given, all other files in `folder`.
     """
 
     def __init__(self, folder: Path, name: str = "list", shared: Path | None = None) -> None:
@@ -214,7 +215,7 @@ class Field:
         return self.write(f"echo $TASKFARMER_ATTEMPT >> {self.ran}/$PROC_NUMBER; {then}" for _ in range(count))
 
     def runs(self) -> dict[int, int]:
-        """How often each task ran, by its own witness."""
+        """How often each task ran, according to the files that the tasks wrote."""
         return {int(path.name): len(path.read_text().split()) for path in self.ran.iterdir()}
 
     def start(
@@ -229,7 +230,7 @@ class Field:
         return farmer
 
     def run(self, *options: object, seconds: float = 60.0, **more: Any) -> Farmer:
-        """Start a farmer and wait for its end."""
+        """Start a farmer and wait until it exits."""
         farmer = self.start(*options, **more)
         farmer.wait(seconds)
         return farmer
@@ -242,19 +243,22 @@ class Field:
                 farmer.kill_tree()
         for farmer in self.farmers:
             farmer.process.wait(20)
-        # what outlived its farmer (a worker in its grace time, say) still has a variable of ours
+        # processes that outlived their farmer (such as a worker in its grace period) still have our environment
+        # variable
         for pid in left | set(self.strays()):
             send(pid, signal.SIGKILL)
-        eventually(lambda: not [pid for pid in (*left, *self.strays()) if lives(pid)], "the end of all processes", 20)
+        eventually(
+            lambda: not [pid for pid in (*left, *self.strays()) if is_running(pid)], "the end of all processes", 20
+        )
 
     def strays(self) -> list[int]:
-        """Processes of tasks of this farm, by the work directory in their environment; nobody else's."""
+        """Processes of this farm's tasks, identified by the work directory in their environment."""
         marks = [f"TASKFARMER_WORKDIR={path}\0".encode() for path in self.seen_as]
         found = []
         for name in filter(str.isdigit, os.listdir("/proc")):
             try:
                 environment = Path(f"/proc/{name}/environ").read_bytes()
-                if any(mark in environment for mark in marks) and lives(int(name)):
+                if any(mark in environment for mark in marks) and is_running(int(name)):
                     found.append(int(name))
             except OSError:
                 continue
@@ -263,7 +267,7 @@ class Field:
 
 @contextmanager
 def gate(path: Path) -> Iterator[Path]:
-    """A lock that is held inside the block; farmers started `after` it all begin at its end."""
+    """A lock that is held inside the block; farmers started with `after` all start when it is released."""
     path.touch()
     with open(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -278,8 +282,8 @@ def unmount(point: Path) -> None:
 
 @contextmanager
 def mounts(source: Path, *points: Path, options: tuple[str, ...] = ()) -> Iterator[tuple[Path, ...]]:
-    """Mounts of one folder whose file locks are silently their own (as GPFS, Lustre and NFS may have it)."""
-    need(os.getuid() == 0 and has_mounts_of_its_own(), "bindfs mounts need root, and a mount namespace")
+    """Mounts of one folder that silently do not share file locks (as on some GPFS, Lustre and NFS installations)."""
+    need(os.getuid() == 0 and has_private_mounts(), "bindfs mounts need root, and a mount namespace")
     need(shutil.which("bindfs"), "bindfs is not installed")
     need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")
     done: list[Path] = []
@@ -302,8 +306,8 @@ SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 
 @contextmanager
 def sshfs_mounts(source: Path, *points: Path) -> Iterator[tuple[Path, ...]]:
-    """Mounts of one folder by sshfs with its default caches. A pipe to an SFTP server stands in for ssh."""
-    need(os.getuid() == 0 and has_mounts_of_its_own(), "sshfs mounts need root, and a mount namespace")
+    """Mounts of one folder through sshfs with its default caches. A pipe to an SFTP server replaces ssh."""
+    need(os.getuid() == 0 and has_private_mounts(), "sshfs mounts need root, and a mount namespace")
     need(shutil.which("sshfs") and os.path.exists(SFTP_SERVER), "sshfs or openssh-sftp-server is not installed")
     need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")
     processes: list[subprocess.Popen[bytes]] = []
@@ -314,7 +318,7 @@ def sshfs_mounts(source: Path, *points: Path) -> Iterator[tuple[Path, ...]]:
             ours, theirs = socket.socketpair()
             with ours, theirs:
                 processes.append(subprocess.Popen([SFTP_SERVER], stdin=theirs, stdout=theirs))
-                # in the foreground: its pipe to the server is its standard input and output
+                # sshfs runs in the foreground: its pipe to the server is its standard input and output
                 words = ["sshfs", "-f", "-o", "passive", f":{source}", str(point)]
                 client = subprocess.Popen(words, stdin=ours, stdout=ours)
             processes.append(client)

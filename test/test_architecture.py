@@ -1,6 +1,6 @@
-"""The house keeps its floors: who may import whom and what, who may call what, and how long a room may get.
+"""The rules of the architecture: imports between packages, calls that are allowed, length of modules.
 
-The table `FLOORS` is the one of docs/architecture.md; the two are compared here.
+The table `WINGS` is the one in docs/architecture.md; a test compares the two.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ONLY_IN = {
     "rich": ("ui",),
     "click": ("ui", "cli", "start"),
 }
-"""Who may import what others made."""
+"""The packages that may import each third-party library."""
 
 PURE = (
     "ledger/state.py",
@@ -76,7 +76,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def imported(path: Path, everywhere: bool = True) -> Iterator[tuple[str, int]]:
-    """Every module that a file imports, `taskfarmer.a.b` in full, and the line."""
+    """Every module that a file imports, as `taskfarmer.a.b`, and the line."""
     nodes = ast.walk(tree(path)) if everywhere else iter(tree(path).body)
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -145,7 +145,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         visit(name, ())
 
 
-def test_each_class_has_a_name_of_its_own() -> None:
+def test_each_class_name_is_defined_once() -> None:
     where: dict[str, list[str]] = {}
     for path in modules():
         for node in ast.walk(tree(path)):
@@ -154,7 +154,7 @@ def test_each_class_has_a_name_of_its_own() -> None:
     assert {name: places for name, places in where.items() if len(places) > 1} == {}
 
 
-def test_the_table_of_the_documentation_is_the_one_that_is_enforced() -> None:
+def test_the_table_in_the_documentation_is_the_enforced_one() -> None:
     text = (HERE / "docs" / "architecture.md").read_text(encoding="utf-8")
     written = {}
     for wing, rooms in re.findall(r"^\| ([a-z ]+) \| (`[^|]+) \|", text, re.MULTILINE):
@@ -169,13 +169,13 @@ def test_no_package_is_missing_from_the_table() -> None:
 
 
 @pytest.mark.parametrize(("package", "rooms"), ONLY_IN.items(), ids=ONLY_IN)
-def test_a_dependency_is_imported_in_its_room_only(package: str, rooms: tuple[str, ...]) -> None:
+def test_a_dependency_is_imported_only_in_its_package(package: str, rooms: tuple[str, ...]) -> None:
     importers = {room_of(path) for path in modules() for name, _ in imported(path) if name.split(".")[0] == package}
     assert importers <= set(rooms)
 
 
 @pytest.mark.parametrize("call", ["os.fsync", "os.fdatasync", "os.sync", "os.link"])
-def test_only_durable_makes_things_last(call: str) -> None:
+def test_only_storage_durable_syncs_and_links(call: str) -> None:
     assert {name_of(path) for path in modules() for name, _ in calls(path) if name == call} <= {"storage/durable.py"}
 
 
@@ -197,12 +197,12 @@ def test_only_the_command_line_prints_and_exits() -> None:
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_what_is_pure_knows_no_system_no_clock_and_no_chance(name: str) -> None:
+def test_a_pure_module_uses_neither_the_system_nor_clocks_nor_randomness(name: str) -> None:
     found = {module.split(".")[0] for module, _ in imported(PACKAGE / name)}
     assert not found & IMPURE_MODULES
 
 
-def test_nobody_reads_the_environment_while_being_imported() -> None:
+def test_no_module_reads_the_environment_when_it_is_imported() -> None:
     for path in modules():
         for node in tree(path).body:
             if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
@@ -210,12 +210,12 @@ def test_nobody_reads_the_environment_while_being_imported() -> None:
                 assert not read, f"{name_of(path)}:{node.lineno}"
 
 
-def test_no_room_is_a_drawer_for_everything() -> None:
+def test_no_module_is_a_collection_of_helpers() -> None:
     names = {path.stem for path in modules()}
     assert not names & {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
 
 
-def test_init_files_only_gather_names() -> None:
+def test_init_files_only_reexport_names() -> None:
     for path in modules():
         if path.name == "__init__.py" and path.parent != PACKAGE:
             kinds = {type(node) for node in tree(path).body}
@@ -242,11 +242,11 @@ def test_functions_fit_on_a_screen() -> None:
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_every_module_says_what_it_is(path: Path) -> None:
+def test_every_module_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(tree(path))
 
 
-# --- what is loaded when ----------------------------------------------------------------------------
+# --- which modules a command loads -------------------------------------------------------------------
 
 NEVER = {"asyncio", "importlib.metadata", "pydantic", "rich"}
 REPORT = """
@@ -263,7 +263,7 @@ pytaskfarmer()
 
 
 def loaded(folder: Path, *arguments: str) -> set[str]:
-    """The modules that a run of the command has loaded when it exits."""
+    """The modules that the command has loaded when it exits."""
     report = folder / "loaded"
     subprocess.run(
         [sys.executable, "-c", REPORT, *arguments],
@@ -289,7 +289,7 @@ def test_a_run_off_a_terminal_loads_only_what_it_needs(tmp_path: Path) -> None:
     assert "taskfarmer.farmer" in found
 
 
-# --- the tools that agree ---------------------------------------------------------------------------
+# --- linters and type checker ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -297,6 +297,6 @@ def test_a_run_off_a_terminal_loads_only_what_it_needs(tmp_path: Path) -> None:
     [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)],
     ids=["ruff check", "ruff format", "mypy --strict"],
 )
-def test_the_tools_find_nothing(command: tuple[str, ...]) -> None:
+def test_the_tools_find_no_errors(command: tuple[str, ...]) -> None:
     done = subprocess.run([sys.executable, "-m", *command], cwd=HERE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

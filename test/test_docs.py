@@ -1,4 +1,4 @@
-"""What the documentation says is there is there: commands, options, verbs, files, exit statuses, links."""
+"""Everything that the documentation mentions exists: commands, options, verbs, files, exit statuses, links."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
             assert anchor in map(slug, headings), f"{page_name(page)}: {target}"
 
 
-def test_the_two_commands_of_the_readme_name_what_is_there() -> None:
+def test_the_two_commands_of_the_readme_exist() -> None:
     commands = [line for block in blocks(README, "bash") for line in block.splitlines() if "-m venv" in line]
     assert len(commands) == 2
     first, second = commands
@@ -107,7 +107,7 @@ def test_an_example_list_runs_without_a_failure(path: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_every_option_that_a_page_gives_our_commands_is_one(page: Path) -> None:
+def test_every_option_of_our_commands_on_a_page_exists(page: Path) -> None:
     texts = {"pytaskfarmer.py": help_of(*PYTASKFARMER)}
     known = set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", texts["pytaskfarmer.py"])) | {"--help", "-h"}
     text = page.read_text(encoding="utf-8")
@@ -128,7 +128,7 @@ def options_of(text: str) -> set[str]:
 
 
 def unknown_options(text: str, helps: dict[str, str]) -> list[str]:
-    """Calls of `taskfarmer VERB` that have an option which the verb does not list; what is behind -- is not ours."""
+    """Calls of `taskfarmer VERB` with an option that the verb does not list; the words after `--` do not count."""
     found = []
     for verb, words in re.findall(r"(?<![\w-])taskfarmer ([a-z]+)((?: [^\n`|#>]*)?)", text):
         ours = re.findall(r"(?<= )--?[A-Za-z][\w-]*", f"{words} ".partition(" -- ")[0])
@@ -138,11 +138,11 @@ def unknown_options(text: str, helps: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_every_option_that_a_page_gives_a_verb_is_one(page: Path, helps: dict[str, str]) -> None:
+def test_every_option_of_a_verb_on_a_page_exists(page: Path, helps: dict[str, str]) -> None:
     assert unknown_options(page.read_text(encoding="utf-8").replace("\\\n", ""), helps) == []
 
 
-def test_every_option_in_the_examples_of_a_help_is_one(helps: dict[str, str]) -> None:
+def test_every_option_in_the_examples_of_a_help_exists(helps: dict[str, str]) -> None:
     assert unknown_options("taskfarmer status DIR --nosuch\ntaskfarmer stop DIR --now", helps) == [
         "taskfarmer status DIR --nosuch"
     ]
@@ -151,7 +151,7 @@ def test_every_option_in_the_examples_of_a_help_is_one(helps: dict[str, str]) ->
     assert {verb: unknown_options(text, helps) for verb, text in examples.items()} == {verb: [] for verb in helps}
 
 
-def test_every_option_that_the_readme_names_is_one(verbs: list[str]) -> None:
+def test_every_option_in_the_readme_exists(verbs: list[str]) -> None:
     known = set(NOT_OURS)
     for command in (PYTASKFARMER, *([*TASKFARMER, verb] for verb in verbs)):
         known |= set(re.findall(r"(?<![\w-])--[a-z][\w-]*", help_of(*command)))
@@ -160,7 +160,7 @@ def test_every_option_that_the_readme_names_is_one(verbs: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_every_verb_that_a_page_names_is_one(page: Path, verbs: list[str]) -> None:
+def test_every_verb_on_a_page_exists(page: Path, verbs: list[str]) -> None:
     named = re.findall(r"(?:`|^)taskfarmer ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(named) <= set(verbs)
 
@@ -185,7 +185,7 @@ def test_the_readme_names_the_files_of_a_work_directory(tmp_path: Path) -> None:
     assert {name for name in there if name not in ("lock", "views.json")} <= written
 
 
-def test_the_runner_of_the_readme_runs_as_it_is_printed(tmp_path: Path) -> None:
+def test_the_runner_in_the_readme_runs_unchanged(tmp_path: Path) -> None:
     (ini,) = blocks(README, "ini")
     (module,) = blocks(README, "python")
     (tmp_path / "mine.ini").write_text(ini, encoding="utf-8")
@@ -199,7 +199,7 @@ def test_the_runner_of_the_readme_runs_as_it_is_printed(tmp_path: Path) -> None:
     assert level == min(19, 10 + os.nice(0))
 
 
-def test_the_table_of_broken_rules_is_the_one_that_its_command_writes() -> None:
+def test_the_table_of_broken_rules_is_the_output_of_its_command() -> None:
     done = run(sys.executable, str(HERE / "test" / "property" / "find_seeds.py"), "--check")
     assert (done.returncode, done.stderr) == (0, ""), "run test/property/find_seeds.py"
 

@@ -1,4 +1,4 @@
-"""Each line that starts farmers or doctors with srun keeps one that ends from ending the others."""
+"""In each srun line that starts farmers or doctors, the others continue when one process exits."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def lines() -> list[tuple[str, str]]:
     found = []
     for path in pages():
         text = path.read_text(encoding="utf-8").replace("\\\n", " ")
-        text = re.sub(r'"\n\s*"', "", text)  # one text of Python on two lines
+        text = re.sub(r'"\n\s*"', "", text)  # join a Python string that continues on the next line
         commands = re.findall(r"\bsrun +-[^\n`]*?taskfarmer\b[^\n`]*", text)
         found += [(path.relative_to(TOP).as_posix(), command) for command in commands]
     return found
 
 
-def test_each_srun_line_keeps_one_that_ends_from_ending_the_others() -> None:
+def test_in_each_srun_line_one_exit_does_not_terminate_the_other_processes() -> None:
     assert [line for line in lines() if not all(option in line[1] for option in OPTIONS)] == []
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks are no part of the package: they are found beside it."""
+"""The benchmarks are not in the package: tests import them from the directory next to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulation of large farms: nothing is made or lost in it, and its figures move as they must."""
+"""The simulation of large farms: it neither invents nor loses tasks, and its figures react as expected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from benchmarks import scale, tail
 from benchmarks.events import Diary, Process, World, list_scheduling
 from benchmarks.scale import Case, hold, lengths
-from benchmarks.simulation import FAREWELL, Ground, Simulated, driving, simulate
+from benchmarks.simulation import FAREWELL, FarmModel, Simulated, driving, simulate
 from benchmarks.standins import OneAtATime, SimulatedExchanges, Slots
 from taskfarmer.farmer import exchanges
 from taskfarmer.formats.intervals import Interval
@@ -17,8 +17,8 @@ from taskfarmer.ledger.state import problems
 from taskfarmer.views import views
 
 
-class Witnessed(Ground):
-    """A farm of which every state is looked at."""
+class CheckedFarm(FarmModel):
+    """A farm that checks each of its states."""
 
     wrong: tuple[str, ...] = ()
 
@@ -30,7 +30,7 @@ class Witnessed(Ground):
 
 def farm(farmers=6, slots=4, each=20, seconds=2.0, latency=0.001, cadence=SimulatedExchanges, **options):
     times = lengths(farmers * slots * each, seconds, 1.0)
-    return simulate(Witnessed(World(latency), times, slots, 0.5, **options), farmers, cadence=cadence)
+    return simulate(CheckedFarm(World(latency), times, slots, 0.5, **options), farmers, cadence=cadence)
 
 
 @pytest.mark.parametrize("cadence", [SimulatedExchanges, OneAtATime])
@@ -52,28 +52,28 @@ def test_each_task_runs_once_and_is_recorded_once(monkeypatch, shared, cadence):
     assert ground.newest.seconds == pytest.approx(sum(ground.lengths), rel=1e-3)
 
 
-def test_all_farmers_leave_in_the_end():
+def test_all_farmers_leave_at_the_end():
     ground = farm()
     assert len(ground.joined) == 6
     assert not ground.newest.farmers
     assert not ground.locked
 
 
-def test_epochs_are_turned_and_forget_who_left():
+def test_epochs_change_and_farmers_that_left_are_dropped():
     ground = farm(farmers=12, each=60)
     assert ground.newest.revision > 256
     assert ground.newest.epoch_from > 1
     assert ground.world.operations["epochs"] > 256
 
 
-def test_the_same_dice_make_the_same_farm():
+def test_the_same_seed_makes_the_same_farm():
     first, second = farm(), farm()
     assert first.newest == second.newest
     assert first.world.operations == second.world.operations
     assert farm(latency=0.002).newest.revision != first.newest.revision
 
 
-def test_nothing_is_faster_than_what_the_work_takes():
+def test_no_farm_is_faster_than_its_work():
     ground = farm()
     work = sum(ground.lengths)
     assert ground.recorded_at > ground.diary.last >= max(work / 24, max(ground.lengths))
@@ -89,7 +89,7 @@ def test_slower_operations_leave_slots_idle():
     assert busy[0] > 0.9
 
 
-def test_commits_are_lost_only_where_locks_are_not_shared():
+def test_commits_are_lost_only_if_locks_are_not_shared():
     assert farm().lost == 0
     alone = farm(shared=False)
     assert alone.lost > 0
@@ -97,22 +97,22 @@ def test_commits_are_lost_only_where_locks_are_not_shared():
 
 
 def test_more_farmers_exchange_less_often_each():
-    """The policy keeps the operations of a farm in bounds: ten times the farmers are not ten times the commits."""
+    """If there are ten times the farmers, the policy keeps the number of commits far below ten times."""
     rates = []
     for farmers in (8, 80):
-        ground = simulate(Ground(World(0.001), lengths(farmers * 120, 0.5, 0.5), 2, 0.5), farmers)
+        ground = simulate(FarmModel(World(0.001), lengths(farmers * 120, 0.5, 0.5), 2, 0.5), farmers)
         rates.append(ground.until_empty["commits"] / ground.empty_at)
     assert rates[0] < rates[1] < 6 * rates[0]
 
 
-def test_a_store_of_tasks_beats_one_at_a_time():
+def test_claiming_tasks_in_advance_beats_one_at_a_time():
     ours, single = (farm(8, 4, 50, 0.2, cadence=cadence).recorded_at for cadence in (SimulatedExchanges, OneAtATime))
     assert single > 1.2 * ours
 
 
-def test_a_tail_is_compared_with_nothing_but_the_tasks():
+def test_a_tail_is_compared_with_the_bare_tasks():
     ours, single, best = tail.compare(400, 2.0, 1)
-    # list scheduling is not the best that could be: another order of the tasks may end a little earlier
+    # list scheduling is not optimal: another order of the tasks may finish a little earlier
     assert 0 < best <= 1.1 * min(ours, single)
 
 
@@ -121,7 +121,7 @@ def test_one_slot_after_the_other_is_list_scheduling():
     assert list_scheduling([5.0], 3) == 5.0
 
 
-def test_the_diary_knows_how_much_was_work():
+def test_the_diary_records_the_share_of_work():
     diary = Diary(0.5)
     diary.task(0.25, 2.0)
     diary.task(1.0, 3.0)
@@ -131,7 +131,7 @@ def test_the_diary_knows_how_much_was_work():
     assert diary.last == 3.0
 
 
-def test_a_slot_that_ends_while_nobody_listens_waits():
+def test_a_slot_that_finishes_waits_until_its_farmer_reads_the_report():
     diary = Diary(1.0)
     slots = Slots(1, [1.0, 1.0], diary)
     slots.add(Interval(0, 0, 2), [])
@@ -142,7 +142,7 @@ def test_a_slot_that_ends_while_nobody_listens_waits():
     assert (slots.idle, [place for _, place in slots.ended]) == (1, [0, 1])
 
 
-def test_the_world_lets_things_happen_in_order():
+def test_the_world_runs_events_in_order():
     world = World(0.001)
     seen = []
 
@@ -159,15 +159,15 @@ def test_the_world_lets_things_happen_in_order():
     assert seen[-1] == (4.5, "slow")
 
 
-def test_time_is_everybodys_own_again_afterwards():
+def test_the_real_clock_is_restored_afterwards():
     before = exchanges.time, exchanges.random, views.time, views.random
     farm(farmers=1, each=2)
     assert (exchanges.time, exchanges.random, views.time, views.random) == before
 
 
-def test_who_is_stopped_leaves_or_says_farewell_and_no_task_is_lost():
+def test_stopped_farmers_leave_or_write_a_farewell_note_and_no_task_is_lost():
     world = World(0.05)
-    ground = Witnessed(world, [60.0] * 4000, 4, 60.0)
+    ground = CheckedFarm(world, [60.0] * 4000, 4, 60.0)
     with driving(world):
         crowd = [Simulated(ground) for _ in range(60)]
         hold(ground, crowd, 6)
@@ -183,7 +183,7 @@ def test_who_is_stopped_leaves_or_says_farewell_and_no_task_is_lost():
     assert ground.newest.unprocessed == 4000 - held
 
 
-def test_what_is_judged_says_what_was_wanted():
+def test_each_judged_figure_contains_its_bound():
     figures = scale.farm(Case(4, 1.0, 10, busy=0.5))
     judged = [one for one in figures if one.kept is not None]
     assert [bool(one.wanted) for one in judged] == [True] * 4
@@ -200,21 +200,21 @@ def test_starts_are_timed_until_the_last_farmer_has_work():
     assert few.ours < many.ours < few.theirs
 
 
-def test_a_farm_of_many_asks_little_of_the_file_system_and_its_slots_are_busy():
-    """Simulated seconds are exact, so that what is judged with a thousand farmers can be seen with 200."""
+def test_a_large_farm_needs_few_file_operations_and_its_slots_are_busy():
+    """Simulated seconds are exact, so that the effects of a thousand farmers already show with 200."""
     times = lengths(200 * 16 * 6, 60, 0.5)
-    ground = simulate(Ground(World(0.001), times, 16, 1.0), 200)
+    ground = simulate(FarmModel(World(0.001), times, 16, 1.0), 200)
     asked = sum(count for kind, count in ground.until_empty.items() if kind not in ("commits", "lost"))
     assert asked / ground.empty_at <= 500
     assert ground.until_empty["views"] > 0
     assert ground.diary.busy(ground.empty_at, 200 * 16) >= 0.97
 
 
-def test_farmers_of_one_start_do_not_all_want_to_show_at_once():
-    """They did, and so hardly any of them had the lock."""
+def test_farmers_that_start_together_do_not_update_their_views_at_the_same_time():
+    """They once did, so that hardly any of them got the lock."""
     times = lengths(150 * 4 * 8, 20, 0.5)
     world = World(0.001)
-    ground = Ground(world, times, 4, 1.0)
+    ground = FarmModel(world, times, 4, 1.0)
     shown = Counter()
     show = Simulated._show
 
@@ -229,7 +229,7 @@ def test_farmers_of_one_start_do_not_all_want_to_show_at_once():
     assert shown[True, True] > 9 * shown[True, False]
 
 
-def test_hundreds_that_are_stopped_have_said_their_last_word_within_seconds():
+def test_hundreds_of_stopped_farmers_leave_within_seconds():
     last, left = scale.stops(600, judged=True)
     assert last.kept
     assert 0 < left.ours < 600

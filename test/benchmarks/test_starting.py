@@ -1,6 +1,6 @@
-"""What a start asks of the file system, as a multiple of what Python asks for the packages that it needs.
+"""File operations of a start, as a multiple of those that Python needs to import the required packages.
 
-Counts, and both sides counted here and now: so it holds on any machine, whatever else that does.
+Both sides are counted in the same run, so the result does not depend on the machine or its load.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.startup import BARE, IMPORTS, MOST_OPERATIONS
 from benchmarks.system import calls, can_trace, operations, timed
 
 
-def test_a_list_of_one_task_asks_the_file_system_for_little_more_than_its_packages_do(tmp_path: Path) -> None:
+def test_a_list_of_one_task_needs_few_file_operations_in_addition_to_the_imports(tmp_path: Path) -> None:
     if not can_trace():
         assert "CI" not in os.environ, "strace is missing, or may not trace: nothing is counted"
         pytest.skip("strace is missing, or may not trace")
@@ -24,7 +24,7 @@ def test_a_list_of_one_task_asks_the_file_system_for_little_more_than_its_packag
     bare = [sys.executable, "-c", BARE[IMPORTS]]
     run = farmer("-q", "-n", "2", "-w", str(tmp_path / "farm"), str(tmp_path / "list"))
     for command, leaves in ((bare, None), (run, str(tmp_path / "farm"))):
-        timed(command, leaves, {"PYTHONDONTWRITEBYTECODE": ""})  # compiled, as what is installed is
+        timed(command, leaves, {"PYTHONDONTWRITEBYTECODE": ""})  # compiled, like installed packages
     ours, theirs = operations(calls(run)), operations(calls(bare))
     assert (tmp_path / "farm" / "finished").read_bytes() == b"0 /bin/true\n"
     assert theirs > 500, "nothing was counted"

@@ -19,7 +19,7 @@ PROGRAMS = {
 
 @dataclass(frozen=True)
 class Done:
-    """A command that has ended, and the paths of the task list and the farm that it was about."""
+    """A command that has exited, and the paths of its task list and farm."""
 
     status: int
     stdout: bytes
@@ -33,7 +33,7 @@ class Done:
 
     @property
     def error_line(self) -> str:
-        """The one line on stderr, where one is all that may be there."""
+        """The only line on stderr; there must be at most one."""
         assert self.stderr.count("\n") == 1, self.stderr
         assert "Traceback" not in self.stderr
         return self.stderr.rstrip("\n")
@@ -43,7 +43,7 @@ class Done:
 
 
 class House:
-    """A user's folder with a task list, and commands that are run in it."""
+    """A user's folder with a task list, in which tests run commands."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,7 +57,7 @@ class House:
         self.list.write_bytes(text if isinstance(text, bytes) else text.encode())
 
     def command(self, program: str, *args: object, **options: object) -> Done:
-        """Run one of the two commands with these arguments, and wait for its end."""
+        """Run one of the two commands with these arguments until it exits."""
         return self.process([*PROGRAMS[program], *map(str, args)], **options)  # type: ignore[arg-type]
 
     def process(
@@ -76,7 +76,7 @@ class House:
         return Done(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"), self.list, self.workdir)
 
     def verb(self, *args: object) -> Done:
-        """`taskfarmer VERB ...`"""
+        """Run `taskfarmer VERB ...`."""
         return self.command("taskfarmer", *args)
 
 

@@ -1,4 +1,4 @@
-"""Arguments of old scripts: what is rewritten, and what is refused."""
+"""Arguments of old scripts: which are rewritten, and which are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rewritten(line: str) -> list[str]:
         ("list -qn4", "list --quiet --proc=4"),
     ],
 )
-def test_a_number_of_processes_may_be_left_out_at_the_end_or_before_an_option(line: str, expected: str) -> None:
+def test_the_number_of_processes_may_be_omitted_at_the_end_or_before_an_option(line: str, expected: str) -> None:
     assert rewritten(line) == expected.split()
 
 
@@ -82,11 +82,11 @@ def test_verbose_may_be_followed_by_a_word_for_true_or_false(line: str, expected
         ("- list", "- list"),
     ],
 )
-def test_a_long_name_may_be_cut_short_where_only_one_can_be_meant(line: str, expected: str) -> None:
+def test_a_long_option_may_be_abbreviated_if_it_is_unambiguous(line: str, expected: str) -> None:
     assert rewritten(line) == expected.split()
 
 
-def test_a_name_that_is_cut_too_short_is_refused_with_what_it_may_be() -> None:
+def test_an_ambiguous_abbreviation_is_refused_with_the_candidates() -> None:
     with pytest.raises(click.UsageError, match=r"--w is ambiguous \(--wait, --warn-signal, --warn-time, --workdir\)"):
         rewritten("list --w dir")
 

@@ -1,4 +1,4 @@
-"""`taskfarmer check` against farms that were damaged on purpose, each in one way."""
+"""`taskfarmer check` on farms that were damaged on purpose, each in one way."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Run = Callable[..., Done]
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A farm of 100 tasks, 2 of them failed, one of these unprocessed again; only looked at."""
+    """A farm of 100 tasks, 2 of them failed, one of these unprocessed again; tests only read it."""
     house = House(tmp_path_factory.mktemp("template"))
     house.write("true\n" * 98 + "false\nfalse\n")
     assert house.command("pytaskfarmer.py", "list.txt", "-n", "2").status == 1
@@ -31,7 +31,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def farm(template: Path, house: House) -> Path:
-    """A copy of it to damage."""
+    """A copy of the template to damage."""
     shutil.copytree(template, house.workdir)
     return house.workdir
 
@@ -54,7 +54,7 @@ def newest(farm: Path) -> Path:
 
 
 def alter(farm: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the newest revision, with a checksum that is right."""
+    """Change the newest revision, and update its checksum."""
     path = newest(farm)
     document = unsealed(path.read_bytes())
     assert document is not None
@@ -68,7 +68,7 @@ def journal(farm: Path) -> Path:
 
 
 def count(farm: Path, line: bytes, counters: dict[str, int]) -> None:
-    """Append a line to the journal, and let it count."""
+    """Append a line to the journal, and make it count."""
     path = journal(farm)
     path.write_bytes(path.read_bytes() + line)
 
@@ -80,13 +80,13 @@ def count(farm: Path, line: bytes, counters: dict[str, int]) -> None:
     alter(farm, change)
 
 
-def test_a_sound_farm_has_each_task_in_one_place(farm: Path, house: House) -> None:
+def test_an_intact_farm_has_each_task_in_one_place(farm: Path, house: House) -> None:
     status, lines = check(house)
     assert status == 0
     assert lines[-1].endswith("100 tasks: 98 finished, 1 failed, 0 held, 1 unprocessed: each in exactly one place")
 
 
-def test_a_farm_that_has_turned_epochs_and_grown_is_sound(farm_run: Run, house: House) -> None:
+def test_a_farm_that_has_changed_epochs_and_grown_is_intact(farm_run: Run, house: House) -> None:
     for number in range(1, 8):
         farm_run("true\n" * 20 * number, "-n", "2", "--epoch-length", "4")
     status, lines = check(house)
@@ -100,7 +100,7 @@ def test_checking_changes_nothing(farm: Path, house: House) -> None:
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in farm.rglob("*")} == before
 
 
-def test_a_damaged_revision_is_named(farm: Path, house: House) -> None:
+def test_a_corrupt_revision_is_named(farm: Path, house: House) -> None:
     path = newest(farm)
     older = path.with_name(str(int(path.name) - 1))
     older.write_bytes(older.read_bytes().replace(b"finished", b"finishes"))
@@ -114,13 +114,13 @@ def test_a_missing_revision_is_named(farm: Path, house: House) -> None:
     assert f"a revision between this one and {path.name} is missing" in one
 
 
-def test_a_damaged_segment_is_named(farm: Path, house: House) -> None:
+def test_a_corrupt_segment_is_named(farm: Path, house: House) -> None:
     (segment,) = (path for path in (farm / "tasks").iterdir() if path.suffix == "")
     segment.write_bytes(segment.read_bytes().replace(b"70 true", b"70 tru3"))
     assert any("tasks from 64 on" in line and segment.name in line for line in errors(house))
 
 
-def test_a_damaged_index_is_named(farm: Path, house: House) -> None:
+def test_a_corrupt_index_is_named(farm: Path, house: House) -> None:
     (index,) = (farm / "tasks").glob("*.index")
     data = bytearray(index.read_bytes())
     data[25] ^= 1
@@ -134,7 +134,7 @@ def test_a_missing_segment_is_named(farm: Path, house: House) -> None:
     assert any("error: tasks/" in line and "tasks cannot be read" in line for line in errors(house))
 
 
-def test_a_damaged_result_that_counts_is_named(farm: Path, house: House) -> None:
+def test_a_corrupt_counted_result_is_named(farm: Path, house: House) -> None:
     path = journal(farm)
     lines = path.read_bytes().split(b"\n")
     lines[3] = lines[3][:-1] + (b"0" if lines[3][-1:] != b"0" else b"1")
@@ -144,7 +144,7 @@ def test_a_damaged_result_that_counts_is_named(farm: Path, house: House) -> None
     assert any("is nowhere" in line for line in found)
 
 
-def test_what_stands_behind_the_bytes_that_count_is_not_looked_at(farm: Path, house: House) -> None:
+def test_bytes_after_the_counted_size_are_ignored(farm: Path, house: House) -> None:
     path = journal(farm)
     path.write_bytes(path.read_bytes() + b"what a ghost wrote\n")
     assert errors(house) == []
@@ -185,7 +185,7 @@ def test_a_task_that_is_recorded_and_unprocessed_is_named(farm: Path, house: Hou
     )
 
 
-def test_a_task_that_is_nowhere_is_named(farm: Path, house: House) -> None:
+def test_a_task_without_a_place_is_named(farm: Path, house: House) -> None:
     count(farm, result_line(99, 1, 0, 1.0, 2.0, b"returned"), {})
     lines = [line for line in journal(farm).read_bytes().splitlines(True) if not line.startswith(b"7 ")]
     data = b"".join(lines)
@@ -200,31 +200,31 @@ def test_an_attempt_that_is_recorded_twice_is_named(farm: Path, house: House) ->
     assert "attempt 1 at task 7 is recorded twice" in one
 
 
-def test_a_result_of_a_task_that_was_never_given_out_is_named(farm: Path, house: House) -> None:
+def test_a_result_of_a_task_that_was_never_claimed_is_named(farm: Path, house: House) -> None:
     house.write("true\n" * 98 + "false\nfalse\ntrue\n")
     house.command("pytaskfarmer.py", "list.txt", "--timeout", "0.001")
     alter(farm, lambda document: document["segments"][0].update(next=50))
     assert any("but was never claimed" in line for line in errors(house))
 
 
-def test_a_result_of_a_task_that_is_not_there_is_named(farm: Path, house: House) -> None:
+def test_a_result_of_a_task_that_does_not_exist_is_named(farm: Path, house: House) -> None:
     count(farm, result_line(100, 1, 0, 1.0, 2.0, b"finished"), {})
     (one,) = errors(house)
     assert "this farm has no task 100" in one
 
 
-def test_claims_of_what_was_never_given_out_are_named(farm: Path, house: House) -> None:
+def test_claims_of_tasks_that_were_never_handed_out_are_named(farm: Path, house: House) -> None:
     alter(farm, lambda document: document.update(returned="0:200+5"))
     assert any("0:200+5 was never given out" in line for line in errors(house))
 
 
-def test_a_revision_that_makes_no_sense_is_one_line(farm: Path, house: House) -> None:
+def test_an_absurd_revision_is_reported_in_one_line(farm: Path, house: House) -> None:
     alter(farm, lambda document: document.pop("segments"))
     (one,) = errors(house)
     assert "member `segments` is missing" in one
 
 
-def test_a_damaged_farm_file_is_one_line(farm: Path, house: House) -> None:
+def test_a_corrupt_farm_json_is_reported_in_one_line(farm: Path, house: House) -> None:
     (farm / "farm.json").write_text("{}")
     (one,) = errors(house)
     assert one.startswith("error: farm.json: ")
@@ -240,7 +240,7 @@ def test_a_farm_of_a_newer_format_is_refused(farm: Path, house: House) -> None:
     assert "format 2, and this version knows format 1" in done.error_line
 
 
-def test_leftovers_are_notes_and_no_errors(farm: Path, house: House) -> None:
+def test_leftovers_are_notes_and_not_errors(farm: Path, house: House) -> None:
     (farm / "tasks" / "left").write_bytes(b"0 true\n")
     (farm / "results" / "host-1-00000000").write_bytes(b"")
     status, lines = check(house)
@@ -283,7 +283,7 @@ def test_a_timeline_that_was_repaired_is_json(farm: Path, house: House) -> None:
     assert len(slices) == 100
 
 
-def test_views_of_a_damaged_farm_are_left_alone(farm: Path, house: House) -> None:
+def test_views_of_a_damaged_farm_are_not_repaired(farm: Path, house: House) -> None:
     (farm / "finished").write_bytes(b"")
     journal(farm).write_bytes(b"")
     status, lines = check(house, "--repair")
@@ -292,7 +292,7 @@ def test_views_of_a_damaged_farm_are_left_alone(farm: Path, house: House) -> Non
     assert (farm / "finished").read_bytes() == b""
 
 
-def test_a_repair_where_nothing_is_wrong_changes_nothing(farm: Path, house: House) -> None:
+def test_a_repair_of_an_intact_farm_changes_nothing(farm: Path, house: House) -> None:
     before = (farm / "finished").stat().st_mtime_ns
     status, lines = check(house, "--repair")
     assert status == 0
@@ -300,14 +300,14 @@ def test_a_repair_where_nothing_is_wrong_changes_nothing(farm: Path, house: Hous
     assert (farm / "finished").stat().st_mtime_ns == before
 
 
-def test_many_findings_of_one_kind_are_counted_rather_than_told(farm: Path, house: House) -> None:
+def test_many_findings_of_one_kind_are_counted_instead_of_listed(farm: Path, house: House) -> None:
     shutil.copy(farm / "finished", farm / "failed")
     found = errors(house)
     assert len(found) < 30
     assert any("78 more of the same" in line or "79 more of the same" in line for line in found)
 
 
-def test_views_that_are_behind_while_a_farmer_is_registered_are_notes(farm: Path, house: House) -> None:
+def test_outdated_views_are_notes_while_a_farmer_is_registered(farm: Path, house: House) -> None:
     entry = [1, "", 0, 1]
     alter(farm, lambda document: document.update(farmers={"host-1-00000000": entry}))
     (farm / "finished").write_bytes(b"")
@@ -317,9 +317,7 @@ def test_views_that_are_behind_while_a_farmer_is_registered_are_notes(farm: Path
 
 
 @pytest.mark.parametrize(("folder", "status"), [("farmers", 1), ("logs", 0)])
-def test_a_folder_without_which_no_farmer_can_start_is_named(
-    farm: Path, house: House, folder: str, status: int
-) -> None:
+def test_a_missing_folder_that_farmers_need_is_named(farm: Path, house: House, folder: str, status: int) -> None:
     shutil.rmtree(farm / folder)
     os.mkfifo(farm / folder)
     found, lines = check(house)

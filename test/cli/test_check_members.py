@@ -1,4 +1,4 @@
-"""`taskfarmer check`: members of documents, files that a revision refers to, and signs of life of the dead."""
+"""`taskfarmer check`: members of documents, files that a revision refers to, and files of dead farmers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Doubled(ListTaskList):
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> House:
-    """A farm that a handler made, which works line by line; only looked at."""
+    """A farm from a handler that reads line by line; tests only read it."""
     house = House(tmp_path_factory.mktemp("template"))
     (house.folder / "mine.py").write_text(HANDLER)
     (house.folder / "mine.ini").write_text("[doubled]\nTaskList = mine.Doubled\n")
@@ -41,7 +41,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> House:
 
 @pytest.fixture
 def farm(template: House, house: House) -> Path:
-    """A copy of it to damage."""
+    """A copy of the template to damage."""
     shutil.copytree(template.folder, house.folder, dirs_exist_ok=True)
     return house.workdir
 
@@ -57,14 +57,14 @@ def newest(farm: Path) -> Path:
 
 
 def alter(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change a document; its checksum is right."""
+    """Change a document, and update its checksum."""
     document = unsealed(path.read_bytes())
     assert document is not None
     change(document)
     path.write_bytes(sealed(document))
 
 
-def test_a_farm_with_a_handler_is_sound(farm: Path, house: House) -> None:
+def test_a_farm_with_a_handler_is_intact(farm: Path, house: House) -> None:
     status, lines = check(house)
     assert (status, len(lines)) == (0, 1), lines
 
@@ -78,7 +78,7 @@ def test_a_farm_with_a_handler_is_sound(farm: Path, house: House) -> None:
         (lambda path: (path.unlink(), os.mkfifo(path)), "not a regular file"),
     ],
 )
-def test_a_source_that_is_missing_or_damaged_is_named(
+def test_a_source_that_is_missing_or_corrupt_is_named(
     farm: Path, house: House, damage: Callable[[Path], object], text: str
 ) -> None:
     (source,) = (farm / "tasks").glob("*.source")
@@ -88,7 +88,7 @@ def test_a_source_that_is_missing_or_damaged_is_named(
     assert [line for line in lines if line.startswith(f"error: tasks/{source.name}: ") and text in line], lines
 
 
-def test_a_damaged_source_is_not_taken_for_a_list_that_changed(farm: Path, house: House) -> None:
+def test_a_corrupt_source_is_not_mistaken_for_a_changed_list(farm: Path, house: House) -> None:
     (source,) = (farm / "tasks").glob("*.source")
     source.write_bytes(source.read_bytes().replace(b"a", b"b"))
     house.write("# a comment\n" + "a\n" * 20)
@@ -123,7 +123,7 @@ def test_a_member_of_a_revision_of_another_type_or_range_is_named(
     assert any(line.startswith(f"error: {name}: ") and text in line for line in lines), lines
 
 
-def test_members_of_older_revisions_are_looked_at_too(farm: Path, house: House) -> None:
+def test_members_of_older_revisions_are_checked_too(farm: Path, house: House) -> None:
     path = newest(farm)
     older = path.with_name(str(int(path.name) - 1))
     alter(older, lambda document: document.update(finished="many"))
@@ -158,7 +158,7 @@ def test_a_member_of_the_farm_of_another_type_or_range_is_named(
         lambda path: alter(path, lambda document: document["sizes"].update(toprocess=7)),
     ],
 )
-def test_a_summary_of_the_views_that_is_wrong_is_named_and_repaired(
+def test_a_wrong_summary_of_the_views_is_named_and_repaired(
     farm: Path, house: House, damage: Callable[[Path], object]
 ) -> None:
     damage(farm / "views.json")
@@ -173,7 +173,7 @@ def test_a_summary_of_the_views_that_is_wrong_is_named_and_repaired(
 
 
 def leave_signs(farm: Path, name: str, old: bool, **more: object) -> list[Path]:
-    """What a farmer leaves that is killed before its first commit."""
+    """Create the files that a farmer leaves if it is killed before its first commit."""
     me = introduce(1, "0", {})
     (farm / "farmers" / f"{name}.json").write_bytes(sealed({**asdict(replace(me, farmer=name)), **more}))
     alive: dict[str, object] = {"beat": 1, "every": 30.0, "held": True, "running": []}
@@ -211,7 +211,7 @@ def test_a_farmer_that_died_before_its_first_commit_does_not_excuse_damaged_view
     assert any(line.startswith(f"note: farmers/{signs[0].name}: left over from a farmer killed") for line in lines)
 
 
-def test_a_farmer_that_may_be_about_to_join_excuses_views_that_are_behind(farm: Path, house: House) -> None:
+def test_a_farmer_that_may_be_about_to_join_excuses_outdated_views(farm: Path, house: House) -> None:
     leave_signs(farm, "elsewhere-7-0a1b2c3d", False, boot="other", host="elsewhere")
     (farm / "finished").write_bytes(b"")
     status, lines = check(house)
@@ -219,7 +219,7 @@ def test_a_farmer_that_may_be_about_to_join_excuses_views_that_are_behind(farm: 
     assert any(line.startswith("note: finished: ") for line in lines), lines
 
 
-def test_the_last_farmer_removes_the_signs_of_those_that_are_dead_and_no_others(farm: Path, house: House) -> None:
+def test_the_last_farmer_removes_the_files_of_dead_farmers_only(farm: Path, house: House) -> None:
     here = leave_signs(farm, "here-7-00000001", False, pid=dead_pid(), pid_start="1")
     elsewhere = leave_signs(farm, "elsewhere-7-00000002", True, boot="other", host="elsewhere")
     young = leave_signs(farm, "elsewhere-7-00000003", False, boot="other", host="elsewhere")
@@ -231,7 +231,7 @@ def test_the_last_farmer_removes_the_signs_of_those_that_are_dead_and_no_others(
     assert (farm / "farmers" / "here-7-00000001.json").exists(), "who it was stays"
 
 
-def test_a_farmer_that_is_dead_is_not_told_to_stop(farm: Path, house: House) -> None:
+def test_a_dead_farmer_gets_no_stop_request(farm: Path, house: House) -> None:
     leave_signs(farm, "here-7-00000001", False, pid=dead_pid(), pid_start="1")
     done = house.verb("stop", WORKDIR)
     assert (done.status, done.out) == (0, "no farmers are running\n")

@@ -1,4 +1,4 @@
-"""`taskfarmer runners`, `taskfarmer handlers`, `taskfarmer completion`, and errors that nobody foresaw."""
+"""`taskfarmer runners`, `taskfarmer handlers`, `taskfarmer completion`, and unexpected errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_the_default_runner_is_shown_with_its_class(house: House) -> None:
     assert done.out.splitlines()[1].split()[:3] == ["default", "yes", "taskfarmer.runners.BasicRunner"]
 
 
-def test_runners_are_shown_with_their_file_and_what_is_wrong_with_them(house: House) -> None:
+def test_runners_are_shown_with_their_file_and_their_problems(house: House) -> None:
     (house.folder / "my.ini").write_text(
         "[good]\nRunner = taskfarmer.runners.ShifterRunner\nimage = img\n\n[bad]\nRunner = nowhere.Runner\n\n"
         "[lines]\nTaskList = taskfarmer.tasks.ListTaskList\n"
@@ -45,7 +45,7 @@ def test_a_file_that_cannot_be_parsed_is_a_warning(house: House) -> None:
     assert "my.ini" in done.error_line
 
 
-def test_an_unknown_runner_is_one_line_and_makes_nothing(house: House) -> None:
+def test_an_unknown_runner_is_one_line_and_no_farm_is_created(house: House) -> None:
     house.write("true\n")
     done = house.command("pytaskfarmer.py", "list.txt", "-r", "nobody")
     assert done.status == 2
@@ -87,7 +87,7 @@ def test_words_are_completed_by_click(house: House, program: str, words: str, ex
     assert done.out.split() == expected
 
 
-# --- errors that nobody foresaw ------------------------------------------------------------------------
+# --- unexpected errors ---------------------------------------------------------------------------------
 
 BREAK = """
 import sys
@@ -128,13 +128,13 @@ def test_no_error_ends_in_a_traceback(house: House, error: str, status: int) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_a_python_without_what_is_needed_is_told_so(house: House) -> None:
+def test_a_missing_dependency_is_reported(house: House) -> None:
     done = house.process([sys.executable, "-S", "-E", str(TOP / "pytaskfarmer.py"), "list.txt"])
     assert done.status == 2
     assert done.error_line.startswith(f"pytaskfarmer.py: error: {sys.executable} has no module click; ")
 
 
-def test_a_verb_that_is_no_farmer_ends_at_a_signal_at_once(house: House) -> None:
+def test_a_verb_other_than_run_exits_on_a_signal_at_once(house: House) -> None:
     house.write("true\n" * 200_000)
     process = subprocess.Popen(
         [*PROGRAMS["pytaskfarmer.py"], "list.txt", "--dry-run"],

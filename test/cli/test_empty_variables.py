@@ -1,4 +1,4 @@
-"""Variables of a scheduler that are set and empty, as containers and login scripts pass them on: there is no job."""
+"""If variables of a scheduler are empty, as in containers and login scripts, they do not indicate a job."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def test_empty_variables_name_no_job() -> None:
         ({**GRID_ENGINE, "SLURM_JOB_ID": ""}, "3"),
     ],
 )
-def test_a_job_is_known_by_the_variables_that_are_not_empty(variables: dict[str, str], name: str) -> None:
+def test_a_job_is_recognized_by_the_variables_that_are_not_empty(variables: dict[str, str], name: str) -> None:
     job = scheduled.job(variables)
     assert all(job.values())
     assert scheduled.job_name(job) == name
 
 
-def test_a_farmer_of_empty_variables_is_of_no_scheduler(tmp_path: Path) -> None:
+def test_a_farmer_with_empty_variables_belongs_to_no_scheduler(tmp_path: Path) -> None:
     worker = FarmerInfo(EMPTY, "n1", 1, 0, "alive")
     jobs, warnings = jobs_at_work(Workdir.at(str(tmp_path)), [worker], [], {}, 1.0)
     assert ([(one.job, one.scheduler) for one in jobs], warnings) == ([(None, None)], [])
 
 
-def test_a_farmer_with_empty_variables_works_as_outside_of_a_scheduler(house: House) -> None:
+def test_a_farmer_with_empty_variables_works_as_without_a_scheduler(house: House) -> None:
     house.write("echo one\nfalse\n")
     squeue = house.folder / "bin" / "squeue"
     squeue.parent.mkdir()

@@ -1,4 +1,4 @@
-"""Errors of the process or of a path, such as too many open files: no file is called damaged, missing or corrupt."""
+"""If a process or a path reaches a limit, such as the number of open files, no file is reported as damaged."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ import os, resource, sys
 from taskfarmer.cli import program
 out, err = os.dup(1), os.dup(2)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1), os.dup2(1, 2)
-program.main("taskfarmer", sys.argv[2:])  # what it needs is imported now
+program.main("taskfarmer", sys.argv[2:])  # all modules are imported now
 os.dup2(out, 1), os.dup2(err, 2), os.closerange(3, 100)
 resource.setrlimit(resource.RLIMIT_NOFILE, (3 + int(sys.argv[1]),) * 2)
 sys.exit(program.main("taskfarmer", sys.argv[2:]))
 """
-"""A verb in a process whose first three files, and some to spare, are all that it may have open."""
+"""Runs a verb in a process that may only open its three standard files and a few more."""
 VERBS = [
     ["run", "list.txt", "-n", "1", "--timeout", "1", "--grace", "0"],
     ["run", "list.txt", "-n", "1", "-w", "fresh", "--timeout", "1", "--grace", "0"],
@@ -41,7 +41,7 @@ VERBS = [
 
 
 def limited(house: House, number: int, *words: str) -> Done:
-    """`taskfarmer WORD...` by a process that may have so many open files."""
+    """Run `taskfarmer WORD...` with a limit on open files."""
     return house.process([sys.executable, "-c", LIMITED, str(number), sys.executable, "-m", "taskfarmer", *words])
 
 
@@ -57,9 +57,9 @@ def farm(house: House) -> House:
 
 
 @pytest.mark.parametrize("words", VERBS, ids=lambda words: " ".join(words[:1] + words[4:6]))
-def test_too_many_open_files_are_never_told_as_damage(farm: House, words: list[str]) -> None:
+def test_too_many_open_files_are_never_reported_as_damage(farm: House, words: list[str]) -> None:
     refused = 0
-    for number in range(5, 9):  # with four Python itself does not start
+    for number in range(5, 9):  # with four, Python itself does not start
         shutil.rmtree(farm.folder / "fresh", ignore_errors=True)
         if words[0] in ("run", "submit"):
             farm.verb("retry", "list.txt_workdir", "1")
@@ -76,7 +76,7 @@ def test_too_many_open_files_are_never_told_as_damage(farm: House, words: list[s
 
 
 @pytest.mark.parametrize("words", [*VERBS[5:], ["doctor", "."]], ids=lambda words: words[0])
-def test_a_verb_that_can_open_no_file_says_so_and_blames_none(farm: House, words: list[str]) -> None:
+def test_a_verb_that_cannot_open_files_reports_the_limit_and_no_file(farm: House, words: list[str]) -> None:
     refused = 0
     for spare in range(4):
         done = farm.process([sys.executable, "-c", EXHAUSTED, str(spare), *words])
@@ -108,7 +108,7 @@ def test_a_verb_that_can_open_no_file_says_so_and_blames_none(farm: House, words
     ],
     ids=lambda words: " ".join(word[:12] for word in words),
 )
-def test_a_path_that_is_too_long_is_bad_usage_and_nothing_is_made(house: House, words: list[str]) -> None:
+def test_a_path_that_is_too_long_is_a_usage_error_and_no_farm_is_created(house: House, words: list[str]) -> None:
     house.write("echo one\n")
     shutil.copy(house.list, house.folder / ("y" * 250))
     before = sorted(os.listdir(house.folder))
@@ -121,7 +121,7 @@ def test_a_path_that_is_too_long_is_bad_usage_and_nothing_is_made(house: House, 
     assert sorted(os.listdir(house.folder)) == before
 
 
-def test_a_work_directory_whose_files_would_have_too_long_paths_is_refused_before_it_is_made(house: House) -> None:
+def test_a_work_directory_with_too_long_paths_of_files_is_refused_before_it_is_created(house: House) -> None:
     house.write("echo one\n")
     folder = os.open(house.folder, os.O_RDONLY | os.O_DIRECTORY)
     while len(os.readlink(f"/proc/self/fd/{folder}")) < 3700:

@@ -19,7 +19,7 @@ def dashed(house: House) -> House:
 
 
 @pytest.mark.parametrize("more", [[], ["--mem=1G", "-q", "x"], ["--", "--mem=1G", "-q", "x"]])
-def test_the_first_word_after_the_dashes_is_submitted_if_no_list_stands_before(dashed: House, more: list[str]) -> None:
+def test_the_first_word_after_the_dashes_is_the_list_if_none_precedes_them(dashed: House, more: list[str]) -> None:
     done = dashed.verb("submit", "--dry-run", "-n", "3", "--", LIST, *more)
     assert done.status == 0, done.stderr
     command = done.out.partition("exec ")[2].replace("\\\n", "")
@@ -27,7 +27,7 @@ def test_the_first_word_after_the_dashes_is_submitted_if_no_list_stands_before(d
     assert ("#SBATCH --mem=1G -q x\n" in done.out) == bool(more)
 
 
-def test_words_after_the_dashes_are_the_schedulers_if_a_list_stands_before(dashed: House) -> None:
+def test_words_after_the_dashes_go_to_the_scheduler_if_a_list_precedes_them(dashed: House) -> None:
     (dashed.folder / "other.txt").write_text("true\n")
     done = dashed.verb("submit", "--dry-run", "other.txt", "--", LIST)
     assert done.status == 0, done.stderr
@@ -35,13 +35,13 @@ def test_words_after_the_dashes_are_the_schedulers_if_a_list_stands_before(dashe
     assert done.out.rstrip().endswith(str(dashed.folder / "other.txt"))
 
 
-def test_a_list_that_was_forgotten_is_asked_for_rather_than_an_option_taken_for_it(dashed: House) -> None:
+def test_a_missing_list_is_reported_and_no_option_is_mistaken_for_it(dashed: House) -> None:
     done = dashed.verb("submit", "--dry-run", "--", "--mem=1G")
     assert done.status == 2
     assert "no task list before --, and '--mem=1G' after it is not a file" in done.error_line
 
 
-def test_commands_that_a_farmer_proposes_can_be_typed(dashed: House) -> None:
+def test_commands_in_messages_of_a_farmer_can_be_typed(dashed: House) -> None:
     done = dashed.command("pytaskfarmer.py", "--", LIST)
     assert done.status == 1, done.stderr
     proposed = re.findall(r"taskfarmer (logs|retry) (\S+) --failed", done.stderr)

@@ -1,4 +1,4 @@
-"""Old packages on PYTHONPATH, as modules of a cluster put them there: one line, and nothing is looked at before."""
+"""If PYTHONPATH contains an old package, as from modules of a cluster, the error is one line, without checks before."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class UnixFileLock:
     def __del__(self):
         assert self.descriptor is None
 """
-"""It refuses an argument, and its half-made object prints a traceback when it is removed, as filelock 3.12 does."""
+"""It refuses an argument, and its half-initialized object prints a traceback on deletion, like filelock 3.12."""
 
 
 def site(house: House, name: str, text: str, version: str | None = None) -> dict[str, str]:
-    """The environment with an old package on PYTHONPATH. `version` is in its metadata; without one it has none."""
+    """The environment with an old package on PYTHONPATH. With `version` it has metadata that contains the version."""
     folder = house.folder / "site"
     (folder / name).mkdir(parents=True)
     (folder / name / "__init__.py").write_text(text)
@@ -54,7 +54,7 @@ def assert_names(done: Done, name: str, version: str, needed: str) -> None:
 
 @pytest.mark.parametrize("version", [None, "0.9.1"])
 @pytest.mark.parametrize("name", ["click", "filelock", "pydantic"])
-def test_an_old_package_is_named_with_its_version_its_place_and_what_is_needed(
+def test_an_old_package_is_named_with_its_version_its_path_and_the_required_version(
     house: House, name: str, version: str | None
 ) -> None:
     house.write("echo one\n")
@@ -64,13 +64,13 @@ def test_an_old_package_is_named_with_its_version_its_place_and_what_is_needed(
     assert_names(done, name, version or "0.9", NEEDED[name])
 
 
-def test_a_lock_that_refuses_an_argument_prints_nothing_of_its_own(house: House) -> None:
+def test_a_lock_that_refuses_an_argument_prints_no_traceback(house: House) -> None:
     house.write("echo one\n")
     done = house.command("pytaskfarmer.py", "list.txt", "-q", environ=site(house, "filelock", OLD_LOCK, "3.12.0"))
     assert_names(done, "filelock", "3.12.0", NEEDED["filelock"])
 
 
-def test_an_old_package_that_only_tables_need_is_named_when_one_is_drawn(house: House) -> None:
+def test_an_old_package_that_only_tables_need_is_named_when_a_table_is_printed(house: House) -> None:
     house.write("false\n")
     assert house.command("pytaskfarmer.py", "list.txt", "-q").status == 1
     environ = site(house, "rich", EMPTY, "9.0.0")
@@ -90,7 +90,7 @@ def test_an_old_package_that_only_tables_need_is_named_when_one_is_drawn(house: 
     assert_names(shown, "rich", "9.0.0", NEEDED["rich"])
 
 
-def test_a_package_that_one_of_ours_needs_is_named_too(house: House) -> None:
+def test_an_indirect_dependency_is_named_too(house: House) -> None:
     house.write("echo one\n")
     (house.folder / "x.ini").write_text("[x]\nRunner = taskfarmer.runners.BasicRunner\n")
     environ = site(house, "typing_extensions", EMPTY, "4.0.0")
@@ -101,14 +101,14 @@ def test_a_package_that_one_of_ours_needs_is_named_too(house: House) -> None:
     )
 
 
-def test_a_defect_stays_a_defect_when_the_packages_are_recent(house: House) -> None:
+def test_a_bug_is_reported_as_a_bug_if_the_packages_are_recent(house: House) -> None:
     code = "import taskfarmer.cli.status as s; s.open_farm = None; from taskfarmer.cli import main; import sys; "
     done = house.process([sys.executable, "-c", code + "sys.exit(main('taskfarmer', ['status', 'x']))"])
     assert done.status == 70
     assert "internal error: TypeError" in done.error_line and "please report it" in done.error_line
 
 
-def test_no_version_is_looked_at_when_nothing_fails(house: House) -> None:
+def test_no_version_is_checked_if_nothing_fails(house: House) -> None:
     house.write("echo one\n")
     program = [sys.executable, "-X", "importtime", str(TOP / "pytaskfarmer.py")]
     done = house.process([*program, "list.txt", "-q"])
@@ -117,7 +117,7 @@ def test_no_version_is_looked_at_when_nothing_fails(house: House) -> None:
     assert "taskfarmer.dependencies" not in done.stderr and "importlib.metadata" not in done.stderr
 
 
-def test_the_versions_are_those_of_the_package() -> None:
+def test_the_required_versions_are_those_of_the_package_metadata() -> None:
     text = (TOP / "pyproject.toml").read_text()
     listed = re.search(r"^dependencies = \[(.*)\]$", text, re.MULTILINE)
     assert listed is not None

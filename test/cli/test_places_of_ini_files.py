@@ -1,4 +1,4 @@
-"""Where INI files are read, as docs/from-pytaskfarmer.md says, with real farmers."""
+"""Real farmers read INI files in the directories that docs/from-pytaskfarmer.md lists."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOT_READ = [
 
 
 def run(house: House, folder: str, text: str) -> Done:
-    """A farmer for `lists/list.txt` with the runner or the handler that an INI file in `folder` defines."""
+    """Run a farmer for `lists/list.txt` with the runner or the handler that an INI file in `folder` defines."""
     (house.folder / "lists").mkdir(exist_ok=True)
     (house.folder / "lists" / "list.txt").write_text("echo one\n")
     (house.folder / folder).mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def test_an_ini_file_is_read_nowhere_else(house: House, folder: str, text: str) 
     assert not (house.folder / "lists" / "list.txt_workdir").exists()
 
 
-def test_an_ini_file_beside_a_list_counts_only_if_the_others_cannot_write_it(house: House) -> None:
+def test_an_ini_file_next_to_a_list_counts_only_if_other_users_cannot_write_it(house: House) -> None:
     path = house.folder / "lists" / "own.ini"
     path.parent.mkdir()
     path.touch()
@@ -62,7 +62,7 @@ def test_an_ini_file_beside_a_list_counts_only_if_the_others_cannot_write_it(hou
     assert f"{path}: ignored because it is world-writable" in done.stderr
 
 
-def test_the_page_names_these_places() -> None:
+def test_the_page_lists_these_directories() -> None:
     page = (Path(__file__).parents[2] / "docs" / "from-pytaskfarmer.md").read_text()
     section = page.partition("### Where INI files are")[2].partition("\n### ")[0]
     for place in ("~/.pytaskfarmer/runners.d", "~/.pytaskfarmer/tasklists.d", "folder of the task list", "current"):

@@ -1,4 +1,4 @@
-"""Text from others on a terminal."""
+"""Untrusted text on a terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from taskfarmer.ui import printable, shell_word
         ("\U000e0001", r"\U000e0001"),
     ],
 )
-def test_what_a_terminal_would_obey_is_escaped(text: str | bytes, expected: str) -> None:
+def test_control_sequences_are_escaped(text: str | bytes, expected: str) -> None:
     assert printable(text) == expected
 
 
@@ -32,7 +32,7 @@ def test_long_text_is_cut_with_an_ellipsis() -> None:
 
 
 @pytest.mark.parametrize("name", ["plain-1.txt", "with blank", "it's", "tab\there", "caf\udce9", "back\\slash\n"])
-def test_a_shell_reads_a_shown_name_as_the_name(name: str) -> None:
+def test_a_shell_parses_a_quoted_name_to_the_name(name: str) -> None:
     import subprocess
 
     done = subprocess.run(["bash", "-c", f"printf %s {shell_word(name)}"], capture_output=True, check=True)

@@ -26,7 +26,7 @@ def test_a_list_runs_and_every_task_is_in_one_view(farm_run: Run) -> None:
     assert done.stdout == b""
 
 
-def test_the_closing_lines_say_what_is_left_and_where_to_look(farm_run: Run) -> None:
+def test_the_closing_lines_list_the_remaining_tasks_and_the_logs(farm_run: Run) -> None:
     done = farm_run("true\nexit 3\n")
     assert "this farmer: 1 finished, 1 failed" in done.stderr
     assert "the farm: 2 tasks: 1 finished, 1 failed, 0 unprocessed" in done.stderr
@@ -35,12 +35,12 @@ def test_the_closing_lines_say_what_is_left_and_where_to_look(farm_run: Run) -> 
     assert all(PREFIX.match(line) for line in done.stderr.splitlines())
 
 
-def test_quiet_says_nothing_where_all_is_well(farm_run: Run) -> None:
+def test_quiet_prints_nothing_if_all_tasks_finish(farm_run: Run) -> None:
     done = farm_run("true\n", "--quiet")
     assert (done.status, done.stderr) == (0, "")
 
 
-def test_quiet_says_what_failed(farm_run: Run) -> None:
+def test_quiet_prints_failed_tasks(farm_run: Run) -> None:
     done = farm_run("false\n", "-q")
     assert done.status == 1
     assert "failed: 1; see" in done.error_line
@@ -58,7 +58,7 @@ def test_a_list_that_is_named_like_a_verb_is_a_list(house: House) -> None:
     assert (house.folder / "status_workdir" / "finished").read_text() == "0 true\n"
 
 
-def test_the_file_at_the_top_runs_by_its_path_and_through_a_link(house: House) -> None:
+def test_the_top_level_script_runs_by_its_path_and_through_a_link(house: House) -> None:
     assert os.stat(TOP / "pytaskfarmer.py").st_mode & stat.S_IXUSR
     (house.folder / "link").symlink_to(TOP / "pytaskfarmer.py")
     done = house.process([*PROGRAMS["pytaskfarmer.py"][:1], "link", "--version"], environ={"PYTHONPATH": ""})
@@ -81,7 +81,7 @@ def test_options_of_old_and_new_scripts_are_accepted(farm_run: Run, options: lis
     assert done.status == 0, done.stderr
 
 
-def test_logs_go_where_logs_dir_says(farm_run: Run, house: House) -> None:
+def test_logs_go_to_the_directory_of_logs_dir(farm_run: Run, house: House) -> None:
     assert farm_run("echo there\n", "--logs-dir", "elsewhere").status == 0
     assert (house.folder / "elsewhere" / "log_0").read_bytes() == b"there\n"
     assert house.verb("logs", "list.txt_workdir", "0").out == "there\n"
@@ -110,7 +110,7 @@ def test_logs_go_where_logs_dir_says(farm_run: Run, house: House) -> None:
         (["--w", "dir"], "--w is ambiguous"),
     ],
 )
-def test_wrong_usage_is_one_line_and_makes_nothing(house: House, options: list[str], words: str) -> None:
+def test_wrong_usage_is_one_line_and_no_farm_is_created(house: House, options: list[str], words: str) -> None:
     house.write("true\n")
     done = house.command("pytaskfarmer.py", "list.txt", *options)
     assert done.status == 2
@@ -127,14 +127,14 @@ def test_a_bare_n_directly_before_the_list_is_explained(house: House) -> None:
     assert "`-n auto list.txt`" in done.error_line
 
 
-def test_no_list_is_one_line(house: House) -> None:
+def test_the_error_for_no_list_is_one_line(house: House) -> None:
     done = house.command("pytaskfarmer.py")
     assert done.status == 2
     assert "TASKLIST" in done.error_line
     assert "see pytaskfarmer.py --help" in done.error_line
 
 
-def test_a_missing_list_is_one_line_and_makes_nothing(house: House) -> None:
+def test_the_error_for_a_missing_list_is_one_line_and_no_farm_is_created(house: House) -> None:
     done = house.command("pytaskfarmer.py", "nowhere.txt")
     assert done.status == 2
     assert done.error_line.startswith("pytaskfarmer.py: error: nowhere.txt: ")
@@ -151,12 +151,12 @@ def test_a_name_with_control_characters_is_escaped_in_messages(house: House) -> 
 
 
 @pytest.mark.parametrize(("text", "plain"), [("true\n", 0), ("false\n", 1), ("", 0)])
-def test_exit_zero_forgives_failed_tasks(farm_run: Run, house: House, text: str, plain: int) -> None:
+def test_exit_zero_ignores_failed_tasks(farm_run: Run, house: House, text: str, plain: int) -> None:
     assert farm_run(text).status == plain
     assert house.command("pytaskfarmer.py", "list.txt", "--exit-zero").status == 0
 
 
-def test_a_timeout_exits_75_and_says_what_to_do_also_with_exit_zero(farm_run: Run, house: House) -> None:
+def test_a_timeout_exits_75_with_a_remedy_also_with_exit_zero(farm_run: Run, house: House) -> None:
     done = farm_run("sleep 60\n" * 3, "-n", "1", "--timeout", "0.3", "--grace", "1")
     assert done.status == 75
     assert "3 tasks are unprocessed: run the same command again (exit status 75)" in done.stderr
@@ -170,7 +170,7 @@ def test_exit_zero_does_not_hide_wrong_usage(house: House) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
-def test_a_stop_signal_gives_back_what_runs(house: House, number: signal.Signals) -> None:
+def test_a_stop_signal_releases_running_tasks(house: House, number: signal.Signals) -> None:
     house.write("touch began; sleep 60\n")
     process = subprocess.Popen(
         [*PROGRAMS["pytaskfarmer.py"], "list.txt", "--grace", "1"],
@@ -199,14 +199,14 @@ def _until(condition: Callable[[], bool]) -> None:
 # --- dry run -----------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_shows_what_would_run_and_touches_nothing(house: House) -> None:
+def test_a_dry_run_lists_the_tasks_and_touches_nothing(house: House) -> None:
     house.write(b"echo caf\xe9\n# no\n\necho b")
     done = house.command("pytaskfarmer.py", "list.txt", "--dry-run")
     assert (done.status, done.stdout, done.stderr) == (0, b"0 echo caf\xe9\n1 echo b\n", "")
     assert not house.workdir.exists()
 
 
-def test_a_dry_run_of_a_farm_shows_what_is_left(farm_run: Run, house: House) -> None:
+def test_a_dry_run_of_a_farm_lists_the_remaining_tasks(farm_run: Run, house: House) -> None:
     farm_run("true\nfalse\n")
     house.verb("retry", "list.txt_workdir", "--failed")
     house.list.write_text("true\nfalse\necho new\n")
@@ -214,7 +214,7 @@ def test_a_dry_run_of_a_farm_shows_what_is_left(farm_run: Run, house: House) -> 
     assert done.stdout == b"1 false\n2 echo new\n"
 
 
-def test_a_dry_run_may_be_cut_short_by_head(house: House) -> None:
+def test_a_dry_run_may_be_truncated_by_head(house: House) -> None:
     house.write("echo something that is long enough to fill a pipe in the end\n" * 50_000)
     line = f"{' '.join(PROGRAMS['pytaskfarmer.py'])} list.txt --dry-run | head -1; echo ${{PIPESTATUS[0]}}"
     done = house.process(["bash", "-c", line])
@@ -227,7 +227,7 @@ def test_a_dry_run_may_be_cut_short_by_head(house: House) -> None:
 
 
 @pytest.mark.parametrize("streams", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full", "2> >(exec true)"])
-def test_a_farmer_runs_on_whatever_becomes_of_its_streams(house: House, streams: str) -> None:
+def test_a_farmer_continues_if_its_streams_are_closed_or_broken(house: House, streams: str) -> None:
     house.write("echo out; false\ntrue\n" * 20)
     line = f"{' '.join(PROGRAMS['pytaskfarmer.py'])} list.txt -v {streams}; echo $? > status"
     house.process(["bash", "-c", line])
@@ -236,7 +236,7 @@ def test_a_farmer_runs_on_whatever_becomes_of_its_streams(house: House, streams:
     assert house.verb("check", "list.txt_workdir").status == 0
 
 
-def test_a_full_disk_behind_stdout_is_one_line(house: House) -> None:
+def test_the_error_for_stdout_on_a_full_disk_is_one_line(house: House) -> None:
     house.write("true\n")
     line = f"{' '.join(PROGRAMS['pytaskfarmer.py'])} list.txt --dry-run > /dev/full"
     done = house.process(["bash", "-c", line])
@@ -244,7 +244,7 @@ def test_a_full_disk_behind_stdout_is_one_line(house: House) -> None:
     assert done.error_line == "pytaskfarmer.py: error: stdout: No space left on device; make room"
 
 
-# --- what is imported --------------------------------------------------------------------------------
+# --- imports -----------------------------------------------------------------------------------------
 
 HEAVY = ("pydantic", "rich", "filelock", "multiprocessing", "asyncio", "importlib.metadata", "subprocess")
 
@@ -256,7 +256,7 @@ def _imported(house: House, *args: str) -> set[str]:
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
-def test_asking_for_the_version_or_for_help_imports_nothing_heavy(house: House, option: str) -> None:
+def test_version_and_help_import_no_large_packages(house: House, option: str) -> None:
     found = _imported(house, str(TOP / "pytaskfarmer.py"), option)
     assert ("click" in found) == (option == "--help")
     assert found.isdisjoint(HEAVY)
@@ -270,7 +270,7 @@ def test_a_run_imports_neither_pydantic_nor_rich(house: House) -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_help_teaches_examples_statuses_and_variables(house: House, program: str) -> None:
+def test_help_contains_examples_statuses_and_variables(house: House, program: str) -> None:
     args = ["--help"] if program == "pytaskfarmer.py" else ["run", "-h"]
     done = house.command(program, *args)
     assert done.status == 0

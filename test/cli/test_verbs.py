@@ -1,4 +1,4 @@
-"""`status`, `logs`, `retry`, and what all verbs do with a wrong work directory."""
+"""`status`, `logs`, `retry`, and the reaction of all verbs to a wrong work directory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def status(house: House) -> dict[str, Any]:
 
 @contextmanager
 def farmer(house: House, text: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A farmer whose tasks have begun: each touches `began-ID`."""
+    """A farmer whose tasks have started: each touches `began-ID`."""
     house.write(text)
     process = subprocess.Popen(
         [*PROGRAMS["pytaskfarmer.py"], "list.txt", "--grace", "0", *options],
@@ -54,7 +54,9 @@ def farmer(house: House, text: str, *options: str) -> Iterator[subprocess.Popen[
 
 
 @pytest.mark.parametrize("verb", [["status"], ["logs", "0"], ["retry", "--failed"], ["check"], ["check", "--repair"]])
-def test_a_directory_without_a_farm_is_one_line_and_stays_as_it_is(house: House, verb: list[str]) -> None:
+def test_the_error_for_a_directory_without_a_farm_is_one_line_and_changes_nothing(
+    house: House, verb: list[str]
+) -> None:
     (house.folder / "empty").mkdir()
     for name in ("empty", "nowhere"):
         done = house.verb(verb[0], name, *verb[1:])
@@ -64,7 +66,7 @@ def test_a_directory_without_a_farm_is_one_line_and_stays_as_it_is(house: House,
     assert list((house.folder / "empty").iterdir()) == []
 
 
-def test_the_list_instead_of_its_farm_is_explained(farm_run: Run, house: House) -> None:
+def test_the_error_for_a_list_in_place_of_its_farm_is_explained(farm_run: Run, house: House) -> None:
     farm_run("true\n")
     done = house.verb("status", "list.txt")
     assert done.status == 2
@@ -78,7 +80,7 @@ def test_an_unknown_verb_names_the_verbs_and_how_to_run_a_list(house: House) -> 
     assert "pytaskfarmer.py TASKLIST" in done.error_line
 
 
-def test_no_verb_is_one_line(house: House) -> None:
+def test_the_error_for_no_verb_is_one_line(house: House) -> None:
     done = house.verb()
     assert done.status == 2
     assert "see taskfarmer --help" in done.error_line
@@ -87,7 +89,7 @@ def test_no_verb_is_one_line(house: House) -> None:
 @pytest.mark.parametrize(
     "verb", [[], *([name] for name in ("status", "logs", "retry", "runners", "handlers", "check", "completion"))]
 )
-def test_every_verb_explains_itself(house: House, verb: list[str]) -> None:
+def test_every_verb_has_a_help(house: House, verb: list[str]) -> None:
     done = house.verb(*verb, "-h")
     assert done.status == 0
     assert "Examples:" in done.out
@@ -147,7 +149,7 @@ def test_status_shows_the_newest_ten_failures_and_how_many_there_are(farm_run: R
     assert "the newest of 15" in house.verb("status", WORKDIR).out
 
 
-def test_a_failure_that_was_retried_is_no_failure_any_more(farm_run: Run, house: House) -> None:
+def test_a_retried_failure_does_not_count_as_a_failure(farm_run: Run, house: House) -> None:
     farm_run("test -e there\nfalse\nfalse\n")
     house.verb("retry", WORKDIR, "0", "1")
     assert [one["task_id"] for one in status(house)["failures"]] == [2]
@@ -156,7 +158,7 @@ def test_a_failure_that_was_retried_is_no_failure_any_more(farm_run: Run, house:
     assert {(one["task_id"], one["attempt"]) for one in status(house)["failures"]} == {(1, 2), (2, 1)}
 
 
-def test_status_says_who_works_and_that_it_lives(house: House) -> None:
+def test_status_lists_live_farmers(house: House) -> None:
     with farmer(house, "touch began; sleep 60\nsleep 60\nsleep 60\n", "-n", "2") as process:
         found = status(house)
         (one,) = found["farmers"]
@@ -166,18 +168,18 @@ def test_status_says_who_works_and_that_it_lives(house: House) -> None:
         assert "alive" in house.verb("status", WORKDIR).out
 
 
-def test_a_farmer_that_was_killed_is_gone(house: House) -> None:
+def test_status_shows_that_a_killed_farmer_is_gone(house: House) -> None:
     with farmer(house, "touch began; exec sleep 60\n") as process:
         process.kill()
         process.wait()
         end = time.monotonic() + 30
         while (verdict := status(house)["farmers"][0]["verdict"]) != "gone":
-            assert verdict == "unknown"  # what it started is still about to end
+            assert verdict == "unknown"  # its processes are still about to exit
             assert time.monotonic() < end
         assert status(house)["held"] == 1
 
 
-def test_a_user_who_edited_toprocess_is_told_so(farm_run: Run, house: House) -> None:
+def test_a_change_of_toprocess_by_the_user_is_reported(farm_run: Run, house: House) -> None:
     done = farm_run("sleep 60\n" * 3, "-n", "1", "--timeout", "0.2", "--grace", "0")
     assert done.status == 75
     assert status(house)["warnings"] == []
@@ -189,7 +191,7 @@ def test_a_user_who_edited_toprocess_is_told_so(farm_run: Run, house: House) -> 
     assert "warning: " in house.verb("status", WORKDIR).error_line
 
 
-def test_names_and_commands_that_are_no_utf8_make_valid_json(house: House) -> None:
+def test_names_and_commands_that_are_not_utf8_make_valid_json(house: House) -> None:
     name = os.fsdecode(b"l\xe9st")
     (house.folder / name).write_bytes(b"false # caf\xe9\n")
     house.command("pytaskfarmer.py", name, "-w", "farm")
@@ -202,7 +204,7 @@ def test_names_and_commands_that_are_no_utf8_make_valid_json(house: House) -> No
 # --- logs ----------------------------------------------------------------------------------------------
 
 
-def test_one_log_is_printed_as_it_is(farm_run: Run, house: House) -> None:
+def test_one_log_is_printed_unchanged(farm_run: Run, house: House) -> None:
     farm_run(b"printf 'caf\\351'\n")
     done = house.verb("logs", WORKDIR, 0)
     assert (done.status, done.stdout) == (0, b"caf\xe9")
@@ -223,7 +225,7 @@ def test_the_logs_of_failed_tasks_need_no_ids(farm_run: Run, house: House) -> No
     assert house.verb("logs", WORKDIR, "--failed").out == "b\n"
 
 
-def test_a_task_without_a_log_is_named_with_where_it_is(farm_run: Run, house: House) -> None:
+def test_a_task_without_a_log_is_named_with_its_place(farm_run: Run, house: House) -> None:
     farm_run("sleep 60\ntrue\n", "-n", "1", "--timeout", "0.2", "--grace", "0")
     done = house.verb("logs", WORKDIR, "1")
     assert done.status == 1
@@ -243,7 +245,9 @@ def test_a_task_without_a_log_is_named_with_where_it_is(farm_run: Run, house: Ho
     ],
 )
 @pytest.mark.parametrize("verb", ["logs", "retry"])
-def test_wrong_ids_are_one_line(farm_run: Run, house: House, verb: str, args: list[str], words: str) -> None:
+def test_the_error_for_wrong_ids_is_one_line(
+    farm_run: Run, house: House, verb: str, args: list[str], words: str
+) -> None:
     farm_run("true\nfalse\n")
     done = house.verb(verb, WORKDIR, *args)
     assert done.status == 2
@@ -287,7 +291,7 @@ def test_a_task_that_is_not_recorded_is_refused_and_nothing_is_changed(farm_run:
     assert status(house) == before
 
 
-def test_a_task_that_is_held_is_refused_with_its_farmer(house: House) -> None:
+def test_the_retry_of_a_claimed_task_is_refused_with_the_name_of_its_farmer(house: House) -> None:
     with farmer(house, "touch began; sleep 60\n"):
         name = status(house)["farmers"][0]["farmer"]
         done = house.verb("retry", WORKDIR, "0")
@@ -295,14 +299,14 @@ def test_a_task_that_is_held_is_refused_with_its_farmer(house: House) -> None:
         assert f"it is held by {name}" in done.error_line
 
 
-def test_a_retry_of_nothing_is_no_error(farm_run: Run, house: House) -> None:
+def test_a_retry_without_failed_tasks_is_not_an_error(farm_run: Run, house: House) -> None:
     farm_run("true\n")
     done = house.verb("retry", WORKDIR, "--failed")
     assert (done.status, done.stderr) == (0, "")
     assert "no failed tasks to retry" in done.out
 
 
-def test_the_line_to_run_names_a_work_directory_of_its_own(house: House) -> None:
+def test_the_command_to_run_contains_a_non_default_work_directory(house: House) -> None:
     house.write("false\n")
     house.command("pytaskfarmer.py", "list.txt", "-w", "my farm")
     done = house.verb("retry", "my farm", "--failed")

@@ -1,4 +1,4 @@
-"""A farm whose farmers are nodes with clocks of their own."""
+"""A farm whose farmers are nodes with separate clocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nodes import Cluster  # noqa: E402
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """A folder for a list and its farm, and nodes that share them; all processes are ended."""
+    """A folder for a list and its farm, and nodes that share them; all processes are killed after the test."""
     one = Cluster(tmp_path)
     try:
         yield one

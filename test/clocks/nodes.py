@@ -1,4 +1,4 @@
-"""Farmers as nodes: each has a host name, a pid namespace and, if asked for, a clock of its own."""
+"""Farmers as nodes: each has a private host name and pid namespace, and a private clock if requested."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from farming import children, eventually, lives, need, send, tree
+from farming import children, eventually, is_running, need, send, tree
 from farms import Farm, Farmer
 
-# libfaketime 0.9 takes an absolute time of the monotonic clock for one of the clock that it fakes, and refuses it
+# libfaketime 0.9 mistakes an absolute time of the monotonic clock for one of the clock that it fakes, and refuses it
 SLEEP = r"""
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,13 +28,13 @@ int clock_nanosleep(clockid_t clock, int flags, const struct timespec *until, st
     return syscall(SYS_clock_nanosleep, clock, flags, until, left) ? errno : 0;
 }
 """
-# libfaketime names its shared memory by pid, and pids of nodes are equal
+# libfaketime names its shared memory by pid, and processes of different nodes have equal pids
 INNER = 'mount -t tmpfs tmpfs /dev/shm && hostname "$0" && "$@"; exit $?'
 BEATS_OF_A_LEASE = 20
 
 
 class Clock:
-    """The time of day on a node: so many seconds ahead of ours, to be changed at any time."""
+    """The time of day on a node: a number of seconds ahead of ours that can be changed at any time."""
 
     def __init__(self, folder: Path, name: str, ahead: int) -> None:
         found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
@@ -64,7 +64,7 @@ class Cluster:
     """A farm, and the nodes that work on it."""
 
     def __init__(self, folder: Path) -> None:
-        need(os.getuid() == 0 and shutil.which("unshare"), "a node of one's own needs root and unshare")
+        need(os.getuid() == 0 and shutil.which("unshare"), "a separate node needs root and unshare")
         self.folder = folder
         self.farm = Farm(folder)
         self.nodes: dict[str, Farmer] = {}
@@ -74,11 +74,11 @@ class Cluster:
     # --- tasks and nodes -----------------------------------------------------------------------
 
     def staying(self) -> str:
-        """A task that runs until `go` is there."""
-        return self.farm.begun(f"while ! [ -e {self.go} ]; do sleep 0.1; done")
+        """A task that runs until the file `go` exists."""
+        return self.farm.marked(f"while ! [ -e {self.go} ]; do sleep 0.1; done")
 
     def start(self, name: str, *options: object, ahead: int | None = None) -> Farmer:
-        """Start a farmer on a node of its own, whose clock is `ahead` seconds ahead of ours."""
+        """Start a farmer on a separate node, whose clock is `ahead` seconds ahead of ours."""
         environment: dict[str, str] = {}
         inner = ["sh", "-c", INNER, name]
         if ahead is not None:
@@ -89,7 +89,7 @@ class Cluster:
         return self.nodes[name]
 
     def farmer_of(self, name: str) -> int:
-        """The pid of a node's farmer, as we see it; 0 where it is gone."""
+        """The pid of a node's farmer, as seen from here; 0 if it has exited."""
         first = children(self.nodes[name].pid)
         return next(iter(children(first[0])), 0) if first else 0
 
@@ -104,7 +104,7 @@ class Cluster:
         return found
 
     def live_on(self, leases: float, workdir: Path | None = None) -> None:
-        """Wait until every farmer has shown that it lives for `leases` leases more; or has ended."""
+        """Wait until every farmer has sent heartbeats for `leases` more leases, or has exited."""
         first: dict[str, int] = {}
 
         def complete() -> bool:
@@ -128,19 +128,19 @@ class Cluster:
 
     # --- stops ---------------------------------------------------------------------------------
 
-    def stop_everybody(self) -> list[list[int]]:
-        """Stop every process of every node, as if the power of their clocks were cut; the processes of each node."""
+    def stop_all_nodes(self) -> list[list[int]]:
+        """Stop every process of every node, as if their clocks stood still; the processes of each node."""
         stopped = [tree(farmer.pid) for farmer in self.nodes.values()]
         for pid in (pid for node in stopped for pid in node):
             send(pid, signal.SIGSTOP)
-        # a process that was started meanwhile is found now
+        # find processes that were started meanwhile
         stopped = [tree(farmer.pid) for farmer in self.nodes.values()]
         for pid in (pid for node in stopped for pid in node):
             send(pid, signal.SIGSTOP)
         return stopped
 
-    def nobody_was_expelled(self, tasks: int) -> None:
-        """All end well, every task was recorded once, at its first attempt, and nobody was called dead."""
+    def assert_none_expelled(self, tasks: int) -> None:
+        """All farmers succeed, every task was recorded once, at its first attempt, and no farmer was declared dead."""
         assert {name: farmer.wait(60) for name, farmer in self.nodes.items()} == dict.fromkeys(self.nodes, 0), (
             self.said()
         )
@@ -158,21 +158,21 @@ class Cluster:
         self.farm.close()
 
 
-def in_random_order(chance: random.Random, actions: Iterable[Callable[[], None]], longest: float) -> None:
-    """Do all of these, in any order, within `longest` seconds."""
+def in_random_order(rng: random.Random, actions: Iterable[Callable[[], None]], longest: float) -> None:
+    """Call all of these, in any order, within `longest` seconds."""
     order = list(actions)
-    chance.shuffle(order)
+    rng.shuffle(order)
     for action in order:
         action()
-        time.sleep(chance.uniform(0, longest / len(order)))
+        time.sleep(rng.uniform(0, longest / len(order)))
 
 
-def still(pids: Iterable[int]) -> bool:
-    """Whether all processes stand still or are gone."""
-    return all(not lives(pid) or _letter(pid) == "T" for pid in pids)
+def all_stopped(pids: Iterable[int]) -> bool:
+    """Whether all processes are stopped or have exited."""
+    return all(not is_running(pid) or process_state(pid) == "T" for pid in pids)
 
 
-def _letter(pid: int) -> str:
+def process_state(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

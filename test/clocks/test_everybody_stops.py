@@ -1,6 +1,6 @@
-"""All farmers stand still for longer than the lease, or the file system does: nobody expels anybody.
+"""All farmers stop for longer than the lease, or the file system hangs: no farmer is expelled.
 
-That one farmer which stood still alone is expelled, and says so, is in test/sharing/test_sharing.py.
+If one farmer alone is stopped, it is expelled and reports it: see test/sharing/test_sharing.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from farming import children, eventually, need, send
-from nodes import Cluster, in_random_order, still
+from nodes import Cluster, all_stopped, in_random_order
 from scenes import full
 
 NODES = ("first", "second", "third")
@@ -24,38 +24,38 @@ LEASE = 2.0
 LONGER = 1.25 * LEASE
 
 
-def everybody_stops(cluster: Cluster, rounds: int, seed: int) -> None:
+def stop_all_repeatedly(cluster: Cluster, rounds: int, seed: int) -> None:
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     cluster.farm.write(*[cluster.staying()] * 9, *["sleep 0.05"] * 150)
     for name in NODES:
         cluster.start(name, "-n", 3, "--lease", LEASE)
     cluster.farm.wait_for_tasks(*range(9))
     cluster.live_on(0.1)
     for _ in range(rounds):
-        stopped = [pid for node in cluster.stop_everybody() for pid in node]
-        eventually(lambda: still(stopped), "everything stands still")  # noqa: B023
+        stopped = [pid for node in cluster.stop_all_nodes() for pid in node]
+        eventually(lambda: all_stopped(stopped), "everything stands still")  # noqa: B023
         time.sleep(LONGER)
-        in_random_order(chance, [lambda pid=pid: send(pid, signal.SIGCONT) for pid in stopped], LEASE / 4)
-        cluster.live_on(chance.uniform(0.1, 0.4))
+        in_random_order(rng, [lambda pid=pid: send(pid, signal.SIGCONT) for pid in stopped], LEASE / 4)
+        cluster.live_on(rng.uniform(0.1, 0.4))
     cluster.go.touch()
-    cluster.nobody_was_expelled(159)
+    cluster.assert_none_expelled(159)
 
 
-def test_farmers_that_all_stood_still_for_longer_than_the_lease_expel_nobody(cluster: Cluster) -> None:
-    everybody_stops(cluster, rounds=2, seed=1)
+def test_farmers_that_were_all_stopped_for_longer_than_the_lease_expel_no_farmer(cluster: Cluster) -> None:
+    stop_all_repeatedly(cluster, rounds=2, seed=1)
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(10, 12))
-def test_farmers_that_stand_still_again_and_again_expel_nobody(cluster: Cluster, seed: int) -> None:
-    everybody_stops(cluster, rounds=12, seed=seed)
+def test_farmers_that_are_all_stopped_repeatedly_expel_no_farmer(cluster: Cluster, seed: int) -> None:
+    stop_all_repeatedly(cluster, rounds=12, seed=seed)
 
 
 @contextmanager
 def mount(source: Path, point: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Another mount of a folder; its server."""
+    """Another mount of a folder; yields its server."""
     point.mkdir()
     server = subprocess.Popen(["bindfs", "-f", "--multithreaded", str(source), str(point)])
     try:
@@ -69,10 +69,10 @@ def mount(source: Path, point: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def the_file_system_hangs(cluster: Cluster, rounds: int, seed: int) -> None:
-    """Each node has a mount of its own; all of them answer nothing for a while, and then again."""
+    """Each node has a separate mount; all of them stop responding for a while, and then respond again."""
     need(shutil.which("bindfs") and Path("/dev/fuse").exists(), "bindfs or /dev/fuse is missing")
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     farm = cluster.farm
     server_side = cluster.folder / "served"
     server_side.mkdir()
@@ -90,32 +90,32 @@ def the_file_system_hangs(cluster: Cluster, rounds: int, seed: int) -> None:
             for _ in range(rounds):
                 for server in servers:
                     send(server.pid, signal.SIGSTOP)
-                eventually(lambda: still(server.pid for server in servers), "the servers stand still")
+                eventually(lambda: all_stopped(server.pid for server in servers), "the servers stand still")
                 time.sleep(LONGER)
                 actions = [lambda pid=server.pid: send(pid, signal.SIGCONT) for server in servers]
-                in_random_order(chance, actions, LEASE / 4)
-                cluster.live_on(chance.uniform(0.1, 0.4))
+                in_random_order(rng, actions, LEASE / 4)
+                cluster.live_on(rng.uniform(0.1, 0.4))
             cluster.go.touch()
-            cluster.nobody_was_expelled(159)
+            cluster.assert_none_expelled(159)
         finally:
             for server in servers:
                 send(server.pid, signal.SIGCONT)
             cluster.close()
 
 
-def test_a_file_system_that_hung_for_everybody_for_longer_than_the_lease_expels_nobody(cluster: Cluster) -> None:
+def test_farmers_expel_no_farmer_after_the_file_system_hung_for_longer_than_the_lease(cluster: Cluster) -> None:
     the_file_system_hangs(cluster, rounds=2, seed=2)
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(20, 22))
-def test_a_file_system_that_hangs_again_and_again_expels_nobody(cluster: Cluster, seed: int) -> None:
+def test_farmers_expel_no_farmer_if_the_file_system_hangs_repeatedly(cluster: Cluster, seed: int) -> None:
     the_file_system_hangs(cluster, rounds=12, seed=seed)
 
 
-def test_a_farmer_that_waits_for_room_to_give_its_tasks_back_shows_that_it_lives(cluster: Cluster) -> None:
-    """It was stopped on a full disk: who watches it must not take its patience for its death."""
+def test_a_farmer_that_waits_for_free_space_to_release_its_tasks_sends_heartbeats(cluster: Cluster) -> None:
+    """If it was stopped on a full disk, other farmers must not declare it dead while it retries."""
     farm = cluster.farm
     farm.workdir.mkdir()
     disk = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(farm.workdir)]

@@ -1,4 +1,4 @@
-"""Fixtures: a Slurm and a Grid Engine for the whole session. The classes are in the modules beside."""
+"""Fixtures: a Slurm and a Grid Engine for the whole session. The classes are in grid_engine.py and slurm_cluster.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from slurm_cluster import SlurmCluster  # noqa: E402
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """Below /tmp: the name of a socket has to be short."""
+    """Below /tmp, because the name of a socket has to be short."""
     folder = Path(tempfile.mkdtemp(prefix="cluster-", dir="/tmp"))
     folder.chmod(0o755)
     try:
@@ -30,7 +30,7 @@ def private_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[SlurmCluster]:
-    """A Slurm with three nodes; one whose nodes do not come is begun once more."""
+    """A Slurm with three nodes; if its nodes do not come up it is restarted once."""
     for left in (1, 0):
         with private_folder() as folder:
             cluster = SlurmCluster(folder)

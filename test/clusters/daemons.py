@@ -1,4 +1,4 @@
-"""Daemons of a cluster: started in a folder of their own, ended by their pids."""
+"""Daemons of a cluster: started in a private folder, stopped by their pids."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from farming import eventually, lives, send, tree
+from farming import eventually, is_running, send, tree
 
 UNASKED = range(10_000, 32_000)
-"""Ports that the kernel gives to nobody who connects: one that is free now is free when a daemon binds it."""
+"""The kernel gives these ports to no connecting client: a port that is free now is free when a daemon binds it."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Ports without a listener."""
     found: list[int] = []
     while len(found) < count:
         port = random.choice(UNASKED)
@@ -32,7 +32,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Daemon:
-    """A process in the foreground, with everything below it. It does not outlive a test session that is killed."""
+    """A process in the foreground, with all its descendants. It does not outlive a test session that is killed."""
 
     def __init__(self, words: Iterable[str], log: Path, environment: Mapping[str, str]) -> None:
         with open(log, "ab") as file:
@@ -47,15 +47,15 @@ class Daemon:
             )
 
     def kill(self) -> None:
-        """End it and all of its descendants with SIGKILL."""
+        """Kill it and all its descendants with SIGKILL."""
         below = tree(self.process.pid)
         for pid in below:
             send(pid, signal.SIGKILL)
         self.process.wait(20)
-        eventually(lambda: not [pid for pid in below if lives(pid)], "the end of a daemon and its processes", 20)
+        eventually(lambda: not [pid for pid in below if is_running(pid)], "the end of a daemon and its processes", 20)
 
     def end(self, seconds: float = 5.0) -> None:
-        """End it with SIGTERM, and with SIGKILL if it does not."""
+        """Terminate it with SIGTERM, and with SIGKILL if it does not exit."""
         self.process.terminate()
         try:
             self.process.wait(seconds)
@@ -65,11 +65,11 @@ class Daemon:
 
 
 def marked(mark: str) -> list[int]:
-    """Living processes that have `mark` (NAME=value) in their environment."""
+    """Live processes that have `mark` (NAME=value) in their environment."""
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if mark.encode() + b"\0" in Path(f"/proc/{name}/environ").read_bytes() and lives(int(name)):
+            if mark.encode() + b"\0" in Path(f"/proc/{name}/environ").read_bytes() and is_running(int(name)):
                 found.append(int(name))
         except OSError:
             continue

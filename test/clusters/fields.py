@@ -1,4 +1,4 @@
-"""A user's folder on a cluster: a task list, the commands on the PATH, and what became of it all."""
+"""A user's folder on a cluster: a task list, the commands on the PATH, and the results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEASE = "6"
 
 
 class ClusterField(Field):
-    """A folder in which jobs are submitted; everything that they start carries a mark."""
+    """A folder from which jobs are submitted; all processes of these jobs carry a mark."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -29,18 +29,18 @@ class ClusterField(Field):
         self.variables = {"PATH": f"{programs}:{os.environ['PATH']}", MARK: str(folder)}
 
     def stand_in(self, name: str, text: str) -> None:
-        """A program on the PATH of the jobs."""
+        """Put a program on the PATH of the jobs."""
         path = self.folder / "bin" / name
         path.write_text(f"#!/bin/bash\n{text}\n")
         path.chmod(0o755)
 
     def tasks(self, count: int, seconds: float = 0.2, then: str = "true") -> None:
-        """A list of tasks that each append their attempt to `ran/ID`, and take a while."""
+        """Write a list of tasks that each append their attempt to `ran/ID`, and take a while."""
         self.count = count
         self.appending(count, f"sleep {seconds}; {then}")
 
     def make_farm(self) -> None:
-        """Make the farm beforehand, so that a dead node is noticed after a few seconds; no task is begun in that."""
+        """Create the farm beforehand, so that farmers notice a dead node after a few seconds; this starts no task."""
         options = ("--lease", LEASE, "--timeout", 1, "--min-time-left", 60)
         assert self.run(*options).process.returncode == 75
         assert self.runs() == {}
@@ -49,11 +49,11 @@ class ClusterField(Field):
         return marked(f"{MARK}={self.folder}")
 
     def wait_for_runs(self, count: int) -> None:
-        """Wait until so many tasks have begun."""
-        eventually(lambda: len(self.runs()) >= count, lambda: f"{count} tasks begin; {self.said()}", 90, 0.05)
+        """Wait until this many tasks have started."""
+        eventually(lambda: len(self.runs()) >= count, lambda: f"{count} tasks start; {self.said()}", 90, 0.05)
 
     def said(self) -> str:
-        """What the jobs wrote."""
+        """The output of the jobs."""
         found = [*self.folder.glob("*.out"), *self.folder.glob("*.o[0-9]*")]
         return "\n".join(path.read_text(errors="replace") for path in found)
 
@@ -63,12 +63,12 @@ class ClusterField(Field):
     def left(self) -> list[bytes]:
         found = []
         for pid in self.processes():
-            with suppress(OSError):  # it has ended meanwhile
+            with suppress(OSError):  # it has exited meanwhile
                 found.append(Path(f"/proc/{pid}/cmdline").read_bytes())
         return found
 
     def judge(self, once: bool = True, views: bool = True) -> Report:
-        """All tasks are finished, recorded once; where nobody was killed or interrupted they ran once, too."""
+        """Assert that each task is finished and recorded once; if nothing was killed (`once`) it also ran once."""
         self.nothing_runs()
         report = check(self.workdir, views)
         assert report.problems == [], self.said()
@@ -85,7 +85,7 @@ class ClusterField(Field):
         return len(report.finished) < self.count
 
     def hosts(self) -> Counter[str]:
-        """How many results each node's farmers have recorded."""
+        """How many results the farmers of each node have recorded."""
         return Counter(line.journal.split("-")[0] for line in check(self.workdir).lines)
 
     def close(self) -> None:
@@ -96,6 +96,6 @@ class ClusterField(Field):
 
 
 def chosen(request: pytest.FixtureRequest) -> list[str]:
-    """The parameters `what` of the tests of this file that were selected."""
+    """The parameters `what` of the selected tests in this file."""
     calls = [item.callspec for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
     return [call.params["what"] for call in calls if "what" in call.params]

@@ -1,4 +1,4 @@
-"""A Grid Engine of one node on this machine, in a folder of its own, on free ports."""
+"""A Grid Engine of one node on this machine, in a private folder, on free ports."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class GridEngine:
         (self.folder / "configuration").write_text(given)
 
     def start(self) -> None:
-        self.tell(str(TOOLS / "spoolinit"), "berkeleydb", "libspoolb", str(self.folder / "spool"), "init")
+        self.run_client(str(TOOLS / "spoolinit"), "berkeleydb", "libspoolb", str(self.folder / "spool"), "init")
         resources = SHARED / "util" / "resources"
         for words in (
             ("configuration", str(self.folder / "configuration")),
@@ -133,24 +133,24 @@ class GridEngine:
             ("usersets", str(resources / "usersets")),
             ("managers", "root"),
         ):
-            self.tell(str(TOOLS / "spooldefaults"), *words)
+            self.run_client(str(TOOLS / "spooldefaults"), *words)
         self._launch("sge_qmaster")
-        eventually(lambda: "root" in self.ask("qconf", "-sm"), "the master answers", 60, 0.1)
-        self.tell("qconf", "-as", "localhost")
+        eventually(lambda: "root" in self.try_client("qconf", "-sm"), "the master answers", 60, 0.1)
+        self.run_client("qconf", "-as", "localhost")
         self._launch("sge_execd")
-        eventually(lambda: "localhost" in self.ask("qconf", "-sel"), "the node is there", 20, 0.1)
-        self.tell("qconf", "-Ap", str(self.folder / "parallel"))
-        self.tell("qconf", "-Aq", str(self.folder / "queue"))
+        eventually(lambda: "localhost" in self.try_client("qconf", "-sel"), "the node is there", 20, 0.1)
+        self.run_client("qconf", "-Ap", str(self.folder / "parallel"))
+        self.run_client("qconf", "-Aq", str(self.folder / "queue"))
         self._hurry()
-        eventually(lambda: "lx-" in self.ask("qstat", "-f"), "the queue is open", 20, 0.1)
+        eventually(lambda: "lx-" in self.try_client("qstat", "-f"), "the queue is open", 20, 0.1)
 
     def _hurry(self) -> None:
-        """Schedule every second, and at once where a job comes or ends."""
-        text = self.ask("qconf", "-ssconf")
+        """Schedule every second, and at once when a job is submitted or ends."""
+        text = self.try_client("qconf", "-ssconf")
         for key, value in (("schedule_interval", "0:0:1"), ("flush_submit_sec", "1"), ("flush_finish_sec", "1")):
             text = re.sub(rf"(?m)^{key}\b.*$", f"{key} {value}", text)
         (self.folder / "scheduler").write_text(text)
-        self.tell("qconf", "-Msconf", str(self.folder / "scheduler"))
+        self.run_client("qconf", "-Msconf", str(self.folder / "scheduler"))
 
     def _launch(self, name: str) -> None:
         # SGE_ND: stay in the foreground
@@ -163,18 +163,18 @@ class GridEngine:
 
     # --- clients -------------------------------------------------------------------------------
 
-    def ask(self, *words: str) -> str:
-        """What a client says; empty where it fails."""
+    def try_client(self, *words: str) -> str:
+        """A client's output; empty if it fails."""
         return subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60).stdout
 
-    def tell(self, *words: str) -> str:
-        """What a client says; it must succeed."""
+    def run_client(self, *words: str) -> str:
+        """A client's output; it must succeed."""
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout
 
     def submit(self, folder: Path, variables: dict[str, str], *words: str) -> int:
-        """`qsub` in a folder; the number of the job."""
+        """Run `qsub` in a folder; the job ID."""
         environment = {**self.environment, **variables}
         done = subprocess.run(
             ["qsub", "-terse", *words], env=environment, cwd=folder, capture_output=True, text=True, timeout=60
@@ -183,8 +183,8 @@ class GridEngine:
         return int(done.stdout.split(".")[0])
 
     def present(self, job: int) -> bool:
-        """Whether a job waits or runs."""
-        return any(line.split()[:1] == [str(job)] for line in self.ask("qstat").splitlines())
+        """Whether a job is pending or running."""
+        return any(line.split()[:1] == [str(job)] for line in self.try_client("qstat").splitlines())
 
     def wait(self, job: int, seconds: float = 90.0) -> None:
         eventually(lambda: not self.present(job), f"the end of job {job}", seconds, 0.2)

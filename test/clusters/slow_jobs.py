@@ -1,4 +1,4 @@
-"""Jobs that are in the middle of a list for as long as a test wants them to be."""
+"""Jobs that stay in the middle of a list for as long as a test needs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ TASKS = 48
 AGAIN = 75
 
 
-class Slow:
-    """A job on a list whose tasks are slow until `hurry`. What they wait in is a command `within` another one."""
+class SlowJob:
+    """A job on a list whose tasks wait until `hurry`. Their waiting command can be nested `within` another one."""
 
     def __init__(
         self,
@@ -33,33 +33,33 @@ class Slow:
         self.options = options
         self.job = 0
 
-    def submit(self, *behind: str) -> None:
-        words = (*self.options, self.script, "list", *behind)
+    def submit(self, *script_arguments: str) -> None:
+        words = (*self.options, self.script, "list", *script_arguments)
         self.job = self.slurm.submit(self.field.folder, self.field.variables, *words)
 
     def hurry(self) -> None:
         self.fast.touch()
 
-    def begun(self, count: int) -> None:
+    def wait_for_starts(self, count: int) -> None:
         self.field.wait_for_runs(count)
 
     def elements(self) -> list[tuple[str, int]]:
         return self.slurm.wait(self.job)
 
-    def go_on(self, *behind: str) -> None:
-        """Submit the same line again until the list is done, as its user does."""
+    def resubmit(self, *script_arguments: str) -> None:
+        """Submit the same line again until the list is complete, as a user would."""
         self.hurry()
         for _ in range(4):
             if not self.field.unfinished():
                 return
-            self.submit(*behind)
+            self.submit(*script_arguments)
             self.elements()
 
     def restarts(self) -> int:
         return max(int(element["Restarts"]) for element in self.slurm.elements(self.job))
 
     def has_restarted(self, times: int) -> None:
-        """Wait until tasks run after so many restarts, or more: a start may be interrupted at once."""
+        """Wait until tasks run after this many restarts, or more, because a start may be interrupted at once."""
 
         def begun() -> bool:
             return any(int(path.name.removeprefix("begun-")) >= times for path in self.field.folder.glob("begun-*"))

@@ -1,7 +1,7 @@
-"""A Slurm of three nodes on this machine, in a folder of its own, on free ports.
+"""A Slurm of three nodes on this machine, in a private folder, on free ports.
 
-A node is a slurmd in namespaces of its own: it has a host name, a boot id and processes that no other node sees, and
-dies at once with everything that runs on it.
+A node is a slurmd in private namespaces: it has a host name, a boot ID and processes that no other node sees, and dies
+at once with all its processes.
 """
 
 from __future__ import annotations
@@ -133,18 +133,19 @@ class SlurmCluster:
         self._launch(name, [*words, name, *map(str, files)])
 
     def kill_node(self, name: str) -> None:
-        """The node loses its power: its slurmd and every process on it are gone."""
+        """The node loses its power: its slurmd and all its processes are killed."""
         self.daemons.pop(name).kill()
 
     def wait_for_node(self, name: str, state: str, seconds: float = 40.0) -> None:
-        """Wait until the controller has a node in a state that begins with this word."""
+        """Wait until the controller reports a state for a node that starts with this word."""
 
         def there() -> bool:
-            return self.ask("sinfo", "-h", "-n", name, "-o", "%T").startswith(state)
+            return self.try_client("sinfo", "-h", "-n", name, "-o", "%T").startswith(state)
 
         def standing() -> str:
             log = self.folder / f"{name}.out"
-            return f"node {name} is {state}: {self.ask('sinfo', '-h', '-N', '-o', '%N %T')}\n{log.read_text()[-2000:]}"
+            nodes = self.try_client("sinfo", "-h", "-N", "-o", "%N %T")
+            return f"node {name} is {state}: {nodes}\n{log.read_text()[-2000:]}"
 
         eventually(there, standing, seconds, 0.1)
 
@@ -158,20 +159,20 @@ class SlurmCluster:
 
     # --- clients -------------------------------------------------------------------------------
 
-    def ask(self, *words: str) -> str:
-        """What a client says; empty where it fails."""
+    def try_client(self, *words: str) -> str:
+        """A client's output; empty if it fails."""
         environment = {**self.environment, "SLURM_CONF": str(self.configuration)}
         return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60).stdout
 
-    def tell(self, *words: str) -> str:
-        """What a client says; it must succeed."""
+    def run_client(self, *words: str) -> str:
+        """A client's output; it must succeed."""
         environment = {**self.environment, "SLURM_CONF": str(self.configuration)}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout
 
     def submit(self, folder: Path, variables: dict[str, str], *words: str) -> int:
-        """`sbatch` in a folder; the number of the job."""
+        """Run `sbatch` in a folder; the job ID."""
         environment = {**self.environment, "SLURM_CONF": str(self.configuration), **variables}
         done = subprocess.run(
             ["sbatch", "--parsable", *words], env=environment, cwd=folder, capture_output=True, text=True, timeout=60
@@ -180,15 +181,15 @@ class SlurmCluster:
         return int(done.stdout.split(";")[0])
 
     def elements(self, job: int) -> list[dict[str, str]]:
-        """What `scontrol` says of a job, or of all elements of an array: the fields of each."""
-        text = self.ask("scontrol", "show", "job", "--oneliner", str(job))
+        """The output of `scontrol` for a job, or for all elements of an array: the fields of each."""
+        text = self.try_client("scontrol", "show", "job", "--oneliner", str(job))
         return [dict(re.findall(r"(\w+)=(\S*)", line)) for line in text.splitlines() if "JobId=" in line]
 
     def states(self, job: int) -> list[str]:
         return [element["JobState"] for element in self.elements(job)]
 
     def wait(self, job: int, seconds: float = 150.0) -> list[tuple[str, int]]:
-        """Wait for a job's end; the state and the exit status of every element."""
+        """Wait for the end of a job; the state and the exit status of every element."""
 
         def ended() -> bool:
             found = self.states(job)

@@ -1,4 +1,4 @@
-"""The three commands of PyTaskFarmer's documentation, each as it is written there and in docs/from-pytaskfarmer.md."""
+"""The three commands of PyTaskFarmer's documentation, unchanged, and as docs/from-pytaskfarmer.md contains them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def assert_done(field: ClusterField) -> None:
     assert all((field.workdir / "logs" / f"log_{number}").stat().st_size for number in range(TASKS))
 
 
-def test_the_page_has_these_commands() -> None:
+def test_the_page_contains_these_commands() -> None:
     page = (TEST.parent / "docs" / "from-pytaskfarmer.md").read_text()
     assert "```bash\n" + "\n".join(COMMANDS) + "\n```\n" in page
 
@@ -82,7 +82,7 @@ def test_the_example_jobs_run_the_list_to_its_end(slurm: SlurmCluster, checkout:
     assert checkout.said().count("2 at a time; work directory") == 2, checkout.said()
 
 
-def test_the_scripts_are_sound() -> None:
+def test_shellcheck_accepts_the_scripts() -> None:
     need(shutil.which("shellcheck"), "shellcheck is not installed")
     for name in FILES[1:]:
         done = subprocess.run(["shellcheck", str(TEST / name)], capture_output=True, text=True)

@@ -1,6 +1,7 @@
-"""Every job script of examples/slurm in the middle of a list, and everything that Slurm may do to it there.
+"""Each job script of examples/slurm is interrupted in the middle of a list, in each way that Slurm knows.
 
-Scripts and interruptions are crossed; each pair has a list of its own. Once each, and ten times in the campaign.
+Scripts and interruptions are crossed; each pair has a separate list. Each pair runs once, and ten times in the
+campaign.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pytest
 from checker import check
 from farming import eventually
 from fields import ClusterField
-from slow_jobs import AGAIN, SLURM, Slow
+from slow_jobs import AGAIN, SLURM, SlowJob
 from slurm_cluster import SlurmCluster
 
 PAIRS_AT_ONCE = 9
@@ -26,7 +27,7 @@ RANKS_OF_A_TASK = 2
 
 @dataclass(frozen=True)
 class Script:
-    """How a script is submitted, and how many of its tasks run at a time, over all farmers."""
+    """How a script is submitted, and how many of its tasks run at a time in all its farmers."""
 
     slots: int
     options: tuple[str, ...] = ()
@@ -35,9 +36,9 @@ class Script:
     """Whether its --signal goes to the shell (B:), and not to the steps."""
     requeues: bool = False
     """Whether it requeues itself."""
-    behind: tuple[str, ...] = ()
+    script_arguments: tuple[str, ...] = ()
     more: bool = False
-    """Whether it takes options of the farmer."""
+    """Whether it passes options to the farmer."""
     within: str = "{}"
 
 
@@ -50,12 +51,12 @@ SCRIPTS = {
     "shared.sh": Script(4),
     "multithread.sh": Script(4),
     "gpu.sh": Script(4, shell=False),
-    "container.sh": Script(4, ("--cpus-per-task=4",), behind=("shifter",)),
+    "container.sh": Script(4, ("--cpus-per-task=4",), script_arguments=("shifter",)),
 }
 
 
-class Interrupted(Slow):
-    """A job of an example on a list of three times the tasks that it runs at a time."""
+class Interrupted(SlowJob):
+    """A job of an example, with three times as many tasks as it runs at a time."""
 
     def __init__(self, slurm: SlurmCluster, folder: Path, name: str, *options: str) -> None:
         self.kind = SCRIPTS[name]
@@ -69,42 +70,42 @@ class Interrupted(Slow):
         words = ("--requeue", *self.kind.options, *options)
         super().__init__(slurm, field, name, *words, tasks=3 * self.kind.slots, within=self.kind.within)
 
-    def submit(self, *behind: str) -> None:
-        super().submit(*self.kind.behind, *behind)
+    def submit(self, *script_arguments: str) -> None:
+        super().submit(*self.kind.script_arguments, *script_arguments)
 
     def in_the_middle(self) -> None:
         self.submit()
         self.all_run()
 
     def all_run(self) -> None:
-        """Wait until every slot has a task, and every task of mpi.sh its ranks: srun refuses to begin what is over."""
-        self.begun(self.kind.slots)
+        """Wait until every slot has a task, and every task of mpi.sh its ranks: later srun starts no more steps."""
+        self.wait_for_starts(self.kind.slots)
         if self.kind.within == RANKS:
             ranks = self.field.folder / "ranks"
             wanted = RANKS_OF_A_TASK * self.kind.slots
             eventually(lambda: ranks.exists() and len(ranks.read_text()) >= wanted, "all ranks run", 30)
 
     def ends_alone(self) -> None:
-        """The list ends without another word."""
+        """The list is completed without another command."""
         self.hurry()
         assert set(self.elements()) == {("COMPLETED", 0)}, self.field.said()
 
 
 def cancelled(slow: Interrupted) -> None:
-    slow.slurm.tell("scancel", str(slow.job))
+    slow.slurm.run_client("scancel", str(slow.job))
     assert {state for state, _ in slow.elements()} == {"CANCELLED"}, slow.field.said()
 
 
 def requeued(slow: Interrupted) -> None:
-    slow.slurm.tell("scontrol", "requeue", str(slow.job))
+    slow.slurm.run_client("scontrol", "requeue", str(slow.job))
     slow.has_restarted(1)
     slow.ends_alone()
 
 
 def signalled(slow: Interrupted) -> None:
-    """With B: or without, as the script asks for it."""
+    """Send the signal with or without B:, as the script requests it."""
     where = ["--batch"] if slow.kind.shell else []
-    slow.slurm.tell("scancel", *where, "--signal=USR1", str(slow.job))
+    slow.slurm.run_client("scancel", *where, "--signal=USR1", str(slow.job))
     if slow.kind.requeues:
         slow.has_restarted(1)
         slow.ends_alone()
@@ -113,12 +114,12 @@ def signalled(slow: Interrupted) -> None:
 
 
 def out_of_time(slow: Interrupted) -> None:
-    """Without a warning, and when all farmers have learned of another end."""
+    """The time limit is lowered without a warning, when all farmers know an earlier end time."""
     farmers = slow.field.workdir / "farmers"
     know = lambda: slow.field.said().count("the allocation ends") >= len(list(farmers.glob("*.json")))  # noqa: E731
     eventually(know, "the farmers know when their job ends", 60)
     for element in slow.slurm.elements(slow.job):
-        slow.slurm.tell("scontrol", "update", f"JobId={element['JobId']}", "EndTime=now+1seconds")
+        slow.slurm.run_client("scontrol", "update", f"JobId={element['JobId']}", "EndTime=now+1seconds")
     assert {state for state, _ in slow.elements()} == {"TIMEOUT"}, slow.field.said()
 
 
@@ -132,7 +133,7 @@ def interrupt(slurm: SlurmCluster, folder: Path, name: str, what: Callable[[Inte
         what(slow)
         slow.field.nothing_runs()
         assert check(slow.field.workdir).problems == []
-        slow.go_on()
+        slow.resubmit()
         slow.field.judge(once=False)
     except BaseException:
         print(f"{name}, {what.__name__}: {folder}")
@@ -142,7 +143,7 @@ def interrupt(slurm: SlurmCluster, folder: Path, name: str, what: Callable[[Inte
 
 
 def node_dies(slurm: SlurmCluster, folder: Callable[[], Path]) -> None:
-    """Each script has a part on the node, or all of its job."""
+    """The node runs farmers of each script, or its whole job."""
     jobs = []
     try:
         for name, kind in SCRIPTS.items():
@@ -160,7 +161,7 @@ def node_dies(slurm: SlurmCluster, folder: Callable[[], Path]) -> None:
             slow.hurry()
         for slow in jobs:
             slow.elements()
-            slow.go_on(*(["--wait"] if slow.kind.more else []))
+            slow.resubmit(*(["--wait"] if slow.kind.more else []))
             slow.field.judge(once=False)
             died = [task for task, times in slow.field.runs().items() if times > 1]
             assert died, f"the node had tasks of {slow.script}"
@@ -171,7 +172,7 @@ def node_dies(slurm: SlurmCluster, folder: Callable[[], Path]) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("time", TIMES)
-def test_every_example_outlives_everything(
+def test_every_example_completes_its_list_after_each_interruption(
     time: object, slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with ThreadPoolExecutor(PAIRS_AT_ONCE) as pool:
@@ -186,7 +187,7 @@ def test_every_example_outlives_everything(
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("time", TIMES)
-def test_every_example_outlives_a_node(
+def test_every_example_completes_its_list_after_the_death_of_a_node(
     time: object, slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     node_dies(slurm, lambda: tmp_path_factory.mktemp("dead"))

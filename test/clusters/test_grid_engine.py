@@ -1,4 +1,4 @@
-"""examples/gridengine/array.sh on a Grid Engine, as it stands: all tasks are run, whatever happens to the job."""
+"""examples/gridengine/array.sh on a Grid Engine, unchanged: all tasks run, even if the job is deleted or times out."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def field(tmp_path: Path) -> Iterator[ClusterField]:
 
 
 def slow(field: ClusterField, count: int) -> Path:
-    """Tasks that are slow until the file is there that is returned."""
+    """Tasks that wait until the returned file exists."""
     fast = field.folder / "fast"
     field.tasks(count, 0.1, then=f"n=0; until [ -e {fast} ] || [ $((n += 1)) -gt 200 ]; do sleep 0.1; done")
     return fast
 
 
 def jobs(grid: GridEngine, field: ClusterField) -> list[dict[str, Any]]:
-    """What `taskfarmer jobs` shows."""
+    """The output of `taskfarmer jobs`."""
     done = subprocess.run(
         [sys.executable, "-m", "taskfarmer", "jobs", str(field.workdir), "--json"],
         env={**os.environ, **grid.environment, "PYTHONPATH": str(TEST.parent)},
@@ -50,7 +50,7 @@ def jobs(grid: GridEngine, field: ClusterField) -> list[dict[str, Any]]:
 
 
 def array(grid: GridEngine, field: ClusterField) -> None:
-    """Three farmers end a list. Each says which element it is, and the jobs are shown for as long as they work."""
+    """Three farmers complete a list. Each reports its element, and `jobs` shows them while they work."""
     fast = slow(field, 60)
     job = grid.submit(field.folder, field.variables, ARRAY, "list")
     field.wait_for_runs(12)
@@ -72,16 +72,16 @@ def array(grid: GridEngine, field: ClusterField) -> None:
     assert jobs(grid, field) == []
 
 
-def test_an_array_of_three_farmers_ends_a_list(grid: GridEngine, field: ClusterField) -> None:
+def test_an_array_of_three_farmers_completes_a_list(grid: GridEngine, field: ClusterField) -> None:
     array(grid, field)
 
 
 def deleted(grid: GridEngine, field: ClusterField) -> None:
-    """qdel in the middle: the farmers hear of it, give back what did not end, and the same line goes on."""
+    """When qdel deletes the job, the farmers get a signal and release unfinished tasks; the same command continues."""
     fast = slow(field, 36)
     job = grid.submit(field.folder, field.variables, ARRAY, "list")
     field.wait_for_runs(12)
-    grid.tell("qdel", str(job))
+    grid.run_client("qdel", str(job))
     grid.wait(job)
     field.nothing_runs()
     report = check(field.workdir, views=True)
@@ -94,27 +94,29 @@ def deleted(grid: GridEngine, field: ClusterField) -> None:
 
 
 def runs_again(grid: GridEngine, field: ClusterField) -> None:
-    """The time of s_rt is over: the farmer gives back, and Grid Engine starts the element again."""
+    """When the soft time limit s_rt expires, the farmer releases its tasks, and Grid Engine restarts the element."""
     fast = slow(field, 8)
     job = grid.submit(field.folder, field.variables, "-t", "1", "-l", "s_rt=0:0:6,h_rt=0:2:0", ARRAY, "list")
-    eventually(lambda: sum(field.runs().values()) >= 8, lambda: f"the tasks begin again; {field.said()}", 120, 0.1)
+    eventually(lambda: sum(field.runs().values()) >= 8, lambda: f"the tasks are restarted; {field.said()}", 120, 0.1)
     fast.touch()
     grid.wait(job)
     report = field.judge(once=False)
     assert [line for line in report.lines if line.outcome == "returned"]
 
 
-def test_a_deleted_job_gives_back_and_the_same_line_goes_on(grid: GridEngine, field: ClusterField) -> None:
+def test_a_deleted_job_releases_its_tasks_and_the_same_command_continues(grid: GridEngine, field: ClusterField) -> None:
     deleted(grid, field)
 
 
-def test_a_job_whose_time_is_over_is_run_again(grid: GridEngine, field: ClusterField) -> None:
+def test_a_job_that_reaches_its_time_limit_is_restarted(grid: GridEngine, field: ClusterField) -> None:
     runs_again(grid, field)
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("time", range(10))
 @pytest.mark.parametrize("what", [array, deleted, runs_again])
-def test_a_list_outlives_all_that_again(what: object, time: int, grid: GridEngine, field: ClusterField) -> None:
+def test_a_list_survives_each_of_these_repeatedly(
+    what: object, time: int, grid: GridEngine, field: ClusterField
+) -> None:
     assert callable(what)
     what(grid, field)

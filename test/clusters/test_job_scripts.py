@@ -1,4 +1,4 @@
-"""What holds for every job script of the examples, with a cluster or without."""
+"""Rules for all job scripts of the examples; they need no cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def name(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=name)
-def test_shellcheck_has_nothing_to_say(path: Path) -> None:
+def test_shellcheck_accepts_it(path: Path) -> None:
     need(shutil.which("shellcheck"), "shellcheck is not installed")
     done = subprocess.run(["shellcheck", str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
@@ -43,8 +43,8 @@ def test_it_marks_three_things_to_change_and_the_line_that_matters(path: Path) -
 
 
 @pytest.mark.parametrize("path", JOBS, ids=name)
-def test_the_farmer_hears_the_signal(path: Path) -> None:
-    """It is the script itself, or runs in the background with a trap that passes the signal on, or is srun's."""
+def test_the_farmer_gets_the_signal(path: Path) -> None:
+    """The farmer replaces the script, runs in the background with a trap that forwards the signal, or under srun."""
     joined = path.read_text().replace("\\\n", "")
     if "exec srun" in joined:
         assert re.search(r"^#SBATCH --signal=USR1@", joined, re.MULTILINE)
@@ -63,7 +63,7 @@ def test_the_farmer_hears_the_signal(path: Path) -> None:
 
 @pytest.mark.parametrize("path", JOBS, ids=name)
 def test_options_of_the_batch_system_precede_all_commands(path: Path) -> None:
-    """sbatch reads no further than to the first command."""
+    """sbatch stops reading at the first command."""
     lines = path.read_text().splitlines()
     options = [number for number, line in enumerate(lines) if re.match(r"#SBATCH|#\$", line)]
     commands = [number for number, line in enumerate(lines) if line and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""What Slurm and Grid Engine report of farmers that ended: their tasks go to others long before the lease."""
+"""When Slurm or Grid Engine reports that a farmer has ended, others get its tasks long before the lease expires."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from checker import check
 from farming import eventually
 from fields import ClusterField
 from grid_engine import GridEngine
-from slow_jobs import AGAIN, Slow
+from slow_jobs import AGAIN, SlowJob
 from slurm_cluster import SlurmCluster
 
 LEASE = 100
-"""Beats of 5 s; the tests end long before it."""
+"""Heartbeats every 5 s; the tests end long before the lease expires."""
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def script(field: ClusterField, text: str) -> str:
 
 
 def slow_once(field: ClusterField, count: int) -> None:
-    """Tasks that are slow at their first attempt, until there is the file `fast`."""
+    """Tasks that wait at their first attempt until the file `fast` exists."""
     wait = f"until [ -e {field.folder}/fast ] || [ $TASKFARMER_ATTEMPT -gt 1 ]; do sleep 0.1; done"
     field.tasks(count, 0.0, then=wait)
 
 
-def says(field: ClusterField, pattern: str) -> None:
+def wait_for_output(field: ClusterField, pattern: str) -> None:
     eventually(lambda: re.search(pattern, field.said()), lambda: f"{pattern}; {field.said()}", LEASE, 0.2)
 
 
@@ -54,27 +54,27 @@ def test_the_tasks_of_a_step_that_ended_go_to_another_step_of_the_job(slurm: Slu
     field.wait_for_runs(4)
     (journal,) = [name for name in check(field.workdir).state["farmers"] if name.startswith("n1-")]
     step = next(
-        number for number in ("0", "1") if "n1" in slurm.tell("squeue", "-h", "-s", f"{job}.{number}", "-o", "%N")
+        number for number in ("0", "1") if "n1" in slurm.run_client("squeue", "-h", "-s", f"{job}.{number}", "-o", "%N")
     )
-    slurm.tell("scancel", "--signal=KILL", f"{job}.{step}")
-    says(field, rf"{journal} is dead \(Slurm reports its step {job}\.{step} as ended\)")
+    slurm.run_client("scancel", "--signal=KILL", f"{job}.{step}")
+    wait_for_output(field, rf"{journal} is dead \(Slurm reports its step {job}\.{step} as ended\)")
     (field.folder / "fast").touch()
     slurm.wait(job)
     field.judge(once=False)
 
 
 @pytest.mark.campaign
-def test_a_requeued_job_takes_what_its_earlier_run_held_at_once(slurm: SlurmCluster, field: ClusterField) -> None:
+def test_a_requeued_job_claims_the_tasks_of_its_earlier_run_at_once(slurm: SlurmCluster, field: ClusterField) -> None:
     try:
         where = ("--exclude=n1", "--requeue", "--cpus-per-task=4")
-        slow = Slow(slurm, field, "array.sh", "--array=1", *where, tasks=8)
+        slow = SlowJob(slurm, field, "array.sh", "--array=1", *where, tasks=8)
         assert field.run("--lease", 3600, "--timeout", 1, "--min-time-left", 60).process.returncode == AGAIN
         slow.submit()
-        slow.begun(4)
+        slow.wait_for_starts(4)
         (element,) = slurm.elements(slow.job)
         slurm.kill_node(element["NodeList"])
         slow.has_restarted(1)
-        says(field, rf"its job {slow.job}_1 was requeued, and runs again here")
+        wait_for_output(field, rf"its job {slow.job}_1 was requeued, and runs again here")
         slow.hurry()
         assert slow.elements() == [("COMPLETED", 0)], field.said()
         field.judge(once=False)
@@ -85,7 +85,7 @@ def test_a_requeued_job_takes_what_its_earlier_run_held_at_once(slurm: SlurmClus
                 slurm.wait_for_node(name, "idle")
 
 
-def test_a_failed_task_does_not_let_srun_k_kill_farmers_that_still_work(
+def test_a_failed_task_does_not_make_srun_k_kill_farmers_that_still_work(
     slurm: SlurmCluster, field: ClusterField
 ) -> None:
     slow_once(field, 1)
@@ -93,7 +93,7 @@ def test_a_failed_task_does_not_let_srun_k_kill_farmers_that_still_work(
         file.write("exit 3\n")
     text = "srun -K -N2 -n2 pytaskfarmer.py list -n 1 --timeout none"
     job = slurm.submit(field.folder, field.variables, "-N2", "-n2", script(field, text))
-    says(field, "other farmers still hold tasks: exit status 0")
+    wait_for_output(field, "other farmers still hold tasks: exit status 0")
     (field.folder / "fast").touch()
     assert slurm.wait(job) == [("FAILED", 1)], "the last farmer has the farm's status"
     report = check(field.workdir, views=True)
@@ -105,7 +105,7 @@ def test_a_failed_task_does_not_let_srun_k_kill_farmers_that_still_work(
 
 
 def test_the_tasks_of_a_deleted_grid_engine_job_go_to_another_job(grid: GridEngine, field: ClusterField) -> None:
-    """Element 1 is on a node of its own, as far as it can see, and is deleted without a warning."""
+    """Element 1 sees itself on a separate node, and is deleted without a warning."""
     slow_once(field, 4)
     (field.folder / "boot").write_text("11111111-2222-4333-8444-555555555555\n")
     inner = 'hostname far; mount --bind boot /proc/sys/kernel/random/boot_id; exec "$@"'
@@ -119,8 +119,8 @@ exec {farmer} --wait"""
     job = grid.submit(field.folder, field.variables, "-V", "-cwd", "-j", "y", "-t", "1-2", script(field, text))
     field.wait_for_runs(4)
     (journal,) = [name for name in check(field.workdir).state["farmers"] if name.startswith("far-")]
-    grid.tell("qdel", f"{job}.1")
-    says(field, rf"{journal} is dead \(Grid Engine reports its job {job}_1 as ended\)")
+    grid.run_client("qdel", f"{job}.1")
+    wait_for_output(field, rf"{journal} is dead \(Grid Engine reports its job {job}_1 as ended\)")
     (field.folder / "fast").touch()
     grid.wait(job)
     field.judge(once=False)

@@ -1,4 +1,4 @@
-"""When a job ends, as farmers find it out: this Slurm has to be asked, once for each job, and about others' jobs."""
+"""How farmers learn the end of a job: one farmer of each job asks Slurm, also about the jobs of dead farmers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from checker import Problem, sealed
 from farming import eventually
 from fields import EXAMPLES, ClusterField
-from slow_jobs import AGAIN, Slow
+from slow_jobs import AGAIN, SlowJob
 from slurm_cluster import SlurmCluster
 
 FARMERS = 6
@@ -21,7 +21,7 @@ MARGIN = 120
 
 
 def ends(field: ClusterField) -> list[float]:
-    """When the job ends, as each farmer says that knows it."""
+    """The end of the job according to each farmer that knows it."""
     jobs = []
     for path in field.workdir.glob("farmers/*.json"):
         with suppress(Problem, OSError):  # it is being written
@@ -37,7 +37,7 @@ def asked_once(slurm: SlurmCluster, field: ClusterField) -> None:
     words = ("--ntasks-per-node=2", "--cpus-per-task=2", "--time=10", f"{EXAMPLES}/slurm/srun.sh", "list")
     job = slurm.submit(field.folder, field.variables, *words)
     eventually(lambda: len(ends(field)) == FARMERS, lambda: f"all farmers know the end; {field.said()}", 90, 0.2)
-    end = datetime.fromisoformat(slurm.tell("squeue", "-h", "-o", "%e", "-j", str(job)).strip()).timestamp()
+    end = datetime.fromisoformat(slurm.run_client("squeue", "-h", "-o", "%e", "-j", str(job)).strip()).timestamp()
     assert all(abs(one - end) <= 2 for one in ends(field)), (ends(field), end)
     assert (field.folder / "calls").read_text().splitlines() == [f"--noheader --states=all -j {job} -o %e"]
     begun = set(field.runs())
@@ -50,7 +50,7 @@ def asked_once(slurm: SlurmCluster, field: ClusterField) -> None:
     assert all(end - 2 * MARGIN < deadline <= end - MARGIN + 2 for deadline in later), (later, end)
 
 
-def test_one_of_the_farmers_of_a_job_asks_slurm_for_its_end_and_all_know_it(
+def test_one_of_the_farmers_of_a_job_asks_slurm_for_its_end_and_all_get_the_answer(
     slurm: SlurmCluster, tmp_path: Path
 ) -> None:
     field = ClusterField(tmp_path)
@@ -60,15 +60,15 @@ def test_one_of_the_farmers_of_a_job_asks_slurm_for_its_end_and_all_know_it(
         field.close()
 
 
-def test_slurm_says_that_the_job_of_a_dead_node_is_over(slurm: SlurmCluster, tmp_path: Path) -> None:
-    """Long before the lease, which nobody waits for: the job array's other element takes what the node had."""
+def test_slurm_reports_that_the_job_of_a_dead_node_has_ended(slurm: SlurmCluster, tmp_path: Path) -> None:
+    """The job array's other element gets the tasks of the dead node long before the lease expires."""
     field = ClusterField(tmp_path)
     try:
         where = ("--exclude=n1", "--exclusive", "--cpus-per-task=4", "--no-requeue")
-        slow = Slow(slurm, field, "array.sh", "--array=1-2", *where)
+        slow = SlowJob(slurm, field, "array.sh", "--array=1-2", *where)
         assert field.run("--lease", LEASE, "--timeout", 1, "--min-time-left", 60).process.returncode == AGAIN
         slow.submit("--wait")
-        slow.begun(8)
+        slow.wait_for_starts(8)
         slurm.kill_node("n3")
         slurm.wait_for_node("n3", "down")
         slow.hurry()
@@ -84,7 +84,7 @@ def test_slurm_says_that_the_job_of_a_dead_node_is_over(slurm: SlurmCluster, tmp
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("time", range(10))
-def test_slurm_is_asked_once_again_and_again(time: int, slurm: SlurmCluster, tmp_path: Path) -> None:
+def test_slurm_is_asked_once_in_each_of_ten_jobs(time: int, slurm: SlurmCluster, tmp_path: Path) -> None:
     field = ClusterField(tmp_path)
     try:
         asked_once(slurm, field)

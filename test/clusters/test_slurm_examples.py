@@ -1,6 +1,6 @@
-"""The job scripts of examples/slurm on a Slurm of three nodes, each as it stands: every task is run, and once.
+"""The job scripts of examples/slurm, unchanged, on a Slurm of three nodes: each task runs exactly once.
 
-All of them are submitted at once, as users of a cluster do; each test waits for its own.
+All jobs are submitted at once, as users of a cluster do; each test waits for one of them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def lists(slurm: SlurmCluster, field: ClusterField) -> None:
 
 
 def srun(slurm: SlurmCluster, field: ClusterField) -> None:
-    """Farmers end at different times: one task takes longer than all others."""
+    """Farmers finish at different times: one task takes longer than all others."""
     field.tasks(60, then="test $PROC_NUMBER != 0 || sleep 4")
     job = slurm.submit(field.folder, field.variables, f"{SLURM}/srun.sh", "list")
     assert slurm.wait(job) == [("COMPLETED", 0)], field.said()
@@ -90,7 +90,7 @@ def gpu(slurm: SlurmCluster, field: ClusterField) -> None:
 
 
 def container(runner: str) -> Callable[[SlurmCluster, ClusterField], None]:
-    """Against a stand-in that takes the options of the container's program, and runs the command after them."""
+    """Uses a stub that accepts the options of the container's program, and runs the command after them."""
 
     def run(slurm: SlurmCluster, field: ClusterField) -> None:
         for name in ("container.ini", "container.py"):
@@ -112,11 +112,11 @@ def swap(slurm: SlurmCluster, field: ClusterField) -> None:
     job = slurm.submit(field.folder, field.variables, *words)
     assert slurm.wait(job) == [("COMPLETED", 0)], field.said()
     field.judge()
-    assert "swap 150GB" in slurm.tell("scontrol", "write", "batch_script", str(job), "-")
+    assert "swap 150GB" in slurm.run_client("scontrol", "write", "batch_script", str(job), "-")
 
 
 def mpi(slurm: SlurmCluster, field: ClusterField) -> None:
-    """Tasks call srun, and see nothing of their farmer's step."""
+    """Tasks call srun, and see no variables of their farmer's step."""
     inner = f"echo $SLURM_PROCID/$SLURM_NTASKS/$(hostname) >>{field.folder}/ranks-$PROC_NUMBER"
     step = f"srun --overlap --nodes=1 --nodelist=$(hostname -s) --ntasks=4 bash -c '{inner}'"
     look = f"env >>{field.folder}/environment-$PROC_NUMBER"
@@ -134,12 +134,12 @@ def mpi(slurm: SlurmCluster, field: ClusterField) -> None:
 
 EXAMPLE_RUNS = {
     "the elements of array.sh share a list": array,
-    "array.sh ends with 1 where a task failed": failures,
-    "each element of lists.sh runs a list of its own": lists,
-    "srun.sh runs a farmer on each node until the last has nothing left": srun,
+    "array.sh exits with 1 if a task failed": failures,
+    "each element of lists.sh runs a different list": lists,
+    "srun.sh runs a farmer on each node until no task is left": srun,
     "shared.sh has a slot for each CPU": shared,
-    "multithread.sh has a slot for each eight CPUs, and tells the tasks": multithread,
-    "gpu.sh gives each task a GPU of its own": gpu,
+    "multithread.sh has a slot for each eight CPUs, and passes this number to tasks": multithread,
+    "gpu.sh gives each task a separate GPU": gpu,
     "container.sh runs each task in Shifter": container("shifter"),
     "container.sh runs each task in Apptainer": container("apptainer"),
     "container.sh runs each task in podman-hpc": container("podman-hpc"),
@@ -166,11 +166,13 @@ def test_on_three_nodes(what: str, submitted: dict[str, Future[None]]) -> None:
     submitted[what].result(170)
 
 
-def test_the_nodes_are_three(slurm: SlurmCluster) -> None:
-    assert sorted(slurm.tell("srun", "-N3", "--ntasks-per-node=1", "hostname").split()) == ["n1", "n2", "n3"]
+def test_there_are_three_nodes(slurm: SlurmCluster) -> None:
+    assert sorted(slurm.run_client("srun", "-N3", "--ntasks-per-node=1", "hostname").split()) == ["n1", "n2", "n3"]
 
 
-def test_tasks_of_mpi_sh_call_srun_and_see_nothing_of_their_farmer_s_step(slurm: SlurmCluster, tmp_path: Path) -> None:
+def test_tasks_of_mpi_sh_call_srun_and_see_no_variables_of_their_farmer_s_step(
+    slurm: SlurmCluster, tmp_path: Path
+) -> None:
     field = ClusterField(tmp_path)
     try:
         mpi(slurm, field)

@@ -1,7 +1,7 @@
-"""What Slurm does to jobs in the middle of a list: nothing is lost, nothing is recorded twice, no process is left.
+"""If Slurm interrupts jobs in the middle of a list, no task is lost or recorded twice, and no process is left.
 
-The jobs are those of examples/slurm as they stand; only their times and sizes are given to sbatch. All of them run at
-once, each on a list of its own; each test waits for its own. Slurm looks at time limits every 30 seconds.
+The jobs are the unchanged scripts of examples/slurm; sbatch only gets their times and sizes. All of them run at once,
+each with a separate list; each test waits for one of them. Slurm checks time limits every 30 seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from checker import Report, check
 from farming import eventually
 from fields import ClusterField, chosen
-from slow_jobs import AGAIN, SLURM, Slow
+from slow_jobs import AGAIN, SLURM, SlowJob
 from slurm_cluster import SlurmCluster
 
 NERSC = """\
@@ -25,7 +25,7 @@ func_trap() { $ckpt_command; echo requeued >>theirs; scontrol requeue "$SLURM_JO
 
 
 def interrupted(report: Report) -> float:
-    """Seconds of attempts that were interrupted, and had to be run again."""
+    """Seconds of attempts that were interrupted and had to be repeated."""
     return sum(line.end - line.start for line in report.lines if line.outcome == "returned")
 
 
@@ -33,50 +33,50 @@ def interrupted(report: Report) -> float:
 
 
 def signalled_script(slurm: SlurmCluster, field: ClusterField) -> None:
-    """array.sh with `--signal=B:USR1`: the farmer is the script, ends in time and says that tasks are left."""
-    slow = Slow(slurm, field, "array.sh", "--array=1-3", "--cpus-per-task=4", "--time=2", "--signal=B:USR1@120")
+    """array.sh with `--signal=B:USR1`: the farmer replaces the script, stops in time and reports unprocessed tasks."""
+    slow = SlowJob(slurm, field, "array.sh", "--array=1-3", "--cpus-per-task=4", "--time=2", "--signal=B:USR1@120")
     slow.submit("--margin", "1s")
     assert slow.elements() == [("FAILED", AGAIN)] * 3, field.said()
     field.nothing_runs()
     returned = [line for line in check(field.workdir, views=True).lines if line.outcome == "returned"]
     assert len(returned) == 12, field.said()
-    slow.options = ("--array=1-3", "--cpus-per-task=4")  # with the time that the example has
-    slow.go_on()
+    slow.options = ("--array=1-3", "--cpus-per-task=4")  # with the time limit in the example
+    slow.resubmit()
     field.judge(once=False)
 
 
 def signalled_steps(slurm: SlurmCluster, field: ClusterField) -> None:
     """srun.sh with `--signal=USR1`: the signal reaches the farmers through srun, on all three nodes."""
-    slow = Slow(slurm, field, "srun.sh", "--cpus-per-task=4", "--time=2", "--signal=USR1@120")
+    slow = SlowJob(slurm, field, "srun.sh", "--cpus-per-task=4", "--time=2", "--signal=USR1@120")
     slow.submit("--margin", "1s")
     assert slow.elements() == [("FAILED", AGAIN)], field.said()
     field.nothing_runs()
     assert check(field.workdir, views=True).failed == set(), field.said()
     slow.options = ("--cpus-per-task=4",)
-    slow.go_on()
+    slow.resubmit()
     field.judge(once=False)
 
 
 def time_limit(slurm: SlurmCluster, field: ClusterField) -> None:
-    """Nobody is warned: SIGTERM to everything at once, and SIGKILL later."""
-    slow = Slow(slurm, field, "array.sh", "--array=1-2", "--cpus-per-task=4", "--signal=B:CONT@1")
+    """Without a warning: SIGTERM to all processes at once, and SIGKILL later."""
+    slow = SlowJob(slurm, field, "array.sh", "--array=1-2", "--cpus-per-task=4", "--signal=B:CONT@1")
     slow.submit()
-    slow.begun(8)
+    slow.wait_for_starts(8)
     for element in slurm.elements(slow.job):
-        slurm.tell("scontrol", "update", f"JobId={element['JobId']}", "EndTime=now+1seconds")
+        slurm.run_client("scontrol", "update", f"JobId={element['JobId']}", "EndTime=now+1seconds")
     assert {state for state, _ in slow.elements()} == {"TIMEOUT"}, field.said()
     field.nothing_runs()
     assert check(field.workdir).problems == []
-    slow.go_on()
+    slow.resubmit()
     field.judge(once=False)
 
 
 def known_lengths(slurm: SlurmCluster, field: ClusterField) -> None:
-    """There is time for a third of the list: nothing is begun that cannot end, and the next job does the rest.
+    """If there is time for a third of the list, no task is started that cannot finish, and the next job runs the rest.
 
-    The margin begins a minute before the signal, as in the example.
+    The margin starts a minute before the signal, as in the example.
     """
-    slow = Slow(slurm, field, "array.sh", "--array=1", "--cpus-per-task=4", "--time=2", "--signal=B:USR1@10")
+    slow = SlowJob(slurm, field, "array.sh", "--array=1", "--cpus-per-task=4", "--time=2", "--signal=B:USR1@10")
     field.tasks(150, 0.1, then=f"[ -e {slow.fast} ] || sleep 3.5")
     field.list.write_text("#TASKFARMER --time 5\n" + field.list.read_text())
     slow.submit("--margin", "70s")
@@ -85,7 +85,7 @@ def known_lengths(slurm: SlurmCluster, field: ClusterField) -> None:
     assert {line.outcome for line in report.lines} == {"finished"}, field.said()
     assert 4 <= len(report.finished) <= 75, field.said()
     assert "to the next job" in field.said()
-    slow.go_on("--margin", "70s")
+    slow.resubmit("--margin", "70s")
     assert {line.outcome for line in field.judge().lines} == {"finished"}, "nothing was begun in vain"
 
 
@@ -93,23 +93,23 @@ def known_lengths(slurm: SlurmCluster, field: ClusterField) -> None:
 
 
 def cancelled(slurm: SlurmCluster, field: ClusterField) -> None:
-    slow = Slow(slurm, field, "srun.sh", "--cpus-per-task=4")
+    slow = SlowJob(slurm, field, "srun.sh", "--cpus-per-task=4")
     slow.submit()
-    slow.begun(12)
-    slurm.tell("scancel", str(slow.job))
+    slow.wait_for_starts(12)
+    slurm.run_client("scancel", str(slow.job))
     assert [state for state, _ in slow.elements()] == ["CANCELLED"], field.said()
     field.nothing_runs()
     assert check(field.workdir, views=True).problems == []
-    slow.go_on()
+    slow.resubmit()
     field.judge(once=False)
 
 
 def requeued(slurm: SlurmCluster, field: ClusterField) -> None:
-    """One element is requeued in the middle; the list ends without another word."""
-    slow = Slow(slurm, field, "array.sh", "--array=1-2", "--cpus-per-task=4", "--requeue")
+    """If one element is requeued in the middle, the list is completed without another command."""
+    slow = SlowJob(slurm, field, "array.sh", "--array=1-2", "--cpus-per-task=4", "--requeue")
     slow.submit()
-    slow.begun(8)
-    slurm.tell("scontrol", "requeue", f"{slow.job}_1")
+    slow.wait_for_starts(8)
+    slurm.run_client("scontrol", "requeue", f"{slow.job}_1")
     eventually(lambda: slow.restarts() == 1, "the element is requeued", 30)
     slow.hurry()
     assert slow.elements() == [("COMPLETED", 0)] * 2, field.said()
@@ -120,14 +120,14 @@ def requeued(slurm: SlurmCluster, field: ClusterField) -> None:
 
 
 def flex(slurm: SlurmCluster, field: ClusterField, by_the_clock: int = 1, in_all: int = 3) -> None:
-    """flex.sh requeues itself until the list is done; the first signals come from the time limit."""
-    slow = Slow(
+    """flex.sh requeues itself until the list is complete; the time limit causes the first signals."""
+    slow = SlowJob(
         slurm, field, "flex.sh", "--time-min=3", "--time=3", "--signal=B:USR1@150", "--cpus-per-task=4", tasks=24
     )
     slow.submit()
     slow.has_restarted(by_the_clock)
     for times in range(by_the_clock, in_all):
-        slurm.tell("scancel", "--batch", "--signal=USR1", str(slow.job))
+        slurm.run_client("scancel", "--batch", "--signal=USR1", str(slow.job))
         slow.has_restarted(times + 1)
     slow.hurry()
     assert slow.elements() == [("COMPLETED", 0)], field.said()
@@ -140,13 +140,13 @@ def flex(slurm: SlurmCluster, field: ClusterField, by_the_clock: int = 1, in_all
 
 
 def theirs(slurm: SlurmCluster, field: ClusterField) -> None:
-    """Where NERSC's script is there it requeues, after the farmer has given back; a stand-in for it here."""
+    """NERSC's script, if present, requeues the job after the farmer has released its tasks; here a stub replaces it."""
     (field.folder / "setup.sh").write_text(NERSC)
     field.variables["VARIABLE_TIME_JOB"] = str(field.folder / "setup.sh")
-    slow = Slow(slurm, field, "flex.sh", "--cpus-per-task=4", tasks=12)
+    slow = SlowJob(slurm, field, "flex.sh", "--cpus-per-task=4", tasks=12)
     slow.submit()
-    slow.begun(4)
-    slurm.tell("scancel", "--batch", "--signal=USR1", str(slow.job))
+    slow.wait_for_starts(4)
+    slurm.run_client("scancel", "--batch", "--signal=USR1", str(slow.job))
     slow.has_restarted(1)
     slow.hurry()
     assert slow.elements() == [("COMPLETED", 0)], field.said()
@@ -158,7 +158,7 @@ def theirs(slurm: SlurmCluster, field: ClusterField) -> None:
 
 
 def checkpoints(slurm: SlurmCluster, field: ClusterField) -> None:
-    """What a task has saved when its farmer is stopped, its next attempt goes on from."""
+    """A task continues from the state that its previous attempt saved when its farmer was stopped."""
     shutil.copy(SLURM / "checkpoint.sh", field.folder)
     field.stand_in("sleep", "echo >>steps; exec /bin/sleep 0.2")
     names = [f"name{number}" for number in range(3)]
@@ -166,7 +166,7 @@ def checkpoints(slurm: SlurmCluster, field: ClusterField) -> None:
     job = slurm.submit(field.folder, field.variables, f"{SLURM}/flex.sh", "list")
     steps = field.folder / "steps"
     eventually(lambda: steps.exists() and len(steps.read_text()) > 40, "some steps", 60)
-    slurm.tell("scancel", "--batch", "--signal=USR1", str(job))
+    slurm.run_client("scancel", "--batch", "--signal=USR1", str(job))
     assert slurm.wait(job) == [("COMPLETED", 0)], field.said()
     report = check(field.workdir, views=True)
     assert report.problems == []
@@ -201,42 +201,42 @@ def at_once(slurm: SlurmCluster, folder: Callable[[], Path], names: Iterable[str
 
 
 @pytest.fixture(scope="module")
-def happening(
+def interruptions(
     request: pytest.FixtureRequest, slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[None]]]:
-    """All of these happen at once on the cluster."""
+    """All of these interruptions happen at once on the cluster."""
     yield from at_once(slurm, lambda: tmp_path_factory.mktemp("interrupted"), chosen(request))
 
 
 @pytest.mark.parametrize("what", INTERRUPTIONS)
-def test_a_list_outlives(what: str, happening: dict[str, Future[None]]) -> None:
-    happening[what].result(170)
+def test_a_list_is_completed_after(what: str, interruptions: dict[str, Future[None]]) -> None:
+    interruptions[what].result(170)
 
 
 # --- a node that dies --------------------------------------------------------------------------
 
 
 def node_dies(slurm: SlurmCluster, folder: Callable[[], Path]) -> None:
-    """A job array, a job of three nodes, and a job that requeues itself: each has a part on the node.
+    """A job array, a job of three nodes, and a job that requeues itself all run on the node that dies.
 
-    Where Slurm puts the elements of an array is its own affair: the node is one that has some.
+    Slurm decides on which nodes the elements of an array run: the test chooses a node that has some.
     """
-    array = Slow(slurm, ClusterField(folder()), "array.sh", "--array=1-6", "--cpus-per-task=2", "--requeue")
+    array = SlowJob(slurm, ClusterField(folder()), "array.sh", "--array=1-6", "--cpus-per-task=2", "--requeue")
     jobs = [array]
     try:
         array.field.make_farm()
         array.submit()
-        array.begun(12)
+        array.wait_for_starts(12)
         node = slurm.elements(array.job)[0]["NodeList"]
         jobs += [
-            Slow(slurm, ClusterField(folder()), "srun.sh", "--cpus-per-task=4", "--requeue"),
-            Slow(slurm, ClusterField(folder()), "flex.sh", f"--nodelist={node}", tasks=16),
+            SlowJob(slurm, ClusterField(folder()), "srun.sh", "--cpus-per-task=4", "--requeue"),
+            SlowJob(slurm, ClusterField(folder()), "flex.sh", f"--nodelist={node}", tasks=16),
         ]
         for slow in jobs[1:]:
             slow.field.make_farm()
             slow.submit()
         for slow, count in zip(jobs[1:], (12, 8), strict=True):
-            slow.begun(count)
+            slow.wait_for_starts(count)
         slurm.kill_node(node)
         slurm.wait_for_node(node, "down")
         slurm.start_node(node)
@@ -246,7 +246,7 @@ def node_dies(slurm: SlurmCluster, folder: Callable[[], Path]) -> None:
         for slow in jobs:
             slow.elements()
         for slow in jobs:
-            slow.go_on("--wait")
+            slow.resubmit("--wait")
             report = slow.field.judge(once=False)
             died = [task for task, times in slow.field.runs().items() if times > 1]
             assert died, "the node had tasks"
@@ -258,7 +258,9 @@ def node_dies(slurm: SlurmCluster, folder: Callable[[], Path]) -> None:
             slow.field.close()
 
 
-def test_a_list_outlives_a_node(slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_list_is_completed_after_the_death_of_a_node(
+    slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     node_dies(slurm, lambda: tmp_path_factory.mktemp("dead"))
 
 
@@ -268,12 +270,14 @@ def test_a_list_outlives_a_node(slurm: SlurmCluster, tmp_path_factory: pytest.Te
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("time", range(10))
-def test_lists_outlive_all_that_again(time: int, slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_lists_are_completed_after_repeated_interruptions(
+    time: int, slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     def folder() -> Path:
         return tmp_path_factory.mktemp(f"again{time}")
 
-    for happening in at_once(slurm, folder, INTERRUPTIONS):
-        for future in happening.values():
+    for interruptions in at_once(slurm, folder, INTERRUPTIONS):
+        for future in interruptions.values():
             future.result(300)
     node_dies(slurm, folder)
 

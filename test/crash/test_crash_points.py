@@ -1,9 +1,9 @@
-"""A farmer that is killed at, or refused, each system call by which it changes a file of its farm.
+"""A farmer is killed at each system call by which it changes a file of its farm, or the call fails.
 
-`strace` first shows which calls those are, in the farmer's own process and nowhere else, and then injects a
-SIGKILL, or an error, into the n-th of them. A clean farmer must then end the list: every task recorded
-once, each one run, the views exact, by a checker that reads the files. CI runs a tenth of the points, a
-different tenth for each error; `pytest -s -m campaign test/crash` runs all of them, and prints how many.
+`strace` first lists these calls of the farmer's process, and then injects a SIGKILL or an error into the n-th of them.
+A farmer without faults must then complete the list: every task ran and is recorded once, and the views are exact,
+according to a checker that reads the files. CI runs a tenth of the points, a different tenth for each error; `pytest
+-s -m campaign test/crash` runs all of them, and prints their number.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ANSWERS = {0, 1, 2, 74, 75}
 
 
 class Victim:
-    """A list whose tasks leave a witness each, and farmers on it, under strace or not."""
+    """A list whose tasks each leave a file, and farmers on it, with or without strace."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,7 +57,7 @@ class Victim:
         self.workdir = folder / "farm"
         self.ran = folder / "ran"
         self.ran.mkdir()
-        # the last one runs alone for a while, so that a heartbeat becomes shorter than the one before
+        # the last task runs alone for a while, so that a heartbeat becomes shorter than the one before
         seconds = [0.1] * (TASKS - 1) + [1.4]
         lines = (f"sleep {seconds[number]}; echo x >> {self.ran}/{number}\n" for number in range(TASKS))
         self.list.write_text("".join(lines))
@@ -77,7 +77,7 @@ class Victim:
         )
 
     def calls(self) -> dict[str, list[int]]:
-        """Of each call that may change the farm, which of the farmer's calls of that name (from 1) concern it."""
+        """For each call that may change the farm, the positions (from 1) among the farmer's calls of that name."""
         log = self.folder / "strace"
         self.run("strace", "-qq", "-y", "-o", str(log))
         found: dict[str, list[int]] = {}
@@ -93,7 +93,7 @@ class Victim:
         return found
 
     def end(self) -> None:
-        """A clean farmer ends the list, and nothing is lost, twice, or shown wrongly."""
+        """A farmer without faults completes the list; no task is lost or recorded twice, and the views are exact."""
         last = self.run(options=("--wait",))
         assert last.returncode == 0, last.stderr
         report = check(self.workdir, views=True)
@@ -109,7 +109,7 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
 
 
 def strike(tmp_path: Path, call: str, what: str, number: int) -> bool:
-    """Inject at one point, and end the list; whether the farmer got there."""
+    """Inject a fault at one point, and complete the list; whether the farmer reached the point."""
     folder = tmp_path / f"{call}-{what}-{number}"
     folder.mkdir(parents=True)
     victim = Victim(folder)
@@ -124,14 +124,14 @@ def strike(tmp_path: Path, call: str, what: str, number: int) -> bool:
         victim.end()
     except AssertionError as error:
         raise AssertionError(
-            f"{call} {what} at point {number}: {error}; the first farmer said: {hit.stderr}"
+            f"{call} {what} at point {number}: {error}; output of the first farmer: {hit.stderr}"
         ) from error
     shutil.rmtree(folder)
     return struck
 
 
 def strike_all(tmp_path: Path, found: dict[str, list[int]], kind: str, whats: tuple[str, ...], share: int) -> None:
-    """Inject at every `share`-th point of all forms of a call: another one for each kind of fault."""
+    """Inject at every `share`-th point of all forms of a call; each kind of fault uses different points."""
     forms = [call for call in FORMS[kind] if call in found]
     assert forms, f"a farmer makes no {kind} in its farm"
     chosen = [
@@ -145,7 +145,7 @@ def strike_all(tmp_path: Path, found: dict[str, list[int]], kind: str, whats: tu
     for what in whats:
         hits = sum(hit for hit, one in zip(struck, chosen, strict=True) if one[1] == what)
         for again in range(1, TRIES):
-            # a rare call may not come as often in every run: a heartbeat that is shorter than the one before, say
+            # a rare call may not occur as often in every run, for example if no heartbeat becomes shorter
             if not hits:
                 (tmp_path / f"again-{again}").mkdir(exist_ok=True)
                 hits += strike(tmp_path / f"again-{again}", forms[0], what, found[forms[0]][0])
@@ -160,7 +160,7 @@ def test_no_other_call_changes_a_farm(points: dict[str, list[int]]) -> None:
 
 @pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.timeout(600)
-def test_a_farmer_struck_at_a_call_loses_nothing_and_records_nothing_twice(
+def test_a_farmer_with_a_fault_at_a_call_loses_no_task_and_records_none_twice(
     tmp_path: Path, points: dict[str, list[int]], kind: str
 ) -> None:
     strike_all(tmp_path, points, kind, WHATS, SHARE)

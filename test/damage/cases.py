@@ -1,4 +1,4 @@
-"""One case: a copy of the half-done farm, one damage, every verb, and what is wrong with what they did."""
+"""One case: a copy of the half-done farm, one damage, every verb, and the faults in their reactions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Case:
     seed: int = 0
     faults: list[str] = field(default_factory=list)
     exact: bool = False
-    """Whether the farm came to its end without the damage being mended."""
+    """Whether the farm was completed without repairing the damage."""
     seconds: float = 0.0
 
     @property
@@ -54,7 +54,7 @@ def all_cases(half: HalfDone) -> list[Case]:
 
 
 class Trial:
-    """A case under way in a folder of its own."""
+    """A running case in a private folder."""
 
     def __init__(self, half: HalfDone, other: HalfDone, case: Case, folder: Path) -> None:
         self.half = half
@@ -68,22 +68,22 @@ class Trial:
     # --- copies --------------------------------------------------------------------------------
 
     def damaged(self, name: str) -> Path:
-        """A copy with the damage; its folder."""
+        """Create a copy with the damage, and return its folder."""
         folder = self.folder / name
         target = self.half.copy(folder) / self.path
         before = target.read_bytes() if target.is_file() else None
-        chance = random.Random(f"{self.case.name}")
+        rng = random.Random(f"{self.case.name}")
         if not target.exists():
             target.write_bytes(b"")
         function = (damages.OF_FILES if self.of_file else damages.OF_FOLDERS)[self.case.damage]
-        function(target, damages.other_path(self.half, self.other, self.case.kind), chance)
+        function(target, damages.other_path(self.half, self.other, self.case.kind), rng)
         self.changed = not (target.is_file() and target.stat().st_mode & 0o777 and target.read_bytes() == before)
         return folder
 
     def restore(self, folder: Path) -> None:
-        """Put the file back from where it was sound, as from a snapshot."""
+        """Restore the file from the intact farm, as from a snapshot."""
         source, target = self.half.workdir / self.path, folder / WORKDIR / self.path
-        # a journal has its length in its name, once an epoch has turned
+        # a journal has its length in its name after a change of epoch
         target = next(iter(target.parent.glob(f"{target.name}.*[0-9]")), target)
         if target.is_symlink() or (target.exists() and not target.is_dir()):
             target.chmod(0o600) if not target.is_symlink() else None
@@ -97,9 +97,9 @@ class Trial:
             shutil.copyfile(source, target)
 
     def read(self, folder: Path, views: bool = False) -> Report:
-        """What the independent checker says; it would wait at a FIFO."""
+        """The report of the independent checker, without FIFOs, on which it would block."""
         fifos = [path for path in (folder / WORKDIR).rglob("*") if path.is_fifo()]
-        # it does not look at these
+        # the checker does not read these
         fifos = [one for one in fifos if one.name not in ("HEAD", "lock", *UNREAD) and one.parent.name not in UNREAD]
         if fifos:
             return Report([f"{fifos[0]} is a FIFO"])
@@ -116,7 +116,7 @@ class Trial:
         if done.hung:
             self.fault(done, "hung")
         elif "Traceback" in done.said or done.status not in STATUSES:
-            self.fault(done, "is no ordinary end")
+            self.fault(done, "is not an ordinary exit")
         return done.status in STATUSES
 
     def names_it(self, done: Done, text: str = "") -> bool:
@@ -129,10 +129,10 @@ class Trial:
         if not self.names_it(done):
             self.fault(done, f"does not name {self.path}")
         if not REMEDY.search(done.said):
-            self.fault(done, "does not say what to do")
+            self.fault(done, "does not contain a remedy")
 
     def judge(self, whole: bool) -> Case:
-        """Try the verbs that only read; all of them where it is to be the `whole` case."""
+        """Try the verbs that only read, and all verbs if the case is to be tried as a `whole`."""
         start = time.monotonic()
         try:
             self.read_only()
@@ -178,17 +178,17 @@ class Trial:
         if self.case.kind == "timeline.json" and self.case.damage == "a bit flipped":
             matters = slices(self.half.workdir / self.path) != slices(self.folder / "read" / WORKDIR / self.path)
         if self.case.damage == "of another farm" and self.case.kind.endswith("journal"):
-            # its lines tell of the same tasks, and may all be as they would be here
+            # its lines are for the same tasks, and may equal those of this farm
             matters = bool(self.read(self.folder / "read").problems)
         if self.case.kind == "older epoch" and self.case.damage == "gone":
-            matters = False  # as if it had been removed in its time
+            matters = False  # removing an old epoch is legal
         errors = [line for line in done.out.splitlines() if line.startswith(("error:", "note:"))]
         if matters and not done.status and not any(self.path in line for line in errors):
             self.fault(done, "does not report the damage")
         elif matters and not self.names_it(done):
             self.fault(done, f"does not name {self.path}")
         if done.status and not REMEDY.search(done.said):
-            self.fault(done, "does not say what to do")
+            self.fault(done, "does not contain a remedy")
 
     def repair(self) -> None:
         folder = self.damaged("repair")
@@ -220,7 +220,7 @@ class Trial:
             return
         found = self.read(folder, views=True)
         older = self.case.kind in ("older revision", "older epoch")
-        self.case.exact = self.half.whole(found) or (older and done.status == 1)
+        self.case.exact = self.half.is_complete(found) or (older and done.status == 1)
         if self.case.exact and done.status == 1:
             return
         if self.case.kind in damages.HARMLESS:
@@ -234,12 +234,12 @@ class Trial:
         done = verbs.run(folder, *RUN)
         if self.sane(done):
             found = self.read(folder, views=True)
-            if done.status != 1 or not self.half.whole(found):
+            if done.status != 1 or not self.half.is_complete(found):
                 self.fault(done, f"does not come to the end when the file is restored: {found.problems}")
 
 
 def slices(path: Path) -> list[tuple[object, ...]] | None:
-    """Whose attempts at which tasks a timeline shows; times and figures in it are for the eye."""
+    """Farmer, task and attempt of each slice in a timeline; the times in it are only for display."""
     try:
         events = json.loads(path.read_bytes())
         shown = [event for event in events if event["ph"] == "X"]
@@ -251,7 +251,7 @@ def slices(path: Path) -> list[tuple[object, ...]] | None:
 def play(
     half: HalfDone, other: HalfDone, cases: list[Case], folder: Path, processes: int, whole: bool = True
 ) -> list[Case]:
-    """Play all cases, some at a time, each in a forked process."""
+    """Run several cases at a time, each in a forked process."""
     waiting = list(enumerate(cases))
     running: dict[int, tuple[int, Path]] = {}
     done: list[Case] = []

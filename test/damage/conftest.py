@@ -16,7 +16,7 @@ from halfdone import HalfDone  # noqa: E402
 
 @pytest.fixture(scope="session")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> tuple[HalfDone, HalfDone]:
-    """Two farms that are half done, the second for files of another farm; made at the same time, and only read."""
+    """Two half-done farms, the second as a source of foreign files; created at the same time, and only read."""
     need(sys.platform == "linux", "permissions are taken from root with Linux capabilities")
     first, second = (tmp_path_factory.mktemp(name) for name in ("half", "other"))
     pid = os.fork()

@@ -1,4 +1,4 @@
-"""What can become of a file: each damage as a function of its path, and each file of a farm by its kind."""
+"""The damages that a file can suffer, each as a function of its path, and the files of a farm by their kind."""
 
 from __future__ import annotations
 
@@ -11,65 +11,65 @@ from pathlib import Path
 from halfdone import QUICK, HalfDone
 
 Damage = Callable[[Path, Path, random.Random], None]
-"""Of the path, of the same path in another farm, and of chance."""
+"""A function of the path, of the same path in another farm, and of a random generator."""
 
 
 def truncated(size: Callable[[int], int]) -> Damage:
-    def cut(path: Path, other: Path, chance: random.Random) -> None:
+    def cut(path: Path, other: Path, rng: random.Random) -> None:
         os.truncate(path, max(0, size(path.stat().st_size)))
 
     return cut
 
 
-def zeroed(path: Path, other: Path, chance: random.Random) -> None:
+def zeroed(path: Path, other: Path, rng: random.Random) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
-def flipped(path: Path, other: Path, chance: random.Random) -> None:
+def flipped(path: Path, other: Path, rng: random.Random) -> None:
     data = bytearray(path.read_bytes())
     if data:
-        place = chance.randrange(len(data))
-        data[place] ^= 1 << chance.randrange(8)
+        place = rng.randrange(len(data))
+        data[place] ^= 1 << rng.randrange(8)
     path.write_bytes(data)
 
 
-def gone(path: Path, other: Path, chance: random.Random) -> None:
+def gone(path: Path, other: Path, rng: random.Random) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink()
 
 
-def a_folder(path: Path, other: Path, chance: random.Random) -> None:
-    gone(path, other, chance)
+def a_folder(path: Path, other: Path, rng: random.Random) -> None:
+    gone(path, other, rng)
     path.mkdir()
 
 
-def a_file(path: Path, other: Path, chance: random.Random) -> None:
-    gone(path, other, chance)
+def a_file(path: Path, other: Path, rng: random.Random) -> None:
+    gone(path, other, rng)
     path.write_bytes(b"")
 
 
-def a_fifo(path: Path, other: Path, chance: random.Random) -> None:
-    gone(path, other, chance)
+def a_fifo(path: Path, other: Path, rng: random.Random) -> None:
+    gone(path, other, rng)
     os.mkfifo(path)
 
 
-def a_dangling_link(path: Path, other: Path, chance: random.Random) -> None:
-    gone(path, other, chance)
+def a_dangling_link(path: Path, other: Path, rng: random.Random) -> None:
+    gone(path, other, rng)
     path.symlink_to("nowhere")
 
 
-def unreadable(path: Path, other: Path, chance: random.Random) -> None:
+def unreadable(path: Path, other: Path, rng: random.Random) -> None:
     path.chmod(0)
 
 
-def of_another_farm(path: Path, other: Path, chance: random.Random) -> None:
-    gone(path, other, chance)
+def of_another_farm(path: Path, other: Path, rng: random.Random) -> None:
+    gone(path, other, rng)
     if other.is_dir():
         shutil.copytree(other, path)
     else:
-        # a task that has not begun there has no log
+        # a task that has not started there has no log
         shutil.copyfile(other, path) if other.exists() else path.write_bytes(b"of another farm\n")
 
 
@@ -94,13 +94,13 @@ OF_FOLDERS: dict[str, Damage] = {
     "unreadable": unreadable,
 }
 FLIPS = 4
-"""Places at which a bit is flipped, each a case of its own."""
+"""Positions at which a bit is flipped, each a separate case."""
 
 HARMLESS = (
     "older revision",
     "HEAD",
     "prepared revision",
-    "identity of one that left",
+    "identity of a farmer that left",
     "ballast",
     "torn journal end",
     "toprocess",
@@ -111,16 +111,16 @@ HARMLESS = (
     "log of a recorded task",
     "lock",
 )
-"""Kinds of files without which a farm comes to its exact end, whatever is done to them."""
+"""Kinds of files whose damage never keeps a farm from its exact end."""
 
 NOTHING_TO_REPORT = (
     "HEAD",
     "prepared revision",
-    "identity of one that left",
-    "identity of one that was here",
-    "identity of one elsewhere",
+    "identity of a farmer that left",
+    "identity of a farmer of this node",
+    "identity of a farmer elsewhere",
     "alive file",
-    "alive file of one elsewhere",
+    "alive file of a farmer elsewhere",
     "farewell",
     "ballast",
     "views.json",
@@ -128,11 +128,11 @@ NOTHING_TO_REPORT = (
     "log of a task to run",
     "lock",
 )
-"""Kinds of files that say nothing of any task's place: `check` may pass over them."""
+"""Kinds of files that do not determine any task's place: `check` may skip them."""
 
 
 def files(half: HalfDone) -> dict[str, str]:
-    """Kind -> path in the work directory, of every kind of file that a farm has."""
+    """Kind -> path in the work directory, for every kind of file that a farm has."""
     state = half.state
     segment, epoch = state["segments"][-1]["file"], state["epoch"]
     older = half.newest.with_name(str(int(half.newest.name) - 1))
@@ -152,11 +152,11 @@ def files(half: HalfDone) -> dict[str, str]:
         "open journal": f"results/{half.here}",
         "departed journal": f"results/{next(iter(state['departed']), closed)}",
         "closed journal": f"results/{closed}",
-        "identity of one that left": f"farmers/{left}",
-        "identity of one that was here": f"farmers/{half.here}.json",
-        "identity of one elsewhere": f"farmers/{half.elsewhere}.json",
+        "identity of a farmer that left": f"farmers/{left}",
+        "identity of a farmer of this node": f"farmers/{half.here}.json",
+        "identity of a farmer elsewhere": f"farmers/{half.elsewhere}.json",
         "alive file": f"farmers/{half.here}.alive",
-        "alive file of one elsewhere": f"farmers/{half.elsewhere}.alive",
+        "alive file of a farmer elsewhere": f"farmers/{half.elsewhere}.alive",
         "farewell": f"farmers/{half.farewell}.farewell",
         "ballast": f"farmers/{half.elsewhere}.ballast",
         "toprocess": "toprocess",

@@ -1,7 +1,7 @@
-"""A farm that is half done, with every kind of file that a farm can have, and what is true of it.
+"""A half-done farm with every kind of file that a farm can have, and its true state.
 
-Made once by real farmers, then copied for each case. Three farmers were killed at work: one whose process
-was here, one that had said farewell, and one of another node, of which only its silence tells.
+Real farmers create it once; each case gets a copy. Three farmers were killed at work: one was a process on this node,
+one had left a farewell note, and one was on another node, so that only its silence shows that it is dead.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from taskfarmer.formats.sealed import unsealed  # noqa: E402
 NAME = "list.txt"
 WORKDIR = f"{NAME}_workdir"
 GROWN = (20, 80, 190)
-"""How long the list was at each run."""
+"""The length of the list at each run."""
 QUICK = 84
-"""Tasks from here on wait for the file `hold` to go away."""
+"""Tasks from this number on wait until the file `hold` is removed."""
 FAILING = frozenset((3, 17, 82, 100, 189))
 LEASE = 2
 
 
 def command(number: int) -> str:
     hold = "while [ -e hold ]; do sleep 0.05; done; " if number >= QUICK else ""
-    # tasks that last let a farmer take fewer at a time, so that there are some for the others
+    # long tasks make a farmer claim fewer at a time, so that the others get some
     hold += "sleep 1; " if 20 <= number < 28 else ""
     return f"{hold}echo $TASKFARMER_ATTEMPT >> ran/$PROC_NUMBER; {'false' if number in FAILING else 'true'}"
 
 
 @dataclass(frozen=True)
 class HalfDone:
-    """The farm in `folder`, and what the independent checker says of it."""
+    """The farm in `folder`, and the report of the independent checker on it."""
 
     folder: Path
     counts: dict[str, int]
     state: dict[str, Any]
     farm: dict[str, Any]
     newest: Path
-    """The newest revision's path in the farm."""
+    """The path of the newest revision in the farm."""
     here: str
     farewell: str
     elsewhere: str
@@ -60,12 +60,12 @@ class HalfDone:
         return self.folder / WORKDIR
 
     def copy(self, folder: Path) -> Path:
-        """The same again in `folder`; its work directory."""
+        """Copy the farm to `folder`; the work directory of the copy."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return folder / WORKDIR
 
-    def whole(self, report: Report) -> bool:
-        """Whether a farm came to the end that the list must have."""
+    def is_complete(self, report: Report) -> bool:
+        """Whether the farm has reached the end state that the list demands."""
         every = set(range(GROWN[-1]))
         return not report.problems and report.failed == FAILING and report.finished == every - FAILING
 
@@ -92,7 +92,7 @@ def make(folder: Path) -> HalfDone:
     (folder / "gate").unlink()
     for log in folder.glob("farmer-*.err"):
         log.unlink()
-    return dress(folder)
+    return add_rare_files(folder)
 
 
 def all_hold_and_one_counts(workdir: Path) -> bool:
@@ -100,8 +100,8 @@ def all_hold_and_one_counts(workdir: Path) -> bool:
     return len(entries) == 3 and all(entry[1] for entry in entries) and any(entry[2] for entry in entries)
 
 
-def dress(folder: Path) -> HalfDone:
-    """Add what farmers leave only in rare moments, and look at the whole."""
+def add_rare_files(folder: Path) -> HalfDone:
+    """Add the files that farmers leave only in rare situations, and check the farm."""
     workdir = folder / WORKDIR
     report = check(workdir)
     entries = report.state["farmers"]
@@ -113,7 +113,7 @@ def dress(folder: Path) -> HalfDone:
     identity.write_bytes(seal({**document, "host": "elsewhere", "boot": "11111111-2222-3333-4444-555555555555"}))
     held = min(task for task in report.held if report_holder(report, task, here))
     with open(workdir / "results" / here, "ab") as journal:
-        # it had ended, and was not told any more; then a line that was torn
+        # its tasks had finished, but the results were not reported any more; then comes a torn line
         line = result_line(
             held, report.attempts[held], 0, 1000.0, 1001.0, b"failed" if held in FAILING else b"finished"
         )
@@ -121,7 +121,8 @@ def dress(folder: Path) -> HalfDone:
     newest = Path(report.revision_file)
     prepared = workdir / "ledger" / report.state["epoch"] / "tmp" / f"{elsewhere}.9.0a1b2c3d"
     prepared.write_bytes(newest.read_bytes())
-    # who was killed between a commit and its hint leaves an older one, and nobody sees that the newest is missing
+    # a farmer killed between a commit and its hint leaves an older hint, and readers cannot see that the newest
+    # revision is missing
     hint = f"{newest.parent.name} {newest.name}".ljust(63) + "\n"
     (workdir / "ledger" / "HEAD").write_text(hint)
     (workdir / "lock").touch()
@@ -133,7 +134,7 @@ def dress(folder: Path) -> HalfDone:
 
 
 def report_holder(report: Report, task: int, farmer: str) -> bool:
-    """Whether `farmer` holds this task, by the words of its claims."""
+    """Whether `farmer` holds this task according to its claims."""
     from checker import intervals
 
     return task in {one for one, _ in intervals(report.state["farmers"][farmer][1], report.state)}

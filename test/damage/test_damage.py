@@ -1,6 +1,6 @@
-"""Each file of a farm in each kind of damage, against every verb: named with a remedy, rebuilt, or without effect.
+"""If a file of a farm is damaged in any way, each verb names it with a remedy, rebuilds it, or is not affected.
 
-All cases are the campaign; here a share of them, the same ones each time.
+The campaign runs all cases; the default tests run a fixed share of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from halfdone import HalfDone
 Halves = tuple[HalfDone, HalfDone]
 
 SHARE = 31
-"""One case of so many is looked at by the verbs that only read."""
+"""One in this many cases is tried with the verbs that only read."""
 FULL = (
     ("farm.json", "gone"),
     ("segment", "a bit flipped"),
@@ -23,30 +23,30 @@ FULL = (
     ("open journal", "gone"),
     ("timeline.json", "a FIFO"),
 )
-"""Cases of which all verbs are tried here, `run` and the remedy too."""
+"""Cases that are tried with all verbs here, including `run` and the remedy."""
 PROCESSES = 8
 SLICES = 12
 
 
-def told(done: list[Case]) -> str:
+def describe(done: list[Case]) -> str:
     return "\n".join(f"{case.name}\n    " + "\n    ".join(case.faults) for case in done if case.faults)
 
 
-def test_a_damaged_file_is_named_or_without_effect_for_verbs_that_read(halves: Halves, tmp_path: Path) -> None:
+def test_verbs_that_read_name_a_damaged_file_or_are_not_affected(halves: Halves, tmp_path: Path) -> None:
     chosen = cases.all_cases(halves[0])[::SHARE]
     done = cases.play(*halves, chosen, tmp_path, PROCESSES, whole=False)
     assert len(done) == len(chosen)
-    assert told(done) == ""
+    assert describe(done) == ""
 
 
-def test_a_farm_with_a_damaged_file_comes_to_its_end_or_is_refused_until_it_is_restored(
+def test_a_farm_with_a_damaged_file_is_completed_or_refused_until_the_file_is_restored(
     halves: Halves, tmp_path: Path
 ) -> None:
     chosen = [case for case in cases.all_cases(halves[0]) if (case.kind, case.damage) in FULL and not case.seed]
     assert len(chosen) == len(FULL)
     done = cases.play(*halves, chosen, tmp_path, PROCESSES)
     assert len(done) == len(chosen)
-    assert told(done) == ""
+    assert describe(done) == ""
 
 
 @pytest.mark.campaign
@@ -56,4 +56,4 @@ def test_every_damage_of_every_file(halves: Halves, tmp_path: Path, part: int) -
     chosen = cases.all_cases(halves[0])[part::SLICES]
     done = cases.play(*halves, chosen, tmp_path, PROCESSES)
     assert len(done) == len(chosen)
-    assert told(done) == ""
+    assert describe(done) == ""

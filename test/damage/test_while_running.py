@@ -1,4 +1,4 @@
-"""A file is damaged while a farmer runs: it stops with words or goes on, and nothing wrong is recorded."""
+"""When a file is damaged under a running farmer, it stops with a message or continues, and records nothing wrong."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def newest(workdir: Path) -> Path:
 @pytest.mark.parametrize("damage", ["empty", "gone", "a folder"])
 @pytest.mark.campaign
 def test_nothing_wrong_is_recorded(halves: Halves, tmp_path: Path, name: str, damage: str) -> None:
-    tried(halves[0], tmp_path / "farm", name, damage)
+    assert_nothing_wrong_is_recorded(halves[0], tmp_path / "farm", name, damage)
 
 
 @pytest.mark.parametrize(("name", "damage"), [("farm.json", "gone")])
-def test_nothing_wrong_is_recorded_here_either(halves: Halves, tmp_path: Path, name: str, damage: str) -> None:
-    tried(halves[0], tmp_path / "farm", name, damage)
+def test_nothing_wrong_is_recorded_without_farm_json(halves: Halves, tmp_path: Path, name: str, damage: str) -> None:
+    assert_nothing_wrong_is_recorded(halves[0], tmp_path / "farm", name, damage)
 
 
-def tried(half: HalfDone, folder: Path, name: str, damage: str) -> None:
+def assert_nothing_wrong_is_recorded(half: HalfDone, folder: Path, name: str, damage: str) -> None:
     workdir = half.copy(folder)
     (folder / "hold").touch()
     farmer = Farmer([NAME, "-n", "4", "--wait"], folder)
@@ -52,7 +52,7 @@ def tried(half: HalfDone, folder: Path, name: str, damage: str) -> None:
         elif damage == "a folder":
             path.mkdir()
         (folder / "hold").unlink()
-        # what it cannot record it tries to record for minutes: the user ends it
+        # the farmer retries for minutes if it cannot record a result: the user stops it
         if not ended_within(farmer, 15):
             send(farmer.pid, signal.SIGTERM)
             assert ended_within(farmer, 90), farmer.said
@@ -69,7 +69,7 @@ def tried(half: HalfDone, folder: Path, name: str, damage: str) -> None:
         shutil.copytree(snapshot, path) if snapshot.is_dir() else shutil.copyfile(snapshot, path)
         assert verbs.run(folder, "run", NAME, "-n", "4", "--wait").status == 1
     report = check(folder / WORKDIR, views=True)
-    assert half.whole(report), report.problems
+    assert half.is_complete(report), report.problems
 
 
 def ended_within(farmer: Farmer, seconds: float) -> bool:

@@ -1,8 +1,8 @@
-"""Verbs in processes of their own, which end or are ended; permissions mean something to them, also to root's.
+"""Verbs in separate processes with a time limit; file permissions apply to them, even for root.
 
     python verbs.py ARGUMENT...
 
-is `taskfarmer ARGUMENT...` where the minute for which a file system may show old contents is a few seconds.
+runs `taskfarmer ARGUMENT...`, but waits only a few seconds, not a minute, for file systems that show old contents.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ TOP = Path(__file__).parents[2]
 sys.path.insert(0, str(TOP))
 
 LIMIT = 60
-"""Seconds after which a verb hangs."""
+"""Seconds after which a verb counts as hanging."""
 PATIENCE = 2.0
 _OVERRIDES = (1, 2)
-"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which permissions mean nothing to root."""
+"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, which let root ignore permissions."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """`status` is negative for a signal; SIGALRM stands for a hang."""
+    """The result of a verb. `status` is negative for a signal; SIGALRM marks a hang."""
 
     verb: str
     status: int
@@ -46,8 +46,8 @@ class Done:
         return self.out + self.err
 
 
-def hasten() -> None:
-    """Wait a few seconds where else a minute is waited, for file systems that show old contents."""
+def shorten_patience() -> None:
+    """Wait a few seconds, not a minute, for file systems that show old contents."""
     from taskfarmer.farmer import backoff, farmer
     from taskfarmer.inspect.check import journals
     from taskfarmer.ledger import commits, results
@@ -59,8 +59,8 @@ def hasten() -> None:
         function.__defaults__ = (PATIENCE, *(function.__defaults__ or ())[1:])
 
 
-def heed_permissions() -> None:
-    """Take from root what lets it pass over permissions, from here on and for all children."""
+def drop_override_capabilities() -> None:
+    """Drop the capabilities that let root ignore permissions, for this process and its future children."""
     if os.getuid():
         return
     libc = ctypes.CDLL(None, use_errno=True)
@@ -78,16 +78,16 @@ def heed_permissions() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`taskfarmer ARGUMENT...` in this process."""
-    heed_permissions()
-    hasten()
+    """Run `taskfarmer ARGUMENT...` in this process."""
+    drop_override_capabilities()
+    shorten_patience()
     from taskfarmer.cli import program
 
     return program.main("taskfarmer", list(arguments))
 
 
 def verb(folder: Path, *arguments: str) -> Done:
-    """A verb in a forked child, which costs a hundredth of a fresh interpreter."""
+    """Run a verb in a forked child, which costs a hundredth of a fresh interpreter."""
     out, err = folder / "verb.out", folder / "verb.err"
     pid = os.fork()
     if not pid:
@@ -111,7 +111,7 @@ def verb(folder: Path, *arguments: str) -> Done:
 
 
 def run(folder: Path, *arguments: str) -> Done:
-    """A verb in a fresh interpreter with a process group of its own, which is ended where it hangs."""
+    """Run a verb in a fresh interpreter and a new process group, which is killed if it hangs."""
     environment = {
         name: value for name, value in os.environ.items() if name not in ("SCRATCH", "TASKFARMER_CONFIG_DIR")
     }

@@ -1,13 +1,13 @@
-"""Makes `farm-format-1.tar.xz` and `farm-format-1.json`: a farm of format 1 with every kind of line in it.
+"""Create `farm-format-1.tar.xz` and `farm-format-1.json`: a farm of format 1 with every kind of line in it.
 
     python test/data/make_farm.py NAME
 
-writes `NAME.tar.xz` and `NAME.json` into this folder. The farm is made by real farmers, on a node of their own
-name (that needs root, for unshare(1)), which are stopped, killed, and killed again; the one thing that is
-written by hand is a farewell note, which farmers write only where hundreds leave at once. Such an archive is
-never made anew: what a version once wrote is opened for ever after. A change of the format gets one more.
+writes `NAME.tar.xz` and `NAME.json` into this folder. Real farmers create the farm, on a node with a separate host
+name (which needs root, for unshare(1)); they are stopped, killed, and killed again. Only a farewell note is written by
+hand, because farmers write one only if hundreds leave at once. Such an archive is never recreated: later versions must
+always be able to open the files of an earlier one. A change of the format adds another archive.
 
-The farmers that were killed are dead for whoever opens the farm on any machine: its lease is a second.
+The farmers that were killed are dead for each reader on any machine: the lease is one second.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ ODD: dict[int, bytes] = {
     11: b"sleep 2",
 }
 FIRST, SECOND, THIRD = 70, 100, 140
-"""How long the list was: more than a block of 64, and grown twice."""
+"""The length of the list at each run: more than a block of 64, and grown twice."""
 
 
 def command(number: int) -> bytes:
     if number >= SECOND:
         return b"while [ -e hold ]; do sleep 0.05; done; echo %d" % number
-    # tasks that last let a farmer take fewer at a time, so that there are some for the others
+    # long tasks make a farmer claim fewer at a time, so that the others get some
     return ODD.get(number, b"sleep 0.4; echo %d" % number if number >= FIRST else b"echo %d" % number)
 
 
@@ -66,18 +66,18 @@ def write(field: Field, count: int) -> None:
 
 
 def signs(field: Field) -> set[Path]:
-    """The signs of life of farmers that live, or were killed."""
+    """The files of farmers that run or were killed."""
     return set((field.workdir / "farmers").glob("*.alive"))
 
 
 def running(field: Field, before: Collection[Path] = ()) -> set[int]:
-    """What farmers say that they run, those of `before` left out."""
+    """The tasks that farmers report as running, except those in the files `before`."""
     found: set[int] = set()
     for path in signs(field) - set(before):
         try:
             found |= {slot[1] for slot in sealed(path)["running"]}
         except (OSError, Problem):
-            continue  # it is written just now
+            continue  # it is being written
     return found
 
 
@@ -87,7 +87,7 @@ def start(field: Field, *more: object) -> Farmer:
 
 
 def killed_while(field: Field, *tasks: int) -> None:
-    """Start a farmer, and kill it with all its tasks when it runs these."""
+    """Start a farmer, and kill it with all its tasks when it runs these tasks."""
     before = signs(field)
     farmer = start(field, "--wait")
     eventually(lambda: farmer.ended or set(tasks) <= running(field, before), f"{tasks} run", 40)
@@ -103,14 +103,14 @@ def taskfarmer(field: Field, *words: str) -> None:
 
 
 def live(field: Field) -> None:
-    """The farm's life."""
+    """Run the history of the farm."""
     holds = [field.folder / name for name in ("hold", "hold-6", "hold-7")]
     for hold in holds:
         hold.touch()
     write(field, FIRST)
     farmer = start(field)
     eventually(lambda: {6, LOST} <= running(field), "tasks that wait", 40)
-    farmer.signal(15)  # they are given back
+    farmer.signal(15)  # they are released
     assert farmer.wait(40) == 75, farmer.said
     holds[1].unlink()
     killed_while(field, LOST, KILLED)
@@ -140,14 +140,14 @@ def three_at_work(workdir: Path) -> bool:
     return len(entries) == 3 and all(entry[1] for entry in entries) and "!" in str(entries)
 
 
-def dress(workdir: Path) -> None:
+def add_farewell_note(workdir: Path) -> None:
     state = check(workdir, retried=True).state
     last = max(state["farmers"])
     (workdir / "farmers" / f"{last}.farewell").write_bytes(b"farewell\n")
 
 
 def expected(report: Report) -> dict[str, Any]:
-    """What whoever opens the farm must see, now and at its end."""
+    """The contents that every reader of the farm must see, now and after its completion."""
     ends = {task: line.outcome for line in sorted(report.lines, key=lambda one: one.attempt) for task in [line.task]}
     failing = sorted({1, 2, 5, 9, LOST})
     return {
@@ -168,7 +168,7 @@ def expected(report: Report) -> dict[str, Any]:
 
 
 def every_kind_is_there(workdir: Path, report: Report) -> None:
-    """Stop where chance left something out; then it is to be made once more."""
+    """Fail if this run happens to lack some kind of line; then it has to be repeated."""
     outcomes = {line.outcome for line in report.lines}
     assert outcomes == {"finished", "failed", "returned", "lost"}, outcomes
     places = [entry[1] for entry in report.state["farmers"].values()] + [report.state["returned"]]
@@ -190,7 +190,7 @@ def every_kind_is_there(workdir: Path, report: Report) -> None:
 
 
 def pack(folder: Path, target: Path) -> None:
-    """The list and its farm, in an archive that depends on nothing but them."""
+    """Pack the list and its farm into an archive that contains nothing else."""
     gathered = io.BytesIO()
     with tarfile.open(fileobj=gathered, mode="w", format=tarfile.PAX_FORMAT) as archive:
         paths = [folder / "list.txt", folder / "list.txt_workdir", *(folder / "list.txt_workdir").rglob("*")]
@@ -211,7 +211,7 @@ def main(name: str) -> None:
             live(field)
         finally:
             field.close()
-        dress(field.workdir)
+        add_farewell_note(field.workdir)
         report = check(field.workdir, retried=True)
         assert report.problems == [], report.problems
         every_kind_is_there(field.workdir, report)

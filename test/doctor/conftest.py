@@ -28,7 +28,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A library that makes calls misbehave as DOCTOR_SHIM says."""
+    """A library that makes calls misbehave according to DOCTOR_SHIM."""
     need(shutil.which("cc"), "no C compiler is installed")
     library = tmp_path_factory.mktemp("shim") / "shim.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(HERE / "shim.c"), "-ldl"], check=True)

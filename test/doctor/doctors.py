@@ -1,4 +1,4 @@
-"""Doctors in real processes, alone or on nodes of their own, and what they say as JSON."""
+"""Doctors in real processes, alone or on separate nodes, and their JSON reports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class Doctor:
-    """A doctor that runs. As a `node` it has a host name and a pid namespace of its own."""
+    """A running doctor. As a `node` it has a private host name and pid namespace."""
 
     def __init__(self, directory: Path, *options: object, node: str | None = None, **variables: str) -> None:
         words = [*WORDS, str(directory), "--json", *map(str, options)]
@@ -67,14 +67,14 @@ class Doctor:
         return pid
 
     def kill(self) -> None:
-        """End it with SIGKILL, and whatever it started."""
+        """Kill it and its child processes with SIGKILL."""
         for pid in reversed(tree(self.process.pid)):
             send(pid, signal.SIGKILL)
         self.process.communicate(timeout=30)
 
 
 class Report:
-    """How a doctor ended, and what it found."""
+    """The exit status of a doctor, and its findings."""
 
     def __init__(self, status: int, out: str, error: str) -> None:
         self.status = status
@@ -97,7 +97,7 @@ class Report:
 
 
 def examine(directory: Path, *options: object, **variables: str) -> Report:
-    """One doctor, alone."""
+    """Run one doctor alone."""
     return Doctor(directory, *options, **variables).wait()
 
 
@@ -112,7 +112,7 @@ def need_nodes() -> None:
 
 @contextmanager
 def doctors(*places: Path, options: tuple[object, ...] = (), count: int | None = None) -> Iterator[list[Doctor]]:
-    """A doctor on a node of its own for each place; all have ended afterwards."""
+    """Start a doctor on a separate node for each place; all have exited afterwards."""
     need_nodes()
     nodes = count or len(places)
     started = [Doctor(place, "--nodes", nodes, *options, node=f"node{number}") for number, place in enumerate(places)]
@@ -125,7 +125,7 @@ def doctors(*places: Path, options: tuple[object, ...] = (), count: int | None =
 
 
 def together(*places: Path, options: tuple[object, ...] = ()) -> list[Report]:
-    """The reports of doctors that work at the same time, each on a node of its own."""
+    """The reports of doctors that run at the same time, each on a separate node."""
     with doctors(*places, options=options) as started:
         return [doctor.wait() for doctor in started]
 

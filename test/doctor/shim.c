@@ -1,4 +1,4 @@
-/* A file system that misbehaves, as DOCTOR_SHIM says: link and rename that do not exclude, locks that lie. */
+/* A file system that misbehaves as DOCTOR_SHIM requests: link and rename that do not exclude, locks that do not lock. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -1,4 +1,4 @@
-"""A file system that does not answer: a doctor says so in words, and leaves no process behind that can be ended."""
+"""A file system that does not respond: the doctor reports that, and leaves no process that can be killed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import children, eventually, lives, send
+from farming import children, eventually, is_running, send
 
 from taskfarmer.doctor import apart, probes
 from taskfarmer.doctor.apart import Channel, ForkedCall
@@ -28,7 +28,7 @@ def sleeps(channel: Channel) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_process_that_says_nothing_is_an_error_in_words_and_is_ended() -> None:
+def test_a_process_that_does_not_respond_is_reported_and_killed() -> None:
     before = set(children(os.getpid()))
     for ask in (ForkedCall.wait, ForkedCall.result):
         with pytest.raises(OSError, match="no answer") as caught, ForkedCall(sleeps) as process:
@@ -38,14 +38,14 @@ def test_a_process_that_says_nothing_is_an_error_in_words_and_is_ended() -> None
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_directory_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_does_not_respond_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "_hold", lambda path, line: sleeps(line))
     with pytest.raises(UsageError) as caught:
         examine(str(tmp_path), str(tmp_path), "0")
     assert str(caught.value) == f"{tmp_path}: no answer for 0.3 s; this directory cannot hold a farm"
 
 
-def test_no_racer_is_left_where_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_racing_process_is_left_if_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails_or_sleeps(path: str, data: bytes) -> None:
         if path.endswith("-0"):
             raise OSError(errno.EIO, "Input/output error", path)
@@ -58,15 +58,15 @@ def test_no_racer_is_left_where_one_fails(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(children(os.getpid())) <= before
 
 
-def test_a_process_that_even_sigkill_does_not_end_is_left_behind(hung: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_survives_sigkill_is_left_behind(hung: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "PATIENCE", 2.0)
     before = set(children(os.getpid()))
     with pytest.raises(OSError, match="no answer"), ForkedCall(lambda line: hung.read_text()) as process:
         process.result()
     (stuck,) = set(children(os.getpid())) - before
-    assert lives(stuck)
-    # it is ours, and is to be gone before the next test
+    assert is_running(stuck)
+    # the test started it, and it must have exited before the next test
     for server in before:
         send(server, signal.SIGCONT)
-    eventually(lambda: not lives(stuck), "the file system answers")
+    eventually(lambda: not is_running(stuck), "the file system answers")
     os.waitpid(stuck, 0)

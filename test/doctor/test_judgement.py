@@ -1,4 +1,4 @@
-"""What findings mean: the verdict and its exit status, as a function of values."""
+"""The verdict and its exit status as a function of the findings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def states(findings: Findings) -> dict[str, str]:
     return {check.name: check.state for check in judge(findings).checks}
 
 
-def test_one_node_is_safe_and_says_what_it_did_not_prove() -> None:
+def test_one_node_is_safe_and_lists_the_missing_proofs() -> None:
     judged = judge(ALONE)
     assert judged.health is Health.SAFE
     assert "other nodes were not tested" in judged.conclusion
@@ -67,13 +67,13 @@ def test_names_that_are_not_proven_to_exclude_between_nodes_are_unsafe(links: An
         (1000, 3, Health.UNSAFE),
     ],
 )
-def test_a_node_that_was_expected_and_not_met_is_unsafe(expected: int, met: int, health: Health) -> None:
+def test_an_expected_node_that_does_not_appear_is_unsafe(expected: int, met: int, health: Health) -> None:
     peers = tuple(replace(OTHER, host=f"n{number}") for number in range(met))
     assert judge(replace(TWO, expected=expected, peers=peers)).health is health
 
 
 def test_two_doctors_of_one_node_are_one_node() -> None:
-    """Where three nodes were to take part, and the third was not met."""
+    """Three nodes are expected, and the third one does not appear."""
     found = replace(TWO, expected=3, peers=(OTHER, replace(OTHER, doctor="y-b-2")))
     assert judge(found).health is Health.UNSAFE
     assert states(found)["other nodes"] == "unsafe"
@@ -95,11 +95,11 @@ def test_two_doctors_of_one_node_are_one_node() -> None:
         ({"directory_sync": False}, Health.SAFE),
     ],
 )
-def test_names_make_it_unsafe_and_locks_make_it_slow(change: dict[str, Any], health: Health) -> None:
+def test_problems_of_names_are_unsafe_and_problems_of_locks_are_slow(change: dict[str, Any], health: Health) -> None:
     assert judge(replace(ALONE, here=replace(HERE, **change))).health is health
 
 
-def test_a_lock_directory_of_this_node_alone_beside_a_shared_work_directory_is_slow() -> None:
+def test_a_node_local_lock_directory_for_a_shared_work_directory_is_slow() -> None:
     found = replace(ALONE, lock_directory=place("/scratch", "tmpfs"))
     assert judge(found).health is Health.SLOW
     assert any("--lock-dir" in check.means for check in judge(found).checks)
@@ -112,7 +112,7 @@ def test_a_lock_directory_that_other_nodes_do_not_see_is_slow() -> None:
     assert judge(seen).health is Health.SAFE
 
 
-def test_mount_options_warn_until_a_proof_outweighs_them() -> None:
+def test_mount_options_cause_a_warning_unless_a_proof_outweighs_them() -> None:
     lying = {
         "directory": place("/farm", "lustre", "localflock"),
         "lock_directory": place("/farm", "lustre", "localflock"),
@@ -121,6 +121,6 @@ def test_mount_options_warn_until_a_proof_outweighs_them() -> None:
     assert judge(replace(TWO, **lying)).health is Health.SAFE
 
 
-def test_peers_on_the_same_machine_are_called_that() -> None:
+def test_peers_on_the_same_machine_are_reported_as_such() -> None:
     found = replace(TWO, peers=(replace(OTHER, same_machine=True),))
     assert any("on this very machine" in check.means for check in judge(found).checks)

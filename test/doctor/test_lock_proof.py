@@ -1,4 +1,4 @@
-"""What may be concluded from a try for another node's lock, and what may not."""
+"""Which conclusions an attempt to get another node's lock permits, and which not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from taskfarmer.peers.lockproof import Answer, LockProof, Sign, Verdict
 
 
 def ready(staleness: float = 100.0) -> LockProof:
-    """A proof that has seen its peer live and hold."""
+    """A proof whose peer runs and holds its lock."""
     proof = LockProof(staleness)
     proof.look(Sign(1, True, 0), 0.0)
     proof.look(Sign(2, True, 0), 1.0)
@@ -24,14 +24,14 @@ def tried(answer: Answer, asked: int | None = 7) -> LockProof:
 @pytest.mark.parametrize(
     ("answer", "verdict"), [("refused", "shared"), ("granted", "local"), ("unsupported", "unsupported")]
 )
-def test_a_peer_that_lives_on_and_holds_on_settles_it(answer: Answer, verdict: Verdict) -> None:
+def test_a_peer_that_keeps_running_and_holding_is_a_proof(answer: Answer, verdict: Verdict) -> None:
     proof = tried(answer)
     assert proof.verdict == "unknown"
     proof.look(Sign(5, True, 7), 3.0)
     assert proof.verdict == verdict
 
 
-def test_nothing_is_tried_before_the_peer_was_seen_alive_and_holding() -> None:
+def test_no_attempt_is_made_before_the_peer_was_seen_alive_and_holding() -> None:
     proof = LockProof()
     assert not proof.ready
     proof.look(Sign(1, True), 0.0)
@@ -42,7 +42,7 @@ def test_nothing_is_tried_before_the_peer_was_seen_alive_and_holding() -> None:
     assert proof.ready
 
 
-def test_a_peer_that_does_not_hold_is_not_tried() -> None:
+def test_no_attempt_is_made_if_the_peer_does_not_hold() -> None:
     proof = LockProof()
     for beat in range(5):
         proof.look(Sign(beat, False), float(beat))
@@ -54,7 +54,7 @@ def test_a_peer_that_does_not_hold_is_not_tried() -> None:
 
 
 @pytest.mark.parametrize("answer", ["refused", "granted"])
-def test_a_peer_that_dies_at_the_try_leaves_it_unknown(answer: Answer) -> None:
+def test_a_peer_that_dies_during_the_attempt_proves_nothing(answer: Answer) -> None:
     proof = tried(answer)
     for second in range(3, 1000):
         proof.look(Sign(2, True, 0) if second % 2 else None, float(second))
@@ -62,7 +62,7 @@ def test_a_peer_that_dies_at_the_try_leaves_it_unknown(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("answer", ["refused", "granted"])
-def test_what_the_peer_wrote_before_the_try_and_is_seen_late_settles_nothing(answer: Answer) -> None:
+def test_a_heartbeat_from_before_the_attempt_that_is_seen_late_proves_nothing(answer: Answer) -> None:
     proof = tried(answer)
     proof.look(Sign(3, True, 4), 3.0)
     proof.look(Sign(4, True, 6), 500.0)
@@ -70,7 +70,7 @@ def test_what_the_peer_wrote_before_the_try_and_is_seen_late_settles_nothing(ans
 
 
 @pytest.mark.parametrize("answer", ["refused", "granted"])
-def test_a_peer_that_lets_go_takes_the_try_back(answer: Answer) -> None:
+def test_a_peer_that_releases_its_lock_cancels_the_attempt(answer: Answer) -> None:
     proof = tried(answer)
     proof.look(Sign(3, False, 7), 3.0)
     proof.look(Sign(4, True, 8), 4.0)
@@ -80,26 +80,28 @@ def test_a_peer_that_lets_go_takes_the_try_back(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize(("answer", "verdict"), [("refused", "shared"), ("granted", "local")])
-def test_a_peer_that_answers_nobody_must_be_seen_to_live_later_than_any_cache(answer: Answer, verdict: Verdict) -> None:
+def test_a_peer_without_answers_must_be_seen_alive_after_all_caches_have_expired(
+    answer: Answer, verdict: Verdict
+) -> None:
     proof = tried(answer, asked=None)
     proof.look(Sign(3, True), 50.0)
     proof.look(Sign(4, True), 101.0)
     assert proof.verdict == "unknown", "a cache may be as old as the try"
     proof.look(Sign(5, True), 103.0)
-    assert proof.verdict == "unknown", "the first look after that may still be of a time before the try"
+    assert proof.verdict == "unknown", "the first check after that may still show the time before the attempt"
     proof.look(Sign(5, True), 500.0)
     assert proof.verdict == "unknown"
     proof.look(Sign(6, True), 501.0)
     assert proof.verdict == verdict
 
 
-def test_an_old_view_is_not_taken_for_a_new_one() -> None:
+def test_a_stale_view_is_not_mistaken_for_a_new_one() -> None:
     proof = tried("granted")
     proof.look(Sign(1, True, 9), 3.0)
     assert proof.verdict == "unknown"
 
 
-def test_a_verdict_stays() -> None:
+def test_a_verdict_is_final() -> None:
     proof = tried("refused")
     proof.look(Sign(3, True, 7), 3.0)
     proof.look(Sign(4, False, 8), 4.0)

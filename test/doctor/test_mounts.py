@@ -1,4 +1,4 @@
-"""Which file system a path is on, and what its name and options say."""
+"""The file system of a path, and the implications of its type and options."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_path_is_on_the_longest_mount_that_fits_and_on_the_newest_of_equals(pa
     assert (mount.point, mount.type) == (point, type)
 
 
-def test_options_of_the_mount_and_of_the_file_system_are_both_told() -> None:
+def test_options_of_the_mount_and_of_the_file_system_are_both_listed() -> None:
     mounts = parse(TABLE)
     assert len(mounts) == 6
     assert mounts[2].options == ("rw", "nosuid", "vers=4.2", "local_lock=none")
@@ -76,6 +76,8 @@ def test_a_real_path_has_the_device_of_its_mount(tmp_path: Path) -> None:
         ("brandnewfs", "rw", None, "unknown"),
     ],
 )
-def test_what_a_type_and_its_options_say_of_locks(type: str, options: str, shared: bool | None, locks: str) -> None:
+def test_type_and_options_of_a_mount_determine_whether_locks_are_shared(
+    type: str, options: str, shared: bool | None, locks: str
+) -> None:
     found = known(Mount("/x", type, "x", tuple(options.split(","))))
     assert (found.shared, found.locks) == (shared, locks)

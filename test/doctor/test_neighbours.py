@@ -1,4 +1,4 @@
-"""What a farmer finds out beside its work: the proof with a neighbour's alive file, and the look at the mounts."""
+"""The checks of a farmer during its work: the proof with a neighbour's alive file, and the mounts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ for beat in range(100_000):
 
 @contextmanager
 def neighbour(alive: Path, how: str = "holds") -> Iterator[subprocess.Popen[bytes]]:
-    """A process that holds the lock on a file and writes a heartbeat into it, as a farmer does."""
+    """A process that holds the lock on a file and writes heartbeats into it, as a farmer does."""
     process = subprocess.Popen([sys.executable, "-c", NEIGHBOUR, str(alive), how], env=environment())
     try:
         eventually(lambda: alive.exists() and alive.read_bytes(), "the first heartbeat")
@@ -45,14 +45,14 @@ def proven(proof: LockProof, alive: Path) -> str:
     return eventually(lambda: prove_lock(proof, str(alive), time.monotonic()).replace("unknown", ""), "a verdict")
 
 
-def test_a_neighbours_lock_is_found_shared_or_lying(directory: Path, tmp_path: Path) -> None:
+def test_a_neighbours_lock_is_found_to_be_shared_or_local(directory: Path, tmp_path: Path) -> None:
     with mounts(directory, tmp_path / "one", tmp_path / "two") as (one, two), neighbour(one / "it.alive"):
         assert proven(LockProof(staleness=0.2), two / "it.alive") == "local"
         assert proven(LockProof(staleness=0.2), one / "it.alive") == "shared"
 
 
 @pytest.mark.parametrize("why", ["killed", "does not hold"])
-def test_a_neighbour_that_is_dead_or_holds_nothing_proves_nothing(directory: Path, why: str) -> None:
+def test_a_neighbour_that_is_dead_or_holds_no_lock_proves_nothing(directory: Path, why: str) -> None:
     alive = directory / "it.alive"
     proof = LockProof(staleness=0.0)
     with neighbour(alive, "holds" if why == "killed" else "nothing") as process:
@@ -66,7 +66,7 @@ def test_a_neighbour_that_is_dead_or_holds_nothing_proves_nothing(directory: Pat
     assert verdicts == {"unknown"}
 
 
-def test_a_glance_writes_nothing_and_names_the_file_system(directory: Path) -> None:
+def test_the_quick_check_writes_nothing_and_names_the_file_system(directory: Path) -> None:
     before = directory.stat().st_mtime_ns
     checks = quick_checks(str(directory), str(directory))
     assert checks[0].name == "file system"

@@ -1,4 +1,4 @@
-"""What a doctor finds out alone, on real file systems and on ones that misbehave."""
+"""The findings of a lone doctor, on real file systems and on misbehaving ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taskfarmer.doctor.examination import lock_directory
 from taskfarmer.peers import scheduled
 
 
-def test_a_sound_directory_is_proven_and_left_as_it_was(directory: Path) -> None:
+def test_a_good_directory_passes_and_is_left_unchanged(directory: Path) -> None:
     (directory / "mine").write_text("as it was")
     found = examine(directory)
     assert (found.status, found.error) == (0, "")
@@ -53,7 +53,7 @@ MISBEHAVIOUR = {
 STATE = {1: "slow", 2: "unsafe"}
 
 
-def test_a_file_system_that_misbehaves_is_found_out(directory: Path, shim: str) -> None:
+def test_a_misbehaving_file_system_is_detected(directory: Path, shim: str) -> None:
     started = {how: Doctor(directory, LD_PRELOAD=shim, DOCTOR_SHIM=how) for how in MISBEHAVIOUR}
     for how, found in {how: doctor.wait() for how, doctor in started.items()}.items():
         status, check = MISBEHAVIOUR[how]
@@ -63,13 +63,13 @@ def test_a_file_system_that_misbehaves_is_found_out(directory: Path, shim: str) 
     assert left_behind(directory) == []
 
 
-def test_a_reply_that_is_lost_is_seen_through(directory: Path, shim: str) -> None:
+def test_a_lost_reply_is_detected(directory: Path, shim: str) -> None:
     found = examine(directory, LD_PRELOAD=shim, DOCTOR_SHIM="lost-reply")
     assert found.status == 0, found.out
     assert found.json["here"]["links"]["unheard"] == found.json["here"]["links"]["names"]
 
 
-def test_a_sync_that_fails_is_an_error_in_words(directory: Path) -> None:
+def test_a_failed_sync_is_reported(directory: Path) -> None:
     need(shutil.which("strace"), "strace is not installed")
     words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:error=EIO:when=2+"]
     words += [sys.executable, "-m", "taskfarmer", "doctor", str(directory)]
@@ -105,7 +105,7 @@ def test_a_lock_directory_that_cannot_be_used_is_slow(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["missing", "file", "read-only", "another's folder"])
-def test_a_directory_that_cannot_be_used_is_one_line(directory: Path, what: str) -> None:
+def test_the_error_for_an_unusable_directory_is_one_line(directory: Path, what: str) -> None:
     path = directory / "it"
     if what == "file":
         path.write_text("")
@@ -126,7 +126,7 @@ def test_a_directory_that_cannot_be_used_is_one_line(directory: Path, what: str)
     assert left_behind(directory) == before
 
 
-def test_a_directory_with_a_name_that_is_no_text_is_examined(directory: Path) -> None:
+def test_a_directory_whose_name_is_not_utf8_is_examined(directory: Path) -> None:
     path = os.fsencode(directory) + b"/\xff\n"
     os.mkdir(path)
     found = examine(Path(os.fsdecode(path)))
@@ -134,7 +134,7 @@ def test_a_directory_with_a_name_that_is_no_text_is_examined(directory: Path) ->
     assert found.json["directory"]["path"].endswith("\\xff\n")
 
 
-def test_what_a_killed_doctor_leaves_is_removed_by_the_next(directory: Path) -> None:
+def test_files_of_a_killed_doctor_are_removed_by_the_next(directory: Path) -> None:
     doctor = Doctor(directory, "--nodes", 2, "--wait", 60)
     try:
         eventually(lambda: list(directory.glob(f"{FOLDER}/*.work")), "a doctor at work")
@@ -168,5 +168,5 @@ def test_files_of_an_unknown_doctor_are_removed_when_they_are_old(directory: Pat
         ({"SLURM_NNODES": "many"}, 1),
     ],
 )
-def test_slurm_says_how_many_nodes_take_part(variables: dict[str, str], nodes: int) -> None:
+def test_the_number_of_nodes_comes_from_slurm(variables: dict[str, str], nodes: int) -> None:
     assert scheduled.nodes(variables) == nodes

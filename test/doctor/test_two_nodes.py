@@ -1,4 +1,4 @@
-"""What doctors on several nodes find out together: shared locks and lying ones, and peers that do not come or die."""
+"""The findings of doctors on several nodes: shared and unshared locks, and peers that do not appear or die."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def peer(report: Report) -> dict[str, Any]:
 
 
 def signs(directory: Path) -> dict[str, dict[str, Any]]:
-    """What doctors say in their signs, by host."""
+    """The contents of the doctors' files, by host."""
     found = {}
     for path in directory.glob(f"{FOLDER}/*.sign"):
         try:
@@ -45,7 +45,7 @@ def test_two_nodes_on_one_directory_prove_that_it_is_shared(directory: Path) -> 
     assert left_behind(directory) == []
 
 
-def test_locks_that_lie_between_two_mounts_are_caught(directory: Path, tmp_path: Path) -> None:
+def test_locks_that_do_not_exclude_between_two_mounts_are_detected(directory: Path, tmp_path: Path) -> None:
     with mounts(directory, tmp_path / "one", tmp_path / "two") as places:
         reports = together(*places)
     for report in reports:
@@ -69,7 +69,7 @@ def test_locks_that_are_forwarded_between_two_mounts_are_shared(directory: Path,
 @pytest.mark.timeout(600)
 def test_sshfs_excludes_by_link_and_its_locks_are_local_to_each_mount(directory: Path, tmp_path: Path) -> None:
     with sshfs_mounts(directory, tmp_path / "one", tmp_path / "two") as places:
-        reports = together(*places, options=("--wait", "2m"))  # its caches are 20 s old
+        reports = together(*places, options=("--wait", "2m"))  # the caches are valid for 20 s
     for report in reports:
         assert report.status == 1, report.out + report.error
         assert peer(report)["alive_lock"] == "local"
@@ -87,7 +87,7 @@ def test_two_clients_of_glusterfs_share_their_locks(volume: Volume) -> None:
         eventually(lambda place=place: not (place / FOLDER).exists(), "the end of the folder")
 
 
-def test_a_lock_directory_that_is_another_one_on_each_node_is_caught(directory: Path, tmp_path: Path) -> None:
+def test_a_lock_directory_that_differs_between_nodes_is_detected(directory: Path, tmp_path: Path) -> None:
     need_nodes()
     scratch = [tmp_path / "scratch0", tmp_path / "scratch1"]
     started = []
@@ -101,7 +101,7 @@ def test_a_lock_directory_that_is_another_one_on_each_node_is_caught(directory: 
     assert left_behind(scratch[0]) == left_behind(scratch[1]) == left_behind(directory) == []
 
 
-def test_a_lock_directory_that_is_shared_is_proven_with_its_own_locks(directory: Path, tmp_path: Path) -> None:
+def test_a_shared_lock_directory_is_proven_with_locks_in_it(directory: Path, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     for report in together(directory, directory, options=("--lock-dir", scratch)):
@@ -110,7 +110,7 @@ def test_a_lock_directory_that_is_shared_is_proven_with_its_own_locks(directory:
     assert left_behind(scratch) == []
 
 
-def test_peers_that_never_come_leave_nothing_proven(directory: Path) -> None:
+def test_peers_that_never_appear_prove_nothing(directory: Path) -> None:
     report = examine(directory, "--nodes", 3, "--wait", "0.5")
     assert report.status == 2
     assert report.json["peers"] == []
@@ -119,7 +119,7 @@ def test_peers_that_never_come_leave_nothing_proven(directory: Path) -> None:
     assert left_behind(directory) == []
 
 
-def test_a_second_doctor_of_the_same_node_is_no_other_node(directory: Path) -> None:
+def test_a_second_doctor_of_the_same_node_does_not_count_as_another_node(directory: Path) -> None:
     started = [Doctor(directory, "--nodes", 2, "--wait", 1) for _ in range(2)]
     for report in [doctor.wait() for doctor in started]:
         assert report.status == 2
@@ -127,7 +127,7 @@ def test_a_second_doctor_of_the_same_node_is_no_other_node(directory: Path) -> N
     assert left_behind(directory) == []
 
 
-def test_what_a_killed_doctor_of_another_node_leaves_is_not_taken_for_a_peer(directory: Path) -> None:
+def test_files_of_a_killed_doctor_on_another_node_are_not_mistaken_for_a_peer(directory: Path) -> None:
     with doctors(directory, count=2, options=("--wait", 60)) as (killed,):
         eventually(lambda: signs(directory).get("node0", {}).get("beat", 0) > 2, "a doctor that waits")
         killed.kill()
@@ -140,14 +140,14 @@ def test_what_a_killed_doctor_of_another_node_leaves_is_not_taken_for_a_peer(dir
     assert {found["doctor"] for report in reports for found in report.json["peers"]}.isdisjoint({debris["doctor"]})
 
 
-def test_a_peer_that_is_killed_in_the_middle_misleads_nobody(directory: Path, tmp_path: Path) -> None:
+def test_a_peer_that_is_killed_in_the_middle_causes_no_wrong_verdict(directory: Path, tmp_path: Path) -> None:
     _kill_one_of_two(directory, tmp_path, lying=True, after=0.0)
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("lying", [False, True], ids=["shared", "lying"])
+@pytest.mark.parametrize("lying", [False, True], ids=["shared", "local"])
 @pytest.mark.parametrize("seed", range(15))
-def test_a_peer_that_is_killed_at_any_time_misleads_nobody(
+def test_a_peer_that_is_killed_at_any_time_causes_no_wrong_verdict(
     directory: Path, tmp_path: Path, lying: bool, seed: int
 ) -> None:
     _kill_one_of_two(directory, tmp_path, lying, random.Random(seed).uniform(0.0, 0.4))
@@ -163,7 +163,7 @@ def _kill_one_of_two(directory: Path, tmp_path: Path, lying: bool, after: float)
         eventually(
             lambda: len(signs(directory)) == 2 and signs(directory)["node1"]["beat"] > 1, "two doctors that meet"
         )
-        time.sleep(after)  # not a wait for anything: when it is killed is what varies
+        time.sleep(after)  # not a wait for an event: the time of the kill varies
         killed.kill()
         report = other.wait()
     for found in report.json["peers"]:
@@ -186,7 +186,7 @@ def test_many_doctors_on_each_of_two_mounts_do_not_disturb_each_others_proofs(di
 
 
 @pytest.mark.campaign
-def test_a_dozen_nodes_prove_it_for_each_other(directory: Path) -> None:
+def test_a_dozen_nodes_prove_each_others_locks(directory: Path) -> None:
     for report in together(*[directory] * 12, options=("--wait", 60)):
         assert report.status == 0, report.out
         assert {found["alive_lock"] for found in report.json["peers"]} == {"shared"}

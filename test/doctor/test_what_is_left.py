@@ -1,4 +1,4 @@
-"""Files that a doctor left are removed if its process is known to be gone, and else only when they are old."""
+"""Files that a doctor left are removed if its process is known to have exited, and otherwise only when they are old."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def gone_process() -> int:
         ({"boot": "another"}, OLD + 1.0, True),
     ],
 )
-def test_another_doctor_s_files(tmp_path: Path, theirs: dict[str, Any], age: float, removed: bool) -> None:
+def test_files_of_another_doctor(tmp_path: Path, theirs: dict[str, Any], age: float, removed: bool) -> None:
     me = replace(introduce(0, "0", {}), farmer="mine")
     place, other = Place(str(tmp_path), "mine"), Place(str(tmp_path), "other")
     says = {"host": me.host, "boot": me.boot, "namespace": me.pid_namespace, "pid": gone_process()}
-    # our own start stands for theirs if the pid is ours
+    # our start time stands for that of the other doctor if the pid is ours
     document = {**says, "pid_start": me.pid_start, **theirs}
     os.close(other.create(other.sign("other")))
     Path(other.sign("other")).write_bytes(sealed(document))

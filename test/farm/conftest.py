@@ -1,4 +1,4 @@
-"""Fixtures of a user's folder with a farm in it; the classes are in farms.py."""
+"""Fixtures for a user's folder that contains a farm; the classes are in farms.py."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from farms import Farm  # noqa: E402
 
 @pytest.fixture(scope="session")
 def as_a_user() -> list[str]:
-    """A program to start another one with, to which permissions of files mean something, as they do not to root."""
+    """A prefix that runs a program as an ordinary user, because file permissions do not restrict root."""
     if os.getuid():
         return []
     capabilities = "-dac_override,-dac_read_search"
     words = ["setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}"]
-    need(shutil.which("setpriv"), "root ignores permissions, and there is no setpriv to take that from it")
+    need(shutil.which("setpriv"), "root ignores permissions, and setpriv is not installed")
     made = subprocess.run([*words, "true"], capture_output=True, text=True)
     need(made.returncode == 0, f"setpriv does not work here: {made.stderr.strip()}")
     return words
@@ -32,7 +32,7 @@ def as_a_user() -> list[str]:
 
 @pytest.fixture(scope="session")
 def strace() -> list[str]:
-    """`strace` without output, where it may be used."""
+    """`strace` without output; skips the test if tracing is not possible."""
     words = ["strace", "-qq", "-o", "/dev/null"]
     need(shutil.which("strace"), "strace is not installed")
     need(subprocess.run([*words, "true"], capture_output=True).returncode == 0, "strace cannot trace here")
@@ -41,7 +41,7 @@ def strace() -> list[str]:
 
 @pytest.fixture
 def farm(tmp_path: Path) -> Iterator[Farm]:
-    """A folder for a list and its farm; all its processes are ended."""
+    """A folder for a list and its farm; all its processes are killed after the test."""
     one = Farm(tmp_path)
     try:
         yield one
@@ -51,7 +51,7 @@ def farm(tmp_path: Path) -> Iterator[Farm]:
 
 @pytest.fixture(scope="module")
 def shared_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    """One farm for all tests of a file, which only read what became of it."""
+    """One farm for all tests of a file, which only read its results."""
     one = Farm(tmp_path_factory.mktemp("farm"))
     try:
         yield one

@@ -1,6 +1,6 @@
 """A user's folder, the farm in it, and farmers as processes.
 
-Whatever a test starts carries a mark in its environment; it is found by that, and ended by its pid.
+Each process that a test starts carries a mark in its environment; the cleanup finds it by the mark and kills it by pid.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TEST = Path(__file__).parents[1]
 sys.path.insert(0, str(TEST))
 
 from checker import Report, check  # noqa: E402
-from farming import children, eventually, lives, send  # noqa: E402
+from farming import children, eventually, is_running, send  # noqa: E402
 
 MARK = "TASKFARMER_TEST_MARK"
 SECONDS = 60.0
@@ -31,7 +31,7 @@ def command_line() -> list[str]:
 
 
 class Farmer:
-    """A process of `taskfarmer run`, and what it says."""
+    """A process of `taskfarmer run` and its output."""
 
     def __init__(self, words: Sequence[str], cwd: Path, environment: Mapping[bytes, bytes], log: Path) -> None:
         self.log = log
@@ -40,7 +40,7 @@ class Farmer:
                 words, cwd=cwd, env=environment, stdin=subprocess.PIPE, stdout=file, stderr=file
             )
         assert self.process.stdin is not None
-        # it has a line to read: a task that read it would take it away from the user's terminal
+        # the farmer has a line on its standard input: a task that read it would take it away from the user's terminal
         self.process.stdin.write(b"typed by the user\n")
         self.process.stdin.close()
 
@@ -57,7 +57,7 @@ class Farmer:
         return self.process.poll() is not None
 
     def workers(self) -> list[int]:
-        """The pids of its workers; of a task that it has adopted too."""
+        """The pids of its workers, and of a task that it has adopted."""
         return children(self.pid)
 
     def signal(self, number: int) -> None:
@@ -72,7 +72,7 @@ class Farmer:
             raise AssertionError(f"the farmer did not end within {seconds} s; it said:\n{self.said}") from None
 
     def says(self, text: str, seconds: float = SECONDS) -> None:
-        """Wait until it has said `text`."""
+        """Wait until the farmer's output contains `text`."""
         eventually(lambda: text in self.said or self.ended, lambda: f"{text!r} in:\n{self.said}", seconds)
         assert text in self.said, self.said
 
@@ -93,7 +93,7 @@ class Farm:
     # --- the list ------------------------------------------------------------------------------
 
     def write(self, *commands: str | bytes) -> None:
-        """Make the task list out of commands, a line each."""
+        """Write the task list, one command per line."""
         self.list.write_bytes(b"".join(os.fsencode(command) + b"\n" for command in commands))
 
     def append(self, text: str | bytes) -> None:
@@ -101,16 +101,16 @@ class Farm:
             file.write(os.fsencode(text))
 
     def age_list(self) -> None:
-        """Let the list look as if it was changed last an hour ago."""
+        """Set the list's modification time to an hour ago."""
         then = time.time() - 3600
         os.utime(self.list, (then, then))
 
-    def begun(self, command: str) -> str:
-        """The command with a word in front that says that it runs: the file `started/ID`."""
+    def marked(self, command: str) -> str:
+        """The command, preceded by the creation of `started/ID`."""
         return f": > {self.started}/$PROC_NUMBER; {command}"
 
     def wait_for_tasks(self, *ids: int) -> None:
-        """Wait until all of these run, by their own witness."""
+        """Wait until all these tasks have created their `started/ID`."""
         names = {str(number) for number in ids}
         eventually(lambda: names <= set(os.listdir(self.started)), lambda: f"tasks {sorted(names)} run; {self._said()}")
 
@@ -145,25 +145,25 @@ class Farm:
         return farmer
 
     def run(self, *options: object, seconds: float = SECONDS, **more: Any) -> Farmer:
-        """Start a farmer and wait for its end."""
+        """Start a farmer and wait until it exits."""
         farmer = self.start(*options, **more)
         farmer.wait(seconds)
         return farmer
 
     def processes(self) -> list[int]:
-        """Everything alive that came out of this test."""
+        """All live processes that this test started."""
         found = []
         mark = f"{MARK}={self.mark}\0".encode()
         for name in filter(str.isdigit, os.listdir("/proc")):
             try:
-                if mark in Path(f"/proc/{name}/environ").read_bytes() and lives(int(name)):
+                if mark in Path(f"/proc/{name}/environ").read_bytes() and is_running(int(name)):
                     found.append(int(name))
             except OSError:
                 continue
         return found
 
     def no_survivors(self, seconds: float = 0.0) -> None:
-        """Assert that no process is left; within `seconds` where ends are not waited for by anybody."""
+        """Assert that no process is left, at the latest after `seconds` if they may need time to exit."""
         end = time.monotonic() + seconds
         while self.processes() and time.monotonic() < end:
             time.sleep(0.02)
@@ -186,7 +186,7 @@ class Farm:
         return os.fsdecode((self.workdir / "logs" / f"log_{task}").read_bytes())
 
     def view(self, name: str) -> dict[int, bytes]:
-        """A view as it stands: commands by ID. No ID may be there twice."""
+        """The current content of a view: commands by ID. No ID may occur twice."""
         pairs = [line.split(b" ", 1) for line in (self.workdir / name).read_bytes().split(b"\n")[:-1]]
         found = {int(pair[0]): pair[1] for pair in pairs}
         assert len(found) == len(pairs)
@@ -206,13 +206,13 @@ class Farm:
         return found
 
     def check(self, views: bool = True) -> Report:
-        """Let the independent checker read the farm; it must find nothing."""
+        """Let the independent checker read the farm; it must find no problem."""
         report = check(self.workdir, views)
         assert report.problems == [], self._said()
         return report
 
     def attempts(self, task: int) -> list[tuple[int, str]]:
-        """(attempt, outcome) of every result of a task, by the checker."""
+        """(attempt, outcome) of every result of a task, as read by the checker."""
         return sorted((line.attempt, line.outcome) for line in self.check().lines if line.task == task)
 
 

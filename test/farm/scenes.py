@@ -1,4 +1,4 @@
-"""A farm, a farmer in one of its states, and a way to stop it: what the matrix of interruptions is played with."""
+"""A farm, a farmer in one of its states, and a way to stop it: the cells of the interruption matrix."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from farming import eventually, lives
+from farming import eventually, is_running
 from farms import TEST, Farm, Farmer
 
 DONE, AGAIN = 0, 75
 MANY = 256
 FARMER_MARK = "TASKFARMER_TEST_FARMER"
 
-# Python imports this first. At one point of the farmer's life, an audit event with a word in its arguments, the
-# farmer waits for the file `pass`: so it is in that state for as long as the test wants, and no code of it differs.
+# Python imports this first. At one point of the farmer's life, an audit event with a word in its arguments, the farmer
+# waits for the file `pass`. So it stays in that state for as long as the test wants, and runs unchanged code.
 POINT = """
 import os, sys, time
 
@@ -61,7 +61,7 @@ class Mine(Runner):
         self.program.terminate()
 """
 
-# {} waits until the test lets all tasks go
+# {} waits until the test releases all tasks
 KINDS = {
     "plain": "exec {}",
     "ignores SIGTERM": "trap '' TERM; {}",
@@ -83,7 +83,7 @@ STOPS = (
     "SIGSTOP SIGUSR1 SIGCONT",
 )
 GOES_ON = "SIGSTOP SIGCONT"
-"""After this the farmer goes on as if nothing had happened."""
+"""After these stops the farmer continues as before."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ class Cell:
 
 
 class TooEarly(Exception):
-    """The timeout was over before the farmer was in the state in which it was to be."""
+    """The timeout expired before the farmer reached its state."""
 
 
 class Scene:
-    """A farm of one cell, the farmer that is stopped, and the doors behind which its tasks wait."""
+    """A farm for one cell, the farmer that is stopped, and the locks ("doors") that its tasks wait for."""
 
     def __init__(self, cell: Cell, folder: Path, timeout: float) -> None:
         folder.mkdir()
@@ -131,7 +131,7 @@ class Scene:
 
     def behind(self, door: str, words: str = "{}") -> str:
         wait = f"flock -s {self.farm.folder / door} true"
-        return self.farm.begun(words.replace("{}", wait))
+        return self.farm.marked(words.replace("{}", wait))
 
     def open(self, *names: str) -> None:
         for name in names:
@@ -139,14 +139,14 @@ class Scene:
                 os.close(self.doors.pop(name))
 
     def runs(self, *ids: int) -> None:
-        """Wait until these are in flight."""
+        """Wait until these tasks are in flight."""
         names = {str(number) for number in ids}
         begun = lambda: names <= set(os.listdir(self.farm.started))  # noqa: E731
         eventually(lambda: begun() or self.over(), f"tasks {sorted(names)[:5]}... run", 60)
         self.in_flight = set(ids)
 
     def over(self) -> bool:
-        """Whether the farmer has ended before it was in its state; its timeout may have been too short for that."""
+        """Fail if the farmer exited before it reached its state, unless its timeout was too short for that."""
         if self.farmer.ended and self.cell.stop == "--timeout":
             raise TooEarly
         assert not self.farmer.ended, self.farmer.said
@@ -161,7 +161,7 @@ class Scene:
     def start(
         self, *options: object, slots: int = 0, point: tuple[str, str, int] | None = None, armed: str = ""
     ) -> None:
-        """Start the farmer; `point` is where it waits: an audit event, a word in it, and the number of such events."""
+        """Start the farmer; it waits at `point`: an audit event, a word in it, and the number of such events."""
         self.mark = uuid.uuid4().hex
         environment = {FARMER_MARK: self.mark}
         if point is not None:
@@ -187,12 +187,12 @@ class Scene:
         (self.point / "pass").touch()
 
     def survivors(self) -> list[int]:
-        """What is alive of the farmer and of everything that it started."""
+        """The live processes among the farmer and all its descendants."""
         mark = f"{FARMER_MARK}={self.mark}\0".encode()
         found = []
         for pid in self.farm.processes():
             try:
-                if mark in Path(f"/proc/{pid}/environ").read_bytes() and lives(pid):
+                if mark in Path(f"/proc/{pid}/environ").read_bytes() and is_running(pid):
                     found.append(pid)
             except OSError:
                 continue
@@ -201,7 +201,7 @@ class Scene:
     # --- stops ---------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """What is done to the farmer while it is in its state."""
+        """Send the stop to the farmer while it is in its state."""
         if self.cell.stop == "--timeout":
             over = self.begun + self.timeout + 1.0
             eventually(lambda: time.monotonic() > over or self.farmer.ended, "the timeout", self.timeout + 30.0)
@@ -215,9 +215,11 @@ class Scene:
         return Path(f"/proc/{self.farmer.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def finish_stop(self) -> None:
-        """What is done to it afterwards."""
+        """Send the rest of the stop: a second signal, for example."""
         if self.cell.stop == "SIGINT twice":
-            eventually(lambda: "SIGINT: " in self.farmer.said or self.farmer.ended, "the first SIGINT is heard")
+            eventually(
+                lambda: "SIGINT: " in self.farmer.said or self.farmer.ended, "the farmer has handled the first SIGINT"
+            )
             self.farmer.signal(signal.SIGINT)
         elif self.cell.stop == GOES_ON and self.cell.state != "already stopping":
             self.open("long", "short")
@@ -231,7 +233,7 @@ class Scene:
         assert status == (-signal.SIGKILL if killed else self.status), f"exit status {status}: {self.farmer.said}"
         assert "Traceback" not in self.farmer.said
         if killed:
-            eventually(lambda: not self.survivors(), "the end of what the killed farmer started", 15)
+            eventually(lambda: not self.survivors(), "the processes of the killed farmer have exited", 15)
         survivors = self.survivors()
         assert survivors == [], f"{survivors} survive: {self.farmer.said}"
         if self.peer is not None:
@@ -270,7 +272,7 @@ class Scene:
 
 @contextmanager
 def full(disk: Path) -> Iterator[None]:
-    """Fill a disk, and keep it full inside the block: whatever is freed is taken at once."""
+    """Fill a disk and keep it full inside the block: freed space is filled at once."""
     over, filled = threading.Event(), threading.Event()
 
     def fill() -> None:

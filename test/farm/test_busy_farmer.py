@@ -1,4 +1,4 @@
-"""A worker whose farmer does not listen for a while: it tells what it has as soon as somebody hears it."""
+"""If a farmer does not read reports for a while, its worker sends them as soon as the farmer reads again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# a farmer's pool that hears nothing before the last task runs; prints how many tasks it heard of while that one ran
+# the pool of a farmer that reads no report before the last task runs; prints how many reports it got during that task
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
@@ -66,7 +66,7 @@ def listen():
 if timer:
     until((folder / 'begun').exists)
 else:
-    time.sleep(0.5)  # it waits for us
+    time.sleep(0.5)  # meanwhile the worker waits for its farmer
     end = time.monotonic() + 60
     while not (folder / 'begun').exists() and time.monotonic() < end:
         listen()
@@ -86,7 +86,9 @@ print(json.dumps([told, ended]))
 
 
 @pytest.mark.parametrize("timer", ["timer", "none", "program"])
-def test_what_a_busy_farmer_did_not_take_is_told_while_a_long_task_runs(tmp_path: Path, timer: str) -> None:
+def test_results_that_a_busy_farmer_did_not_read_are_reported_while_a_long_task_runs(
+    tmp_path: Path, timer: str
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, tmp_path, timer], capture_output=True, text=True, timeout=150, check=False
     )

@@ -1,4 +1,4 @@
-"""What is written on a line runs as it would on a bash command line; one farm runs all of these lines."""
+"""A line of the list runs as it would on a bash command line; one farm runs all of these lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from farms import Farm
 
-# what a line says -> (the line, its output)
+# description of a line -> (the line, its output)
 LINES: dict[str, tuple[str | bytes, str]] = {
     "single quotes keep blanks": ("printf '%s.' 'a  b' c", "a  b.c."),
     "double quotes expand": ('X=1; echo "x  $X"', "x  1\n"),
@@ -49,17 +49,20 @@ LINES: dict[str, tuple[str | bytes, str]] = {
     "CR at its end": (b"echo plain\r", "plain\n"),
     "CR at the end of quotes": (b"echo 'quoted'\r", "quoted\n"),
     "text in UTF-8": ("printf %s grün", "grün"),
-    "bytes that are no UTF-8": (b"printf %s caf\xe9 | od -An -tx1", " 63 61 66 e9\n"),
-    "bytes that are no UTF-8 in a file's name": (b"cat name\xe9.txt", "named\n"),
+    "bytes that are not UTF-8": (b"printf %s caf\xe9 | od -An -tx1", " 63 61 66 e9\n"),
+    "bytes that are not UTF-8 in a file's name": (b"cat name\xe9.txt", "named\n"),
     "200 KB": (b"printf %s " + b"x" * 200_000 + b" | wc -c", "200000\n"),
     "1 MB": (b"printf %s " + b"x" * 1_000_000 + b" | wc -c; echo $0 | wc -l", "1000000\n1\n"),
     "1 MB for a program": (b"echo " + b"word " * 200_000 + b"| wc -w", "200000\n"),
     "standard input": ("readlink /proc/self/fd/0", "/dev/null\n"),
     "reading standard input": ("cat", ""),
-    "line breaks out of a form feed": ("printf '%s' 'a\x0cb\x0bc\u2028d\x85e\x1cf'", "a\x0cb\x0bc\u2028d\x85e\x1cf"),
-    "what looks like JSON": ('{"command": "x"} 2>/dev/null || echo no JSON', "no JSON\n"),
+    "a form feed and other line separators": (
+        "printf '%s' 'a\x0cb\x0bc\u2028d\x85e\x1cf'",
+        "a\x0cb\x0bc\u2028d\x85e\x1cf",
+    ),
+    "a command that looks like JSON": ('{"command": "x"} 2>/dev/null || echo no JSON', "no JSON\n"),
 }
-# what a line says -> (the line, exit status, signal, what is in its log)
+# description of a line -> (the line, exit status, signal, text in its log)
 FAILURES: dict[str, tuple[str, int, int, str]] = {
     "false": ("false", 1, 0, ""),
     "exit": ("exit 3", 3, 0, ""),
@@ -90,9 +93,9 @@ def prepare(folder: Path) -> None:
 
 
 def signals_of(status: str) -> dict[str, int]:
-    """Blocked, ignored and caught signals out of /proc/self/status."""
+    """Blocked, ignored and caught signals from /proc/self/status."""
     found = dict(line.split(":\t", 1) for line in status.splitlines())
-    # 32 and 33 are glibc's own: its posix_spawn leaves them ignored, and nobody can use them
+    # 32 and 33 are reserved by glibc: its posix_spawn leaves them ignored, and no program can use them
     return {name: int(found[name], 16) & ~(3 << 31) for name in ("SigBlk", "SigIgn", "SigCgt")}
 
 
@@ -133,22 +136,22 @@ def test_a_line_that_fails_is_failed_with_its_status_and_the_reason_in_its_log(r
     assert reason in ran.log(number)
 
 
-def test_the_bytes_of_a_line_stand_in_the_views_as_in_the_list(ran: Farm) -> None:
+def test_the_views_contain_the_bytes_of_each_line_unchanged(ran: Farm) -> None:
     finished = ran.view("finished")
-    for name in ("bytes that are no UTF-8", "1 MB", "text in UTF-8", "a blank that a backslash keeps"):
+    for name in ("bytes that are not UTF-8", "1 MB", "text in UTF-8", "a blank that a backslash keeps"):
         assert finished[NAMES.index(name)] == os.fsencode(LINES[name][0])
 
 
-def test_a_script_with_a_lost_interpreter_is_failed_and_says_so(farm: Farm) -> None:
+def test_a_script_whose_interpreter_is_missing_fails_with_a_message(farm: Farm) -> None:
     prepare(farm.folder)
     farm.write("./lost-interpreter")
     assert farm.run().wait() == 1
-    assert farm.slices()[0]["args"]["exit_status"] in (126, 127)  # as bash has it, which changed in 5.2
+    assert farm.slices()[0]["args"]["exit_status"] in (126, 127)  # bash's status for this changed in 5.2
     assert "./lost-interpreter: " in farm.log(0)
 
 
 def test_no_shell_is_started_for_a_plain_program_with_plain_words(farm: Farm) -> None:
-    # every bash that runs a command reads the file that BASH_ENV names, so each leaves a word
+    # every bash that runs a command reads the file that BASH_ENV names, so each leaves a line
     (farm.folder / "witness").write_text(f"echo $PROC_NUMBER >> {farm.folder}/shells\n")
     farm.environment = {"BASH_ENV": str(farm.folder / "witness")}
     farm.write(
@@ -183,7 +186,7 @@ def test_an_empty_list_is_a_farm_with_nothing_to_do(farm: Farm, content: bytes) 
     assert farm.slices() == []
 
 
-def test_a_task_knows_who_it_is(farm: Farm) -> None:
+def test_a_task_finds_its_identity_in_its_environment(farm: Farm) -> None:
     farm.write("printenv", "sleep 0", "printenv # in a shell")
     assert farm.run("-n", 1).wait() == 0
     found = dict(line.partition("=")[::2] for line in farm.log(2).splitlines())
@@ -215,19 +218,19 @@ def test_a_task_has_default_signals_and_an_empty_mask(farm: Farm, before: tuple[
     assert signals_of(farm.log(0)) == {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
 
 
-def test_a_task_has_no_files_open_but_those_it_is_given(farm: Farm) -> None:
+def test_a_task_inherits_no_open_files_except_its_standard_streams_and_the_alive_lock(farm: Farm) -> None:
     farm.write("ls -l /proc/self/fd", "ls -l /proc/self/fd # in a shell")
     assert farm.run("-n", 2).wait() == 0
     for number in (0, 1):
         names = [line.rpartition(" -> ")[2] for line in farm.log(number).splitlines() if " -> " in line]
         log = str(farm.workdir / "logs" / f"log_{number}")
         others = [name for name in names if name not in ("/dev/null", log) and not name.startswith("/proc/")]
-        # the lock that says that the farmer's tasks are alive
+        # the lock that shows that the farmer's tasks are alive
         assert all(name.endswith(".alive") for name in others), names
 
 
-def test_another_attempt_follows_in_the_log_under_a_header(farm: Farm) -> None:
-    farm.write(farm.begun("echo attempt $TASKFARMER_ATTEMPT; [ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"))
+def test_a_further_attempt_is_appended_to_the_log_under_a_header(farm: Farm) -> None:
+    farm.write(farm.marked("echo attempt $TASKFARMER_ATTEMPT; [ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"))
     farmer = farm.start("--grace", 1)
     farm.wait_for_tasks(0)
     farmer.signal(signal.SIGUSR1)
@@ -240,7 +243,7 @@ def test_another_attempt_follows_in_the_log_under_a_header(farm: Farm) -> None:
 
 
 def test_a_line_may_start_a_process_group_that_ends_after_it(farm: Farm) -> None:
-    """What a task leaves behind in the background is ended with its farmer at the latest."""
+    """Background processes of a task are killed with its farmer at the latest."""
     farm.write("sleep 1000 & echo left", "setsid sleep 1000 & echo left")
     assert farm.run("--grace", 1).wait() == 0
     farm.no_survivors()

@@ -1,4 +1,4 @@
-"""SIGXCPU and SIGQUIT stop a farmer like the other stop signals; a task's own CPU limit stays the task's business."""
+"""SIGXCPU and SIGQUIT stop a farmer like the other stop signals; a task that exceeds its CPU limit fails alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Shell:
 
 
 def plugged(farm: Farm) -> tuple[object, ...]:
-    """The options for a runner of the user's own."""
+    """The options for a custom runner."""
     (farm.folder / "myrunners.py").write_text(RUNNERS)
     (farm.folder / "runners.ini").write_text("[shell]\nRunner = myrunners.Shell\n")
     return "-r", "shell", "--config", farm.folder / "runners.ini"
@@ -43,19 +43,19 @@ def nothing_failed(farm: Farm, farmer: Farmer, stop: signal.Signals, tasks: int)
 
 @pytest.mark.parametrize("stop", STOPS, ids=lambda stop: stop.name)
 def test_the_signal_to_the_farmer_alone_stops_it(farm: Farm, stop: signal.Signals) -> None:
-    farm.write(*[farm.begun("sleep 1000")] * 4)
+    farm.write(*[farm.marked("sleep 1000")] * 4)
     farmer = farm.start("-n", 2)
     farm.wait_for_tasks(0, 1)
     farmer.signal(stop)
     nothing_failed(farm, farmer, stop, 4)
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["default runner", "own runner"])
+@pytest.mark.parametrize("own", [False, True], ids=["default runner", "custom runner"])
 @pytest.mark.parametrize("stop", STOPS, ids=lambda stop: stop.name)
 def test_the_signal_to_the_whole_job_step_fails_no_task(farm: Farm, stop: signal.Signals, own: bool) -> None:
-    """As Grid Engine sends SIGXCPU to each process of a job: tasks and workers get it as well as the farmer."""
+    """Grid Engine sends SIGXCPU to each process of a job: tasks and workers get it as well as the farmer."""
     options = plugged(farm) if own else ()
-    farm.write(*[farm.begun("sleep 1000 & wait")] * 4)
+    farm.write(*[farm.marked("sleep 1000 & wait")] * 4)
     farmer = farm.start("-n", 2, *options)
     farm.wait_for_tasks(0, 1)
     for pid in reversed(tree(farmer.pid)):  # the tasks first
@@ -63,7 +63,7 @@ def test_the_signal_to_the_whole_job_step_fails_no_task(farm: Farm, stop: signal
     nothing_failed(farm, farmer, stop, 4)
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["default runner", "own runner"])
+@pytest.mark.parametrize("own", [False, True], ids=["default runner", "custom runner"])
 def test_a_task_that_exceeds_its_own_cpu_limit_has_failed(farm: Farm, own: bool) -> None:
     options = plugged(farm) if own else ()
     farm.write("ulimit -c 0; ulimit -St 1; while :; do :; done", "true")
@@ -74,9 +74,9 @@ def test_a_task_that_exceeds_its_own_cpu_limit_has_failed(farm: Farm, own: bool)
     assert (line.attempt, line.outcome) == (1, "failed")
 
 
-def test_a_runner_that_ignores_terminate_is_ended_when_the_grace_time_is_over(farm: Farm) -> None:
+def test_a_runner_that_ignores_terminate_is_killed_after_the_grace_time(farm: Farm) -> None:
     options = plugged(farm)
-    farm.write(farm.begun("trap '' TERM; while :; do sleep 0.1; done"))
+    farm.write(farm.marked("trap '' TERM; while :; do sleep 0.1; done"))
     farmer = farm.start("-n", 1, "--grace", 60, *options)
     farm.wait_for_tasks(0)
     farmer.signal(signal.SIGINT)
@@ -88,8 +88,8 @@ def test_a_runner_that_ignores_terminate_is_ended_when_the_grace_time_is_over(fa
     farm.no_survivors(seconds=30)
 
 
-def test_the_signal_while_python_starts_is_held(farm: Farm) -> None:
-    """A farmer holds its stop signals from its first statement on."""
+def test_a_signal_during_python_startup_is_blocked_until_the_farmer_handles_it(farm: Farm) -> None:
+    """A farmer blocks its stop signals from its first statement on."""
     farm.write("sleep 1000")
     farmer = farm.start("-n", 1)
 

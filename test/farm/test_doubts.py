@@ -1,4 +1,4 @@
-"""In a job of Slurm a failure is doubted: steps are refused before anybody hears that the job ends."""
+"""In a Slurm job the farmer doubts failures: Slurm refuses new steps before it signals the end of the job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def job(farm: Farm) -> None:
 
 def test_tasks_that_failed_just_before_the_job_was_stopped_are_run_again(farm: Farm) -> None:
     failing = f"[ -e {farm.folder}/again ] || exit 1"
-    farm.write(*[farm.begun(failing)] * 8)
+    farm.write(*[farm.marked(failing)] * 8)
     farmer = farm.start("-n", 3, "--grace", 1)
     farm.wait_for_tasks(0, 1, 2)
     farmer.signal(signal.SIGUSR1)
@@ -30,7 +30,7 @@ def test_tasks_that_failed_just_before_the_job_was_stopped_are_run_again(farm: F
     assert farm.places() == ([], list(range(8)), [])
 
 
-def test_many_failures_are_not_doubted_one_by_one(farm: Farm) -> None:
+def test_many_failures_share_one_period_of_doubt(farm: Farm) -> None:
     farm.write(*["true", "exit 3", "false", "true"] * 50, "exit 4")
     farmer = farm.run("-n", 3)
     assert farmer.wait() == 1, farmer.said
@@ -44,8 +44,8 @@ def test_many_failures_are_not_doubted_one_by_one(farm: Farm) -> None:
     assert last - first < 50 * 5_000_000, "fewer than one in two was doubted"
 
 
-def test_others_go_on_while_a_failure_is_in_doubt(farm: Farm) -> None:
-    farm.write(farm.begun("false"), *[farm.begun("true")] * 3)
+def test_other_tasks_continue_while_a_failure_is_in_doubt(farm: Farm) -> None:
+    farm.write(farm.marked("false"), *[farm.marked("true")] * 3)
     farmer = farm.start("-n", 2)
     farm.wait_for_tasks(0, 1, 2, 3)
     eventually(lambda: farm.check(views=False).failed == {0}, "the failure is recorded")
@@ -53,7 +53,7 @@ def test_others_go_on_while_a_failure_is_in_doubt(farm: Farm) -> None:
     assert farmer.wait() == 1, farmer.said
 
 
-def test_one_that_is_unfinished_is_not_doubted(farm: Farm) -> None:
+def test_an_unfinished_task_is_not_doubted(farm: Farm) -> None:
     farm.write("[ $TASKFARMER_ATTEMPT -gt 1 ] || exit 85", "true")
     farmer = farm.run("-n", 1, "--warn-signal", "USR2")
     assert farmer.wait() == 0, farmer.said

@@ -1,6 +1,6 @@
-"""Workers that die or are stopped although their farmer did not ask: nothing is run for ever, and nothing is lost.
+"""Workers that die or are stopped without a request of their farmer: no task is retried for ever, and none is lost.
 
-Pauses and looks of the product take seconds. Farmers are started with shorter ones here where only their order counts.
+Pauses and checks of the product take seconds. Tests start farmers with shorter ones if only their order matters.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from farming import eventually, lives, send, tree
+from farming import eventually, is_running, send, tree
 from farms import Farm, Farmer
 
 from taskfarmer.formats.intervals import parse_intervals
@@ -33,7 +33,7 @@ def again():
     return os.environ['TASKFARMER_ATTEMPT'] != '1'
 
 class Bad(Runner):
-    '''Each word names a way in which a runner may go wrong; at the second attempt all is well.'''
+    '''Each word names a failure of a runner at the first attempt; the second attempt succeeds.'''
 
     def run(self, taskid, command, logfh):
         open('ran-%d' % taskid, 'a').write('x')
@@ -74,7 +74,7 @@ class Bad(Runner):
         return 0
 
     def orphan(self):
-        # a child that has the worker's pipe, and lives on
+        # a child that inherits the worker's pipe and keeps running
         if not os.fork():
             time.sleep(1000)
             os._exit(0)
@@ -98,7 +98,7 @@ class Crashes(Runner):
         return 0
 
 class DiesAtFirst(BasicRunner):
-    '''The worker is gone before it begins a task.'''
+    '''The worker dies before it starts a task.'''
 
     def plan(self, taskid, command):
         if not os.path.exists('mended'):
@@ -107,14 +107,14 @@ class DiesAtFirst(BasicRunner):
 
 
 def start(farm: Farm, *options: object, pause: float = 0.1, look: float = 0.3, doubt: float = 0.1) -> Farmer:
-    """A farmer that waits `pause` after a worker's death, `look`s so often, and is in `doubt` half of that long."""
+    """A farmer with these seconds of `pause` after a worker's death, between `look`s, and of `doubt` (halved)."""
     words = [sys.executable, "-c", HURRIED, *map(str, (pause, look, doubt)), str(farm.list), *map(str, options)]
     return farm.start(words=words)
 
 
 @pytest.fixture
 def plugged(farm: Farm) -> Farm:
-    """A farm with runners of the user's own that kill their workers."""
+    """A farm with custom runners that kill their workers."""
     (farm.folder / "dying.py").write_text(RUNNERS)
     names = "".join(f"[{name}]\nRunner = dying.{name}\n" for name in ("Bad", "Crashes", "DiesAtFirst"))
     (farm.folder / "runners.ini").write_text(names)
@@ -122,7 +122,7 @@ def plugged(farm: Farm) -> Farm:
 
 
 def deaths_of(farm: Farm) -> list[tuple[int, int]]:
-    """Tasks that wait to be run again, and how many farmers and workers died while they ran: the newest revision."""
+    """The tasks to be retried, and how many farmers and workers died while they ran, from the newest revision."""
     (epoch,) = [path for path in (farm.workdir / "ledger").iterdir() if path.is_dir()]
     newest = max((path for path in epoch.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
     back = parse_intervals(json.loads(newest.read_bytes().splitlines()[0])["returned"])
@@ -144,7 +144,7 @@ def test_a_task_that_kills_its_worker_is_failed_as_lost_and_the_others_complete(
 
 
 def test_a_task_that_dies_of_a_signal_together_with_its_worker_is_failed_as_lost(farm: Farm) -> None:
-    """The worker only takes note of such a signal, which may have been for the whole job."""
+    """The worker only records such a signal, which may have been sent to the whole job."""
     farm.write("kill -USR1 $PPID; kill -USR1 $$", "true")
     farmer = start(farm, "-n", 1, "--max-deaths", 1)
     assert farmer.wait() == 1, farmer.said
@@ -154,9 +154,9 @@ def test_a_task_that_dies_of_a_signal_together_with_its_worker_is_failed_as_lost
 
 @pytest.mark.parametrize("how", ["TERM", "KILL"])
 def test_all_tasks_that_ran_in_a_worker_count_its_death(farm: Farm, how: str) -> None:
-    """Sixteen slots have eight workers; a task cannot be told from its neighbour."""
+    """Sixteen slots have eight workers: if two tasks share a worker, either may have killed it."""
     killer = f"[ $TASKFARMER_ATTEMPT -gt 1 ] || {{ until [ -e go ]; do sleep 0.05; done; kill -{how} $PPID; }}"
-    farm.write(farm.begun(f"{killer}; sleep 1000"), *[farm.begun("sleep 1000")] * 15)
+    farm.write(farm.marked(f"{killer}; sleep 1000"), *[farm.marked("sleep 1000")] * 15)
     farmer = start(farm, "-n", 16, "--grace", 1)
     farm.wait_for_tasks(*range(16))
     for task in (0, 1):
@@ -169,24 +169,24 @@ def test_all_tasks_that_ran_in_a_worker_count_its_death(farm: Farm, how: str) ->
     farm.check()
 
 
-def test_a_sigterm_for_all_processes_of_a_job_is_no_death_though_the_farmer_gets_it_last(farm: Farm) -> None:
-    farm.write(*[farm.begun("sleep 1000")] * 2)
+def test_a_sigterm_for_all_processes_of_a_job_counts_no_death_even_if_the_farmer_gets_it_last(farm: Farm) -> None:
+    farm.write(*[farm.marked("sleep 1000")] * 2)
     farmer = start(farm, "-n", 2, "--grace", 5, doubt=500.0)
     farm.wait_for_tasks(0, 1)
     workers = farmer.workers()
     for pid in [one for worker in workers for one in reversed(tree(worker))]:
         send(pid, signal.SIGTERM)
-    eventually(lambda: not any(map(lives, workers)), "the workers have ended their tasks and are gone")
+    eventually(lambda: not any(map(is_running, workers)), "the workers have ended their tasks and are gone")
     farmer.signal(signal.SIGTERM)
     assert farmer.wait() == STATUS_AGAIN, farmer.said
     assert deaths_of(farm) == [(0, 0), (1, 0)]
     farm.check()
 
 
-# --- runners of the user's own --------------------------------------------------------------------
+# --- custom runners --------------------------------------------------------------------------------
 
 
-def test_a_runner_may_end_its_worker_in_any_way_and_its_task_is_run_again(plugged: Farm) -> None:
+def test_a_runner_may_kill_its_worker_in_any_way_and_its_task_is_retried(plugged: Farm) -> None:
     words = ["leave", "crash", "kill", "term", "endless", "execute", "close", "reuse", "orphan"]
     plugged.write(*words, "true")
     farmer = start(plugged, "-r", "Bad", "-n", 3, "--grace", 0)
@@ -198,8 +198,8 @@ def test_a_runner_may_end_its_worker_in_any_way_and_its_task_is_run_again(plugge
 
 
 @pytest.mark.parametrize("how", ["both", "child"])
-def test_a_child_that_comes_back_from_a_runner_is_no_second_worker(plugged: Farm, how: str) -> None:
-    """It would tell of the same task a second time, and the next one would count as done, and not have run."""
+def test_a_child_process_that_returns_from_a_runner_does_not_become_a_second_worker(plugged: Farm, how: str) -> None:
+    """It would report the same task twice, and the next task would count as done without having run."""
     plugged.write(*["true"] * 50, how, *["true"] * 50)
     farmer = plugged.run("-r", "Bad", "-n", 1)
     assert farmer.wait() == 0, farmer.said
@@ -227,7 +227,7 @@ def test_a_farmer_whose_workers_all_die_gives_up_and_keeps_the_tasks(plugged: Fa
     assert plugged.places() == ([], list(range(12)), [])
 
 
-def test_a_farmer_goes_on_while_some_of_its_workers_get_something_done(farm: Farm) -> None:
+def test_a_farmer_continues_while_some_of_its_workers_finish_tasks(farm: Farm) -> None:
     farm.write(*["kill -9 $PPID; sleep 1000", *["true"] * 9] * 8)
     farmer = start(farm, "-n", 4, "--max-deaths", 2)
     assert farmer.wait() == 1, farmer.said
@@ -248,7 +248,7 @@ def test_a_worker_that_was_stopped_is_continued(farm: Farm) -> None:
     assert farm.log(0) == "well\n"
 
 
-def test_a_worker_that_is_stopped_again_and_again_is_replaced_and_its_task_lost_in_the_end(farm: Farm) -> None:
+def test_a_worker_that_is_stopped_repeatedly_is_replaced_and_its_task_is_failed_as_lost(farm: Farm) -> None:
     farm.write("while kill -STOP $PPID; do :; done", *["true"] * 5)
     farmer = start(farm, "-n", 2, "--max-deaths", 1)
     assert farmer.wait() == 1, farmer.said
@@ -256,10 +256,10 @@ def test_a_worker_that_is_stopped_again_and_again_is_replaced_and_its_task_lost_
     farm.no_survivors()
 
 
-def test_a_farmer_that_is_suspended_with_all_below_it_goes_on_as_before(farm: Farm) -> None:
-    """As Slurm suspends a job: everything is stopped, and continued later, the farmer first."""
+def test_a_farmer_that_is_suspended_with_all_its_processes_resumes(farm: Farm) -> None:
+    """Slurm suspends a job this way: all processes are stopped, and continued later, the farmer first."""
     go = farm.folder / "go"
-    farm.write(*[farm.begun(f"until [ -e {go} ]; do sleep 0.1; done")] * 4)
+    farm.write(*[farm.marked(f"until [ -e {go} ]; do sleep 0.1; done")] * 4)
     farmer = start(farm, "-n", 2, look=1.0)
     farm.wait_for_tasks(0, 1)
     pids = tree(farmer.pid)

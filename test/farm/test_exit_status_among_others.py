@@ -1,4 +1,4 @@
-"""The exit status of a farmer that has nothing left to take: 0 while others work, and the farm's for the last one."""
+"""The exit status of a farmer without further work: 0 while other farmers work, the farm's status for the last one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ FAILS = "exit 3"
 
 
 def waits_for(farm: Farm, name: str) -> str:
-    """A task that goes on until there is a file of this name."""
-    return farm.begun(f"until [ -e {farm.folder}/{name} ]; do sleep 0.05; done")
+    """A task that runs until a file of this name exists."""
+    return farm.marked(f"until [ -e {farm.folder}/{name} ]; do sleep 0.05; done")
 
 
 def go(farm: Farm, name: str = "go") -> None:
@@ -21,7 +21,7 @@ def go(farm: Farm, name: str = "go") -> None:
 
 
 def busy(farm: Farm, *options: object) -> Farmer:
-    """A farmer that has taken the first task of the list, and nothing else."""
+    """A farmer that has claimed only the first task of the list."""
     farmer = farm.start("-n", 1, *options)
     farm.wait_for_tasks(0)
     return farmer
@@ -42,7 +42,7 @@ def test_a_farmer_that_leaves_before_others_exits_with_0_although_its_tasks_fail
     assert farm.places() == ([], [0, 2], [1])
 
 
-def test_the_last_farmer_tells_of_failures_of_others_and_of_earlier_runs(farm: Farm) -> None:
+def test_the_last_farmer_reports_failures_of_other_farmers_and_of_earlier_runs(farm: Farm) -> None:
     farm.write(FAILS)
     assert farm.run().wait() == 1
     farm.append(f"{waits_for(farm, 'go')}\ntrue\n")
@@ -54,8 +54,8 @@ def test_the_last_farmer_tells_of_failures_of_others_and_of_earlier_runs(farm: F
     assert farm.run().wait() == 1, "as any later one"
 
 
-def test_a_farmer_that_is_stopped_and_gives_nothing_back_exits_with_0_while_others_work(farm: Farm) -> None:
-    farm.write(waits_for(farm, "go"), farm.begun("trap 'exit 0' TERM; sleep 1000 & wait"), FAILS)
+def test_a_farmer_that_is_stopped_and_releases_no_task_exits_with_0_while_others_work(farm: Farm) -> None:
+    farm.write(waits_for(farm, "go"), farm.marked("trap 'exit 0' TERM; sleep 1000 & wait"), FAILS)
     last = busy(farm)
     stopped = farm.start("-n", 2)
     farm.wait_for_tasks(1)
@@ -66,8 +66,8 @@ def test_a_farmer_that_is_stopped_and_gives_nothing_back_exits_with_0_while_othe
     assert last.wait() == 1
 
 
-def test_unprocessed_tasks_are_told_whoever_works(farm: Farm) -> None:
-    farm.write(waits_for(farm, "go"), farm.begun("[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000"), FAILS)
+def test_unprocessed_tasks_are_reported_even_if_other_farmers_work(farm: Farm) -> None:
+    farm.write(waits_for(farm, "go"), farm.marked("[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000"), FAILS)
     last = busy(farm)
     stopped = farm.start("-n", 2, "--grace", 1)
     farm.wait_for_tasks(1)
@@ -77,7 +77,7 @@ def test_unprocessed_tasks_are_told_whoever_works(farm: Farm) -> None:
     assert last.wait() == 1
 
 
-def test_a_farmer_that_waits_for_the_others_exits_with_the_farm_s_status(farm: Farm) -> None:
+def test_a_farmer_that_waits_for_the_others_exits_with_the_status_of_the_farm(farm: Farm) -> None:
     farm.write(waits_for(farm, "go"), FAILS)
     last = busy(farm)
     waiting = farm.start("-n", 1, "--wait")
@@ -86,9 +86,9 @@ def test_a_farmer_that_waits_for_the_others_exits_with_the_farm_s_status(farm: F
     assert (waiting.wait(), last.wait()) == (1, 1), waiting.said
 
 
-def test_what_a_killed_farmer_held_is_not_left_to_it(farm: Farm) -> None:
-    """It is no living one: the tasks are waited for, and the failure is told."""
-    farm.write(farm.begun("[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000"), FAILS)
+def test_tasks_of_a_killed_farmer_are_not_left_to_it(farm: Farm) -> None:
+    """A dead farmer does not count as another farmer at work: its tasks are awaited, and the failure is reported."""
+    farm.write(farm.marked("[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000"), FAILS)
     killed = busy(farm, "--grace", 1)
     for pid in reversed(tree(killed.pid)):
         send(pid, signal.SIGKILL)

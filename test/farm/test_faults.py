@@ -1,4 +1,4 @@
-"""Faults of the system under a running farmer: logs that cannot be written, its own files replaced."""
+"""Faults of the system under a running farmer: logs that cannot be written, its installation replaced."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TROUBLE = 74
 
 
 def waiting(farm: Farm, name: str = "go") -> str:
-    """A task that runs until the file `name` is there."""
-    return farm.begun(f"while ! [ -e {farm.folder}/{name} ]; do sleep 0.02; done")
+    """A task that runs until the file `name` exists."""
+    return farm.marked(f"while ! [ -e {farm.folder}/{name} ]; do sleep 0.02; done")
 
 
 @pytest.mark.parametrize("kind", ["a directory", "a FIFO", "a dangling link", "not writable"])
-def test_a_log_that_cannot_be_opened_is_the_farmers_trouble(farm: Farm, kind: str) -> None:
+def test_a_log_that_cannot_be_opened_is_an_error_of_the_farmer_and_not_of_the_task(farm: Farm, kind: str) -> None:
     farm.write(waiting(farm), *["echo output"] * 5)
     farmer = farm.start("-n", 1)
     farm.wait_for_tasks(0)
@@ -65,7 +65,9 @@ def test_a_farmer_that_waits_for_a_log_can_be_stopped(farm: Farm) -> None:
     farm.check()
 
 
-def test_logs_that_may_not_be_written_are_the_farmers_trouble(farm: Farm, as_a_user: list[str]) -> None:
+def test_logs_without_write_permission_are_an_error_of_the_farmer_and_not_of_the_task(
+    farm: Farm, as_a_user: list[str]
+) -> None:
     farm.write(waiting(farm), *["echo output"] * 5)
     farmer = farm.start("-n", 1, before=as_a_user)
     farm.wait_for_tasks(0)
@@ -94,7 +96,7 @@ class Mine:
 @pytest.mark.parametrize("runner", ["default", "mine", "contained"])
 @pytest.mark.parametrize("end", ["by itself", "SIGUSR1", "killed worker"])
 def test_the_package_may_be_deleted_under_a_running_farmer(farm: Farm, runner: str, end: str) -> None:
-    """An upgrade while tasks run must kill nobody: nothing is imported after the first task starts."""
+    """An upgrade while tasks run must not break a farmer: it imports nothing after the first task starts."""
     package = farm.folder / "installed"
     shutil.copytree(TEST.parent / "taskfarmer", package / "taskfarmer", ignore=shutil.ignore_patterns("__pycache__"))
     (farm.folder / "mine.py").write_text(RUNNER)
@@ -109,7 +111,7 @@ def test_the_package_may_be_deleted_under_a_running_farmer(farm: Farm, runner: s
     stay = "[ $TASKFARMER_ATTEMPT = 1 ] || exit 0; sleep 1000"
     farm.write(
         waiting(farm),
-        farm.begun("true" if end == "by itself" else stay),
+        farm.marked("true" if end == "by itself" else stay),
         *["echo 'in a shell'", "printenv HOME", "no-such-program", ": " + "x" * 140_000] * 5,
     )
     farmer = farm.start("-n", 2, "-r", runner, "--config", farm.folder / "runners.ini", "--grace", 1)
@@ -131,8 +133,8 @@ def test_the_package_may_be_deleted_under_a_running_farmer(farm: Farm, runner: s
     assert len(report.finished) >= 10
 
 
-def test_a_work_directory_that_is_deleted_ends_the_farmer_and_its_tasks(farm: Farm) -> None:
-    farm.write(*[farm.begun("sleep 1000")] * 3)
+def test_a_farmer_whose_work_directory_is_deleted_stops_with_its_tasks(farm: Farm) -> None:
+    farm.write(*[farm.marked("sleep 1000")] * 3)
     farmer = farm.start("-n", 3, "--grace", 1, "--lease", 4)
     farm.wait_for_tasks(0, 1, 2)
     farm.workdir.rename(farm.folder / "gone")
@@ -143,8 +145,8 @@ def test_a_work_directory_that_is_deleted_ends_the_farmer_and_its_tasks(farm: Fa
     assert "deleted" in farmer.said
 
 
-def test_a_work_directory_that_is_made_anew_is_not_written_into_by_the_old_farmer(farm: Farm) -> None:
-    farm.write(*[farm.begun("sleep 1000")] * 3)
+def test_the_old_farmer_does_not_write_into_a_recreated_work_directory(farm: Farm) -> None:
+    farm.write(*[farm.marked("sleep 1000")] * 3)
     farmer = farm.start("-n", 3, "--grace", 1, "--lease", 4)
     farm.wait_for_tasks(0, 1, 2)
     shutil.rmtree(farm.workdir)
@@ -156,15 +158,15 @@ def test_a_work_directory_that_is_made_anew_is_not_written_into_by_the_old_farme
     assert farm.check().finished == {0}
 
 
-def test_a_failing_disk_names_the_file_and_stops_nothing_that_runs(farm: Farm, strace: list[str]) -> None:
-    """strace answers some of the farmer's fsync with EIO, from the first one of its result file on."""
+def test_a_disk_error_is_reported_with_the_file_and_running_tasks_continue(farm: Farm, strace: list[str]) -> None:
+    """strace makes some of the farmer's fsync calls fail with EIO, starting with the first one of its result file."""
     farm.write("true")
     calls = farm.folder / "calls"
     farm.run(before=["strace", "-qq", "-y", "-o", str(calls), "-e", "trace=fsync", "-e", "signal=none"])
     lines = calls.read_text().splitlines()
     first = next(number for number, line in enumerate(lines, 1) if f"{farm.workdir}/results/" in line)
     shutil.rmtree(farm.workdir)
-    farm.write(*[farm.begun("sleep 0.2; true")] * 12)
+    farm.write(*[farm.marked("sleep 0.2; true")] * 12)
     fails = ["-e", "trace=fsync", "-e", f"inject=fsync:error=EIO:when={first}..{first + 4}"]
     farmer = farm.run("-n", 2, before=[*strace, *fails])
     assert farmer.wait() == 0, farmer.said
@@ -176,7 +178,7 @@ def test_a_failing_disk_names_the_file_and_stops_nothing_that_runs(farm: Farm, s
     assert {line.attempt for line in report.lines} == {1}
 
 
-def test_tasks_that_cannot_be_read_once_wait_until_they_can(farm: Farm, strace: list[str]) -> None:
+def test_tasks_that_cannot_be_read_at_first_wait_until_they_can_be_read(farm: Farm, strace: list[str]) -> None:
     farm.write(*["sleep 0.3"] * 30)
     assert farm.run("-n", 4, "--timeout", 1).wait() == 75
     (segment,) = (path for path in (farm.workdir / "tasks").iterdir() if not path.suffix)

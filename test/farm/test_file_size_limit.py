@@ -1,4 +1,4 @@
-"""`ulimit -f`: files of the farm may not get large. What can be recorded is, and a farmer that cannot go on ends."""
+"""`ulimit -f` limits the farm's files: farmers record as much as possible, and a farmer that cannot continue exits."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ WARNED = re.compile(r"warning: (\S+): File too large \(raise `ulimit -f`\)")
 
 
 def run(farm: Farm, kilobytes: int, *options: object) -> Farmer:
-    """A farmer that ends under a limit of file sizes."""
+    """Run a farmer under a limit of file sizes until it exits."""
     return farm.run(*options, before=[*LIMITED, str(kilobytes)])
 
 
-def test_results_that_are_longer_than_a_file_may_be_go_to_several_journals(farm: Farm) -> None:
+def test_results_that_exceed_the_file_size_limit_are_split_into_several_journals(farm: Farm) -> None:
     farm.write(*["true"] * 3000)
     farmer = run(farm, 64, "-n", 2, "--logs", "none")
     assert farmer.wait() == 0, farmer.said
@@ -43,7 +43,7 @@ def test_one_warning_names_the_view_that_is_too_large_and_the_remedy(farm: Farm)
     farm.check(views=True)
 
 
-def test_a_list_that_is_too_long_is_refused_in_one_line_and_leaves_nothing(farm: Farm) -> None:
+def test_a_list_that_is_too_long_is_refused_in_one_line_and_leaves_no_files(farm: Farm) -> None:
     farm.write(*[f"true {'x' * 1000}"] * 200)
     farmer = run(farm, 64)
     assert farmer.wait() == 2
@@ -53,8 +53,8 @@ def test_a_list_that_is_too_long_is_refused_in_one_line_and_leaves_nothing(farm:
 
 
 @pytest.mark.parametrize("kilobytes", [1, 2])
-def test_a_farmer_that_can_write_next_to_nothing_ends_and_says_why(farm: Farm, kilobytes: int) -> None:
-    """Files of one kilobyte hold no farm: 2 where nothing was changed, 74 where it ends in the middle."""
+def test_a_farmer_that_can_write_almost_nothing_exits_with_the_reason(farm: Farm, kilobytes: int) -> None:
+    """A farm does not fit into files of one kilobyte: status 2 if nothing was changed, 74 if it stops in the middle."""
     farm.write(*["true"] * 300)
     farmer = run(farm, kilobytes, "-n", 2, "--logs", "none")
     assert farmer.wait() in (2, 74), farmer.said
@@ -66,7 +66,7 @@ def test_a_farmer_that_can_write_next_to_nothing_ends_and_says_why(farm: Farm, k
     assert farm.check().finished == set(range(300))
 
 
-def test_packed_output_that_is_longer_than_a_file_may_be_is_kept_elsewhere(farm: Farm) -> None:
+def test_packed_output_that_exceeds_the_file_size_limit_is_kept_elsewhere(farm: Farm) -> None:
     farm.write(*[f"head -c 20000 /dev/zero | tr '\\0' {letter}" for letter in "abcdefgh"])
     farmer = run(farm, 64, "-n", 2, "--logs", "packed")
     assert farmer.wait() == 0, farmer.said
@@ -77,7 +77,7 @@ def test_packed_output_that_is_longer_than_a_file_may_be_is_kept_elsewhere(farm:
 
 
 @pytest.mark.parametrize("logs", ["files", "packed"])
-def test_a_task_that_writes_too_much_dies_of_the_signal_as_it_does_in_a_shell(farm: Farm, logs: str) -> None:
+def test_a_task_that_writes_too_much_is_killed_by_sigxfsz_as_in_a_shell(farm: Farm, logs: str) -> None:
     """Python ignores SIGXFSZ; a task has the default disposition."""
     farm.write("exec head -c 200000 /dev/zero", "true")
     farmer = run(farm, 64, "-n", 1, "--logs", logs)

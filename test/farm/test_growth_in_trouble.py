@@ -1,4 +1,4 @@
-"""Lines that are added to a list while the file system does not let a farmer take them in."""
+"""Lines are appended to a list when a farmer cannot import them because of a full disk."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ growth.PATIENCE = float(patience)
 sys.argv[:3] = ["taskfarmer"]
 sys.exit(taskfarmer())
 """
-"""A farmer that can make no file of tasks while the file `full` is there."""
+"""A farmer that cannot create a file of tasks while the file `full` exists."""
 
 
 def grown_in_trouble(farm: Farm, *options: object, patience: float = 600.0) -> Farmer:
-    """A farmer whose list grew while the disk was full; its first task may end."""
+    """A farmer whose list grew while the disk was full; its first task may finish."""
     full = farm.folder / "full"
-    farm.write(farm.begun(f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"))
+    farm.write(farm.marked(f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"))
     words = [sys.executable, "-c", FULL_DISK, str(full), str(patience), "run", str(farm.list), "-n", "1"]
     farmer = farm.start(words=[*words, *map(str, options)])
     farm.wait_for_tasks(0)
@@ -56,7 +56,7 @@ def added_line_ran(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--wait",)])
-def test_a_farmer_stays_until_it_can_take_in_added_lines(farm: Farm, options: tuple[str, ...]) -> None:
+def test_a_farmer_stays_until_it_can_import_added_lines(farm: Farm, options: tuple[str, ...]) -> None:
     farmer = grown_in_trouble(farm, *options)
     (farm.folder / "full").unlink()
     assert farmer.wait() == 0
@@ -73,7 +73,7 @@ def test_a_farmer_that_is_stopped_before_that_reports_that_tasks_are_left(farm: 
     added_line_ran(farm)
 
 
-def test_a_farmer_whose_patience_ends_reports_the_trouble(farm: Farm) -> None:
+def test_a_farmer_that_gives_up_waiting_reports_the_error(farm: Farm) -> None:
     farmer = grown_in_trouble(farm, patience=0.5)
     assert farmer.wait() == TROUBLE
     assert farmer.said.splitlines()[-1].startswith(f"taskfarmer: error: {farm.workdir}/tasks")
@@ -82,8 +82,8 @@ def test_a_farmer_whose_patience_ends_reports_the_trouble(farm: Farm) -> None:
     added_line_ran(farm)
 
 
-def test_a_free_slot_takes_added_lines_while_the_only_task_runs(farm: Farm) -> None:
-    farm.write(farm.begun(f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"))
+def test_a_free_slot_runs_added_lines_while_the_only_task_runs(farm: Farm) -> None:
+    farm.write(farm.marked(f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"))
     farmer = farm.start("-n", 2)
     farm.wait_for_tasks(0)
     farm.append(f"touch {farm.folder}/go\n")

@@ -1,4 +1,4 @@
-"""A farmer that is told to go, at any point of its life: nobody survives, and everything is given back."""
+"""When a farmer is stopped at any point of its life, no process survives, and all unfinished tasks are released."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from farms import Farm, Farmer
 AGAIN = 75
 STOPS = ["SIGUSR1", "SIGTERM", "SIGINT"]
 
-# Each goes on for a thousand seconds at its first attempt, in a way that is hard to end.
+# Each of these runs for a thousand seconds at its first attempt and resists termination in a different way.
 STUBBORN = {
     "plain": "sleep 1000",
     "a program without a shell": "",
     "ignores SIGTERM": "trap '' TERM; while :; do sleep 0.2; done",
     "its child ignores SIGTERM": "(trap '' TERM; while :; do sleep 0.2; done) & wait",
     "calls setsid": "setsid --wait sleep 1000",
-    "leaves a session behind": "setsid sleep 1000 & sleep 1000",
+    "leaves a process in another session": "setsid sleep 1000 & sleep 1000",
     "forks twice": "(setsid sleep 1000 &) ; sleep 1000",
     "forks twice and ignores SIGTERM": "(trap '' TERM HUP; setsid sleep 1000 & ) ; sleep 1000",
     "the parent is gone": "(trap '' TERM; setsid bash -c 'sleep 1000 & sleep 1000' &) ; exec sleep 1000",
@@ -33,7 +33,7 @@ STUBBORN = {
 
 
 def stubborn(farm: Farm, kind: str) -> str:
-    """A task that is hard to end at its first attempt, and ends well at its second."""
+    """A task that resists termination at its first attempt, and finishes at its second."""
     if not STUBBORN[kind]:
         program = farm.folder / "program"
         program.write_text(
@@ -41,11 +41,11 @@ def stubborn(farm: Farm, kind: str) -> str:
         )
         program.chmod(0o755)
         return str(program)
-    return f"[ $TASKFARMER_ATTEMPT = 1 ] || exit 0; {farm.begun(STUBBORN[kind])}"
+    return f"[ $TASKFARMER_ATTEMPT = 1 ] || exit 0; {farm.marked(STUBBORN[kind])}"
 
 
 def wait_until_held(farmer: Farmer) -> None:
-    """Wait until the program in front of the farmer has blocked SIGUSR1, and perhaps become the farmer."""
+    """Wait until the program in front of the farmer, or the farmer itself, has blocked SIGUSR1."""
     bit = 1 << (signal.SIGUSR1 - 1)
 
     def held() -> bool:
@@ -58,7 +58,7 @@ def wait_until_held(farmer: Farmer) -> None:
 
 
 def nothing_lost(farm: Farm, tasks: int) -> None:
-    """The next farmer runs what was given back, and every task is recorded once."""
+    """The next farmer runs the released tasks, and every task is recorded once."""
     assert farm.run("-n", 8).wait() == 0
     farm.no_survivors()
     assert farm.places() == ([], list(range(tasks)), [])
@@ -66,7 +66,7 @@ def nothing_lost(farm: Farm, tasks: int) -> None:
 
 
 @pytest.mark.parametrize("stop", [*STOPS, "SIGHUP", "--timeout"])
-def test_a_full_farmer_ends_its_tasks_and_gives_everything_back(farm: Farm, stop: str) -> None:
+def test_a_farmer_with_full_slots_stops_its_tasks_and_releases_all(farm: Farm, stop: str) -> None:
     farm.write(*(stubborn(farm, kind) for kind in STUBBORN), *["sleep 0"] * 100)
     full = len(STUBBORN)
     farmer = farm.start("-n", full, "--grace", 1, *(["--timeout", 3] if stop == "--timeout" else []))
@@ -84,7 +84,7 @@ def test_a_full_farmer_ends_its_tasks_and_gives_everything_back(farm: Farm, stop
     assert farm.attempts(0) == [(1, "returned"), (2, "finished")]
 
 
-def test_64_tasks_that_ignore_sigterm_are_ended_at_once(farm: Farm) -> None:
+def test_64_tasks_that_ignore_sigterm_are_killed_together(farm: Farm) -> None:
     kinds = [kind for kind in STUBBORN if "ignores" in kind]
     farm.write(*(stubborn(farm, kinds[number % len(kinds)]) for number in range(64)))
     farmer = farm.start("-n", 64, "--grace", 1)
@@ -98,11 +98,11 @@ def test_64_tasks_that_ignore_sigterm_are_ended_at_once(farm: Farm) -> None:
     nothing_lost(farm, 64)
 
 
-def test_a_task_that_ends_well_in_the_grace_time_is_finished(farm: Farm) -> None:
+def test_a_task_that_succeeds_within_the_grace_time_is_finished(farm: Farm) -> None:
     farm.write(
-        farm.begun("trap 'sleep 0.3; echo saved; exit 0' TERM; sleep 1000 & wait"),
-        farm.begun("trap 'exit 5' TERM; sleep 1000 & wait"),
-        farm.begun("sleep 1000"),
+        farm.marked("trap 'sleep 0.3; echo saved; exit 0' TERM; sleep 1000 & wait"),
+        farm.marked("trap 'exit 5' TERM; sleep 1000 & wait"),
+        farm.marked("sleep 1000"),
     )
     farmer = farm.start("-n", 3)
     farm.wait_for_tasks(0, 1, 2)
@@ -115,7 +115,7 @@ def test_a_task_that_ends_well_in_the_grace_time_is_finished(farm: Farm) -> None
 
 
 def test_a_task_that_ignores_sigterm_has_the_whole_grace_time(farm: Farm) -> None:
-    farm.write("trap '' TERM; " + farm.begun("sleep 1.5; echo done"))
+    farm.write("trap '' TERM; " + farm.marked("sleep 1.5; echo done"))
     farmer = farm.start("--grace", 10)
     farm.wait_for_tasks(0)
     farmer.signal(signal.SIGUSR1)
@@ -126,7 +126,7 @@ def test_a_task_that_ignores_sigterm_has_the_whole_grace_time(farm: Farm) -> Non
 @pytest.mark.parametrize("pair", ["SIGUSR1 SIGUSR1", "SIGUSR1 SIGTERM", "SIGTERM SIGTERM", "SIGINT SIGTERM"])
 def test_a_second_stop_changes_nothing(farm: Farm, pair: str) -> None:
     first, second = (signal.Signals[name] for name in pair.split())
-    farm.write(farm.begun("trap 'sleep 1; exit 0' TERM; sleep 1000 & wait"), stubborn(farm, "ignores SIGTERM"), "true")
+    farm.write(farm.marked("trap 'sleep 1; exit 0' TERM; sleep 1000 & wait"), stubborn(farm, "ignores SIGTERM"), "true")
     farmer = farm.start("-n", 2, "--grace", 5)
     farm.wait_for_tasks(0, 1)
     farmer.signal(first)
@@ -155,8 +155,8 @@ def test_a_second_sigint_is_immediate(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("stop", STOPS)
-def test_a_farmer_that_starts_leaves_its_farm_whole(farm: Farm, stop: str) -> None:
-    """The signal is there before our first statement; `env` holds it, as the examples do."""
+def test_a_farmer_stopped_during_startup_leaves_its_farm_intact(farm: Farm, stop: str) -> None:
+    """The signal is pending before our first statement; `env` blocks it, as in the examples."""
     farm.write(*["sleep 1000"] * 20)
     farmer = farm.start("-n", 4, "--grace", 1, before=["env", "--block-signal=USR1,TERM,INT"])
     wait_until_held(farmer)
@@ -167,13 +167,13 @@ def test_a_farmer_that_starts_leaves_its_farm_whole(farm: Farm, stop: str) -> No
     farm.check()
 
 
-def test_signals_that_keep_coming_from_the_start_on_lose_nothing(farm: Farm) -> None:
-    """One after the other, whatever the farmer does meanwhile, until it is gone."""
-    farm.write(*(farm.begun("echo $TASKFARMER_ATTEMPT; sleep 0.01") for _ in range(60)))
+def test_signals_that_arrive_continuously_from_the_start_lose_no_task(farm: Farm) -> None:
+    """One signal follows the other during all states of the farmer, until it exits."""
+    farm.write(*(farm.marked("echo $TASKFARMER_ATTEMPT; sleep 0.01") for _ in range(60)))
     for number in range(12):
         farmer = farm.start("-n", 4, "--grace", 1, before=["env", "--block-signal=USR1"])
         wait_until_held(farmer)
-        # farther into its life from farmer to farmer
+        # each farmer gets further than the one before it
         end = time.monotonic() + number * 0.04
         while time.monotonic() < end and not farmer.ended:
             time.sleep(0.005)
@@ -187,10 +187,10 @@ def test_signals_that_keep_coming_from_the_start_on_lose_nothing(farm: Farm) -> 
     nothing_lost(farm, 60)
 
 
-def test_a_farmer_that_was_started_to_outlive_its_terminal_does(farm: Farm) -> None:
-    """SIGHUP was ignored when it began, as `nohup` has it."""
+def test_a_farmer_started_with_nohup_outlives_its_terminal(farm: Farm) -> None:
+    """SIGHUP is ignored from the start, as with `nohup`."""
     go = farm.folder / "go"
-    farm.write(farm.begun(f"while ! [ -e {go} ]; do sleep 0.02; done"), "true")
+    farm.write(farm.marked(f"while ! [ -e {go} ]; do sleep 0.02; done"), "true")
     farmer = farm.start("-n", 1, before=["env", "--ignore-signal=HUP"])
     farm.wait_for_tasks(0)
     farmer.signal(signal.SIGHUP)
@@ -200,10 +200,10 @@ def test_a_farmer_that_was_started_to_outlive_its_terminal_does(farm: Farm) -> N
     assert farm.places() == ([], [0, 1], [])
 
 
-def test_a_farmer_that_ends_finishes_what_it_does(farm: Farm) -> None:
-    """The farm's lock is held by the test, so that the farmer is caught between its last task and its end."""
+def test_a_farmer_that_gets_a_signal_during_shutdown_completes_the_shutdown(farm: Farm) -> None:
+    """The test holds the farm's lock, so that the signal reaches the farmer between its last task and its exit."""
     go = farm.folder / "go"
-    farm.write(farm.begun(f"while ! [ -e {go} ]; do sleep 0.02; done"), "true")
+    farm.write(farm.marked(f"while ! [ -e {go} ]; do sleep 0.02; done"), "true")
     farmer = farm.start("-n", 2)
     farm.wait_for_tasks(0)
     with open(farm.workdir / "lock", "r+b") as lock:
@@ -229,8 +229,8 @@ def _locked(fd: int) -> bool:
 
 
 @pytest.mark.parametrize("call", ["link", "fsync", "rename", "unlink"])
-def test_a_farmer_that_commits_is_not_torn_by_a_signal(farm: Farm, strace: list[str], call: str) -> None:
-    """strace sends the signal while the farmer is in the system call, again and again."""
+def test_a_signal_does_not_interrupt_a_commit(farm: Farm, strace: list[str], call: str) -> None:
+    """strace sends the signal during the system call, repeatedly."""
     farm.write(*["true"] * 30)
     for first in range(1, 13, 2):
         stop = ["-e", f"trace={call}", "-e", f"inject={call}:signal=USR1:when={first}+3"]
@@ -242,7 +242,7 @@ def test_a_farmer_that_commits_is_not_torn_by_a_signal(farm: Farm, strace: list[
     nothing_lost(farm, 30)
 
 
-def test_a_farmer_stopped_by_its_timeout_before_anything_ran_gives_everything_back(farm: Farm) -> None:
+def test_a_farmer_that_times_out_before_any_task_ran_releases_all_tasks(farm: Farm) -> None:
     farm.write(*["sleep 1000"] * 5)
     farmer = farm.run("--timeout", "0.01", "--grace", 1)
     assert farmer.wait() == AGAIN
@@ -250,8 +250,8 @@ def test_a_farmer_stopped_by_its_timeout_before_anything_ran_gives_everything_ba
     farm.no_survivors()
 
 
-def test_nothing_of_a_farmer_is_left_in_its_directory_when_it_went(farm: Farm) -> None:
-    farm.write(*[farm.begun("sleep 1000")] * 3)
+def test_a_farmer_that_exits_leaves_no_files_except_its_description(farm: Farm) -> None:
+    farm.write(*[farm.marked("sleep 1000")] * 3)
     farmer = farm.start("-n", 3, "--grace", 1)
     farm.wait_for_tasks(0, 1, 2)
     farmer.signal(signal.SIGUSR1)
@@ -261,11 +261,11 @@ def test_nothing_of_a_farmer_is_left_in_its_directory_when_it_went(farm: Farm) -
     assert not [name for name in os.listdir(farm.workdir) if name.startswith(".")]
 
 
-def test_what_a_task_starts_to_save_its_state_is_left_to_it(farm: Farm) -> None:
-    """SIGTERM is for what runs when the farmer stops, not for the programs by which a trap saves something."""
+def test_programs_that_a_task_starts_to_save_its_state_are_not_terminated(farm: Farm) -> None:
+    """SIGTERM goes to processes that run when the farmer stops, not to programs that a trap starts to save state."""
     farm.write(
         f"[ -e saved ] && exit 0; trap 'sleep 0.7; echo whole > part; sleep 0.7; mv part saved; exit 1' TERM; "
-        f"{farm.begun('while :; do sleep 0.1; done')}"
+        f"{farm.marked('while :; do sleep 0.1; done')}"
     )
     farmer = farm.start("--grace", 30)
     farm.wait_for_tasks(0)

@@ -1,7 +1,7 @@
-"""Every way to stop a farmer, in every state of it, with every kind of task.
+"""Every way to stop a farmer, in each of its states, with every kind of task.
 
-Whatever meets whatever: the exit status is the one that is promised, everything in flight is given back, no
-process is left, the views are exact, and the next farmer ends the list with every task recorded once.
+In each combination the exit status is the documented one, all tasks in flight are released, no process is left, the
+views are exact, and the next farmer completes the list with every task recorded once.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from farming import eventually, need
 from scenes import DONE, KINDS, STOPS, Cell, Scene, TooEarly, full
 
 AT_ONCE = 8
-"""Cells that are played at the same time: most of a cell is waiting."""
+"""Cells that run at the same time: a cell spends most of its time waiting."""
 State = Callable[[Scene], Iterator[None]]
 
 # --- states ------------------------------------------------------------------------------------
 
 
 def importing_modules(scene: Scene) -> Iterator[None]:
-    """Signals are blocked: what comes now is heard later."""
+    """Signals are blocked: a signal that arrives now is handled later."""
     scene.farm.write(*[scene.stay()] * scene.stays)
     scene.start(point=("import", "click", 1))
     scene.at_point()
@@ -70,8 +70,8 @@ def running_with_full_slots(scene: Scene) -> Iterator[None]:
 
 
 def with_a_queue(scene: Scene) -> Iterator[None]:
-    """It holds tasks that no slot has begun."""
-    quick = scene.stays + 40  # so many that it knows how long tasks take: long enough to be handed out one by one
+    """The farmer holds claimed tasks that no slot has started."""
+    quick = scene.stays + 40  # enough for the farmer to learn that tasks take long enough to be handed out one by one
     scene.farm.write(*["sleep 0.2"] * quick)
     assert scene.farm.run("-n", 64).wait() == 0
     scene.farm.append("".join(f"{line}\n" for line in [scene.stay()] * (scene.stays + 1) + ["true"] * 300))
@@ -82,11 +82,11 @@ def with_a_queue(scene: Scene) -> Iterator[None]:
 
 
 def idle_and_waiting(scene: Scene) -> Iterator[None]:
-    """It has nothing to do, and waits for what a peer holds."""
+    """The farmer is idle and waits for the tasks of a peer."""
     scene.farm.write(*[scene.stay()] * scene.stays, "true")
     scene.peer = scene.farm.start(*scene.options(scene.stays))
     scene.farm.wait_for_tasks(*range(scene.stays))
-    scene.farm.append(f"{scene.farm.begun('true')}\n" * 4)
+    scene.farm.append(f"{scene.farm.marked('true')}\n" * 4)
     scene.start("--wait", slots=2)
     eventually(lambda: len(scene.farm.check(views=False).finished) == 5 or scene.over(), "nothing is left to take", 60)
     scene.status = DONE
@@ -107,7 +107,7 @@ def already_stopping(scene: Scene) -> Iterator[None]:
 
 
 def _all_slots_taken(scene: Scene, point: tuple[str, str, int] | None) -> None:
-    """All slots are taken; one task is behind the short door."""
+    """All slots are busy; one task is behind the short door."""
     scene.farm.write(*[scene.stay()] * scene.stays, scene.behind("short"))
     scene.start(slots=scene.stays + 1, point=point, armed="armed")
     scene.runs(*range(scene.stays + 1))
@@ -115,7 +115,7 @@ def _all_slots_taken(scene: Scene, point: tuple[str, str, int] | None) -> None:
 
 
 def _before_an_exchange(scene: Scene, point: tuple[str, str, int]) -> None:
-    """One task ends, so that there is something to commit, and the farmer waits at `point`."""
+    """One task finishes, so that there is a result to commit, and the farmer waits at `point`."""
     _all_slots_taken(scene, point)
     scene.arm()
     scene.open("short")
@@ -146,7 +146,7 @@ def before_its_commit(scene: Scene) -> Iterator[None]:
 
 
 def behind_its_commit(scene: Scene) -> Iterator[None]:
-    """The revision has its name; the farmer has not read yet who won."""
+    """The revision has its name; the farmer has not yet read which commit won."""
     _before_an_exchange(scene, ("os.remove", "/ledger/", 1))
     scene.at_point()
     yield
@@ -162,12 +162,12 @@ def on_a_full_disk(scene: Scene) -> Iterator[None]:
     _all_slots_taken(scene, None)
     with full(scene.farm.workdir):
         scene.open("short")
-        eventually(lambda: "no new ones are started" in scene.farmer.said or scene.over(), "trouble is told")
+        eventually(lambda: "no new ones are started" in scene.farmer.said or scene.over(), "the error is reported")
         yield
 
 
 WITH_MANY = (starting_its_workers, running_with_full_slots, already_stopping)
-"""The states in which tasks are 256 at once also where time is short."""
+"""The states in which 256 tasks run at once even in the short selection."""
 STATES: tuple[State, ...] = (
     importing_modules,
     importing_the_list,
@@ -201,7 +201,7 @@ def play(state: State, cell: Cell, folder: Path) -> None:
 
 
 def play_all(cells: list[tuple[State, Cell]], folder: Path) -> None:
-    """Play cells, some at a time, and name those that went wrong."""
+    """Run several cells at a time, and list those that failed."""
     with ThreadPoolExecutor(AT_ONCE) as threads:
         played = {
             cell: threads.submit(play, state, cell, folder / str(number)) for number, (state, cell) in enumerate(cells)
@@ -209,7 +209,7 @@ def play_all(cells: list[tuple[State, Cell]], folder: Path) -> None:
     wrong = {cell: one.exception() for cell, one in played.items() if one.exception() is not None}
     for error in wrong.values():
         if not isinstance(error, Exception):
-            raise error  # a skip is no error of the cell
+            raise error  # a skip is not a failure of the cell
     assert not wrong, "\n\n".join(f"{cell}: {error}" for cell, error in wrong.items())
 
 
@@ -218,8 +218,8 @@ def name_of(state: State) -> str:
 
 
 @pytest.mark.timeout(600)
-def test_every_stop_in_every_state_gives_everything_back(tmp_path: Path) -> None:
-    """All pairs of state and stop, of state and kind, and of stop and kind are in these; of 256 at once some."""
+def test_every_stop_in_every_state_releases_all_tasks(tmp_path: Path) -> None:
+    """These cells include all pairs of state and stop, state and kind, stop and kind, and some of 256 tasks at once."""
     cells = []
     for number, state in enumerate(STATES):
         kinds = tuple(kind for kind in KINDS if state in WITH_MANY or kind != "256 at once")
@@ -233,5 +233,5 @@ def test_every_stop_in_every_state_gives_everything_back(tmp_path: Path) -> None
 @pytest.mark.campaign
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_stop_in_every_state_with_every_kind_of_task_gives_everything_back(kind: str, tmp_path: Path) -> None:
+def test_every_stop_in_every_state_with_every_kind_of_task_releases_all_tasks(kind: str, tmp_path: Path) -> None:
     play_all([(state, Cell(name_of(state), stop, kind)) for state in STATES for stop in STOPS], tmp_path)

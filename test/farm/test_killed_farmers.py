@@ -1,4 +1,4 @@
-"""Workers and farmers that are killed with SIGKILL: no task outlives them, and none is lost."""
+"""If workers or farmers are killed with SIGKILL, no task outlives them, and none is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import eventually, lives, send, tree
+from farming import eventually, is_running, send, tree
 from farms import Farm, Farmer
 
 # the farmer is the parent of the task's parent, its worker
@@ -16,12 +16,12 @@ KILL_FARMER = "kill -9 $(cut -d ' ' -f 4 /proc/$PPID/stat)"
 
 
 def staying(farm: Farm, how: str = "sleep 1000") -> str:
-    """A task that stays at its first attempt, and ends well at the second."""
-    return farm.begun(f"[ $TASKFARMER_ATTEMPT -gt 1 ] || {{ {how}; }}")
+    """A task that keeps running at its first attempt, and finishes at the second."""
+    return farm.marked(f"[ $TASKFARMER_ATTEMPT -gt 1 ] || {{ {how}; }}")
 
 
 def runs(pid: int, task: int) -> bool:
-    """Whether a process belongs to a task; it may be gone, and then it does not."""
+    """Whether a process belongs to a task; False if it has exited."""
     try:
         return b"PROC_NUMBER=%d" % task in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -39,11 +39,11 @@ def worker_of(farm: Farm, task: int) -> int:
 
 
 def kill_workers_first(farmer: Farmer) -> None:
-    """End a farmer and its workers at one instant, so that nobody can end the tasks."""
+    """Kill a farmer and its workers at the same instant, so that none of them can terminate the tasks."""
     pids = [farmer.pid, *farmer.workers()]
     for pid in pids:
         send(pid, signal.SIGSTOP)
-    # the farmer last: the kernel lets those go on who are stopped when their parent dies
+    # the farmer last: the kernel continues stopped processes when their parent dies
     for pid in reversed(pids):
         send(pid, signal.SIGKILL)
     farmer.wait()
@@ -52,7 +52,7 @@ def kill_workers_first(farmer: Farmer) -> None:
 @pytest.mark.parametrize(
     "how", ["sleep 1000", "(setsid sleep 1000 &) ; sleep 1000", "trap '' TERM; while :; do sleep 0.2; done"]
 )
-def test_a_killed_worker_is_replaced_and_its_task_ended_and_run_again(farm: Farm, how: str) -> None:
+def test_a_killed_worker_is_replaced_and_its_task_is_killed_and_retried(farm: Farm, how: str) -> None:
     farm.write(staying(farm, how), *["sleep 0.01"] * 20)
     farmer = farm.start("-n", 2)
     farm.wait_for_tasks(0)
@@ -61,14 +61,14 @@ def test_a_killed_worker_is_replaced_and_its_task_ended_and_run_again(farm: Farm
     assert before
     send(worker, signal.SIGKILL)
     assert farmer.wait() == 0, farmer.said
-    assert not [pid for pid in before if lives(pid)]
+    assert not [pid for pid in before if is_running(pid)]
     farm.no_survivors()
     assert farm.attempts(0) == [(1, "returned"), (2, "finished")]
     assert farm.places() == ([], list(range(21)), [])
     assert "worker for slot" in farmer.said
 
 
-def test_workers_that_are_killed_again_and_again_lose_no_task(farm: Farm) -> None:
+def test_workers_that_are_killed_repeatedly_lose_no_task(farm: Farm) -> None:
     farm.write(*[f"echo $TASKFARMER_ATTEMPT >> {farm.started}/$PROC_NUMBER; sleep 0.02"] * 150)
     farmer = farm.start("-n", 3)
     for round_number in range(12):
@@ -86,8 +86,8 @@ def test_workers_that_are_killed_again_and_again_lose_no_task(farm: Farm) -> Non
     assert len(os.listdir(farm.started)) == 150
 
 
-def test_a_worker_that_is_stopped_does_not_keep_its_farmer_from_going(farm: Farm) -> None:
-    farm.write(farm.begun("sleep 1000"), farm.begun("sleep 1000"))
+def test_a_stopped_worker_does_not_keep_its_farmer_from_exiting(farm: Farm) -> None:
+    farm.write(farm.marked("sleep 1000"), farm.marked("sleep 1000"))
     farmer = farm.start("-n", 2, "--grace", 1)
     farm.wait_for_tasks(0, 1)
     send(worker_of(farm, 0), signal.SIGSTOP)
@@ -101,7 +101,7 @@ def test_a_worker_that_is_stopped_does_not_keep_its_farmer_from_going(farm: Farm
 @pytest.mark.parametrize(
     "how", ["sleep 1000", "trap '' TERM; while :; do sleep 0.2; done", "(setsid sleep 1000 &) ; sleep 1000"]
 )
-def test_a_killed_farmer_takes_its_tasks_with_it_and_the_next_one_runs_them(farm: Farm, how: str) -> None:
+def test_the_tasks_of_a_killed_farmer_are_killed_and_the_next_farmer_runs_them(farm: Farm, how: str) -> None:
     farm.write(*[staying(farm, how)] * 3, *["true"] * 10)
     farmer = farm.start("-n", 3, "--grace", 1)
     farm.wait_for_tasks(0, 1, 2)
@@ -114,8 +114,8 @@ def test_a_killed_farmer_takes_its_tasks_with_it_and_the_next_one_runs_them(farm
     assert {line.attempt for line in report.lines if line.task < 3} == {2}
 
 
-def test_a_farmer_that_is_started_again_at_once_does_what_the_killed_one_held(farm: Farm) -> None:
-    """The workers of the killed one still give its tasks their grace time."""
+def test_a_farmer_that_is_restarted_at_once_runs_the_tasks_of_the_killed_one(farm: Farm) -> None:
+    """The workers of the killed farmer still give its tasks their grace time."""
     farm.write(staying(farm, "trap '' TERM; while :; do sleep 0.2; done"), "true")
     farmer = farm.start("-n", 1, "--grace", 3)
     farm.wait_for_tasks(0)
@@ -128,8 +128,8 @@ def test_a_farmer_that_is_started_again_at_once_does_what_the_killed_one_held(fa
     assert farm.attempts(0)[-1] == (2, "finished")
 
 
-def test_a_task_whose_worker_and_farmer_were_killed_at_once_is_not_run_beside_itself(farm: Farm) -> None:
-    """Nobody is left to end it; while it lives it holds its farmer's alive lock, so that it keeps its place."""
+def test_a_task_that_survives_its_worker_and_farmer_is_not_started_a_second_time(farm: Farm) -> None:
+    """No process is left to kill the task; while it lives it holds its farmer's alive lock, and so keeps its claim."""
     go = farm.folder / "go"
     farm.write(staying(farm, f"while ! [ -e {go} ]; do sleep 0.02; done"), "true")
     farmer = farm.start("-n", 1)
@@ -149,7 +149,7 @@ def test_a_task_whose_worker_and_farmer_were_killed_at_once_is_not_run_beside_it
 
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_a_task_that_kills_its_farmer_is_failed_as_lost_and_the_others_complete(farm: Farm, deaths: int) -> None:
-    # one slot: a death counts for whatever ran at that moment, the neighbours of the guilty one too
+    # one slot: a death counts for each task that ran at that moment, the neighbours of the guilty one too
     farm.write("true", KILL_FARMER, *["sleep 0.01"] * 20)
     ends = []
     for _ in range(deaths + 5):
@@ -166,7 +166,7 @@ def test_a_task_that_kills_its_farmer_is_failed_as_lost_and_the_others_complete(
     assert (attempt, outcome) == (len(ends), "lost")
 
 
-def test_a_task_that_kills_its_farmer_may_do_so_for_ever_where_there_is_no_limit(farm: Farm) -> None:
+def test_a_task_that_kills_its_farmer_is_retried_for_ever_if_there_is_no_limit(farm: Farm) -> None:
     farm.write(f"[ $TASKFARMER_ATTEMPT -gt 6 ] || {KILL_FARMER}", "true")
     for _ in range(6):
         assert farm.run("-n", 1, "--grace", 1, "--max-deaths", 0).wait() == -signal.SIGKILL
@@ -175,8 +175,8 @@ def test_a_task_that_kills_its_farmer_may_do_so_for_ever_where_there_is_no_limit
     assert farm.places() == ([], [0, 1], [])
 
 
-def test_interruptions_are_no_deaths(farm: Farm) -> None:
-    farm.write(farm.begun("[ $TASKFARMER_ATTEMPT -gt 5 ] || sleep 1000"))
+def test_interruptions_do_not_count_as_deaths(farm: Farm) -> None:
+    farm.write(farm.marked("[ $TASKFARMER_ATTEMPT -gt 5 ] || sleep 1000"))
     for _ in range(5):
         farmer = farm.start("-n", 1, "--grace", 1, "--max-deaths", 1)
         farm.wait_for_tasks(0)
@@ -187,7 +187,7 @@ def test_interruptions_are_no_deaths(farm: Farm) -> None:
     assert farm.attempts(0) == [*((number, "returned") for number in range(1, 6)), (6, "finished")]
 
 
-def test_a_farmer_waits_for_what_a_killed_one_leaves(farm: Farm) -> None:
+def test_a_farmer_waits_for_the_processes_of_a_killed_one(farm: Farm) -> None:
     farm.write(staying(farm))
     first = farm.start("-n", 1, "--grace", 1, "--lease", 120)
     farm.wait_for_tasks(0)
@@ -200,9 +200,9 @@ def test_a_farmer_waits_for_what_a_killed_one_leaves(farm: Farm) -> None:
     farm.check()
 
 
-def test_results_that_were_not_committed_when_the_farmer_was_killed_are_run_again(farm: Farm) -> None:
-    """What it said last is in its result file or not; either way each task is recorded once."""
-    farm.write(*[f"echo x >> {farm.started}/$PROC_NUMBER"] * 400, farm.begun("sleep 1000"))
+def test_tasks_whose_results_were_not_committed_when_the_farmer_was_killed_are_retried(farm: Farm) -> None:
+    """The last results may be in the result file or not; in both cases each task is recorded once."""
+    farm.write(*[f"echo x >> {farm.started}/$PROC_NUMBER"] * 400, farm.marked("sleep 1000"))
     for _ in range(6):
         farmer = farm.start("-n", 2, "--grace", 1)
         eventually(lambda: len(os.listdir(farm.started)) > 50, "some tasks ran", every=0.002)

@@ -1,4 +1,4 @@
-"""A last line without newline: it may be half of a line that a program is still writing, and half a line never runs."""
+"""A last line without newline may be half of a line that a program is still writing, and half a line never runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WARNING = "the last line has no newline"
 
 
 def still_written(farm: Farm) -> None:
-    """Let the list look as if a program had just written to it."""
+    """Set the list's modification time to now, as if a program had just written to it."""
     os.utime(farm.list)
 
 
 def wait_while_written(farm: Farm, *ids: int) -> None:
-    """Wait until these tasks have run, while the list is written again and again."""
+    """Wait until these tasks have run, while the list is touched repeatedly."""
     logs = [farm.workdir / "logs" / f"log_{number}" for number in ids]
 
     def done() -> bool:
@@ -45,8 +45,8 @@ def test_half_a_line_waits_for_its_other_half_while_the_rest_runs(farm: Farm, en
     assert len(farm.check().lines) == 4
 
 
-def test_a_line_is_only_halved_by_its_newline(farm: Farm) -> None:
-    """CRLF was cut in two: the command is whole, and the line is not."""
+def test_only_the_missing_newline_makes_a_line_incomplete(farm: Farm) -> None:
+    """CRLF was cut in two: the command is complete, but the line is not."""
     farm.list.write_bytes(b"echo 0\r\necho 1\r")
     farmer = farm.start("-n", 1)
     wait_while_written(farm, 0)
@@ -65,7 +65,7 @@ def test_half_a_reserved_line_is_not_refused(farm: Farm) -> None:
     assert farm.places() == ([], [0, 1], [])
 
 
-def test_a_single_line_without_newline_runs_when_the_list_is_quiet_and_only_then(farm: Farm) -> None:
+def test_a_single_line_without_newline_runs_only_when_the_list_is_no_longer_written(farm: Farm) -> None:
     """Farmers that start together, and one that waits for the whole farm, decide alike."""
     farm.list.write_bytes(b"echo $PROC_NUMBER")
     begin = time.monotonic()
@@ -75,7 +75,7 @@ def test_a_single_line_without_newline_runs_when_the_list_is_quiet_and_only_then
     assert f"not changed for {QUIET:.0f} s" in farmers[0].said
     assert farm.places() == ([], [0], [])
     assert len(farm.check().lines) == 1
-    # all of it is taken in: nothing waits again
+    # all of it is imported: no farmer waits again
     still_written(farm)
     farmer = farm.run("-n", 2)
     assert farmer.wait() == 0
@@ -93,7 +93,7 @@ def test_the_last_line_of_a_list_that_was_written_long_ago_runs_at_once(farm: Fa
 
 
 @pytest.mark.parametrize(("options", "number"), [((), signal.SIGTERM), (("--wait",), signal.SIGINT)])
-def test_a_farmer_that_waits_for_the_last_line_is_stopped_and_does_not_say_that_all_is_done(
+def test_a_farmer_that_is_stopped_while_it_waits_for_the_last_line_does_not_report_success(
     farm: Farm, options: tuple[str, ...], number: int
 ) -> None:
     farm.list.write_bytes(b"echo 1")
@@ -168,8 +168,8 @@ class Whole(TaskList):
 
 
 @pytest.mark.parametrize("kind", ["Lines", "Opens", "Whole"])
-def test_no_handler_makes_a_task_of_half_a_line(farm: Farm, kind: str) -> None:
-    """One that reads lines through ListTaskList gets the others at once; one that opens the list gets nothing yet."""
+def test_no_handler_makes_half_a_line_a_task(farm: Farm, kind: str) -> None:
+    """A handler that reads lines through ListTaskList gets the others at once; one that opens the list must wait."""
     (farm.folder / "handlers.py").write_text(HANDLERS)
     (farm.folder / "handlers.ini").write_text(f"[mine]\nTaskList = handlers.{kind}\n")
     farm.list.write_bytes(b"one\ntw")
@@ -194,7 +194,7 @@ def test_no_handler_makes_a_task_of_half_a_line(farm: Farm, kind: str) -> None:
     farm.check()
 
 
-def test_a_handler_that_reads_the_list_in_its_own_way_gets_it_when_it_is_quiet(farm: Farm) -> None:
+def test_a_handler_that_opens_the_list_itself_gets_it_when_it_is_no_longer_written(farm: Farm) -> None:
     (farm.folder / "handlers.py").write_text(HANDLERS)
     (farm.folder / "handlers.ini").write_text("[mine]\nTaskList = handlers.Whole\n")
     farm.list.write_bytes(b"one two")
@@ -210,7 +210,7 @@ from taskfarmer.tasks import TaskList
 
 
 class Changes(TaskList):
-    # It reads the list while another program goes on writing it.
+    # It reads the list while another program is still writing it.
 
     def __init__(self, path, workdir):
         with open(path) as stream:
@@ -227,7 +227,7 @@ class Changes(TaskList):
 """
 
 
-def test_a_list_that_changes_while_a_handler_reads_it_is_not_taken_for_what_it_was(farm: Farm) -> None:
+def test_a_list_that_changes_while_a_handler_reads_it_is_refused(farm: Farm) -> None:
     (farm.folder / "handlers.py").write_text(CHANGES)
     (farm.folder / "handlers.ini").write_text("[mine]\nTaskList = handlers.Changes\n")
     farm.list.write_bytes(b"one\ntwo\n")

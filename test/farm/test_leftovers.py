@@ -1,4 +1,4 @@
-"""Processes that a task leaves when its first process has ended: kept, waited for, or ended with it."""
+"""Processes that a task leaves when its first process has exited: kept, awaited, or killed with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import children, eventually, lives, need, send
+from farming import children, eventually, is_running, need, send
 from farms import TEST, Farm
 
 RUNNERS = """
@@ -32,7 +32,7 @@ class Run(BasicRunner):
 
 
 class Waits:
-    '''Starts a helper that ends at once, lets the task run, and looks only then how the helper ended.'''
+    '''Starts a helper that exits at once, runs the task, and only then reads the helper's exit status.'''
 
     def run(self, taskid, command, logfh):
         helper = subprocess.Popen(['sh', '-c', 'exit 7'])
@@ -47,14 +47,14 @@ IN_A_SESSION = "(setsid sleep 1000 > /dev/null 2>&1 &) ;"
 
 @pytest.fixture
 def plugged(farm: Farm) -> Farm:
-    """A farm with runners of the user's own."""
+    """A farm with custom runners."""
     (farm.folder / "mine.py").write_text(RUNNERS)
     (farm.folder / "mine.ini").write_text("".join(f"[{name}]\nRunner = mine.{kind}\n" for name, kind in NAMES.items()))
     return farm
 
 
 def script(farm: Farm, text: str) -> str:
-    """A command without anything that only bash understands, so that each runner can put a word before it."""
+    """A command without syntax that only bash understands, so that each runner can prefix it with a word."""
     path = farm.folder / f"script{len(list(farm.folder.glob('script*')))}"
     path.write_text(f"#!/bin/bash\n{text}\n")
     path.chmod(0o755)
@@ -67,7 +67,7 @@ def sleepers(farm: Farm) -> list[int]:
 
 
 def words(pid: int) -> list[bytes]:
-    """The command line of a process; empty if it has ended."""
+    """The command line of a process; empty if it has exited."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
     except OSError:
@@ -79,13 +79,13 @@ def words(pid: int) -> list[bytes]:
 
 @ANY_RUNNER
 @pytest.mark.parametrize("how", [IN_ITS_GROUP, IN_A_SESSION], ids=["in its group", "in a session"])
-def test_processes_of_a_task_are_kept_until_the_farmer_ends_and_the_task_is_named(
+def test_processes_of_a_task_are_kept_until_the_farmer_exits_and_the_task_is_named(
     plugged: Farm, runner: str, how: str
 ) -> None:
     plugged.write(
         "true",
         script(plugged, f"{how} {how} true"),
-        plugged.begun(f"until [ -e {plugged.folder}/go ]; do sleep 0.05; done"),
+        plugged.marked(f"until [ -e {plugged.folder}/go ]; do sleep 0.05; done"),
     )
     farmer = plugged.start("-n", 1, "-r", runner)
     plugged.wait_for_tasks(2)
@@ -107,11 +107,11 @@ def test_a_task_is_named_that_left_processes_as_the_last_one(farm: Farm) -> None
 
 
 def test_the_right_task_is_named_although_its_worker_serves_several_slots(farm: Farm) -> None:
-    """Of a process in a session of its own only its environment says whose it was."""
+    """If a process is in another session, only its environment shows which task started it."""
     gate = f"until [ -e {farm.folder}/go ]; do sleep 0.05; done"
     leaves = {3: IN_A_SESSION, 8: f"{IN_ITS_GROUP} {IN_A_SESSION}", 14: IN_ITS_GROUP}
-    # a process that a running task has left is not yet one that it leaves behind
-    farm.write(*(farm.begun(f"{leaves.get(n, IN_A_SESSION)} {'true' if n in leaves else gate}") for n in range(17)))
+    # processes of a running task do not count as left behind yet
+    farm.write(*(farm.marked(f"{leaves.get(n, IN_A_SESSION)} {'true' if n in leaves else gate}") for n in range(17)))
     farmer = farm.start("-n", 17)
     farm.wait_for_tasks(*range(17))
     eventually(lambda: farmer.said.count(" left ") >= 3, lambda: farmer.said)
@@ -133,7 +133,7 @@ def test_many_tasks_that_leave_processes_are_counted(farm: Farm) -> None:
 
 
 @ANY_RUNNER
-def test_processes_that_end_a_moment_after_their_task_are_no_news(plugged: Farm, runner: str) -> None:
+def test_processes_that_exit_a_moment_after_their_task_are_not_reported(plugged: Farm, runner: str) -> None:
     plugged.write(*[script(plugged, "echo there > >(sleep 0.02; cat > /dev/null)")] * 5, "true")
     farmer = plugged.run("-n", 1, "-r", runner)
     assert farmer.wait() == 0
@@ -145,7 +145,9 @@ def test_processes_that_end_a_moment_after_their_task_are_no_news(plugged: Farm,
 
 @ANY_RUNNER
 @pytest.mark.parametrize("detached", ["", "setsid"])
-def test_a_task_that_waits_is_over_when_all_its_processes_are(plugged: Farm, runner: str, detached: str) -> None:
+def test_a_task_that_waits_is_finished_when_all_its_processes_have_exited(
+    plugged: Farm, runner: str, detached: str
+) -> None:
     done = plugged.folder / "done"
     late = script(plugged, f"until [ -e {plugged.folder}/go ]; do sleep 0.05; done; sleep 0.2; touch {done}")
     plugged.write(script(plugged, f"({detached} {late} &) ; touch {plugged.started}/0; exit 3"), f"ls {done}")
@@ -162,7 +164,7 @@ def test_a_task_that_waits_is_over_when_all_its_processes_are(plugged: Farm, run
 
 
 @ANY_RUNNER
-def test_a_task_that_waits_when_the_farmer_is_stopped_is_run_again(plugged: Farm, runner: str) -> None:
+def test_a_task_that_waits_when_the_farmer_is_stopped_is_retried(plugged: Farm, runner: str) -> None:
     plugged.write(script(plugged, f"{IN_A_SESSION} touch {plugged.started}/0"), "true")
     farmer = plugged.start("-n", 1, "-r", runner, "--leftovers", "wait", "--grace", 1)
     plugged.wait_for_tasks(0)
@@ -181,9 +183,9 @@ def test_a_task_that_waits_when_the_farmer_is_stopped_is_run_again(plugged: Farm
 
 @ANY_RUNNER
 @pytest.mark.parametrize("how", [IN_ITS_GROUP, IN_A_SESSION], ids=["in its group", "in a session"])
-def test_processes_are_ended_with_their_task(plugged: Farm, runner: str, how: str) -> None:
+def test_processes_are_killed_with_their_task(plugged: Farm, runner: str, how: str) -> None:
     plugged.write(
-        script(plugged, f"{how} {how} exit 3"), plugged.begun(f"until [ -e {plugged.folder}/go ]; do sleep 0.05; done")
+        script(plugged, f"{how} {how} exit 3"), plugged.marked(f"until [ -e {plugged.folder}/go ]; do sleep 0.05; done")
     )
     farmer = plugged.start("-n", 1, "-r", runner, "--leftovers", "end")
     plugged.wait_for_tasks(1)
@@ -196,7 +198,7 @@ def test_processes_are_ended_with_their_task(plugged: Farm, runner: str, how: st
 
 
 @ANY_RUNNER
-def test_processes_have_the_grace_time_before_they_are_ended_with_their_task(plugged: Farm, runner: str) -> None:
+def test_processes_have_the_grace_time_before_they_are_killed_with_their_task(plugged: Farm, runner: str) -> None:
     heeds = script(
         plugged,
         f"trap 'touch {plugged.folder}/heeded; exit' TERM; touch {plugged.started}/a; while :; do sleep 0.05; done",
@@ -212,7 +214,7 @@ def test_processes_have_the_grace_time_before_they_are_ended_with_their_task(plu
     plugged.no_survivors()
 
 
-def test_a_job_script_has_the_farmer_do_the_same(farm: Farm) -> None:
+def test_the_option_works_in_a_job_script(farm: Farm) -> None:
     farm.write("true")
     words = [sys.executable, "-m", "taskfarmer", "submit", farm.list, "--time", "2h", "--leftovers", "end", "--dry-run"]
     shown = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(TEST.parent)}, capture_output=True, check=True)
@@ -254,7 +256,7 @@ def test_orphans_are_reaped_while_their_task_runs(plugged: Farm, runner: str) ->
     assert farmer.wait() == 0, farmer.said
 
 
-def test_the_status_of_a_child_of_a_runner_is_the_runners(plugged: Farm) -> None:
+def test_a_runner_gets_the_exit_status_of_its_child(plugged: Farm) -> None:
     plugged.write(*["for i in $(seq 20); do (sleep 0.02 &); done; sleep 0.3"] * 2)
     farmer = plugged.run("-n", 2, "-r", "waits")
     assert farmer.wait() == 1, farmer.said
@@ -263,16 +265,16 @@ def test_the_status_of_a_child_of_a_runner_is_the_runners(plugged: Farm) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_worker_of_a_users_runner_that_is_killed_leaves_nothing(plugged: Farm, number: int) -> None:
+def test_a_killed_worker_with_a_custom_runner_leaves_no_process(plugged: Farm, number: int) -> None:
     again = "[ $TASKFARMER_ATTEMPT -gt 1 ] ||"
-    plugged.write(plugged.begun(f"{again} {{ {IN_A_SESSION} {IN_ITS_GROUP} sleep 1000; }}"))
+    plugged.write(plugged.marked(f"{again} {{ {IN_A_SESSION} {IN_ITS_GROUP} sleep 1000; }}"))
     farmer = plugged.start("-n", 1, "-r", "run")
     plugged.wait_for_tasks(0)
     (worker,) = children(farmer.pid)
     before = eventually(lambda: found if len(found := sleepers(plugged)) == 3 else None, "all run")
     send(worker, number)
     assert farmer.wait() == 0, farmer.said
-    assert not [pid for pid in before if lives(pid)]
+    assert not [pid for pid in before if is_running(pid)]
     plugged.check()
 
 

@@ -1,4 +1,4 @@
-"""A task list and its farm: lists that grow, lists that changed, and lists that are none."""
+"""A task list and its farm: lists that grow, lists that changed, and files that are not task lists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 
 
 def waiting(farm: Farm, name: str = "go") -> str:
-    return farm.begun(f"while ! [ -e {farm.folder}/{name} ]; do sleep 0.02; done")
+    return farm.marked(f"while ! [ -e {farm.folder}/{name} ]; do sleep 0.02; done")
 
 
 # --- grown -----------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def test_a_list_that_grew_at_its_end_between_runs_has_new_tasks(farm: Farm, end:
     assert {line.attempt for line in farm.check().lines} == {1}
 
 
-def test_a_last_line_that_was_made_longer_is_another_task(farm: Farm) -> None:
+def test_a_last_line_that_was_extended_is_another_task(farm: Farm) -> None:
     farm.list.write_bytes(b"echo 0\necho 1")
     farm.age_list()
     assert farm.run().wait() == 0
@@ -87,7 +87,7 @@ def test_tasks_that_append_tasks_to_their_list_are_all_run(farm: Farm) -> None:
     farm.check()
 
 
-def test_two_farmers_take_in_a_grown_list_once(farm: Farm) -> None:
+def test_two_farmers_import_a_grown_list_once(farm: Farm) -> None:
     farm.write(waiting(farm), waiting(farm))
     farmers = [farm.start("-n", 2, "--wait") for _ in range(2)]
     farm.wait_for_tasks(0, 1)
@@ -104,16 +104,16 @@ def test_two_farmers_take_in_a_grown_list_once(farm: Farm) -> None:
 CHANGES = {
     "another task": (b"a\nb\nX\nd\n", "line 3", "'X'", "'c'"),
     "a task in between": (b"a\nnew\nb\nc\nd\n", "line 2", "'new'", "'b'"),
-    "a task less": (b"a\nc\nd\n", "line 2", "'c'", "'b'"),
+    "one task less": (b"a\nc\nd\n", "line 2", "'c'", "'b'"),
     "the last one gone": (b"a\nb\nc\n", "ends before task 3", "'d'", ""),
     "nothing left": (b"", "ends before task 0", "'a'", ""),
-    "behind a comment": (b"# one\n\n# two\na\nB\nc\nd\ne\n", "line 5", "'B'", "'b'"),
+    "after a comment": (b"# one\n\n# two\na\nB\nc\nd\ne\n", "line 5", "'B'", "'b'"),
     "a longer last task": (b"a\nb\nc\ndd\n", "line 4", "'dd'", "'d'"),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_list_that_changed_elsewhere_is_refused_and_nothing_is_touched(farm: Farm, name: str) -> None:
+def test_a_list_that_changed_before_its_end_is_refused_and_no_file_is_touched(farm: Farm, name: str) -> None:
     farm.environment = {"PATH": f"{farm.folder}:{os.environ['PATH']}"}
     for program in "abcd":
         (farm.folder / program).write_text("#!/bin/sh\n")
@@ -152,7 +152,7 @@ def test_comments_and_blanks_may_change(farm: Farm, content: bytes) -> None:
     farm.check()
 
 
-def test_a_list_that_changed_under_a_running_farmer_is_said_and_does_not_end_it(farm: Farm) -> None:
+def test_a_list_that_changed_under_a_running_farmer_is_reported_and_does_not_stop_it(farm: Farm) -> None:
     farm.write(waiting(farm), "echo 1")
     farmer = farm.start("-n", 2)
     farm.wait_for_tasks(0)
@@ -163,7 +163,7 @@ def test_a_list_that_changed_under_a_running_farmer_is_said_and_does_not_end_it(
     assert farm.places() == ([], [0, 1], [])
 
 
-def test_a_list_that_is_gone_under_a_running_farmer_does_not_end_it(farm: Farm) -> None:
+def test_a_list_that_is_deleted_under_a_running_farmer_does_not_stop_it(farm: Farm) -> None:
     farm.write(waiting(farm), "echo 1")
     farmer = farm.start("-n", 1)
     farm.wait_for_tasks(0)
@@ -215,11 +215,11 @@ def test_a_list_that_was_moved_together_with_its_farm_goes_on(farm: Farm) -> Non
     farm.check()
 
 
-# --- no lists --------------------------------------------------------------------------------------
+# --- files that are not lists ----------------------------------------------------------------------
 
 
 def refused(farm: Farm, *words: str, **more: object) -> None:
-    """Assert that a run is refused in one line that has these words, and that nothing is made."""
+    """Assert that a run is refused in one line that contains these words, and that no work directory is created."""
     before = {path for path in farm.folder.rglob("*") if path.suffix != ".err"}
     farmer = farm.run(**more)  # type: ignore[arg-type]
     assert farmer.wait(20) == USAGE, farmer.said
@@ -237,18 +237,18 @@ def test_a_list_in_a_missing_folder_is_refused(farm: Farm) -> None:
     refused(farm, "no such task list", tasklist=farm.folder / "no" / "list")
 
 
-def test_a_directory_is_no_list(farm: Farm) -> None:
+def test_a_directory_is_refused_as_a_list(farm: Farm) -> None:
     farm.list.mkdir()
     refused(farm, str(farm.list), "is a directory")
 
 
-def test_a_fifo_is_no_list(farm: Farm) -> None:
+def test_a_fifo_is_refused_as_a_list(farm: Farm) -> None:
     os.mkfifo(farm.list)
     refused(farm, str(farm.list), "is a pipe")
 
 
 @pytest.mark.parametrize("content", [b"\x7fELF\x02\x01\0\0\0", b"echo 0\necho \0\n", b"a" * 5_000_000 + b"\0"])
-def test_a_binary_file_is_no_list(farm: Farm, content: bytes) -> None:
+def test_a_binary_file_is_refused_as_a_list(farm: Farm, content: bytes) -> None:
     farm.list.write_bytes(content)
     refused(farm, str(farm.list), "NUL byte", f"line {content.partition(bytes(1))[0].count(10) + 1}")
 
@@ -265,7 +265,7 @@ def test_a_reserved_line_is_refused(farm: Farm, line: str) -> None:
     refused(farm, str(farm.list), "line 2", "reserved")
 
 
-def test_a_reserved_line_among_what_was_appended_is_named_by_its_number(farm: Farm) -> None:
+def test_a_reserved_line_among_appended_lines_is_named_by_its_number(farm: Farm) -> None:
     farm.write("true", "# a comment", "true")
     assert farm.run().wait() == 0
     farm.append("true\n#TASKFARMER x\n")
@@ -283,13 +283,13 @@ def test_a_list_that_did_not_grow_leaves_the_tasks_as_they_are(farm: Farm) -> No
     assert (farm.workdir / "tasks").stat().st_mtime_ns == before
 
 
-def test_a_comment_that_only_resembles_a_reserved_line_is_one(farm: Farm) -> None:
+def test_a_comment_that_only_resembles_a_reserved_line_is_a_comment(farm: Farm) -> None:
     farm.write("#TASKFARMERS of the world", "# TASKFARMER x", "#taskfarmer", "true")
     assert farm.run().wait() == 0
     assert farm.places() == ([], [0], [])
 
 
-def test_a_folder_that_cannot_be_written_names_the_way_out(farm: Farm, as_a_user: list[str]) -> None:
+def test_the_error_for_a_folder_without_write_permission_names_the_remedy(farm: Farm, as_a_user: list[str]) -> None:
     folder = farm.folder / "shared"
     folder.mkdir()
     tasklist = folder / "list"

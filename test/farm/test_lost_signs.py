@@ -1,4 +1,4 @@
-"""A farmer whose signs of life were removed, since it was silent before its first commit, shows itself again."""
+"""If a live farmer's heartbeat file was removed during silence before its first commit, it recreates the file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def field(tmp_path: Path) -> Iterator[Field]:
         one.close()
 
 
-def test_a_living_farmer_makes_its_heartbeat_again_and_is_not_expelled(field: Field) -> None:
+def test_a_live_farmer_recreates_its_heartbeat_and_is_not_expelled(field: Field) -> None:
     field.write(["sleep 6"])
     one = field.start("-n", 1, "--lease", 2)
     eventually(lambda: [*field.workdir.glob("farmers/*.alive")], "a farmer at work", 60)

@@ -1,4 +1,4 @@
-"""A task may get the number of a process that has ended just before, while the end of that one is not noted yet."""
+"""A task may get the pid of a process that has just exited, before the exit of that process is recorded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from farming import need
 
-# a worker, in a pid namespace of its own; prints the lines that go to the journal
+# a worker in a private pid namespace; prints the lines that go to the journal
 SCRIPT = """
 import os, socket, sys, time
 from pathlib import Path
@@ -45,7 +45,7 @@ def state(pid):
 end = time.monotonic() + 20
 while (state(first), state(second)) != ('Z', 'Z') and time.monotonic() < end:
     time.sleep(0.01)
-# numbers come round: the next process gets that of the second task
+# pids wrap around: the next process gets the pid of the second task
 Path('/proc/sys/kernel/ns_last_pid').write_text(str(second - 1))
 while worker.running.keys() != {second} and time.monotonic() < end:
     worker.wait()
@@ -59,7 +59,7 @@ for one in WorkerReports().feed(farmer.recv(1 << 20)):
 """
 
 
-def test_the_end_of_a_task_is_not_taken_for_that_of_one_that_got_its_number(tmp_path: Path) -> None:
+def test_the_exit_of_a_task_is_not_confused_with_that_of_a_task_with_the_same_pid(tmp_path: Path) -> None:
     need(os.getuid() == 0 and shutil.which("unshare"), "a pid namespace needs root and unshare")
     words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", SCRIPT, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)

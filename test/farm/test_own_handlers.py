@@ -1,4 +1,4 @@
-"""Task list handlers of the user's own: subclasses, options, and what is said when one is wrong."""
+"""Custom task list handlers: subclasses, options, and the errors for wrong ones."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ TaskList = myhandlers.Nobody
 
 @pytest.fixture
 def plugged(farm: Farm) -> Farm:
-    """A farm whose list has a module of handlers, and the INI file that names them, beside it."""
+    """A farm whose list has a module of handlers next to it, and the INI file that defines them."""
     (farm.folder / "myhandlers.py").write_text(HANDLERS)
     (farm.folder / "handlers.ini").write_text(INI)
     farm.write("# inputs", "one", "two", "", "three")
     return farm
 
 
-def test_a_subclass_that_only_overrides_getitem_makes_the_commands(plugged: Farm) -> None:
+def test_a_subclass_that_only_overrides_getitem_determines_the_commands(plugged: Farm) -> None:
     assert plugged.run("-t", "doubled").wait() == 0
     assert [plugged.log(number) for number in range(3)] == [
         "task 0 of 3: one\n",
@@ -107,7 +107,7 @@ def test_options_of_the_ini_file_reach_the_handler(plugged: Farm) -> None:
     assert plugged.log(1) == "100% good you all: two\n"
 
 
-def test_a_list_that_grew_is_given_to_its_handler(plugged: Farm) -> None:
+def test_a_list_that_grew_is_passed_to_its_handler(plugged: Farm) -> None:
     assert plugged.run("-t", "greeting").wait() == 0
     plugged.append("four\n")
     farmer = plugged.run("-t", "greeting")
@@ -121,14 +121,14 @@ def test_a_list_that_grew_is_given_to_its_handler(plugged: Farm) -> None:
     plugged.check()
 
 
-def test_a_handler_that_is_no_list_of_lines_makes_tasks_with_several_lines(plugged: Farm) -> None:
+def test_a_handler_that_is_not_based_on_lines_makes_tasks_with_several_lines(plugged: Farm) -> None:
     assert plugged.run("-t", "counts").wait() == 0
     assert plugged.log(4) == "number 4\nand a second line\n"
     assert plugged.places() == ([], [0, 1, 2, 3, 4], [])
     plugged.check()
 
 
-def test_a_file_of_ones_own_that_is_named_as_ours_stays_where_no_farm_is_made(plugged: Farm) -> None:
+def test_a_users_file_with_the_name_of_a_farm_file_is_kept_if_no_farm_is_created(plugged: Farm) -> None:
     plugged.workdir.mkdir()
     (plugged.workdir / "lock").write_text("mine\n")
     plugged.write("true")
@@ -154,7 +154,7 @@ def test_a_handler_that_fails_is_named_and_leaves_no_farm(plugged: Farm, name: s
         assert word in farmer.said
     assert "Traceback" not in farmer.said
     assert not (plugged.workdir / "farm.json").exists()
-    # the same directory takes the list once the handler is mended
+    # the same directory accepts the list once the handler is fixed
     assert plugged.run("-t", "doubled").wait() == 0
 
 

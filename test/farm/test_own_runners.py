@@ -1,4 +1,4 @@
-"""Runners of the user's own, written for PyTaskFarmer, and Shifter behind a stand-in for its program."""
+"""Custom runners, written for PyTaskFarmer, and Shifter with a stub of its program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from farming import eventually
 from farms import Farm
 
-# PyTaskFarmer's own signature and manners: Popen in `run`, kill in `terminate`
+# PyTaskFarmer's signature and conventions: Popen in `run`, kill in `terminate`
 OLD = """
 import os
 import subprocess
@@ -164,13 +164,13 @@ Runner = myrunners.Rash
 
 @pytest.fixture
 def plugged(farm: Farm) -> Farm:
-    """A farm whose list has a module of runners, and the INI file that names them, beside it."""
+    """A farm whose list has a module of runners next to it, and the INI file that defines them."""
     (farm.folder / "myrunners.py").write_text(OLD)
     (farm.folder / "runners.ini").write_text(INI)
     return farm
 
 
-def test_a_runner_from_a_module_beside_the_list_runs_every_task(plugged: Farm) -> None:
+def test_a_runner_from_a_module_next_to_the_list_runs_every_task(plugged: Farm) -> None:
     plugged.write("echo $PROC_NUMBER $TASKFARMER_TASK_ID $TASKFARMER_ATTEMPT", "exit 4", "kill -9 $$", *["true"] * 20)
     farmer = plugged.run("-n", 3, "-r", "old")
     assert farmer.wait() == 1, farmer.said
@@ -225,12 +225,10 @@ def test_a_worker_is_not_replaced_as_long_as_a_process_that_a_task_left_runs(plu
         ("endless", signal.SIGUSR1),
     ],
 )
-def test_a_farmer_with_a_runner_of_the_users_own_can_be_stopped(
-    plugged: Farm, runner: str, stop: signal.Signals
-) -> None:
+def test_a_farmer_with_a_custom_runner_can_be_stopped(plugged: Farm, runner: str, stop: signal.Signals) -> None:
     stay = "[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000"
     twice = "[ $TASKFARMER_ATTEMPT -gt 1 ] || { (setsid sleep 1000 &) ; trap '' TERM; while :; do sleep 0.2; done; }"
-    plugged.write(plugged.begun(stay), plugged.begun(twice), "true")
+    plugged.write(plugged.marked(stay), plugged.marked(twice), "true")
     farmer = plugged.start("-n", 2, "-r", runner, "--grace", 1)
     plugged.wait_for_tasks(0, 1)
     farmer.signal(stop)
@@ -242,7 +240,7 @@ def test_a_farmer_with_a_runner_of_the_users_own_can_be_stopped(
     assert plugged.places() == ([], [0, 1, 2], [])
 
 
-def test_a_runner_that_raises_fails_its_task_and_nothing_else(plugged: Farm) -> None:
+def test_a_runner_that_raises_fails_only_its_task(plugged: Farm) -> None:
     plugged.write("first", "raise", "exit", "none", "close", "last")
     farmer = plugged.run("-n", 1, "-r", "raises")
     assert farmer.wait() == 1, farmer.said
@@ -265,29 +263,29 @@ def test_a_runner_that_raises_fails_its_task_and_nothing_else(plugged: Farm) -> 
         ("rash", "no"),
     ],
 )
-def test_a_subclass_of_ours_has_the_last_word_on_what_is_started(plugged: Farm, runner: str, said: str) -> None:
+def test_a_subclass_of_our_runner_decides_which_program_is_started(plugged: Farm, runner: str, said: str) -> None:
     plugged.write(*["printenv MINE || echo no"] * 20, "/usr/bin/printenv PROC_NUMBER")
     assert plugged.run("-n", 2, "-r", runner).wait() == 0
     assert [plugged.log(number) for number in range(20)] == [f"{said}\n"] * 20
     assert plugged.log(20) == "20\n"
 
 
-def test_a_cleanup_of_the_users_own_is_called_after_each_task(plugged: Farm) -> None:
+def test_a_custom_cleanup_is_called_after_each_task(plugged: Farm) -> None:
     plugged.write(*["true"] * 9, "false", "no-such-program")
     assert plugged.run("-n", 2, "-r", "cleaned").wait() == 1
     assert plugged.places() == ([], [*range(9)], [9, 10])
     assert sorted(path.name for path in plugged.folder.glob("cleaned_*")) == sorted(f"cleaned_{n}" for n in range(11))
 
 
-def test_the_tasks_of_a_users_runner_have_default_signals(plugged: Farm) -> None:
+def test_the_tasks_of_a_custom_runner_have_default_signals(plugged: Farm) -> None:
     plugged.write("head -60 /proc/self/status")
     assert plugged.run("-n", 1, "-r", "plain").wait() == 0
     found = dict(line.split(":\t", 1) for line in plugged.log(0).splitlines())
     assert {name: int(found[name], 16) & ~(3 << 31) for name in ("SigBlk", "SigIgn")} == {"SigBlk": 0, "SigIgn": 0}
 
 
-def test_another_attempt_of_a_users_runner_follows_in_the_log(plugged: Farm) -> None:
-    plugged.write(plugged.begun("[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000"))
+def test_a_further_attempt_of_a_custom_runner_is_appended_to_the_log(plugged: Farm) -> None:
+    plugged.write(plugged.marked("[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000"))
     farmer = plugged.start("-r", "old", "--grace", 1)
     plugged.wait_for_tasks(0)
     farmer.signal(signal.SIGUSR1)
@@ -307,7 +305,7 @@ def test_another_attempt_of_a_users_runner_follows_in_the_log(plugged: Farm) -> 
         ("Runner = Old", ["'Old'"]),
     ],
 )
-def test_a_wrong_definition_names_file_and_section_and_makes_nothing(
+def test_the_error_for_a_wrong_definition_names_file_and_section_and_no_farm_is_created(
     plugged: Farm, section: str, words: list[str]
 ) -> None:
     (plugged.folder / "wrong.ini").write_text(f"[wrong]\n{section}\n")
@@ -320,7 +318,7 @@ def test_a_wrong_definition_names_file_and_section_and_makes_nothing(
     assert not plugged.workdir.exists()
 
 
-def test_an_unknown_runner_is_refused_with_those_that_there_are(plugged: Farm) -> None:
+def test_an_unknown_runner_is_refused_with_a_list_of_the_known_ones(plugged: Farm) -> None:
     plugged.write("true")
     farmer = plugged.run("-r", "nobody")
     assert farmer.wait() == 2
@@ -329,7 +327,7 @@ def test_an_unknown_runner_is_refused_with_those_that_there_are(plugged: Farm) -
 
 
 def test_shifter_gets_its_options_and_the_setup_reaches_every_task(farm: Farm) -> None:
-    """`shifter` is a stand-in that notes its arguments and runs what follows `--`: no container is made."""
+    """The `shifter` stub records its arguments and runs the words after `--`: no container is created."""
     stand_in(farm)
     (farm.folder / "shifter.ini").write_text(
         "[contained]\nRunner = taskfarmer.runners.ShifterRunner\nimage = some/image:1\n"
@@ -338,7 +336,7 @@ def test_shifter_gets_its_options_and_the_setup_reaches_every_task(farm: Farm) -
     )
     farm.environment |= {"TMPDIR": str(farm.folder / "tmp"), "BASH_ENV": "/no/such/file"}
     (farm.folder / "tmp").mkdir()
-    farm.write('echo $SET "$PROC_NUMBER" [$BASH_ENV]', "tell me; echo 'a  b' | tr a A", "exit 7", farm.begun("true"))
+    farm.write('echo $SET "$PROC_NUMBER" [$BASH_ENV]', "tell me; echo 'a  b' | tr a A", "exit 7", farm.marked("true"))
     farmer = farm.run("-n", 2, "-r", "contained")
     assert farmer.wait() == 1, farmer.said
     assert farm.log(0) == "up 0 []\n"
@@ -353,15 +351,15 @@ def test_shifter_gets_its_options_and_the_setup_reaches_every_task(farm: Farm) -
     farm.check()
 
 
-def test_tasks_in_shifter_are_ended_with_their_farmer_and_leave_no_directory(farm: Farm) -> None:
-    """With the stand-in for `shifter` again."""
+def test_tasks_in_shifter_are_killed_with_their_farmer_and_leave_no_directory(farm: Farm) -> None:
+    """This test uses the `shifter` stub, too."""
     stand_in(farm)
     (farm.folder / "shifter.ini").write_text(
         "[contained]\nRunner = taskfarmer.runners.ShifterRunner\nimage = any\nsetup = false || true\ntempdir = True\n"
     )
     farm.environment |= {"TMPDIR": str(farm.folder / "tmp")}
     (farm.folder / "tmp").mkdir()
-    farm.write(*[farm.begun("[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000")] * 3)
+    farm.write(*[farm.marked("[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000")] * 3)
     farmer = farm.start("-n", 3, "-r", "contained", "--grace", 1)
     farm.wait_for_tasks(0, 1, 2)
     farmer.signal(signal.SIGUSR1)
@@ -372,7 +370,7 @@ def test_tasks_in_shifter_are_ended_with_their_farmer_and_leave_no_directory(far
     assert farm.places() == ([], [0, 1, 2], [])
 
 
-def test_without_shifter_every_task_fails_and_says_why(farm: Farm) -> None:
+def test_without_shifter_every_task_fails_with_the_reason(farm: Farm) -> None:
     (farm.folder / "shifter.ini").write_text("[contained]\nRunner = taskfarmer.runners.ShifterRunner\nimage = any\n")
     farm.write("true", "true")
     assert farm.run("-r", "contained").wait() == 1
@@ -391,8 +389,8 @@ def stand_in(farm: Farm) -> None:
     farm.environment |= {"PATH": f"{folder}:/usr/bin:/bin"}
 
 
-def test_a_second_sigint_leaves_a_runner_of_the_users_own_no_time(plugged: Farm) -> None:
-    plugged.write(plugged.begun("sleep 1000"))
+def test_a_second_sigint_leaves_a_custom_runner_no_time(plugged: Farm) -> None:
+    plugged.write(plugged.marked("sleep 1000"))
     farmer = plugged.start("-n", 1, "-r", "deaf", "--grace", 60)
     plugged.wait_for_tasks(0)
     farmer.signal(signal.SIGINT)
@@ -403,7 +401,7 @@ def test_a_second_sigint_leaves_a_runner_of_the_users_own_no_time(plugged: Farm)
     assert plugged.places() == ([0], [], [])
 
 
-def test_more_slots_than_there_can_be_workers_are_done_without(plugged: Farm) -> None:
+def test_a_farmer_runs_with_fewer_slots_if_it_cannot_start_enough_workers(plugged: Farm) -> None:
     plugged.write(*["sleep 0.3"] * 60)
     farmer = plugged.run("-n", 60, "-r", "old", before=["bash", "-c", 'ulimit -n 64; exec "$@"', "bash"])
     assert farmer.wait() == 0, farmer.said
@@ -413,7 +411,9 @@ def test_more_slots_than_there_can_be_workers_are_done_without(plugged: Farm) ->
 
 
 @pytest.mark.parametrize(("code", "status", "number"), [(-128, 1, 0), (-127, 1, 0), (-9, 0, 9), (256, 1, 0)])
-def test_a_return_code_that_no_process_has_is_a_failure(plugged: Farm, code: int, status: int, number: int) -> None:
+def test_a_return_code_outside_the_range_of_exit_statuses_is_a_failure(
+    plugged: Farm, code: int, status: int, number: int
+) -> None:
     with open(plugged.folder / "myrunners.py", "a") as file:
         file.write(f"\n\nclass Odd(NoBase):\n    def run(self, taskid, command, logfh):\n        return {code}\n")
     with open(plugged.folder / "runners.ini", "a") as file:
@@ -425,14 +425,14 @@ def test_a_return_code_that_no_process_has_is_a_failure(plugged: Farm, code: int
 
 
 def define(farm: Farm, name: str, runner: str, source: str) -> None:
-    """Add a runner to those that the farm's INI file knows."""
+    """Add a runner to the farm's INI file."""
     with open(farm.folder / "myrunners.py", "a", encoding="ascii") as file:
         file.write(source)
     with open(farm.folder / "runners.ini", "a", encoding="ascii") as file:
         file.write(f"\n[{name}]\nRunner = myrunners.{runner}\n")
 
 
-def test_what_quick_tasks_came_to_is_told_while_a_long_one_runs(plugged: Farm) -> None:
+def test_results_of_quick_tasks_are_reported_while_a_long_one_runs(plugged: Farm) -> None:
     define(
         plugged,
         "quick",
@@ -441,7 +441,7 @@ def test_what_quick_tasks_came_to_is_told_while_a_long_one_runs(plugged: Farm) -
         "        return 0 if command == 'quick' else super().run(taskid, command, logfh)\n",
     )
     release = plugged.folder / "release"
-    plugged.write(*["quick"] * 3000, plugged.begun(f"until [ -e {release} ]; do sleep 0.05; done"), "quick")
+    plugged.write(*["quick"] * 3000, plugged.marked(f"until [ -e {release} ]; do sleep 0.05; done"), "quick")
     farmer = plugged.start("-n", 1, "-r", "quick")
     plugged.wait_for_tasks(3000)
     eventually(lambda: len(plugged.view("finished")) == 3000, "all quick tasks are shown as finished")
@@ -451,7 +451,7 @@ def test_what_quick_tasks_came_to_is_told_while_a_long_one_runs(plugged: Farm) -
     assert plugged.check().lines[-1].task == 3001
 
 
-def test_a_runner_may_have_a_timer_of_its_own(plugged: Farm) -> None:
+def test_a_runner_may_use_a_timer(plugged: Farm) -> None:
     define(
         plugged,
         "timed",

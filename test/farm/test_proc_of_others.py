@@ -7,7 +7,7 @@ import re
 import signal
 
 import pytest
-from farming import children, eventually, lives, need, send
+from farming import children, eventually, is_running, need, send
 from farms import Farm, words_of
 
 NOT_MOUNTED = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
@@ -35,14 +35,14 @@ class Deaf(Own):
 
 @pytest.fixture
 def rooted(farm: Farm) -> Farm:
-    """A farm with runners of the user's own, where mounts can be made."""
+    """A farm with custom runners on a machine that allows mounts."""
     need(os.getuid() == 0, "namespaces and mounts need root")
     (farm.folder / "mine.py").write_text(OWN)
     (farm.folder / "mine.ini").write_text("[own]\nRunner = mine.Own\n[deaf]\nRunner = mine.Deaf\n")
     return farm
 
 
-def test_a_farmer_with_the_proc_of_another_namespace_signals_no_process_of_others(rooted: Farm) -> None:
+def test_a_farmer_with_the_proc_of_another_namespace_signals_no_foreign_process(rooted: Farm) -> None:
     rooted.write("sleep 0.3; sleep 1000 & setsid sleep 1000 &", "sleep 0.3")
     alive = rooted.folder / "alive"
     inside = f"""
@@ -61,10 +61,10 @@ def test_a_farmer_with_the_proc_of_another_namespace_signals_no_process_of_other
 @pytest.mark.parametrize(
     ("runner", "command"),
     [("default", STAYS), ("default", DEAF), ("own", STAYS), ("deaf", DEAF)],
-    ids=["sleeps", "is deaf", "own runner", "own runner is deaf"],
+    ids=["sleeps", "ignores SIGTERM", "custom runner", "custom runner ignores it"],
 )
-def test_without_proc_the_tasks_of_a_stopped_farmer_are_ended(rooted: Farm, runner: str, command: str) -> None:
-    rooted.write(rooted.begun(command), "true")
+def test_without_proc_the_tasks_of_a_stopped_farmer_are_killed(rooted: Farm, runner: str, command: str) -> None:
+    rooted.write(rooted.marked(command), "true")
     farmer = rooted.start("-n", 2, "-r", runner, "--grace", 1, before=NOT_MOUNTED)
     rooted.wait_for_tasks(0)
     farmer.signal(signal.SIGTERM)
@@ -75,8 +75,8 @@ def test_without_proc_the_tasks_of_a_stopped_farmer_are_ended(rooted: Farm, runn
 
 
 @pytest.mark.parametrize("runner", ["default", "own"])
-def test_without_proc_the_task_of_a_killed_worker_is_ended_and_run_again(rooted: Farm, runner: str) -> None:
-    rooted.write(rooted.begun(STAYS))
+def test_without_proc_the_task_of_a_killed_worker_is_killed_and_retried(rooted: Farm, runner: str) -> None:
+    rooted.write(rooted.marked(STAYS))
     farmer = rooted.start("-n", 1, "-r", runner, before=NOT_MOUNTED)
     rooted.wait_for_tasks(0)
     (worker,) = children(farmer.pid)
@@ -84,13 +84,13 @@ def test_without_proc_the_task_of_a_killed_worker_is_ended_and_run_again(rooted:
     assert before
     send(worker, signal.SIGKILL)
     assert farmer.wait() == 0, farmer.said
-    assert not [pid for pid in before if lives(pid)]
+    assert not [pid for pid in before if is_running(pid)]
     rooted.check()
 
 
-def test_without_proc_what_is_left_in_a_process_group_is_ended_with_its_task(rooted: Farm) -> None:
+def test_without_proc_the_rest_of_a_process_group_is_killed_with_its_task(rooted: Farm) -> None:
     gate = f"until [ -e {rooted.folder}/go ]; do sleep 0.05; done"
-    rooted.write("sleep 1002 & true", rooted.begun(gate))
+    rooted.write("sleep 1002 & true", rooted.marked(gate))
     farmer = rooted.start("-n", 1, "--leftovers", "end", before=NOT_MOUNTED)
     rooted.wait_for_tasks(1)
     left = [pid for pid in rooted.processes() if b"1002" in words_of(pid)]
@@ -99,14 +99,14 @@ def test_without_proc_what_is_left_in_a_process_group_is_ended_with_its_task(roo
     assert farmer.wait() == 0, farmer.said
 
 
-def test_without_proc_a_task_waits_for_all_that_it_left(rooted: Farm) -> None:
+def test_without_proc_a_task_waits_for_all_processes_it_left(rooted: Farm) -> None:
     done = rooted.folder / "done"
     rooted.write(f"(setsid sh -c 'sleep 0.3; touch {done}' &) ; true", f"ls {done}")
     farmer = rooted.run("-n", 1, "--leftovers", "wait", before=NOT_MOUNTED)
     assert farmer.wait() == 0, farmer.said
 
 
-def test_without_proc_a_command_runs_that_is_too_long_for_an_argument(rooted: Farm) -> None:
+def test_without_proc_a_command_that_is_too_long_for_an_argument_runs(rooted: Farm) -> None:
     rooted.write(f"echo there; : {'x' * 140_000}")
     farmer = rooted.run("-n", 1, before=NOT_MOUNTED)
     assert farmer.wait() == 0, farmer.said
@@ -114,20 +114,20 @@ def test_without_proc_a_command_runs_that_is_too_long_for_an_argument(rooted: Fa
 
 
 @pytest.mark.parametrize(("leftovers", "seconds"), [("keep", 1003), ("wait", 0.3), ("end", 1003)])
-def test_without_proc_a_users_runner_runs_every_task(rooted: Farm, leftovers: str, seconds: float) -> None:
+def test_without_proc_a_custom_runner_runs_every_task(rooted: Farm, leftovers: str, seconds: float) -> None:
     rooted.write(*[f"(sleep {seconds} &) ; true"] * 3)
     farmer = rooted.run("-n", 1, "-r", "own", "--leftovers", leftovers, before=NOT_MOUNTED)
     assert farmer.wait() == 0, farmer.said
     rooted.no_survivors()
 
 
-def test_processes_are_ended_although_those_of_others_are_hidden(rooted: Farm) -> None:
+def test_processes_are_killed_although_processes_of_other_users_are_hidden(rooted: Farm) -> None:
     for folder in (rooted.folder, *rooted.folder.parents):
         if str(folder).startswith("/tmp/"):
             folder.chmod(0o755)
     for folder in (rooted.folder, rooted.started):
         os.chown(folder, 54321, 54321)
-    rooted.write(rooted.begun(f"(setsid sleep 1000 &) ; {STAYS}"))
+    rooted.write(rooted.marked(f"(setsid sleep 1000 &) ; {STAYS}"))
     farmer = rooted.start("-n", 1, before=HIDDEN)
     rooted.wait_for_tasks(0)
     eventually(lambda: len(rooted.processes()) >= 4, "all run")

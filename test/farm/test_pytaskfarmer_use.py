@@ -1,4 +1,4 @@
-"""PyTaskFarmer 0.1.0's documented use, run as it was written: by its name, in the user's directory."""
+"""PyTaskFarmer 0.1.0's documented commands, unchanged: under its name, in the user's directory."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_default_work_directory_and_old_spellings_of_options(user: Farm) -> 
 
 
 def test_kill_and_restart(user: Farm) -> None:
-    """Restarting the same command goes on where the killed one was."""
+    """Running the same command again continues the work of the killed farmer."""
     stay = f": > {user.started}/$PROC_NUMBER; [ -e go ] || sleep 1000"
     write_tasks(user, "mywork.tasks", 30, f"{stay}; echo task {{}}")
     user.workdir = user.folder / "myworkdir"
@@ -94,7 +94,7 @@ def test_a_timeout(user: Farm) -> None:
 
 
 def test_a_runner_for_shifter_in_the_users_runners_d(user: Farm) -> None:
-    """The program `shifter` is a stand-in on PATH that notes its arguments and runs the rest: no container is made."""
+    """The `shifter` stub on PATH records its arguments and runs the rest: no container is created."""
     folder = user.folder / "home" / ".pytaskfarmer" / "runners.d"
     folder.mkdir(parents=True)
     (folder / "athena.ini").write_text(
@@ -181,7 +181,7 @@ def test_a_runner_class_from_the_current_directory(user: Farm) -> None:
     user.check()
 
 
-def test_a_work_directory_of_pytaskfarmer_itself_is_refused_in_words(user: Farm) -> None:
+def test_a_work_directory_of_pytaskfarmer_itself_is_refused_with_an_explanation(user: Farm) -> None:
     write_tasks(user, "mywork.tasks", 3, "echo {}")
     old = user.folder / "myworkdir"
     (old / "logs").mkdir(parents=True)

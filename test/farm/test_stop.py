@@ -1,4 +1,4 @@
-"""`taskfarmer stop`: farmers end because their farm says so."""
+"""`taskfarmer stop`: the farmers of a farm stop because of a request in its work directory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def verb(farm: Farm, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_all_farmers_stop_and_later_ones_work(farm: Farm) -> None:
-    farm.write(*[farm.begun(f"[ -e {farm.folder}/go ] || exec sleep 1000")] * 4)
+def test_all_farmers_stop_and_later_ones_are_not_affected(farm: Farm) -> None:
+    farm.write(*[farm.marked(f"[ -e {farm.folder}/go ] || exec sleep 1000")] * 4)
     farmers = [farm.start("-n", 2, "--lease", 4) for _ in range(2)]
     farm.wait_for_tasks(0, 1, 2, 3)
     told = verb(farm, "stop", "--wait")
@@ -39,7 +39,7 @@ def test_all_farmers_stop_and_later_ones_work(farm: Farm) -> None:
 
 
 def test_now_leaves_the_tasks_no_time(farm: Farm) -> None:
-    farm.write(farm.begun("trap '' TERM; while :; do sleep 0.1; done"))
+    farm.write(farm.marked("trap '' TERM; while :; do sleep 0.1; done"))
     farmer = farm.start("--lease", 4, "--grace", 1000)
     farm.wait_for_tasks(0)
     assert verb(farm, "stop", "--now").returncode == 0
@@ -48,8 +48,8 @@ def test_now_leaves_the_tasks_no_time(farm: Farm) -> None:
     assert farm.attempts(0) == [(1, "returned")]
 
 
-def test_a_farmer_that_was_told_to_stop_can_be_told_to_hurry(farm: Farm) -> None:
-    farm.write(farm.begun("trap '' TERM; while :; do sleep 0.1; done"))
+def test_a_stop_request_can_be_followed_by_one_without_grace_time(farm: Farm) -> None:
+    farm.write(farm.marked("trap '' TERM; while :; do sleep 0.1; done"))
     farmer = farm.start("--lease", 4, "--grace", 1000)
     farm.wait_for_tasks(0)
     assert verb(farm, "stop").returncode == 0
@@ -58,7 +58,7 @@ def test_a_farmer_that_was_told_to_stop_can_be_told_to_hurry(farm: Farm) -> None
     assert farmer.wait() == AGAIN, farmer.said
 
 
-def test_where_nobody_works_nobody_is_told(farm: Farm) -> None:
+def test_no_request_is_written_if_no_farmer_works(farm: Farm) -> None:
     farm.write("true")
     assert farm.run().process.returncode == 0
     told = verb(farm, "stop")
@@ -67,7 +67,7 @@ def test_where_nobody_works_nobody_is_told(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("made", [False, True])
-def test_what_is_no_farm_is_refused(farm: Farm, made: bool) -> None:
+def test_a_directory_that_is_not_a_farm_is_refused(farm: Farm, made: bool) -> None:
     if made:
         farm.workdir.mkdir()
     told = verb(farm, "stop")
@@ -77,7 +77,7 @@ def test_what_is_no_farm_is_refused(farm: Farm, made: bool) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense\n", b'{"farmers":7,"now":true}\n'])
-def test_an_order_that_is_damaged_stops_nobody(farm: Farm, content: bytes) -> None:
+def test_a_corrupt_request_stops_no_farmer(farm: Farm, content: bytes) -> None:
     farm.write(f"while [ ! -e {farm.folder}/go ]; do sleep 0.1; done")
     farmer = farm.start("--lease", 4)
     eventually((farm.workdir / "farm.json").exists, "the farm")

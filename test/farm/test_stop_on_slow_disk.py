@@ -1,8 +1,8 @@
-"""A farmer that is stopped where a file operation takes two seconds: it is gone before Slurm kills it (KillWait, 30 s).
+"""A farmer that is stopped while a file operation takes two seconds exits before Slurm kills it (KillWait, 30 s).
 
-The library of benchmarks/slow.c makes operations slow from a moment on that the test chooses, and counts them. What
-counts here is their number: the seconds on a busy machine are more. All farmers of this test run at the same time,
-since they do little but wait.
+The library benchmarks/slow.c slows operations down from a moment that the test chooses, and counts them. The tests
+limit their number, because the seconds vary on a busy machine. All farmers of this test run at the same time, because
+they mostly wait.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SOURCE = Path(__file__).parents[2] / "benchmarks" / "slow.c"
 OPERATION = 2.0
 SECONDS = 25.0
 MOST = 14
-"""Operations of the farmer and its workers; some of them go on at the same time."""
+"""Operations of the farmer and its workers; some of them run concurrently."""
 PATIENCE = 240.0
-"""Seconds on a machine that is busy with other things."""
+"""Seconds to wait on a machine that is busy with other work."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Scene:
-    """What a farmer does when operations become slow, and after how many slow ones the signal comes."""
+    """The farmer's state when operations become slow, and the number of slow operations before the signal."""
 
     name: str
     tasks: Callable[[Farm], list[str]]
@@ -82,7 +82,7 @@ class Scene:
         self.slow().touch()
 
     def look(self) -> None:
-        """Send the signal when so many slow operations were begun, while one of them goes on; see when it is over."""
+        """Send the signal during a slow operation, after the given number of them, and record when the farmer exits."""
         if self.stopped is None:
             if self.counted() >= self.slow_operations:
                 self.operations, self.stopped = self.counted(), time.monotonic()
@@ -93,13 +93,13 @@ class Scene:
 
 
 def stubborn(farm: Farm) -> list[str]:
-    """Tasks that use the whole grace time, as long as the file `again` is not there."""
-    return [farm.begun(f"[ -e {farm.folder}/again ] || {{ trap '' TERM; while :; do sleep 0.1; done; }}")] * 4
+    """Tasks that use the whole grace time unless the file `again` exists."""
+    return [farm.marked(f"[ -e {farm.folder}/again ] || {{ trap '' TERM; while :; do sleep 0.1; done; }}")] * 4
 
 
 def quick(farm: Farm) -> list[str]:
-    """Tasks that end all the time, so that there are always results to record, and views to bring up to date."""
-    return [farm.begun(f"[ -e {farm.folder}/again ] || sleep 0.05; echo >> {farm.folder}/ran-$PROC_NUMBER")] * 300
+    """Tasks that finish all the time, so that there are always results to record and views to update."""
+    return [farm.marked(f"[ -e {farm.folder}/again ] || sleep 0.05; echo >> {farm.folder}/ran-$PROC_NUMBER")] * 300
 
 
 def some_have_run(farm: Farm) -> None:
@@ -149,7 +149,7 @@ def scenes(tmp_path: Path, library: Path) -> Iterator[list[Scene]]:
             scene.farm.close()
 
 
-def test_a_farmer_is_gone_before_slurm_kills_it_and_nothing_is_lost(scenes: list[Scene]) -> None:
+def test_a_farmer_exits_before_slurm_kills_it_and_loses_no_task(scenes: list[Scene]) -> None:
     for scene in scenes:
         if not scene.from_the_start:
             scene.make_slow()
@@ -165,14 +165,14 @@ def test_a_farmer_is_gone_before_slurm_kills_it_and_nothing_is_lost(scenes: list
     found = {scene.name: (scene.operations, round(scene.seconds, 1)) for scene in scenes}
     assert {scene.farmer.wait() for scene in scenes} == {75}, found
     assert max(operations for operations, _ in found.values()) <= MOST, found
-    # a machine on which this loop has to wait for its turn is slow for farmers, too
+    # if this loop has to wait for its turn, the machine is slow for farmers, too
     assert max(seconds for _, seconds in found.values()) < SECONDS + 5 * lost, (found, lost)
     for scene in scenes:
         _go_on(scene)
 
 
 def _go_on(scene: Scene) -> None:
-    """The next farmer settles for the one that left, and runs what is left to do."""
+    """The next farmer settles for the one that left, and runs the remaining tasks."""
     farm = scene.farm
     recorded = {path.name: path.read_bytes() for path in (farm.workdir / "results").glob("*")}
     (farm.folder / "again").touch()
@@ -186,7 +186,7 @@ def _go_on(scene: Scene) -> None:
         ["json"],
         ["json", "json"],
     )
-    # what the first farmer had written down counts: those tasks did not run again
+    # the results that the first farmer had recorded count: those tasks did not run again
     before = b"".join(recorded.values()).splitlines()
     ended = {int(line.split()[0]) for line in before if line.split()[5] == b"finished"}
     again = [line.task for line in report.lines if line.outcome == "finished" and line.attempt > 1]

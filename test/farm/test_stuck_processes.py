@@ -1,4 +1,4 @@
-"""Processes that no signal ends: they wait inside the kernel for a file system that does not answer."""
+"""Processes that no signal ends, because they wait inside the kernel when a file system does not respond."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ STATUS_AGAIN = 75
 
 @pytest.fixture
 def hung(tmp_path: Path) -> Iterator[Path]:
-    """A file whose reading is an uninterruptible wait.
+    """A file; a process that reads it waits uninterruptibly.
 
-    It is on a file system whose server takes the request, and then waits for another one, whose server is stopped.
+    It is on a FUSE file system whose server accepts the request and then waits for a second file system, whose server
+    is stopped.
     """
     need(os.getuid() == 0, "bindfs mounts need root")
     need(shutil.which("bindfs") and os.path.exists("/dev/fuse"), "bindfs or /dev/fuse is missing")
@@ -53,8 +54,8 @@ def name(pid: int) -> str:
         return ""
 
 
-def test_a_process_that_even_sigkill_does_not_end_is_waited_for_a_while_and_reported(farm: Farm, hung: Path) -> None:
-    farm.write(farm.begun(f"exec cat {hung}"), farm.begun("sleep 1000"), "true")
+def test_a_process_that_survives_sigkill_is_awaited_for_a_while_and_reported(farm: Farm, hung: Path) -> None:
+    farm.write(farm.marked(f"exec cat {hung}"), farm.marked("sleep 1000"), "true")
     farmer = farm.start("-n", 2, "--grace", 1)
     farm.wait_for_tasks(0, 1)
     (stuck,) = eventually(lambda: [pid for pid in farm.processes() if name(pid) == "cat"], "the task reads the file")

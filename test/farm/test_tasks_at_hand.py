@@ -1,4 +1,4 @@
-"""A slot has its next task at hand while its farmer is busy, but not where it might come too late for it."""
+"""A slot has its next task queued while its farmer is busy, but not if that task might start too late."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SLOTS = 4
 TURNS = 5
 TOLD_WITHIN = 0.15
 KNOWN = 5 * SLOTS
-"""Tasks after which a farmer knows how long they take."""
+"""Number of tasks after which a farmer can estimate their duration."""
 
 
 def goes_on_without_its_farmer(farm: Farm, *options: object) -> bool:
-    """Whether tasks begin while the farmer is stopped; all that ran have ended when this is answered."""
+    """Whether tasks start while the farmer is stopped; all tasks that ran have finished when this returns."""
 
     def witnesses(ending: str) -> int:
         return sum(name.endswith(ending) for name in os.listdir(farm.started))
@@ -28,26 +28,26 @@ def goes_on_without_its_farmer(farm: Farm, *options: object) -> bool:
 
     farm.write(*[f": > {farm.started}/$PROC_NUMBER.begun; sleep 0.6; : > {farm.started}/$PROC_NUMBER.ended"] * 200)
     farmer = farm.start("-n", SLOTS, *options)
-    eventually(lambda: witnesses("begun") >= KNOWN, "some tasks begin")
+    eventually(lambda: witnesses("begun") >= KNOWN, "some tasks have started")
     times = 0
     for _ in range(TURNS):
-        eventually(in_the_middle, "all slots have a task, and the farmer was told of those before", every=0.005)
+        eventually(in_the_middle, "all slots have a task, and the farmer got the reports of earlier ones", every=0.005)
         farmer.signal(signal.SIGSTOP)
         begun = witnesses("begun")
-        eventually(lambda: witnesses("ended") == witnesses("begun"), "what was begun ends")
+        eventually(lambda: witnesses("ended") == witnesses("begun"), "the started tasks finish")
         times += witnesses("begun") > begun
         farmer.signal(signal.SIGCONT)
-        eventually(lambda before=begun: witnesses("begun") > before + SLOTS, "it goes on")
+        eventually(lambda before=begun: witnesses("begun") > before + SLOTS, "the farmer continues")
     farmer.signal(signal.SIGUSR1)
     assert farmer.wait() == 75, farmer.said
     farm.check()
     return times > TURNS // 2
 
 
-def test_tasks_go_on_while_their_farmer_is_busy(farm: Farm) -> None:
+def test_tasks_start_while_their_farmer_is_busy(farm: Farm) -> None:
     assert goes_on_without_its_farmer(farm)
 
 
-def test_no_task_waits_in_a_slot_where_the_end_is_near(farm: Farm) -> None:
-    """What fitted when it was handed out may fit no more when the task before it has ended."""
+def test_no_task_is_queued_in_a_slot_when_the_end_is_near(farm: Farm) -> None:
+    """A task that fitted when it was handed out may not fit any more when the task before it has finished."""
     assert not goes_on_without_its_farmer(farm, "--timeout", 150)

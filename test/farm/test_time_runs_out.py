@@ -1,4 +1,4 @@
-"""A farmer whose time has an end: it begins nothing that cannot end, and what did not end is run again."""
+"""A farmer with limited time: it starts no task that cannot finish, and unfinished tasks are retried."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AGAIN = 75
 
 
 def allocation(seconds: float, job: int = 7) -> dict[str, str]:
-    """The variables of a Slurm job that ends in that many seconds."""
+    """The variables of a Slurm job that ends in this many seconds."""
     return {"SLURM_JOB_ID": str(job), "SLURM_JOB_END_TIME": str(int(time.time() + seconds))}
 
 
@@ -29,7 +29,7 @@ def newest(farm: Farm) -> dict[str, object]:
     return found
 
 
-def test_nothing_is_begun_that_cannot_end_and_the_next_job_does_the_rest(farm: Farm) -> None:
+def test_no_task_is_started_that_cannot_finish_and_the_next_job_runs_the_rest(farm: Farm) -> None:
     farm.write(*["sleep 1"] * 24)
     first = farm.run("-n", 4, "--margin", 2, "--min-time-left", 4, environment=allocation(9))
     assert first.process.returncode == AGAIN, first.said
@@ -55,7 +55,7 @@ def test_a_farm_learns_how_long_its_tasks_take(farm: Farm) -> None:
     assert farm.run("--timeout", 1, "-n", 3, "--min-time-left", 0).process.returncode == 0
 
 
-def test_a_task_whose_line_says_how_long_it_takes_is_begun_where_there_is_that_time(farm: Farm) -> None:
+def test_a_task_with_a_duration_on_its_line_is_started_if_there_is_enough_time(farm: Farm) -> None:
     farm.write("echo a", "#TASKFARMER --time 1h", "echo b", "echo c", "#TASKFARMER --time=2", "echo d")
     farm.append("#TASKFARMER --time none\necho e\n")
     short = farm.run("--timeout", 30)
@@ -72,7 +72,7 @@ def test_a_task_whose_line_says_how_long_it_takes_is_begun_where_there_is_that_t
     assert [farm.log(task).splitlines()[-1] for task in (1, 6)] == ["b", "g"]
 
 
-def test_a_long_list_of_which_nothing_fits_is_looked_through_in_few_exchanges(farm: Farm) -> None:
+def test_a_long_list_without_any_fitting_task_is_searched_in_few_exchanges(farm: Farm) -> None:
     farm.write("#TASKFARMER --time 1h", *["true"] * 3000)
     farmer = farm.run("-n", 2, "--timeout", 30)
     assert farmer.process.returncode == AGAIN, farmer.said
@@ -80,7 +80,7 @@ def test_a_long_list_of_which_nothing_fits_is_looked_through_in_few_exchanges(fa
     assert len(list((farm.workdir / "ledger").glob("*/[0-9]*"))) < 40
 
 
-def test_what_a_line_says_outweighs_what_other_tasks_took(farm: Farm) -> None:
+def test_a_duration_on_a_line_outweighs_the_durations_of_other_tasks(farm: Farm) -> None:
     farm.write(*["sleep 1"] * 20)
     assert farm.run("-n", 20).process.returncode == 0
     farm.append("true\n#TASKFARMER --time 0.1\necho quick\n")
@@ -91,7 +91,7 @@ def test_what_a_line_says_outweighs_what_other_tasks_took(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("words", ["--time", "--time soon", "--time 1h 2h", "--mem 5"])
-def test_an_option_of_a_list_that_means_nothing_is_refused(farm: Farm, words: str) -> None:
+def test_an_unknown_option_in_a_list_is_refused(farm: Farm, words: str) -> None:
     farm.write("true", f"#TASKFARMER {words}", "true")
     farmer = farm.run()
     assert farmer.process.returncode == 2
@@ -100,7 +100,7 @@ def test_an_option_of_a_list_that_means_nothing_is_refused(farm: Farm, words: st
 
 
 def test_a_task_that_ran_out_of_time_gets_the_longest_time_and_is_then_reported(farm: Farm) -> None:
-    farm.write(f"{farm.begun('')} [ $TASKFARMER_ATTEMPT = 3 ] || exec sleep 1000")
+    farm.write(f"{farm.marked('')} [ $TASKFARMER_ATTEMPT = 3 ] || exec sleep 1000")
     assert farm.run("--timeout", 4).process.returncode == AGAIN
     assert newest(farm)["returned"] == "0:0@2^2"
     short = farm.run("--timeout", 2)
@@ -122,7 +122,7 @@ SAVES = """\
 
 
 @pytest.mark.parametrize(("code", "options"), [(85, ()), (99, ("--checkpoint-exit-code", 99))])
-def test_a_task_is_warned_saves_its_state_and_is_run_again(farm: Farm, code: int, options: tuple[object, ...]) -> None:
+def test_a_task_is_warned_saves_its_state_and_is_retried(farm: Farm, code: int, options: tuple[object, ...]) -> None:
     farm.write(SAVES.strip().format(code=code))
     first = farm.run("--timeout", 4, "--warn-signal", "USR1", "--warn-time", 2, *options)
     assert first.process.returncode == AGAIN, first.said
@@ -140,12 +140,12 @@ def test_a_task_that_dies_of_the_warning_has_not_failed(farm: Farm) -> None:
     assert farm.attempts(0) == [(1, "returned")]
 
 
-def test_without_the_contract_the_exit_status_is_a_failure(farm: Farm) -> None:
+def test_without_a_checkpoint_exit_code_the_exit_status_is_a_failure(farm: Farm) -> None:
     farm.write("exit 85")
     assert farm.run().process.returncode == 1
 
 
-def test_a_task_that_wants_to_go_on_is_run_again_at_once_where_there_is_time(farm: Farm) -> None:
+def test_a_task_that_reports_itself_unfinished_is_retried_at_once_if_there_is_time(farm: Farm) -> None:
     farm.write("[ $TASKFARMER_ATTEMPT -ge 3 ] || exit 85")
     assert farm.run("--checkpoint-exit-code", 85).process.returncode == 0
     assert farm.attempts(0) == [(1, "returned"), (2, "returned"), (3, "finished")]
@@ -156,7 +156,7 @@ def test_a_task_that_wants_to_go_on_is_run_again_at_once_where_there_is_time(far
 def test_tasks_that_die_of_a_signal_for_the_whole_step_have_not_failed(
     farm: Farm, number: signal.Signals, order: str
 ) -> None:
-    farm.write(*[f"{farm.begun('')} [ -e {farm.folder}/again ] || exec sleep 1000"] * 6)
+    farm.write(*[f"{farm.marked('')} [ -e {farm.folder}/again ] || exec sleep 1000"] * 6)
     farmer = farm.start("-n", 3)
     farm.wait_for_tasks(0, 1, 2)
     pids = sorted(farm.processes(), reverse=order == "tasks first")
@@ -169,13 +169,13 @@ def test_tasks_that_die_of_a_signal_for_the_whole_step_have_not_failed(
     assert farm.run().process.returncode == 0
 
 
-def test_a_task_that_ends_itself_by_a_signal_has_failed(farm: Farm) -> None:
+def test_a_task_that_kills_itself_with_a_signal_has_failed(farm: Farm) -> None:
     farm.write("kill -TERM $$", "sh -c 'kill -USR1 $$'", "true")
     assert farm.run().process.returncode == 1
     assert farm.check().failed == {0, 1}
 
 
-def test_tasks_know_when_their_farmer_ends(farm: Farm) -> None:
+def test_tasks_find_the_end_time_of_their_farmer_in_their_environment(farm: Farm) -> None:
     farm.write("echo end $TASKFARMER_DEADLINE")
     variables = allocation(1000)
     assert farm.run("--margin", 100, environment=variables).process.returncode == 0
@@ -190,10 +190,10 @@ def test_tasks_know_when_their_farmer_ends(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize(("options", "least", "most"), [((), 60, 70), (("--grace", 100), 100, 130)])
-def test_tasks_end_so_long_before_the_allocation_that_their_grace_time_fits(
+def test_tasks_are_stopped_early_enough_for_their_grace_time(
     farm: Farm, options: tuple[object, ...], least: float, most: float
 ) -> None:
-    """A minute, or the grace time and what giving back takes, whichever is more."""
+    """A minute, or the grace time plus the time to release tasks, if that is longer."""
     farm.write("echo $TASKFARMER_DEADLINE")
     variables = allocation(1000)
     assert farm.run(*options, environment=variables).process.returncode == 0
@@ -221,7 +221,7 @@ def test_tasks_end_so_long_before_the_allocation_that_their_grace_time_fits(
     ],
     ids=["Slurm", "Grid Engine"],
 )
-def test_what_a_farmer_knows_of_its_job_is_in_its_file_and_in_the_timeline(
+def test_the_job_of_a_farmer_is_in_its_file_and_in_the_timeline(
     farm: Farm, variables: dict[str, str], label: str
 ) -> None:
     farm.write("true")
@@ -233,7 +233,7 @@ def test_what_a_farmer_knows_of_its_job_is_in_its_file_and_in_the_timeline(
     assert named["process_name"]["name"].endswith(" job 10_4" if "SLURM_JOB_ID" in variables else " job 3_2")
 
 
-def test_an_allocation_that_is_nearly_over_is_left_alone(farm: Farm) -> None:
+def test_a_farmer_starts_no_task_if_its_allocation_ends_soon(farm: Farm) -> None:
     farm.write("true")
     farmer = farm.run(environment=allocation(30))
     assert farmer.process.returncode == AGAIN, farmer.said
@@ -241,12 +241,12 @@ def test_an_allocation_that_is_nearly_over_is_left_alone(farm: Farm) -> None:
     assert not farm.check().lines
 
 
-def stand_in(farm: Farm, says: str) -> dict[str, str]:
-    """Variables with a stand-in for `squeue` in front of the path; it notes how it was called."""
+def stand_in(farm: Farm, answer: str) -> dict[str, str]:
+    """Variables with a `squeue` stub at the front of PATH; the stub records its arguments."""
     folder = farm.folder / "bin"
     folder.mkdir(exist_ok=True)
     program = folder / "squeue"
-    program.write_text(f'#!/bin/sh\necho "$@" >> {farm.folder}/asked\n{says}\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >> {farm.folder}/asked\n{answer}\n')
     program.chmod(0o755)
     return {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_CLUSTER_NAME": "test"}
 
@@ -256,11 +256,11 @@ def asked(farm: Farm) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_one_farmer_of_a_job_asks_slurm_and_all_know(farm: Farm) -> None:
-    """A stand-in for `squeue`; the real one is asked in test/clusters."""
+def test_one_farmer_of_a_job_asks_slurm_and_all_get_the_answer(farm: Farm) -> None:
+    """This test uses a `squeue` stub; test/clusters uses the real one."""
     end = int(time.time() + 1000)
     variables = {**stand_in(farm, f"sleep 0.5; echo {end}"), "SLURM_JOB_ID": "123"}
-    command = f"{farm.begun('')} while [ ! -e {farm.folder}/go ]; do sleep 0.1; done; echo end $TASKFARMER_DEADLINE"
+    command = f"{farm.marked('')} while [ ! -e {farm.folder}/go ]; do sleep 0.1; done; echo end $TASKFARMER_DEADLINE"
     farm.write(*[command] * 3, *["echo end $TASKFARMER_DEADLINE"] * 20)
     farmers = [farm.start("-n", 1, environment=variables) for _ in range(3)]
     for farmer in farmers:
@@ -277,7 +277,7 @@ def test_one_farmer_of_a_job_asks_slurm_and_all_know(farm: Farm) -> None:
     farm.check()
 
 
-def test_a_slurm_that_does_not_answer_is_done_without(farm: Farm) -> None:
+def test_farmers_work_without_an_answer_from_slurm(farm: Farm) -> None:
     variables = {
         **stand_in(farm, "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1"),
         "SLURM_JOB_ID": "9",
@@ -289,7 +289,7 @@ def test_a_slurm_that_does_not_answer_is_done_without(farm: Farm) -> None:
     assert len(asked(farm)) == 1
 
 
-def test_what_cannot_end_is_not_begun_while_slurm_is_asked_for_the_end(farm: Farm) -> None:
+def test_tasks_that_may_not_finish_are_not_started_while_slurm_is_asked_for_the_end_time(farm: Farm) -> None:
     farm.write(*["sleep 2"] * 20)
     assert farm.run("-n", 20).process.returncode == 0
     farm.append("true\n" * 3)
@@ -299,7 +299,7 @@ def test_what_cannot_end_is_not_begun_while_slurm_is_asked_for_the_end(farm: Far
     assert len(farm.check().lines) == 20, "nothing was begun that may not end"
 
 
-def test_a_requeued_job_asks_anew(farm: Farm) -> None:
+def test_a_requeued_job_asks_again(farm: Farm) -> None:
     end = int(time.time() + 1000)
     variables = {**stand_in(farm, f"echo {end}"), "SLURM_JOB_ID": "123"}
     for restart in ("", "1"):
@@ -310,10 +310,10 @@ def test_a_requeued_job_asks_anew(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize(("state", "expelled"), [("NODE_FAIL", True), ("RUNNING", False)])
-def test_a_silent_farmer_whose_job_is_over_is_dead(
+def test_a_silent_farmer_whose_job_has_ended_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, expelled: bool
 ) -> None:
-    """Two farmers on nodes of their own, and a stand-in for `squeue`."""
+    """Two farmers on separate nodes, and a `squeue` stub."""
     need(os.getuid() == 0 and shutil.which("unshare"), "namespaces need root")
     field = Field(tmp_path)
     folder = tmp_path / "bin"
@@ -340,14 +340,14 @@ def test_a_silent_farmer_whose_job_is_over_is_dead(
             assert check(field.workdir).complete
         else:
             eventually(lambda: asked.exists() and "-j 1 " in asked.read_text(), "Slurm was asked", 60)
-            time.sleep(4)  # longer than a beat, at which the answer is looked at
+            time.sleep(4)  # longer than a heartbeat interval, at which the answer is checked
             assert check(field.workdir).held == {0}, second.said
             assert len(asked.read_text().splitlines()) == 1
     finally:
         field.close()
 
 
-def test_what_belongs_to_the_farmers_step_can_be_hidden_from_tasks(farm: Farm) -> None:
+def test_variables_of_the_farmers_job_step_can_be_removed_from_tasks(farm: Farm) -> None:
     farm.write("env")
     step = {"SLURM_PROCID": "3", "PMI_RANK": "3", "PMIX_RANK": "3", "SLURM_STEP_ID": "0", "SLURM_JOB_NUM_NODES": "2"}
     variables = {**step, **allocation(1000)}
@@ -372,7 +372,7 @@ def test_what_belongs_to_the_farmers_step_can_be_hidden_from_tasks(farm: Farm) -
         ("--clean-env", "lsf"),
     ],
 )
-def test_a_wrong_value_is_named_and_nothing_is_made(farm: Farm, options: tuple[str, str]) -> None:
+def test_a_wrong_value_is_named_and_no_farm_is_created(farm: Farm, options: tuple[str, str]) -> None:
     farm.write("true")
     farmer = farm.run(*options)
     assert farmer.process.returncode == 2

@@ -1,4 +1,4 @@
-"""timeline.json: whole JSON at any moment, a slice per attempt, names for farmers and slots, on every way out."""
+"""timeline.json: complete JSON at any moment, a slice per attempt, names for farmers and slots, after any exit."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def overlaps(slices: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[st
     return found
 
 
-def test_it_is_whole_after_every_update(farm: Farm) -> None:
-    """Who reads it at the instant in which it is written to sees a part of it; a moment later it is whole."""
+def test_it_is_complete_after_every_update(farm: Farm) -> None:
+    """A reader at the instant of a write sees a part of it; a moment later the file is complete."""
     farm.write(*["sleep 0.05", "echo 'ünd \"quotes\"'", "false"] * 60)
     farmer = farm.start("-n", 2)
     counts = set()
@@ -44,7 +44,7 @@ def test_it_is_whole_after_every_update(farm: Farm) -> None:
         assert torn < 20
         time.sleep(0.002)
     assert farmer.wait() == 1
-    # a farmer shows its results every few seconds, and at its end
+    # a farmer publishes its results every few seconds, and when it exits
     assert len(counts | {len(farm.timeline())}) >= 2
     slices = farm.slices()
     assert sorted(one["args"]["id"] for one in slices) == list(range(180))
@@ -53,7 +53,7 @@ def test_it_is_whole_after_every_update(farm: Farm) -> None:
 
 
 def test_it_is_written_while_the_farmer_runs(farm: Farm) -> None:
-    farm.write("true", farm.begun(f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"))
+    farm.write("true", farm.marked(f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"))
     farmer = farm.start("-n", 2)
     farm.wait_for_tasks(1)
     end = time.monotonic() + 20
@@ -64,7 +64,7 @@ def test_it_is_written_while_the_farmer_runs(farm: Farm) -> None:
     assert farmer.wait() == 0
 
 
-def test_a_slice_tells_what_its_attempt_was_and_used(farm: Farm) -> None:
+def test_a_slice_contains_the_outcome_and_resource_usage_of_its_attempt(farm: Farm) -> None:
     burn = "t=$SECONDS; while [ $((SECONDS - t)) -lt 1 ]; do :; done"
     memory = "head -c 200000000 /dev/zero | tail -c 200000000 > /dev/null"
     farm.write("exit 3", "kill -TERM $$", burn, memory, "sleep 0.5", b"echo caf\xe9")
@@ -106,9 +106,9 @@ def test_farmers_and_slots_have_names(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("way", ["by itself", "SIGUSR1", "SIGINT", "--timeout", "SIGKILL", "worker killed"])
-def test_every_attempt_is_there_on_every_way_out(farm: Farm, way: str) -> None:
+def test_every_attempt_is_recorded_after_every_kind_of_exit(farm: Farm, way: str) -> None:
     stay = "[ $TASKFARMER_ATTEMPT -gt 1 ] || sleep 1000" if way != "by itself" else "sleep 0.2"
-    farm.write("true", "false", farm.begun(stay))
+    farm.write("true", "false", farm.marked(stay))
     farmer = farm.start("-n", 1, "--grace", 1, *(["--timeout", 2] if way == "--timeout" else []))
     farm.wait_for_tasks(2)
     if way == "worker killed":
@@ -133,7 +133,7 @@ def test_every_attempt_is_there_on_every_way_out(farm: Farm, way: str) -> None:
 
 
 @pytest.mark.parametrize("damage", ["removed", "cut", "garbage", "a directory", "appended to"])
-def test_it_is_made_anew_where_it_was_damaged(farm: Farm, damage: str) -> None:
+def test_it_is_rebuilt_if_it_was_corrupt(farm: Farm, damage: str) -> None:
     farm.write(*["true"] * 30)
     assert farm.run().wait() == 0
     path = farm.workdir / "timeline.json"

@@ -1,4 +1,4 @@
-"""Lists with unusual first bytes, and nodes with an unusual place of bash or of the farmer."""
+"""Lists with unusual first bytes, and nodes with an unusual location of bash or of the farmer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_list_that_a_windows_editor_saved_runs(farm: Farm) -> None:
     assert farm.run().wait() == 0
     assert farm.places() == ([], [0, 1], [])
     assert farm.log(0) == "0\n"
-    # an editor that drops the mark, or writes one, changes no task
+    # an editor that removes or adds the byte order mark changes no task
     farm.list.write_bytes(farm.list.read_bytes()[3:] + b"echo 2\r\n")
     assert farm.run().wait() == 0
     farm.list.write_bytes(b"\xef\xbb\xbf" + farm.list.read_bytes() + b"echo 3\r\n")
@@ -34,7 +34,7 @@ def test_a_list_that_a_windows_editor_saved_runs(farm: Farm) -> None:
     farm.check()
 
 
-def test_a_list_in_utf_16_is_refused_and_nothing_is_made(farm: Farm) -> None:
+def test_a_list_in_utf_16_is_refused_and_no_farm_is_created(farm: Farm) -> None:
     farm.list.write_bytes("echo 0\r\necho 1\r\n".encode("utf-16"))
     farmer = farm.run()
     assert farmer.wait() == USAGE
@@ -47,7 +47,7 @@ SHIFTER = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'
 
 @pytest.mark.parametrize("runner", ["default", "container", "set up", "with a container program"])
 def test_a_line_that_begins_with_a_dash_is_a_command(farm: Farm, runner: str) -> None:
-    """Plain, for a shell, and too long for an argument: none is taken for options of bash."""
+    """Plain, for a shell, and too long for an argument: bash interprets none of them as options."""
     tools = farm.folder / "tools"
     tools.mkdir()
     program(tools / "-c", "echo ran $#")
@@ -72,8 +72,8 @@ def test_a_line_that_begins_with_a_dash_is_a_command(farm: Farm, runner: str) ->
         assert farm.log(3) == "ran many0000\n"
 
 
-def test_tasks_run_in_bash_where_it_is_only_on_path(farm: Farm) -> None:
-    """As on NixOS. In a mount namespace of its own an empty file hides the bash of this system."""
+def test_tasks_run_in_bash_if_it_is_only_on_path(farm: Farm) -> None:
+    """As on NixOS. In a private mount namespace an empty file hides the bash of this system."""
     need(os.getuid() == 0, "mounts need root")
     hide = ["unshare", "--mount", "sh", "-c", 'mount --bind "$1" /bin/bash && shift && exec "$@"', "sh"]
     tools = farm.folder / "tools"
@@ -90,7 +90,7 @@ def test_tasks_run_in_bash_where_it_is_only_on_path(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("verb", ["run", "status", "submit --dry-run"])
-def test_a_command_in_a_deleted_directory_says_so(farm: Farm, verb: str) -> None:
+def test_a_verb_run_in_a_deleted_directory_reports_that(farm: Farm, verb: str) -> None:
     (farm.folder / "gone").mkdir()
     before = ["sh", "-c", 'cd "$1" && rmdir "$1" && shift && exec "$@"', "sh", str(farm.folder / "gone")]
     farmer = farm.start(words=[sys.executable, "-m", "taskfarmer", *verb.split(), "list"], before=before)

@@ -1,4 +1,4 @@
-"""A farmer that waits while another one takes the list in."""
+"""A farmer that waits while another one imports the list."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def catches(pid: int, number: int) -> bool:
     return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
 
 
-def test_a_signal_ends_a_farmer_that_waits_for_the_import_of_another(farm: Farm) -> None:
+def test_a_signal_stops_a_farmer_that_waits_for_the_import_of_another(farm: Farm) -> None:
     farm.write("true")
     farm.workdir.mkdir()
-    # whoever takes the list in holds this lock meanwhile
+    # the importing farmer holds this lock during the import
     with open(farm.workdir / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         farmer = farm.start("-n", 1)
-        eventually(lambda: catches(farmer.pid, signal.SIGUSR1), "the farmer hears signals")
+        eventually(lambda: catches(farmer.pid, signal.SIGUSR1), "the farmer handles signals")
         farmer.signal(signal.SIGUSR1)
         assert farmer.wait(60) == STATUS_AGAIN, farmer.said
     assert "stopped by a signal" in farmer.said

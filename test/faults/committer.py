@@ -1,4 +1,4 @@
-"""A farmer without tasks that run: it claims one at a time and settles it at once, until none is left.
+"""A farmer without running tasks: it claims one at a time and settles it at once, until none is left.
 
 python committer.py WORKDIR
 """
@@ -18,14 +18,14 @@ from taskfarmer.storage.layout import Workdir
 
 
 def settled(ledger: Ledger, taken: Interval) -> FarmerReport:
-    """What a farmer notes when the one task that it took has ended well."""
+    """The report of a farmer when its one claimed task has finished."""
     now = time.time()
     line = result_line(ledger.state.first_id(taken), taken.attempt, 0, now, now, FINISHED, log=b"none")
     return FarmerReport([line], [taken], finished=1, ended=1)
 
 
 def commit_all(ledger: Ledger) -> int:
-    """Take and settle until nothing is left; how many commits said that they failed."""
+    """Claim and settle until no task is left; the number of commits that reported an error."""
     failures = 0
     leaving = False
     while not leaving or ledger.registered:

@@ -1,4 +1,4 @@
-"""Fixtures of a farm on a disk, or behind replies, that fail; the classes are in lies.py, disks.py and farms.py."""
+"""Fixtures of a farm on a failing disk, or with lost replies; the classes are in lies.py, disks.py and farms.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lies import Liar  # noqa: E402
 
 @pytest.fixture
 def farm(tmp_path: Path) -> Iterator[Farm]:
-    """A folder for a list and its farm; all its processes are ended."""
+    """A folder for a list and its farm; all its processes are killed after the test."""
     one = Farm(tmp_path)
     try:
         yield one
@@ -30,7 +30,7 @@ def farm(tmp_path: Path) -> Iterator[Farm]:
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shared object of lies.c."""
+    """The shared object built from lies.c."""
     made = tmp_path_factory.mktemp("shim") / "lies.so"
     need(shutil.which("gcc"), "gcc is not installed")
     words = ["gcc", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o", made, HERE / "lies.c", "-ldl"]
@@ -40,5 +40,5 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def liar(shim: Path, tmp_path: Path) -> Liar:
-    """What makes a program that is started with its variables hear lies about the names below `tmp_path`."""
+    """Injects false replies about the names below `tmp_path` into programs that are started with its variables."""
     return Liar(shim, tmp_path, tmp_path / "told")

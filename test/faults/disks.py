@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from farming import has_mounts_of_its_own, need
+from farming import has_private_mounts, need
 
 EXT4_SHUTDOWN = 0x8004587D
 WITHOUT_ITS_JOURNAL = 2
@@ -23,13 +23,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def tools(*names: str) -> None:
-    need(os.getuid() == 0 and has_mounts_of_its_own(), "mounting a small file system needs root, and a mount namespace")
+    need(os.getuid() == 0 and has_private_mounts(), "mounting a small file system needs root, and a mount namespace")
     for name in names:
         need(shutil.which(name), f"{name} is not installed")
 
 
 def run(*words: object) -> str:
-    """What a program says; an error of it is one of the test."""
+    """The output of a program; if it fails, the test fails."""
     made = subprocess.run([str(word) for word in words], capture_output=True, text=True)
     assert made.returncode == 0, f"{words}: {made.stdout}{made.stderr}"
     return made.stdout
@@ -37,7 +37,7 @@ def run(*words: object) -> str:
 
 @contextmanager
 def mounted(kind: str, device: object, point: Path, options: str) -> Iterator[Path]:
-    """A mount inside the block; skips where the kernel itself refuses it."""
+    """A mount inside the block; skips the test if the kernel does not support it."""
     point.mkdir(exist_ok=True)
     made = subprocess.run(["mount", "-t", kind, "-o", options, str(device), str(point)], capture_output=True, text=True)
     if made.returncode:
@@ -50,7 +50,7 @@ def mounted(kind: str, device: object, point: Path, options: str) -> Iterator[Pa
 
 
 class Ext4:
-    """ext4 in a file: mounted in the block, and anew in between."""
+    """ext4 in a file: mounted inside the block, and remounted on request."""
 
     def __init__(self, folder: Path, size: str = "8M", inodes: int = 2000, options: str = "errors=remount-ro") -> None:
         tools("mkfs.ext4", "losetup")
@@ -65,20 +65,20 @@ class Ext4:
         with mounted("ext4", self.image, self.point, self.options):
             yield self.point
 
-    def again(self) -> None:
-        """Mount it anew, as it is on the disk. Nobody may have a file of it open."""
+    def remount(self) -> None:
+        """Unmount it, and mount it with the contents on the disk. No process may have a file on it open."""
         run("umount", self.point)
         checked = subprocess.run(["e2fsck", "-p", str(self.image)], capture_output=True, text=True)
         assert checked.returncode in (0, 1), checked.stdout
         run("mount", "-o", self.options, self.image, self.point)
 
     def becomes_read_only(self) -> None:
-        """What ext4 does when it has found its own structures damaged."""
+        """The reaction of ext4 to damage in its structures."""
         device = run("findmnt", "-n", "-o", "SOURCE", self.point).strip()
         Path("/sys/fs/ext4", Path(device).name, "trigger_fs_error").write_text("a test\n")
 
     def loses_power(self) -> None:
-        """From here on each call is an I/O error, and what was not synced is lost."""
+        """From now on each call fails with an I/O error, and all data that was not synced is lost."""
         fd = os.open(self.point, os.O_RDONLY)
         try:
             fcntl.ioctl(fd, EXT4_SHUTDOWN, struct.pack("I", WITHOUT_ITS_JOURNAL))
@@ -101,9 +101,9 @@ def tmpfs(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def quota(folder: Path) -> Iterator[Path]:
-    """A directory with a limit of 8 MiB on a file system that has room.
+    """A directory with a limit of 8 MiB on a file system with more free space.
 
-    By btrfs: a kernel without CONFIG_QFMT_V2 refuses quotas of ext4, one without CONFIG_XFS_QUOTA those of XFS.
+    This uses btrfs: kernels without CONFIG_QFMT_V2 refuse quotas of ext4, those without CONFIG_XFS_QUOTA quotas of XFS.
     """
     tools("mkfs.btrfs", "btrfs")
     image = folder / "btrfs"
@@ -120,20 +120,20 @@ DISKS: dict[str, Callable[[Path], contextmanager[Path]]] = {"ext4": ext4, "tmpfs
 
 
 class _Filling:
-    """Something that takes what is left of a file system, and gives it back."""
+    """Takes the rest of a file system, and gives it back."""
 
     def __init__(self, disk: Path) -> None:
         self.disk = disk
 
     def take(self) -> None:
-        """Take more; OSError where there is no more."""
+        """Take more; OSError if nothing is left."""
         raise NotImplementedError
 
     def give_back(self) -> None:
         raise NotImplementedError
 
 
-class Room(_Filling):
+class AllBytes(_Filling):
     def __init__(self, disk: Path) -> None:
         super().__init__(disk)
         self.file = os.open(disk / "filling", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -152,13 +152,13 @@ class Room(_Filling):
         try:
             (self.disk / "filling").unlink()
         except OSError as error:
-            # btrfs may not even remove a file where a quota is exceeded
+            # btrfs may refuse even to remove a file when a quota is exceeded
             assert error.errno == errno.EDQUOT
             run("btrfs", "qgroup", "limit", "none", self.disk)
 
 
-class Names(_Filling):
-    """All inodes, and no room otherwise."""
+class AllInodes(_Filling):
+    """Takes all inodes, and no space."""
 
     def __init__(self, disk: Path) -> None:
         super().__init__(disk)
@@ -175,8 +175,8 @@ class Names(_Filling):
 
 
 @contextmanager
-def full(disk: Path, of: type[_Filling] = Room) -> Iterator[None]:
-    """Fill a file system, and keep it full inside the block: whatever is freed is taken at once."""
+def full(disk: Path, of: type[_Filling] = AllBytes) -> Iterator[None]:
+    """Fill a file system, and keep it full inside the block: freed space is taken at once."""
     filling = of(disk)
     over = threading.Event()
     filled = threading.Event()

@@ -1,15 +1,15 @@
-/* An LD_PRELOAD by which `link` and `rename` answer what is not so, as a network file system may.
+/* An LD_PRELOAD that makes `link` and `rename` give false replies, as a network file system may do.
 
-   What it does is in variables of the environment, read once; programs that are started from here are left alone.
+   Environment variables control it. They are read once, and removed for programs that this process starts.
 
-   LIES_UNDER   only names below this directory are lied about
-   LIES_TOLD    a file that gets a line for each lie
-   LIES_SEED    decides which calls are lied about
-   LIES_LINK    `lost`: it is done, and an error is answered; `empty`: it is not done, and success is answered;
-                `refused`: it is not done, and the answer is that the disk is full
-   LIES_SHARE   how many of a hundred links are lied about, 100 if it is not set
-   LIES_AFTER   so many links are honest before
-   LIES_LATE    a FIFO; a rename is written into it, to be done by its reader, and answered by success at once
+   LIES_UNDER   only calls for names below this directory get false replies
+   LIES_TOLD    a file that gets a line for each false reply
+   LIES_SEED    decides which calls get false replies
+   LIES_LINK    `lost`: the link is made, and the reply is an error; `empty`: it is not made, and the reply is success;
+                `refused`: it is not made, and the reply is that the disk is full
+   LIES_SHARE   the percentage of links that get false replies, 100 if it is not set
+   LIES_AFTER   the number of links with true replies before
+   LIES_LATE    a FIFO; a rename is written into it, to be done by its reader, and the reply is success at once
 */
 #define _GNU_SOURCE
 #include <dlfcn.h>

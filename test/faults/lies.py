@@ -1,4 +1,4 @@
-"""The shim of lies.c from the side of a test: its variables, what it told, and the renames that it puts off."""
+"""The Python side of lies.c: its variables, the false replies that it gave, and the renames that it delays."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Liar:
-    """Lies about the names below `under`; each of them is a line of the file `told`."""
+    """False replies about the names below `under`; each of them is a line of the file `told`."""
 
     shim: Path
     under: Path
     told: Path
 
     def variables(self, kind: str = "", share: int = 100, seed: int = 0, after: int = 0) -> dict[str, str]:
-        """For the environment of one program. `kind` is what is told of links, see lies.c."""
+        """The environment of one program. `kind` selects the false replies to `link`, see lies.c."""
         found = {"LD_PRELOAD": self.shim, "LIES_UNDER": self.under, "LIES_TOLD": self.told, "LIES_SEED": seed}
         found |= {"LIES_SHARE": share, "LIES_AFTER": after, **({"LIES_LINK": kind} if kind else {})}
         return {name: str(value) for name, value in found.items()}
 
     def lies(self) -> Counter[str]:
-        """How often each lie was told."""
+        """How often each false reply was given."""
         lines = self.told.read_text().splitlines() if self.told.exists() else []
         return Counter(line.partition(" ")[0] for line in lines)
 
 
 class LateRenames(threading.Thread):
-    """Does renames that a program was told are done, up to `most` seconds later; those onto one name in order."""
+    """Carries out renames up to `most` seconds after they were reported as done; those onto one name stay in order."""
 
     def __init__(self, fifo: Path, most: float, seed: int) -> None:
         super().__init__()
@@ -50,8 +50,8 @@ class LateRenames(threading.Thread):
         self._fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
-        while not (self._over.is_set() and not self._hear() and not self._waiting):
-            self._hear()
+        while not (self._over.is_set() and not self._receive() and not self._waiting):
+            self._receive()
             self._waiting.sort(key=lambda one: one[0])
             while self._waiting and self._waiting[0][0] <= time.monotonic():
                 _, old, new = self._waiting.pop(0)
@@ -63,7 +63,7 @@ class LateRenames(threading.Thread):
             time.sleep(0.002)
         os.close(self._fd)
 
-    def _hear(self) -> bool:
+    def _receive(self) -> bool:
         try:
             words = os.read(self._fd, 1 << 16).split(b"\0")[:-1]
         except BlockingIOError:
@@ -81,7 +81,7 @@ class LateRenames(threading.Thread):
 
 @contextmanager
 def late_renames(fifo: Path, most: float, seed: int) -> Iterator[LateRenames]:
-    """Put renames off inside the block; at its end the last of them is done."""
+    """Delay renames inside the block; all of them are done when it ends."""
     helper = LateRenames(fifo, most, seed)
     helper.start()
     try:

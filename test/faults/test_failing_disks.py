@@ -1,4 +1,4 @@
-"""Disks that become read-only, or lose power, under a running farmer: it says so, and what it recorded stays."""
+"""When a disk becomes read-only or loses power, a farmer reports that, and its recorded results survive."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ext4]:
 
 
 @pytest.mark.parametrize("end", ["read-only", "without power"])
-def test_a_disk_that_fails_in_the_middle_costs_no_result_that_counts(farm: Farm, disk: Ext4, end: str) -> None:
+def test_a_disk_that_fails_during_a_run_loses_no_counted_result(farm: Farm, disk: Ext4, end: str) -> None:
     farm.workdir = disk.point / "farm"
     go = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
     stay = "[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"
-    farm.write(*["true"] * 20, farm.begun(go), farm.begun(stay), *["true"] * 20)
+    farm.write(*["true"] * 20, farm.marked(go), farm.marked(stay), *["true"] * 20)
     farmer = farm.start("-n", 2, "-w", farm.workdir, "--grace", 1, "--lease", 4)
     farm.wait_for_tasks(20, 21)
     eventually(lambda: len(farm.check(views=False).finished) >= 20, "twenty are recorded")
@@ -43,7 +43,7 @@ def test_a_disk_that_fails_in_the_middle_costs_no_result_that_counts(farm: Farm,
     assert farmer.wait() == TROUBLE, farmer.said
     assert "not recorded: " in farmer.said
     farm.no_survivors()
-    disk.again()
+    disk.remount()
     report = farm.check(views=False)
     assert report.finished >= before
     assert 20 not in report.finished

@@ -1,4 +1,4 @@
-"""Disks that are full, of bytes, of files or by a quota, while tasks run: results wait, and nothing is lost."""
+"""If a disk has no free bytes, inodes or quota, results wait, and none is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from disks import DISKS, Names, Room, full
+from disks import DISKS, AllBytes, AllInodes, full
 from farming import eventually
 from farms import Farm, Farmer
 
@@ -33,19 +33,19 @@ farmer.RECORD_TIMEOUT_STOPPED = 1.0
 sys.argv[0] = "taskfarmer"
 sys.exit(taskfarmer())
 """
-"""A farmer whose patience with a disk is short."""
+"""A farmer that gives up early on a full disk."""
 
 
 @pytest.fixture
 def disk(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A file system of the kind that the test names, of some MiB."""
+    """A file system of the kind that the test requests, of some MiB."""
     with DISKS[request.param](tmp_path_factory.mktemp("disk")) as point:
         yield point
 
 
 def waiting(farm: Farm, name: str = "go") -> str:
-    """A task that runs until the file `name` is there."""
-    return farm.begun(f"while ! [ -e {farm.folder}/{name} ]; do sleep 0.02; done")
+    """A task that runs until the file `name` exists."""
+    return farm.marked(f"while ! [ -e {farm.folder}/{name} ]; do sleep 0.02; done")
 
 
 def impatient(farm: Farm, *options: object) -> Farmer:
@@ -67,19 +67,19 @@ def running(farm: Farm) -> list[int]:
 @pytest.mark.parametrize(
     ("disk", "of"),
     [
-        pytest.param("ext4", Room, id="ext4"),
-        pytest.param("quota", Room, id="quota"),
-        pytest.param("tmpfs", Names, id="tmpfs without inodes"),
-        pytest.param("tmpfs", Room, id="tmpfs", marks=pytest.mark.campaign),
-        pytest.param("ext4", Names, id="ext4 without inodes", marks=pytest.mark.campaign),
+        pytest.param("ext4", AllBytes, id="ext4"),
+        pytest.param("quota", AllBytes, id="quota"),
+        pytest.param("tmpfs", AllInodes, id="tmpfs without inodes"),
+        pytest.param("tmpfs", AllBytes, id="tmpfs", marks=pytest.mark.campaign),
+        pytest.param("ext4", AllInodes, id="ext4 without inodes", marks=pytest.mark.campaign),
     ],
     indirect=["disk"],
 )
-def test_running_tasks_go_on_and_are_recorded_once_there_is_room(
-    farm: Farm, disk: Path, of: type[Room] | type[Names]
+def test_running_tasks_continue_and_are_recorded_when_there_is_free_space(
+    farm: Farm, disk: Path, of: type[AllBytes] | type[AllInodes]
 ) -> None:
     farm.workdir = disk / "farm"
-    farm.write(waiting(farm), waiting(farm, "later"), *[farm.begun("true")] * 40)
+    farm.write(waiting(farm), waiting(farm, "later"), *[farm.marked("true")] * 40)
     farmer = farm.start("-n", 2, "-w", farm.workdir)
     farm.wait_for_tasks(0, 1)
     with full(disk, of):
@@ -89,7 +89,8 @@ def test_running_tasks_go_on_and_are_recorded_once_there_is_room(
         begun = set(os.listdir(farm.started))
         (farm.folder / "later").touch()
         eventually(lambda: not running(farm), "the running tasks end")
-        # it tries again, and starts nothing; on a busy machine it may get what it frees before we take it
+        # the farmer retries, and starts no task; on a busy machine it may get the space that it frees before the test
+        # takes it
         time.sleep(1)
         assert set(os.listdir(farm.started)) == begun or "results can be recorded again" in farmer.said
         assert not farmer.ended
@@ -102,17 +103,17 @@ def test_running_tasks_go_on_and_are_recorded_once_there_is_room(
 
 
 @pytest.mark.parametrize("disk", ["ext4", "quota"], indirect=True)
-def test_tasks_that_would_fail_of_a_full_disk_wait_for_room(farm: Farm, disk: Path) -> None:
-    """The two that run write into a full disk and fail; the others, which are held already, are not begun.
+def test_tasks_that_would_fail_because_of_a_full_disk_wait_for_free_space(farm: Farm, disk: Path) -> None:
+    """The two running tasks write into a full disk and fail; the other claimed tasks are not started.
 
-    The farmer's ballast is taken away before: it is freed when results cannot be recorded, and a task that runs may
-    get that room.
+    The test removes the farmer's ballast first: the farmer frees it when results cannot be recorded, and a running
+    task might get that space.
     """
     farm.workdir = disk / "farm"
     output = "head -c 10000 /dev/zero"
     farm.write(*["true"] * 30, *[f"{waiting(farm)}; {output}"] * 32)
     farmer = farm.start("-n", 2, "-w", farm.workdir)
-    eventually(lambda: len(os.listdir(farm.started)) == 2, "two of those that wait are begun")
+    eventually(lambda: len(os.listdir(farm.started)) == 2, "two of the waiting tasks have started")
     first = os.listdir(farm.started)
     for ballast in (farm.workdir / "farmers").glob("*.ballast"):
         ballast.unlink()
@@ -130,12 +131,12 @@ def test_tasks_that_would_fail_of_a_full_disk_wait_for_room(farm: Farm, disk: Pa
 
 @pytest.mark.parametrize(
     ("disk", "of"),
-    [("ext4", Room), ("quota", Room), ("tmpfs", Names)],
+    [("ext4", AllBytes), ("quota", AllBytes), ("tmpfs", AllInodes)],
     indirect=["disk"],
-    ids=["room", "quota", "inodes"],
+    ids=["space", "quota", "inodes"],
 )
-def test_that_a_disk_is_full_is_seen_in_all_its_ways(disk: Path, of: type[Room] | type[Names]) -> None:
-    """Where files can be made and are empty, a task that fails of a quota would else be followed by all others."""
+def test_each_kind_of_full_disk_is_detected(disk: Path, of: type[AllBytes] | type[AllInodes]) -> None:
+    """If empty files can still be created, one task that fails because of a quota would be followed by all others."""
     fd = os.open(disk, os.O_RDONLY)
     try:
         assert has_room(fd)
@@ -149,10 +150,12 @@ def test_that_a_disk_is_full_is_seen_in_all_its_ways(disk: Path, of: type[Room] 
 
 
 @pytest.mark.parametrize("disk", ["tmpfs", pytest.param("ext4", marks=pytest.mark.campaign)], indirect=True)
-def test_on_a_disk_that_stays_full_the_farmer_says_how_much_it_could_not_record(farm: Farm, disk: Path) -> None:
-    """ext4 lets a farmer have the room of its ballast, so that its last news may find a place there."""
+def test_on_a_disk_that_stays_full_the_farmer_reports_how_many_results_it_could_not_record(
+    farm: Farm, disk: Path
+) -> None:
+    """ext4 gives the farmer the space of its ballast, so that its last results may fit there."""
     farm.workdir = disk / "farm"
-    farm.write(*[waiting(farm)] * 3, farm.begun("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"), *["true"] * 30)
+    farm.write(*[waiting(farm)] * 3, farm.marked("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"), *["true"] * 30)
     farmer = impatient(farm, "-n", 4, "-w", farm.workdir, "--grace", 1)
     farm.wait_for_tasks(0, 1, 2, 3)
     with full(disk):
@@ -161,7 +164,7 @@ def test_on_a_disk_that_stays_full_the_farmer_says_how_much_it_could_not_record(
         farmer.signal(signal.SIGUSR1)
         status = farmer.wait()
         farm.no_survivors()
-        # the signal may come before the last of the three has seen that it may end
+        # the signal may come before the last of the three tasks has seen that it may finish
         ended = re.search(r"this farmer: (\d) finished", farmer.said)
         recorded = len(farm.check(views=False).finished)
     assert ended
@@ -176,10 +179,10 @@ def test_on_a_disk_that_stays_full_the_farmer_says_how_much_it_could_not_record(
     assert 2 in {line.attempt for line in report.lines if line.task == 3}
 
 
-@pytest.mark.parametrize("of", [Room, Names], ids=["room", "inodes"])
+@pytest.mark.parametrize("of", [AllBytes, AllInodes], ids=["space", "inodes"])
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
-def test_a_full_disk_from_the_start_on_makes_no_farm_and_says_so(
-    farm: Farm, disk: Path, of: type[Room] | type[Names]
+def test_no_farm_is_created_on_a_full_disk_and_the_error_names_the_cause(
+    farm: Farm, disk: Path, of: type[AllBytes] | type[AllInodes]
 ) -> None:
     farm.write("true")
     with full(disk, of):
@@ -191,7 +194,7 @@ def test_a_full_disk_from_the_start_on_makes_no_farm_and_says_so(
 
 
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
-def test_a_list_for_which_there_is_no_room_is_refused_and_leaves_nothing(farm: Farm, disk: Path) -> None:
+def test_a_list_without_enough_space_for_its_farm_is_refused_and_leaves_no_files(farm: Farm, disk: Path) -> None:
     farm.list.write_text(f"true {'x' * 1000}\n" * 40_000)
     farmer = farm.run("-w", disk / "farm")
     assert farmer.wait() == 2
@@ -200,7 +203,7 @@ def test_a_list_for_which_there_is_no_room_is_refused_and_leaves_nothing(farm: F
 
 
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
-def test_a_list_that_grows_beyond_the_room_does_not_end_what_runs(farm: Farm, disk: Path) -> None:
+def test_a_list_that_grows_beyond_the_free_space_does_not_stop_running_tasks(farm: Farm, disk: Path) -> None:
     farm.write(waiting(farm), "true")
     farmer = impatient(farm, "-n", 2, "-w", disk / "farm")
     farm.wait_for_tasks(0)
@@ -214,11 +217,11 @@ def test_a_list_that_grows_beyond_the_room_does_not_end_what_runs(farm: Farm, di
 
 
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
-def test_a_file_system_without_room_for_logs_does_not_make_failed_tasks(farm: Farm, disk: Path) -> None:
+def test_a_full_file_system_for_logs_does_not_fail_tasks(farm: Farm, disk: Path) -> None:
     farm.write(waiting(farm), *["echo a line"] * 60)
     farmer = farm.start("-n", 2, "--logs-dir", disk / "logs")
     farm.wait_for_tasks(0)
-    with full(disk, Names):
+    with full(disk, AllInodes):
         (farm.folder / "go").touch()
         farmer.says("cannot be opened")
         farmer.says("No space left on device")
@@ -228,14 +231,14 @@ def test_a_file_system_without_room_for_logs_does_not_make_failed_tasks(farm: Fa
 
 @pytest.mark.parametrize("kind", ["scratch", "TMPDIR"])
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
-def test_a_full_scratch_space_or_tmp_costs_nothing_but_the_lock(farm: Farm, disk: Path, kind: str) -> None:
+def test_a_full_scratch_space_or_tmp_only_costs_the_lock(farm: Farm, disk: Path, kind: str) -> None:
     farm.environment = {"SCRATCH" if kind == "scratch" else "TMPDIR": str(disk)}
     farm.write(waiting(farm), *["sleep 0.05"] * 20)
     first = farm.start("-n", 2)
     farm.wait_for_tasks(0)
     for name in disk.glob("*/*.lock"):
         name.unlink()
-    with full(disk), full(disk, Names):
+    with full(disk), full(disk, AllInodes):
         second = farm.start("-n", 2)
         (farm.folder / "go").touch()
         assert first.wait() == 0, first.said
@@ -244,10 +247,10 @@ def test_a_full_scratch_space_or_tmp_costs_nothing_but_the_lock(farm: Farm, disk
 
 
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
-def test_a_farm_is_made_although_scratch_space_is_full(farm: Farm, disk: Path) -> None:
+def test_a_farm_is_created_although_scratch_space_is_full(farm: Farm, disk: Path) -> None:
     farm.environment = {"SCRATCH": str(disk)}
     farm.write(*["true"] * 5)
-    with full(disk), full(disk, Names):
+    with full(disk), full(disk, AllInodes):
         farmer = farm.run()
         assert farmer.wait() == 0, farmer.said
         assert f"SCRATCH={disk}: cannot create a private directory for locks there" in farmer.said
@@ -277,8 +280,8 @@ def make(path: str, data: bytes) -> None:
         pytest.param(durable.prepare, id="a revision"),
         pytest.param(grow, id="a view that grows"),
         pytest.param(lambda path, data: grow(path, data, timeline=True), id="the timeline"),
-        pytest.param(make, id="a view that is made"),
-        pytest.param(lambda path, data: files.write_anew(path, [data]), id="a view that is made anew"),
+        pytest.param(make, id="a view that is created"),
+        pytest.param(lambda path, data: files.write_anew(path, [data]), id="a view that is rebuilt"),
     ],
 )
 def test_the_error_of_a_full_disk_names_the_file(disk: Path, write: Callable[[str, bytes], object]) -> None:
@@ -292,18 +295,18 @@ def test_the_error_of_a_full_disk_names_the_file(disk: Path, write: Callable[[st
 
 @pytest.mark.parametrize("what", ["logs", "farm"])
 @pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
-def test_a_farmer_whose_patience_ends_waits_for_tasks_that_run(farm: Farm, disk: Path, what: str) -> None:
-    """Its patience is made short. When nothing runs any more it gives up, with what it holds given back or expelled."""
+def test_a_farmer_that_gives_up_on_a_full_disk_waits_for_running_tasks(farm: Farm, disk: Path, what: str) -> None:
+    """It gives up early. When no task runs any more it exits, and its tasks are released or it is expelled."""
     options = ["-w", disk / "farm"] if what == "farm" else ["--logs-dir", disk / "logs"]
     if what == "farm":
         farm.workdir = disk / "farm"
-    # the first one to run waits longer than the others; which one that is depends on who is faster
+    # the first task to run waits longer than the others, whichever of them is faster
     role = f"if mkdir {farm.folder}/first 2>/dev/null; then name=later; else name=go; fi"
     wait = f"while ! [ -e {farm.folder}/$name ]; do sleep 0.02; done"
-    farm.write(*["true"] * 30, *[farm.begun(f"{role}; {wait}")] * 32)
+    farm.write(*["true"] * 30, *[farm.marked(f"{role}; {wait}")] * 32)
     farmer = impatient(farm, "-n", 2, *options)
-    eventually(lambda: len(os.listdir(farm.started)) == 2, "two of those that wait are begun")
-    with full(disk), full(disk, Names):
+    eventually(lambda: len(os.listdir(farm.started)) == 2, "two of the waiting tasks have started")
+    with full(disk), full(disk, AllInodes):
         (farm.folder / "go").touch()
         farmer.says("no new ones are started" if what == "farm" else "not starting tasks until this is resolved")
         # more than its patience

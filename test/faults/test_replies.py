@@ -1,4 +1,4 @@
-"""Replies that lie: a `link` that is done and answers an error, or is not done and answers success; a late `rename`."""
+"""False replies: a `link` that succeeds but reports an error, or fails but reports success; a delayed `rename`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def commits(farm: Farm) -> int:
 
 
 def many_farmers(farm: Farm, liar: Liar, count: int, share: int, seed: int, places: tuple[Path, ...]) -> list[Farmer]:
-    """Farmers that all hear lies, on several mounts of the folder in turn; they run to their end."""
+    """Farmers that all get false replies, on several mounts of the folder in turn; they run until they exit."""
     farmers = []
     for number in range(count):
         place = places[number % len(places)]
@@ -46,7 +46,7 @@ def many_farmers(farm: Farm, liar: Liar, count: int, share: int, seed: int, plac
     return farmers
 
 
-def test_a_lost_reply_to_every_link_keeps_no_farm_from_being_made_and_ended(farm: Farm, liar: Liar) -> None:
+def test_a_farm_is_created_and_completed_although_every_reply_to_link_is_lost(farm: Farm, liar: Liar) -> None:
     farm.write(*["true"] * 5)
     farmer = farm.run("-n", 2, environment=liar.variables("lost", 100, seed=1))
     assert farmer.wait() == 0, farmer.said
@@ -54,9 +54,7 @@ def test_a_lost_reply_to_every_link_keeps_no_farm_from_being_made_and_ended(farm
     assert sum(liar.lies().values()) >= 5
 
 
-def test_farmers_that_hear_lies_about_their_commits_lose_nothing_and_record_nothing_twice(
-    farm: Farm, liar: Liar
-) -> None:
+def test_farmers_with_false_replies_to_their_commits_lose_no_task_and_record_none_twice(farm: Farm, liar: Liar) -> None:
     farm.write(*["sleep 0.05"] * 120)
     seed = random.randrange(10**6)
     print(f"seed {seed}")
@@ -68,7 +66,7 @@ def test_farmers_that_hear_lies_about_their_commits_lose_nothing_and_record_noth
 
 
 def test_of_500_commits_with_lost_replies_each_counts_once(farm: Farm, liar: Liar) -> None:
-    """There is no lock, so that refusals of `link` are lied about too."""
+    """There is no lock, so that failures of `link` get false replies, too."""
     locks = farm.folder / "locks"
     locks.mkdir()
     farm.write(*["true"] * 500)
@@ -87,13 +85,13 @@ def test_of_500_commits_with_lost_replies_each_counts_once(farm: Farm, liar: Lia
     assert {line.attempt for line in report.lines} == {1}
     assert commits(farm) - before >= sum(one[0] for one in told) >= left
     assert sum(lies[error] for error in ("EIO", "EEXIST", "ESTALE")) > 0.2 * left
-    # the views of a farm whose farmers showed nothing are made by the next one
+    # if farmers have not written the views of a farm, the next farmer does
     assert farm.run().wait() == 0
     assert farm.check().finished == set(range(500))
 
 
 def commit_all(farm: Farm, liar: Liar, count: int, share: int, seed: int) -> list[tuple[int, ...]]:
-    """Let `count` committers settle all tasks, and hear lies; commits, lost commits, and errors of each."""
+    """`count` committers settle all tasks and get false replies; commits, lost commits, and errors of each."""
     words = [sys.executable, str(TEST / "faults" / "committer.py"), str(farm.workdir)]
     committers = []
     for number in range(count):
@@ -113,13 +111,11 @@ def commit_all(farm: Farm, liar: Liar, count: int, share: int, seed: int) -> lis
     return [tuple(map(int, line.split())) for line in told]
 
 
-def test_a_link_that_is_not_done_and_answers_success_stops_the_farmer_when_another_one_commits(
-    farm: Farm, liar: Liar
-) -> None:
-    """There is no lock, which the one that is lied to would hold for as long as it looks for its commit."""
+def test_a_link_that_falsely_reports_success_stops_the_farmer_when_another_one_commits(farm: Farm, liar: Liar) -> None:
+    """There is no lock; otherwise the farmer with the false reply would hold it while it searches for its commit."""
     locks = farm.folder / "locks"
     locks.mkdir()
-    farm.write(*[farm.begun("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000")] * 2, *["sleep 0.2"] * 18)
+    farm.write(*[farm.marked("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000")] * 2, *["sleep 0.2"] * 18)
     farm.run("--timeout", "0.000001", "--lock-dir", locks)
     shutil.rmtree(locks)
     lied_to = farm.start("-n", 3, "--grace", 0, environment=liar.variables("empty", after=1))
@@ -135,7 +131,7 @@ def test_a_link_that_is_not_done_and_answers_success_stops_the_farmer_when_anoth
     assert {line.attempt for line in report.lines if line.task < 2 and line.outcome == "finished"} == {2}
 
 
-def test_a_file_system_whose_links_are_not_made_gets_no_farm(farm: Farm, liar: Liar) -> None:
+def test_no_farm_is_created_on_a_file_system_that_does_not_create_links(farm: Farm, liar: Liar) -> None:
     farm.write("true")
     farmer = farm.run(environment=liar.variables("empty"))
     assert farmer.wait() == 2
@@ -144,7 +140,7 @@ def test_a_file_system_whose_links_are_not_made_gets_no_farm(farm: Farm, liar: L
 
 
 @pytest.mark.campaign
-def test_alone_with_links_that_are_not_done_a_farmer_says_which_revision_it_cannot_read(farm: Farm, liar: Liar) -> None:
+def test_a_lone_farmer_whose_links_are_not_created_names_the_revision_it_cannot_read(farm: Farm, liar: Liar) -> None:
     farm.write(*["sleep 0.2"] * 20)
     farm.run("--timeout", "0.000001")
     lied_to = farm.start("-n", 2, "--grace", 0, environment=liar.variables("empty", after=1))
@@ -155,13 +151,13 @@ def test_alone_with_links_that_are_not_done_a_farmer_says_which_revision_it_cann
     assert farm.check().finished == set(range(20))
 
 
-def test_a_farmer_that_finds_no_room_to_leave_the_ledger_hears_that_it_shall_end(farm: Farm, liar: Liar) -> None:
-    """All is recorded, and only the last commit is refused: it is tried again for long, but for a signal.
+def test_a_farmer_that_cannot_leave_the_ledger_on_a_full_disk_reacts_to_signals(farm: Farm, liar: Liar) -> None:
+    """All results are recorded, and only the last commit fails: it is retried for long unless a signal arrives.
 
-    Another farmer is there: who is alone records and leaves in one commit.
+    Another farmer is present, because a lone farmer records its results and leaves in one commit.
     """
     release = farm.folder / "release"
-    farm.write(farm.begun(f"until [ -e {release} ]; do sleep 0.05; done"), "true")
+    farm.write(farm.marked(f"until [ -e {release} ]; do sleep 0.05; done"), "true")
     other = farm.start("-n", 1)
     farm.wait_for_tasks(0)
     farmer = farm.start("-n", 1, environment=liar.variables("refused", after=2))
@@ -183,7 +179,7 @@ def test_a_farmer_that_finds_no_room_to_leave_the_ledger_hears_that_it_shall_end
 
 
 def late_run(farm: Farm, liar: Liar, most: float, seed: int, farmers: int, tasks: int) -> bool:
-    """Farmers whose renames show late, some after the others; whether the views were exact without more ado."""
+    """Farmers whose renames take effect late, partly out of order; whether the views were exact without a rebuild."""
     farm.write(*["sleep 0.05"] * tasks, *["exit 3"] * 5)
     fifo = farm.folder / "late"
     with late_renames(fifo, most, seed) as renames:
@@ -192,7 +188,7 @@ def late_run(farm: Farm, liar: Liar, most: float, seed: int, farmers: int, tasks
         for farmer in running:
             assert farmer.wait(120) in (0, 1, AGAIN), farmer.said
             assert "Traceback" not in farmer.said, farmer.said
-        # some end while others come, so that journals are closed by a rename too
+        # some exit while others start, so that journals are closed by a rename too
         for _ in range(3):
             assert farm.run("-n", 1, "--wait", environment=variables).wait() == 1
     print(f"seed {seed}: {renames.done} renames up to {most} s late; {renames.vanished} of what another one had done")
@@ -205,7 +201,7 @@ def late_run(farm: Farm, liar: Liar, most: float, seed: int, farmers: int, tasks
     return exact
 
 
-def test_renames_that_show_late_leave_views_that_are_exact_or_made_anew(farm: Farm, liar: Liar) -> None:
+def test_renames_that_take_effect_late_leave_views_that_are_exact_or_rebuilt(farm: Farm, liar: Liar) -> None:
     late_run(farm, liar, 0.8, random.randrange(10**6), farmers=3, tasks=60)
 
 
@@ -213,8 +209,8 @@ def test_renames_that_show_late_leave_views_that_are_exact_or_made_anew(farm: Fa
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", range(1, 7))
 @pytest.mark.parametrize("most", [0.2, 1.0, 4.0])
-def test_a_campaign_of_renames_that_show_late(farm: Farm, liar: Liar, most: float, seed: int) -> None:
-    """The farmers run so long that they add to the views, too."""
+def test_a_campaign_of_late_renames(farm: Farm, liar: Liar, most: float, seed: int) -> None:
+    """The farmers run long enough to append to the views, too."""
     exact = late_run(farm, liar, most, seed, farmers=4, tasks=1200)
     print(f"exact at once: {exact}")
 
@@ -223,10 +219,10 @@ def test_a_campaign_of_renames_that_show_late(farm: Farm, liar: Liar, most: floa
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", range(1, 6))
 @pytest.mark.parametrize("kind", ["plain", "lying locks"])
-def test_a_campaign_of_500_commits_by_farmers_that_hear_lies(
+def test_a_campaign_of_500_commits_with_false_replies(
     farm: Farm, liar: Liar, tmp_path_factory: pytest.TempPathFactory, kind: str, seed: int
 ) -> None:
-    tasks = 2000 if kind == "plain" else 3000  # farmers that lose commits make fewer
+    tasks = 2000 if kind == "plain" else 3000  # farmers whose commits get lost commit less often
     farm.write(*["sleep 0.3"] * tasks)
     with ExitStack() as stack:
         places: tuple[Path, ...] = (farm.folder,)

@@ -1,6 +1,6 @@
-"""Farms that older versions made are opened for ever after: read, gone on with, exact; others are refused in words.
+"""Farms of older versions can be opened for ever: read, continued, exact; others are refused with an explanation.
 
-`test/data/make_farm.py` says how the farm of format 1 was made.
+`test/data/make_farm.py` describes how the farm of format 1 was created.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def test_every_kind_of_line_is_in_the_farm(farm: Path) -> None:
     assert any(unsealed(path.read_bytes())["running"] for path in (farm / "farmers").glob("*.alive"))  # type: ignore[index]
 
 
-def test_an_old_farm_is_sound_and_its_counts_are_exact(farm: Path, house: House, expected: dict[str, Any]) -> None:
+def test_an_old_farm_is_intact_and_its_counts_are_exact(farm: Path, house: House, expected: dict[str, Any]) -> None:
     before = contents(farm)
     done = house.verb("check", WORKDIR)
     assert done.status == 0, done.out
@@ -95,7 +95,7 @@ def test_an_old_farm_is_sound_and_its_counts_are_exact(farm: Path, house: House,
     assert contents(farm) == before
 
 
-def test_an_old_farm_comes_to_its_end(farm: Path, house: House, expected: dict[str, Any]) -> None:
+def test_an_old_farm_can_be_completed(farm: Path, house: House, expected: dict[str, Any]) -> None:
     done = run(house)
     assert done.status == 1, done.stderr
     report = judged(farm, views=True)
@@ -121,11 +121,11 @@ def test_failed_tasks_of_an_old_farm_run_again_and_their_logs_are_printed(
     report = judged(farm, views=True)
     again = [line for line in report.lines if line.outcome == "failed" and line.task in expected["failed"]]
     assert sorted({line.task for line in again}) == sorted(set(expected["failed"]) - {7})
-    assert 7 in report.finished  # it was lost, and nothing holds it up now
+    assert 7 in report.finished  # it was lost, and now nothing prevents it from finishing
 
 
-def test_members_that_this_version_does_not_know_stay(farm: Path, house: House) -> None:
-    """A later version of the same format may write more; what it wrote goes from revision to revision."""
+def test_unknown_members_are_kept(farm: Path, house: House) -> None:
+    """A later version of the same format may write more members; they are copied from revision to revision."""
     path = farm / "farm.json"
     document = unsealed(path.read_bytes())
     assert document is not None
@@ -167,7 +167,7 @@ def test_a_farm_of_a_newer_format_is_refused_by_every_verb(farm: Path, house: Ho
 # --- PyTaskFarmer 0.1.0 ------------------------------------------------------------------------------
 
 OLDEST = DATA / "pytaskfarmer-0.1.0"
-"""What PyTaskFarmer 0.1.0 left of `list.txt` when it was interrupted."""
+"""The files that PyTaskFarmer 0.1.0 left for `list.txt` when it was interrupted."""
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_work_directory_of_pytaskfarmer_is_refused_and_left_alone(oldest: Path
 
 
 def test_the_remedies_for_a_work_directory_of_pytaskfarmer_work(oldest: Path, house: House) -> None:
-    """Another work directory runs the list; and what is left of the old one is a list."""
+    """The list can run with another work directory; and the rest of the old one can be used as a list."""
     assert house.command("pytaskfarmer.py", "list.txt", "-w", "other").status == 1
     assert check(house.folder / "other", views=True).complete
     subprocess.run(f"cut -d' ' -f2- {WORKDIR}/toprocess > rest.txt", shell=True, cwd=house.folder, check=True)

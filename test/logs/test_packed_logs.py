@@ -99,7 +99,7 @@ def test_large_outputs_of_two_workers_at_once_are_found_byte_for_byte(farm: Farm
 
 
 def test_the_output_of_killed_farmers_is_found(farm: Farm) -> None:
-    farm.write(*["echo short $PROC_NUMBER"] * 40, farm.begun("echo running; sleep 1000"), farm.begun("sleep 1000"))
+    farm.write(*["echo short $PROC_NUMBER"] * 40, farm.marked("echo running; sleep 1000"), farm.marked("sleep 1000"))
     farmer = farm.start("-n", 2, "--logs", "packed")
     farm.wait_for_tasks(40, 41)
     index = farm.workdir / "logs" / "packed" / "none"
@@ -151,7 +151,7 @@ def test_attempts_follow_each_other_under_a_line_that_says_so(farm: Farm) -> Non
 
 
 def test_only_logs_of_failed_tasks_are_kept(farm: Farm) -> None:
-    farm.write("echo good", "echo bad; exit 1", "exit 2", "true", "echo stays; " + farm.begun("sleep 1000"))
+    farm.write("echo good", "echo bad; exit 1", "exit 2", "true", "echo stays; " + farm.marked("sleep 1000"))
     farmer = farm.start("-n", 2, "--logs", "failed")
     farm.wait_for_tasks(4)
     eventually(lambda: farm.workdir.joinpath("logs", "log_1").exists(), "the failed task has a log")
@@ -201,7 +201,7 @@ def test_what_outlives_its_task_writes_into_nobody_elses_log(farm: Farm, runner:
 
 
 def test_the_output_of_a_task_whose_worker_was_killed_is_found(farm: Farm) -> None:
-    farm.write("echo $TASKFARMER_ATTEMPT here; " + farm.begun("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"))
+    farm.write("echo $TASKFARMER_ATTEMPT here; " + farm.marked("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"))
     farmer = farm.start("-n", 1, "--logs", "packed")
     farm.wait_for_tasks(0)
     eventually(lambda: any(b"runs 0 1 " in data for data in packed(farm).values()), "the index tells what runs")
@@ -214,7 +214,7 @@ def test_the_output_of_a_task_whose_worker_was_killed_is_found(farm: Farm) -> No
 def test_a_running_task_with_a_limit_does_not_keep_the_disk(farm: Farm, mode: str) -> None:
     """The middle of its file is given back while it runs; head and tail are there in the end."""
     wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
-    farm.write(farm.begun(f"echo begins; head -c 20000000 /dev/zero; {wait}; echo ends"))
+    farm.write(farm.marked(f"echo begins; head -c 20000000 /dev/zero; {wait}; echo ends"))
     farmer = farm.start("-n", 1, "--logs", mode, "--log-limit", "64k")
     farm.wait_for_tasks(0)
     folder = farm.workdir / "logs" / "running"
@@ -294,7 +294,7 @@ def test_a_full_disk_loses_no_result_and_no_output(farm: Farm, tmp_path: Path) -
     with DISKS["tmpfs"](tmp_path) as disk:
         farm.workdir = disk / "farm"
         wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
-        farm.write(*[farm.begun(f"head -c 100000 /dev/zero; {wait}")] * 2, *["echo more"] * 20)
+        farm.write(*[farm.marked(f"head -c 100000 /dev/zero; {wait}")] * 2, *["echo more"] * 20)
         farmer = farm.start("-n", 2, "--logs", "packed", "-w", farm.workdir)
         farm.wait_for_tasks(0, 1)
         eventually(

@@ -24,7 +24,9 @@ def output(farm: Farm, task: int) -> bytes:
 @pytest.mark.parametrize("mode", MODES, ids=" ".join)
 def test_tasks_go_on_when_their_logs_are_removed(farm: Farm, mode: tuple[str, ...], made_again: bool) -> None:
     wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
-    farm.write("echo first; exit 1", farm.begun(f"echo runs; {wait}; exit 1"), *["echo after $PROC_NUMBER; exit 1"] * 8)
+    farm.write(
+        "echo first; exit 1", farm.marked(f"echo runs; {wait}; exit 1"), *["echo after $PROC_NUMBER; exit 1"] * 8
+    )
     farmer = farm.start("-n", 1, "--logs", *mode)
     farm.wait_for_tasks(1)
     shutil.rmtree(farm.workdir / "logs")
@@ -44,7 +46,9 @@ def test_tasks_go_on_when_their_logs_are_removed(farm: Farm, mode: tuple[str, ..
 @pytest.mark.parametrize("mode", MODES[1:], ids=" ".join)
 def test_tasks_go_on_when_a_directory_inside_is_removed(farm: Farm, mode: tuple[str, ...], name: str) -> None:
     wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
-    farm.write("echo first; exit 1", farm.begun(f"echo runs; {wait}; exit 1"), *["echo after $PROC_NUMBER; exit 1"] * 8)
+    farm.write(
+        "echo first; exit 1", farm.marked(f"echo runs; {wait}; exit 1"), *["echo after $PROC_NUMBER; exit 1"] * 8
+    )
     farmer = farm.start("-n", 1, "--logs", *mode)
     farm.wait_for_tasks(1)
     shutil.rmtree(farm.workdir / "logs" / name, ignore_errors=True)  # not every mode has both yet
@@ -74,7 +78,7 @@ def test_a_runner_of_the_users_own_goes_on_when_logs_are_removed(farm: Farm) -> 
 
 def test_a_file_in_the_place_of_the_logs_is_told(farm: Farm) -> None:
     wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
-    farm.write(farm.begun(wait), "echo after")
+    farm.write(farm.marked(wait), "echo after")
     farmer = farm.start("-n", 1)
     farm.wait_for_tasks(0)
     shutil.rmtree(farm.workdir / "logs")

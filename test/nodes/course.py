@@ -1,8 +1,8 @@
-"""The course of a list on three nodes that two mounts serve: what may happen to a node happens to one of them.
+"""Three nodes that share two mounts process a list, and each of them suffers a different fault.
 
-One loses its power and comes back with a time limit; one sleeps until the others took it for dead, and wakes;
-one is told to end and is started again, as a queue does that requeues. When, on which mount and in which order
-is drawn from a seed. The last tasks of the list wait until all that is over, so that there always are some to lose.
+One loses its power and comes back with a time limit; one is stopped until the others declare it dead, and continues;
+one is stopped and restarted, as a queue does when it requeues a job. Times, mounts and order are drawn from a seed.
+The last tasks of the list wait until all faults have happened, so that there are always tasks to lose.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class WorkerHandle:
 
 
 class Course:
-    """`run` it, then `judge`. `locks` is what the farmers are to find out about the two mounts."""
+    """`run` it, then `judge` the results. `locks` is the verdict that farmers should reach about the two mounts."""
 
     def __init__(self, folder: Path, places: tuple[Path, ...], locks: str, tasks: int, seed: int) -> None:
         self.places = places
@@ -51,19 +51,21 @@ class Course:
         self.random = random.Random(seed)
         self.field = Field(folder, shared=places[0])
         self.place_of = {"node0": 0, "node1": 1, "node2": self.random.randrange(2)}
-        self.calm = folder / "calm"
+        self.faults_done = folder / "calm"
         self.names: set[str] = set()
         self.dead: dict[str, str] = {}
-        wait = f"n=0; until [ -e {self.calm} ] || [ $((n += 1)) -gt 900 ]; do sleep 0.1; done"
+        wait = f"n=0; until [ -e {self.faults_done} ] || [ $((n += 1)) -gt 900 ]; do sleep 0.1; done"
         lasts = [f"sleep 0.{self.random.randrange(5, 25):02}"] * (tasks - LAST) + [wait] * LAST
         self.field.write(f"echo $TASKFARMER_ATTEMPT >> {self.field.ran}/$PROC_NUMBER; {one}" for one in lasts)
 
-    # --- what happens --------------------------------------------------------------------------
+    # --- faults --------------------------------------------------------------------------------
 
     def run(self) -> None:
         node0, node1, node2 = self.start("node0"), self.start("node1", "--wait"), self.start("node2")
         for place in self.places:
-            eventually(lambda place=place: self.says(place), f"locks are found to be {self.locks}", 60, 0.2)
+            eventually(
+                lambda place=place: self.lock_verdict_is_right(place), f"locks are found to be {self.locks}", 60, 0.2
+            )
         happenings = [lambda: self.lose_power(node0), lambda: self.sleep(node1), lambda: self.requeue(node2)]
         self.random.shuffle(happenings)
         for number, happen in enumerate(happenings):
@@ -73,12 +75,12 @@ class Course:
         self.gone(node0)
         assert self.timed.status == AGAIN, self.timed.farmer.said
         last = self.start("node1", "--wait")
-        self.calm.touch()
+        self.faults_done.touch()
         for member in (self.requeued, last):
             assert member.status == 0, member.farmer.said
 
     def start(self, node: str, *options: object) -> WorkerHandle:
-        """Start a farmer on a node; it has tasks when this returns."""
+        """Start a farmer on a node, and wait until it has claimed tasks."""
         words = ("--proc", SLOTS, "--lease", LEASE, "--grace", 1, *options)
         farmer = self.field.start(*words, node=node, through=self.places[self.place_of[node]])
 
@@ -92,7 +94,7 @@ class Course:
         return WorkerHandle(farmer, name)
 
     def lose_power(self, member: WorkerHandle) -> None:
-        """Every process of the node is gone at once. It comes back, with little time."""
+        """All processes of the node are killed at once. The node comes back with little time."""
         assert not member.farmer.ended, member.farmer.said
         member.farmer.kill_tree()
         assert member.status == -signal.SIGKILL
@@ -105,7 +107,7 @@ class Course:
         self.requeued = self.start("node2")
 
     def sleep(self, member: WorkerHandle) -> None:
-        """The farmer alone is stopped, or all of its node."""
+        """Stop the farmer alone, or all processes of its node."""
         assert not member.farmer.ended, member.farmer.said
         if self.random.random() < 0.5:
             member.farmer.signal(signal.SIGSTOP)
@@ -113,14 +115,14 @@ class Course:
             member.farmer.stop_tree()
 
     def wake(self, member: WorkerHandle) -> None:
-        """The farmer goes on when the others took it for dead: it says so, and exits non-zero."""
+        """The farmer continues after the others declared it dead: it reports that and exits with an error."""
         self.gone(member)
         self.slept = member, self.recorded_by(member)
         member.farmer.continue_tree()
         assert member.status == NOT_RECORDED, member.farmer.said
         assert "took this one for dead" in member.farmer.said
 
-    # --- what is seen of it --------------------------------------------------------------------
+    # --- observation ---------------------------------------------------------------------------
 
     def claims(self) -> dict[str, Any]:
         """The farmers that hold tasks."""
@@ -128,7 +130,7 @@ class Course:
         return {name: entry for name, entry in state["farmers"].items() if entry[1]} if state else {}
 
     def reach(self, part: float) -> None:
-        """Wait until so much of the list is finished."""
+        """Wait until this share of the list is finished."""
 
         def reached() -> bool:
             state = state_of(self.field.workdir)
@@ -137,7 +139,7 @@ class Course:
         eventually(reached, f"{part:.0%} of the list are finished", 240, 0.1)
 
     def gone(self, member: WorkerHandle) -> None:
-        """Wait until others have expelled a farmer, and keep why."""
+        """Wait until others have expelled a farmer, and record the reason."""
 
         def why() -> str | None:
             said = re.compile(rf"{re.escape(member.name)} is dead \((.*)\); released its tasks")
@@ -148,8 +150,8 @@ class Course:
     def recorded_by(self, member: WorkerHandle) -> list[Line]:
         return [line for line in check(self.field.workdir).lines if line.journal == member.name]
 
-    def says(self, place: Path) -> bool:
-        """Whether the farm, seen through a mount, says of locks what is so; they lie only between two mounts."""
+    def lock_verdict_is_right(self, place: Path) -> bool:
+        """Whether the farm, seen through a mount, reports the right verdict; locks can only fail between two mounts."""
         workdir = place / self.field.workdir.name
         environment = {**os.environ, "PYTHONPATH": str(TEST.parent)}
         words = [sys.executable, "-m", "taskfarmer", "status", str(workdir), "--json"]
@@ -165,10 +167,10 @@ class Course:
             assert len({self.place_of[node] for node in kept["between"]}) == 2, kept
         return len(set(kept["between"])) == 2 and (shown["locks"], kept["locks"]) == (self.locks, self.locks)
 
-    # --- what came of it -----------------------------------------------------------------------
+    # --- verdict -------------------------------------------------------------------------------
 
     def judge(self, kind: str) -> Report:
-        """Everything was recorded once, no farmer took a free lock for evidence, nothing is left."""
+        """All results were recorded once, no farmer took a free lock for evidence, and no process is left."""
         field = self.field
         eventually(lambda: not field.strays(), "no process is left", 20)
         assert all(farmer.ended for farmer in field.farmers)
@@ -189,7 +191,7 @@ class Course:
         assert {task: found for task, found in runs.items() if max(found.values()) > 1} == {}, "an attempt ran twice"
         asleep, before = self.slept
         assert self.recorded_by(asleep) == before, "a farmer that was taken for dead recorded something"
-        assert all(self.says(place) for place in self.places)
+        assert all(self.lock_verdict_is_right(place) for place in self.places)
         for farmer in field.farmers:
             assert "Traceback" not in farmer.said, farmer.said
             assert "its lock is free" not in farmer.said, farmer.said

@@ -1,7 +1,7 @@
-"""Three nodes share a list through two mounts, and nothing is lost, whatever happens to them and whatever locks say.
+"""Three nodes share a list through two mounts: no task is lost, despite faults of nodes and unreliable locks.
 
-The mounts are of a network file system, or of one whose locks are forwarded, or of one whose locks are silently
-local to each mount. Nodes are pid and host name namespaces. The seed of each course is printed.
+The mounts belong to a network file system, or to one that forwards locks, or to one whose locks are silently local to
+each mount. Nodes are pid and host name namespaces. The seed of each run is printed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from course import Course
 from farming import mounts, need
-from storms import nodes_can_be_had
+from storms import nodes_are_possible
 
 BINDFS = {"lying bindfs": (), "bindfs with forwarded locks": ("--enable-lock-forwarding",)}
 LOCKS = {"GlusterFS": "shared", "bindfs with forwarded locks": "shared", "lying bindfs": "local"}
@@ -26,8 +26,8 @@ Views = Callable[[str], AbstractContextManager[tuple[Path, ...]]]
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Views:
-    """`views(kind)`: what two nodes see of one folder on a file system of that kind."""
-    need(os.getuid() == 0 and nodes_can_be_had(), "nodes of one's own need root and unshare")
+    """`views(kind)`: one folder as two nodes see it on a file system of that kind."""
+    need(os.getuid() == 0 and nodes_are_possible(), "separate nodes need root and unshare")
     need(shutil.which("bindfs"), "bindfs is not installed")
     places = request.getfixturevalue("volume").places
 
@@ -65,7 +65,7 @@ def run(views: Views, folder: Path, kind: str, tasks: int, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def at_once(views: Views, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[None]]]:
-    """A course on each kind of file system, all at the same time."""
+    """A run on each kind of file system, all at the same time."""
     with ThreadPoolExecutor(len(LOCKS)) as pool:
         yield {
             kind: pool.submit(run, views, tmp_path_factory.mktemp("course"), kind, 480, random.randrange(10**6))
@@ -75,7 +75,7 @@ def at_once(views: Views, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("kind", LOCKS)
-def test_three_nodes_lose_nothing_record_nothing_twice_and_find_out_about_locks(
+def test_three_nodes_lose_no_task_record_none_twice_and_detect_the_kind_of_locks(
     kind: str, at_once: dict[str, Future[None]]
 ) -> None:
     at_once[kind].result(170)

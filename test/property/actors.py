@@ -1,6 +1,6 @@
-"""The processes of a simulated farm: farmers, and those who make a farm, let it grow, retry, and delete it.
+"""The processes of a simulated farm: farmers, and processes that create a farm, let it grow, retry, and delete it.
 
-They use the product's `Ledger` as the real ones do, and what they do besides is what the real ones do with it.
+They use the product's `Ledger` as real farmers and verbs do; their other actions imitate those of the real ones.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from oracle import Wrong, demand
+from oracle import Violation, demand
 from server import File, Folder
 from world import Process
 
@@ -33,7 +33,7 @@ LEASE = 10.0
 
 
 class Stop(Exception):
-    """This process has come to an end of its own."""
+    """This process ends by itself."""
 
 
 class Actor(Process):
@@ -48,24 +48,24 @@ class Actor(Process):
 
     @property
     def deleted(self) -> bool:
-        """Whether our farm is not there any more."""
+        """Whether our farm does not exist any more."""
         return self.farm_id in self.world.gone
 
     @contextmanager
-    def judged(self) -> Iterator[None]:
-        """A call of the ledger: the errors with which it may end, and nothing else."""
+    def expected_errors(self) -> Iterator[None]:
+        """Run a call of the ledger; only the errors that are justified in this situation are allowed."""
         began = self.world.now
         try:
             yield
         except StorageError:
             if not self.world.troubled:
-                raise Wrong(f"{self.name}: a StorageError without a cause") from None
-            if not self.world.weather.refused and not self.deleted:
+                raise Violation(f"{self.name}: a StorageError without a cause") from None
+            if not self.world.faults.refused and not self.deleted:
                 self.world.oracle.nothing_prepared(self.name)
             raise
         except FarmGone as error:
-            # a node may remember that it was not there, where another one was deleted a moment ago
-            recently = self.world.gone and began < self.world.made_anew + self.world.weather.stale
+            # if another farm was deleted a moment ago, a node may still remember that this one does not exist
+            recently = self.world.gone and began < self.world.recreated_at + self.world.faults.stale
             demand(self.deleted or recently, f"{self.name}: {error}")
             raise Stop from error
         except Expelled as error:
@@ -75,18 +75,18 @@ class Actor(Process):
             demand(self.lied_to, f"{self.name}: {error}")
             raise Stop from error
         except (StaleView, Damaged) as error:
-            # whoever slept while it waited may have waited for too long
+            # a process that slept while it waited may have waited for too long
             slept = self.woke >= began and "not hold any more" not in str(error)
             demand(slept or self.deleted, f"{self.name}: {error}")
             raise Stop from error
-        if not self.world.weather.refused and not self.deleted:
+        if not self.world.faults.refused and not self.deleted:
             self.world.oracle.nothing_prepared(self.name)
         demand(not self.lied_to or self.woke >= began, f"{self.name} was lied to by `link` and goes on")
         self.lied_to = False
 
 
 class Founder(Actor):
-    """Makes the farm, unless another one is faster."""
+    """Creates the farm, unless another founder is faster."""
 
     immortal = True
 
@@ -95,8 +95,8 @@ class Founder(Actor):
             try:
                 create.make_folders(self.workdir)
                 if farmfile.load(self.workdir) is None:
-                    name = f"{self.world.chance.getrandbits(64):016x}"
-                    farm = Farm(name, "list", "default", {}, None, LEASE, self.world.weather.epoch_length, 0.0)
+                    name = f"{self.world.rng.getrandbits(64):016x}"
+                    farm = Farm(name, "list", "default", {}, None, LEASE, self.world.faults.epoch_length, 0.0)
                     create.make(self.workdir, farm, Segment(name[:12], 0, self.world.tasks))
             except StorageError:
                 self.world.sleep(1.0)
@@ -111,7 +111,7 @@ class Verb(Actor):
 
     def live(self) -> None:
         try:
-            with self.judged():
+            with self.expected_errors():
                 farm = farmfile.load(self.workdir)
                 if farm is None or farm.farm != self.farm_id:
                     return
@@ -121,7 +121,7 @@ class Verb(Actor):
 
 
 def retry(ledger: Ledger) -> None:
-    """All that failed, and again what has failed since."""
+    """Retry all failed tasks, and then those that have failed since."""
     for _ in range(3):
         ledger.retry()
         ledger.commits.lock.world.sleep(1.0)
@@ -136,7 +136,7 @@ def retry_some(ledger: Ledger) -> None:
 
 
 class Deleter(Actor):
-    """Removes the farm as `rm -r` does, and lets a new one be made in its place."""
+    """Removes the farm as `rm -r` does, and lets a new one be created in its place."""
 
     immortal = True
 
@@ -148,8 +148,8 @@ class Deleter(Actor):
                 server.rmdir(self.world.path)
             except OSError:
                 pass
-        self.world.sleep(self.world.chance.random() * 5.0)
-        self.world.begin_anew()
+        self.world.sleep(self.world.rng.random() * 5.0)
+        self.world.recreate()
 
     def _empty(self, path: str, folder: Folder) -> None:
         for name, what in list(folder.entries.items()):
@@ -166,9 +166,9 @@ class Deleter(Actor):
 
 
 class Farmer(Actor):
-    """A farmer: takes tasks, runs them, tells what became of them, and looks after the others.
+    """A farmer: claims tasks, runs them, reports their results, and watches the others.
 
-    With `clean` it is the last one: it has no luck and no whims, and ends the list.
+    With `clean` it is the last farmer: it makes no random choices, and completes the list.
     """
 
     def __init__(self, world: Farmyard, name: str, node: str, clean: bool = False) -> None:
@@ -181,7 +181,7 @@ class Farmer(Actor):
 
     def live(self) -> None:
         try:
-            with self.judged():
+            with self.expected_errors():
                 farm = farmfile.load(self.workdir)
                 while self.clean and (farm is None or farm.farm != self.farm_id):
                     self.world.sleep(1.0)
@@ -194,15 +194,15 @@ class Farmer(Actor):
                 self.workdir, Identity(self.name, self.node, "", 1, "", 0, 2, 0.0, ""), ballast=False
             )
             while not self._turn():
-                self.world.sleep(self.world.chance.random() * self.world.chance.choice((0.5, 3.0)))
+                self.world.sleep(self.world.rng.random() * self.world.rng.choice((0.5, 3.0)))
         except Stopped:
-            self._break_off()
+            self._abort()
         except (Stop, StorageError, NotAFarm):
             pass
 
     def _turn(self) -> bool:
         """One turn of the loop; whether it was the last."""
-        whim = 0.5 if self.clean else self.world.chance.random()
+        whim = 0.5 if self.clean else self.world.rng.random()
         self._end_some()
         self._beat()
         if whim < 0.04:
@@ -211,7 +211,7 @@ class Farmer(Actor):
             self._expel()
         if whim < 0.10 or self.clean:
             self._grow()
-        self._exchange(self.world.chance.randrange(4))
+        self._exchange(self.world.rng.randrange(4))
         state = self.ledger.commits.known
         if self.tasks or not self.ledger.told_everything or state is None:
             return False
@@ -230,13 +230,13 @@ class Farmer(Actor):
         return False
 
     def _between(self) -> None:
-        """File operations take long, and we are to stop: what we do is broken off, once."""
-        if self.world.happens(self.world.weather.stops) and not self.clean:
+        """If file operations are slow during a stop, the current operation is aborted, once."""
+        if self.world.happens(self.world.faults.stops) and not self.clean:
             self.ledger.do_between(lambda: None)
             raise Stopped("")
 
-    def _break_off(self) -> None:
-        """Leave with a note, unless what was broken off was a commit with which we left."""
+    def _abort(self) -> None:
+        """Leave with a farewell note, unless the aborted commit already contained our leaving."""
         self.ledger.note(FarmerReport(returned=self.tasks))
         self.tasks = []
         if self.ledger.left_after_all():
@@ -247,12 +247,12 @@ class Farmer(Actor):
     # --- tasks ----------------------------------------------------------------------------------------
 
     def _end_some(self) -> None:
-        """Some of the tasks that run have ended, one way or another."""
-        chance = self.world.chance
+        """Some of the running tasks end, each with a random outcome."""
+        rng = self.world.rng
         for one in list(self.tasks):
-            if self.clean or chance.random() < 0.6:
+            if self.clean or rng.random() < 0.6:
                 self.tasks.remove(one)
-                drawn = chance.random()
+                drawn = rng.random()
                 if one.deaths > MAX_DEATHS:
                     self._note(one, LOST)
                 elif drawn < 0.05 and not self.clean and self._ran(one):
@@ -279,7 +279,7 @@ class Farmer(Actor):
             self.ledger.note(FarmerReport([line], [one], finished=good, failed=not good, seconds=1.0, ended=1))
 
     def _beat(self) -> None:
-        self.running = [[0, self._task(one), one.attempt] for one in self.tasks if self.world.chance.random() < 0.7]
+        self.running = [[0, self._task(one), one.attempt] for one in self.tasks if self.world.rng.random() < 0.7]
         self.world.oracle.announced.update((self.name, task, attempt) for _, task, attempt in self.running)
         try:
             self.presence.beat(self.running)
@@ -290,10 +290,10 @@ class Farmer(Actor):
     # --- the ledger -----------------------------------------------------------------------------------
 
     def _exchange(self, want: int, **more: Any) -> None:
-        """One exchange; it is made later where the disk does not take it."""
+        """One exchange; if the disk refuses it, it is repeated later."""
         began = self.world.now
         try:
-            with self.judged():
+            with self.expected_errors():
                 gained, told = self.ledger.exchange(want, **more)
         except StorageError:
             self.world.sleep(0.5)
@@ -301,7 +301,7 @@ class Farmer(Actor):
         revision = self.ledger.state.revision
         demand(revision >= self.newest, f"{self.name} goes back from revision {self.newest} to {revision}")
         self.newest = revision
-        late = self.deleted and began > self.world.made_anew + self.world.weather.stale
+        late = self.deleted and began > self.world.recreated_at + self.world.faults.stale
         demand(not late, f"{self.name} goes on in a farm that was deleted")
         if not self.deleted:
             done = [(self._task(one.part(n, 1)), one.attempt) for one in told.done for n in range(one.count)]
@@ -309,13 +309,13 @@ class Farmer(Actor):
         self.tasks += [one.part(n, 1) for one in gained for n in range(one.count)]
 
     def _leave(self) -> bool:
-        """Give back what was not begun, tell the rest, go; or say farewell where that cannot be had in time."""
+        """Release tasks that were not started, report the rest, and leave; write a farewell note if time runs out."""
         for _ in range(20):
-            # again each time, since what landed may have been an earlier exchange
+            # repeat it each time, because the successful exchange may have been an earlier one
             self.ledger.note(FarmerReport(returned=self.tasks))
             self.tasks = []
             try:
-                self._exchange(0, leave=True, patience=0.0 if self.world.chance.random() < 0.3 else 60.0)
+                self._exchange(0, leave=True, patience=0.0 if self.world.rng.random() < 0.3 else 60.0)
             except Contended:
                 self._farewell()
                 return True
@@ -332,24 +332,24 @@ class Farmer(Actor):
         self.world.farewells.add(self.name)
 
     def _expel(self) -> None:
-        """Expel those that are silent or said farewell; now and then one that is only slow."""
+        """Expel farmers that are silent or left a farewell note, and sometimes one that is only slow."""
         try:
-            with self.judged():
+            with self.expected_errors():
                 others = [one for one in self.ledger.look().farmers if one != self.name]
                 dead = [one for one in others if self.clean or self.world.seems_dead(one)]
                 gone = self.ledger.expel(dead) if dead else []
         except StorageError:
             return
         if gone and not self.deleted:
-            self.world.oracle.parted(gone, self.ledger.state)
+            self.world.oracle.confirm_expelled(gone, self.ledger.state)
 
     def _grow(self) -> None:
-        """Take in what the user's list has more."""
+        """Import the lines that were appended to the list."""
         try:
-            with self.judged():
+            with self.expected_errors():
                 there = self.ledger.state.tasks
                 if self.world.tasks > there:
                     more = self.world.tasks - there
-                    self.ledger.grow(Segment(f"{self.world.chance.getrandbits(48):012x}", there, more))
+                    self.ledger.grow(Segment(f"{self.world.rng.getrandbits(48):012x}", there, more))
         except StorageError:
             pass

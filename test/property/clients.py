@@ -1,8 +1,8 @@
-"""What the nodes see of the simulated file system: stand-ins for `os`, `time`, `random` and `secrets`.
+"""How nodes see the simulated file system: replacements for `os`, `time`, `random` and `secrets`.
 
-Each call of a process is one step of the world, before which others may run, the process may sleep or be killed.
-A node keeps names, the absence of names, contents and listings for a while, as clients of network file systems do.
-What a node changes itself it sees at once.
+Each call of a process is one step of the world; before it, other processes may run, and the process may sleep or be
+killed. A node caches names, missing names, contents and listings for a while, as clients of network file systems do.
+It sees its own changes at once.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from world import World
 
 SHORT_FOR = 0.7
-"""A file that another node just made may look short for so many seconds."""
+"""A file that another node has just created may look too short for this many seconds."""
 
 
 class Cache:
-    """What one node remembers: path -> (until when, what)."""
+    """The cache of one node: path -> (expiry, cached value)."""
 
     def __init__(self) -> None:
         self.names: dict[str, tuple[float, File | Folder | None]] = {}
@@ -47,7 +47,7 @@ class Opened:
 
 
 class Reading:
-    """A file that was opened for reading: what this node saw of it then."""
+    """A file that was opened for reading, with the contents that this node saw at that time."""
 
     __slots__ = ("data", "place")
 
@@ -56,7 +56,7 @@ class Reading:
 
 
 class System:
-    """`os` for whichever process runs now."""
+    """`os` for the process that runs now."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -85,7 +85,7 @@ class System:
             found = known[1]
             if found is not None and (found.gone if isinstance(found, Folder) else not found.links):
                 del names[path]
-                raise failure(world.chance.choice((errno.ENOENT, errno.ESTALE)), path)
+                raise failure(world.rng.choice((errno.ENOENT, errno.ESTALE)), path)
         else:
             found = self.server.find(path)
             until = world.kept_until()
@@ -117,7 +117,7 @@ class System:
         if not isinstance(found, Folder):
             raise failure(errno.ENOTDIR, path)
         names = list(found.entries)
-        world.chance.shuffle(names)
+        world.rng.shuffle(names)
         until = world.kept_until()
         if until:
             listings[path] = until, names
@@ -136,7 +136,7 @@ class System:
         return SimpleNamespace(st_mode=stat.S_IFREG | 0o777, st_size=size)
 
     def chmod(self, path: str, mode: int) -> None:
-        """Everything belongs to everybody here."""
+        """All files belong to all users here."""
 
     def lseek(self, fd: int, place: int, how: int) -> int:
         self.world.current.files[fd].place = place
@@ -163,8 +163,8 @@ class System:
         data = bytes(found.data)
         until = world.kept_until()
         if found.node != world.current.node:
-            if world.now - found.born < SHORT_FOR and world.happens(world.weather.short):
-                data = data[: world.chance.randrange(len(data) + 1)]
+            if world.now - found.born < SHORT_FOR and world.happens(world.faults.short):
+                data = data[: world.rng.randrange(len(data) + 1)]
                 until = world.now + SHORT_FOR
             found.seen = max(found.seen, len(data))
         if until:
@@ -174,12 +174,12 @@ class System:
     # --- changing -------------------------------------------------------------------------------
 
     def _change(self, kind: str, path: str, action: Callable[[], object]) -> None:
-        """Do `action`, or fail, or do it and fail; where it was done the node forgets what it knew of the path."""
+        """Do `action`, or fail, or do it and fail; if it was done the node drops its cache of the path."""
         world = self.world
         world.step(kind, path)
         world.refuse(kind, path)
         action()
-        if world.weather.metadata_is_safe:
+        if world.faults.metadata_is_safe:
             self.server.parent(path)[0].sync()
         number = world.lost_reply(kind)
         if number is not None:
@@ -198,7 +198,7 @@ class System:
                 world.refuse("create", path)
                 what = self.server.create(path, world.current.node, world.now)
                 world.current.cache.changed(path)
-                if world.weather.metadata_is_safe:
+                if world.faults.metadata_is_safe:
                     self.server.parent(path)[0].sync()
         else:
             world.step("look", path)
@@ -222,12 +222,12 @@ class System:
         opened = world.current.files[fd]
         assert isinstance(opened.what, File)
         text = bytes(data)
-        part = text[: world.chance.randrange(len(text) + 1)]
+        part = text[: world.rng.randrange(len(text) + 1)]
         try:
             world.step("write", opened.path)
             world.refuse("write", opened.path)
         except BaseException:
-            # a full disk takes a part, and so does one that is killed
+            # a full disk writes only a part, and so does a process that is killed
             self._put(opened.path, opened.what, part, len(opened.what.data))
             raise
         self._put(opened.path, opened.what, text, len(opened.what.data))
@@ -310,7 +310,7 @@ class System:
 
 @contextmanager
 def installed(world: World) -> Iterator[None]:
-    """Give the product's modules the simulated system in place of the real one."""
+    """Replace the real system in the product's modules by the simulated one."""
     from taskfarmer.farm import create
     from taskfarmer.ledger import commits, epochs, farmfile, head, ledger, results
     from taskfarmer.peers import heartbeat, identity, watch
@@ -321,8 +321,8 @@ def installed(world: World) -> Iterator[None]:
     names = {
         "os": system,
         "time": clock,
-        "random": world.chance,
-        "secrets": SimpleNamespace(token_hex=lambda count: f"{world.chance.getrandbits(8 * count):0{2 * count}x}"),
+        "random": world.rng,
+        "secrets": SimpleNamespace(token_hex=lambda count: f"{world.rng.getrandbits(8 * count):0{2 * count}x}"),
         "locks": SimpleNamespace(hold_alive=lambda fd: True, PATIENCE=locks.PATIENCE),
         "FarmLock": world.lock,
     }

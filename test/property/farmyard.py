@@ -1,4 +1,4 @@
-"""A simulated farm with everything that can happen to it, and its end: a clean farmer ends the list."""
+"""A simulated farm, the events that can happen to it, and its end: a clean farmer completes the list."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from random import Random
 
 from actors import LEASE, Actor, Deleter, Farmer, Founder, Verb, retry, retry_some
 from clients import Cache, installed
-from oracle import Oracle, Wrong, demand, sealed
+from oracle import Oracle, Violation, demand, sealed
 from server import File
-from world import Process, Weather, World, weather_of
+from world import Faults, Process, World, faults_of
 
 NODES = ("n0", "n1", "n2")
 
@@ -21,37 +21,37 @@ class Farmyard(World):
 
     path = "/work/farm"
 
-    def __init__(self, weather: Weather) -> None:
-        super().__init__(weather)
+    def __init__(self, faults: Faults) -> None:
+        super().__init__(faults)
         self.server.mkdir("/work")
         self.server.root.sync()
         self.tasks = 12
         self.ending = False
-        self.troubled = bool(weather.refused or weather.lost or weather.late)
+        self.troubled = bool(faults.refused or faults.lost or faults.late)
         self.gone: set[str] = set()
         self.farewells: set[str] = set()
-        self.made_anew = 0.0
+        self.recreated_at = 0.0
         self.oracle = Oracle(self.server, self.path)
 
     def found(self) -> None:
-        """Two processes make the farm at once."""
+        """Two processes create the farm at once."""
         founders: list[Actor] = [Founder(self, f"founder{node}", NODES[node]) for node in (0, 1)]
         self.processes += founders
         self._finish(founders)
 
-    def begin_anew(self) -> None:
-        """There is no farm any more: one of another name comes to be in its place."""
+    def recreate(self) -> None:
+        """The farm does not exist any more: another one with a new ID replaces it."""
         self.server.parent(self.path)[0].sync()
         self.oracle = Oracle(self.server, self.path)
         self.processes.append(Founder(self, "founder", "n1"))
 
-    # --- what the server tells the oracle -----------------------------------------------------------
+    # --- changes on the server that the oracle observes ---------------------------------------------
 
     def link(self, source: str, target: str) -> File:
         file = super().link(source, target)
         if target == self.path + "/farm.json":
             self.oracle.named(file)
-            self.made_anew = self.now
+            self.recreated_at = self.now
         elif target.rpartition("/")[2].isdigit() and self.oracle.farm not in self.gone:
             self.oracle.committed(target, file)
         return file
@@ -61,8 +61,8 @@ class Farmyard(World):
         self.oracle.unlinked(path)
 
     def lies(self, target: str) -> bool:
-        weather = self.weather
-        if weather.stale or weather.refused or weather.lost or weather.late:
+        faults = self.faults
+        if faults.stale or faults.refused or faults.lost or faults.late:
             return False
         there = self.server.find(target)
         if not target.rpartition("/")[2].isdigit() or not isinstance(there, File) or not super().lies(target):
@@ -78,8 +78,8 @@ class Farmyard(World):
             return name in self.farewells
         for one in self.farmers():
             if one.name == name and not one.killed:
-                return self.now - one.beaten > LEASE or self.chance.random() < 0.02
-        return self.chance.random() < 0.3
+                return self.now - one.beaten > LEASE or self.rng.random() < 0.02
+        return self.rng.random() < 0.3
 
     # --- events ---------------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ class Farmyard(World):
 
     @property
     def whole(self) -> bool:
-        """Whether there is a farm that nobody deletes."""
+        """Whether there is a farm that no process deletes."""
         return bool(self.oracle.moments) and self.oracle.farm not in self.gone
 
     def _begin(self, actor: Actor) -> None:
@@ -97,7 +97,7 @@ class Farmyard(World):
             self.processes.append(actor)
 
     def _name(self) -> str:
-        return f"host-{self.number()}-{self.chance.getrandbits(32):08x}"
+        return f"host-{self.number()}-{self.rng.getrandbits(32):08x}"
 
     def farmer_starts(self, node: int) -> None:
         if len(self.farmers()) < 6:
@@ -108,7 +108,7 @@ class Farmyard(World):
 
     def retry(self, node: int, some: bool) -> None:
         action = retry_some if some else retry
-        self._begin(Verb(self, f"retry-{self.chance.getrandbits(32):08x}", NODES[node], action))
+        self._begin(Verb(self, f"retry-{self.rng.getrandbits(32):08x}", NODES[node], action))
 
     def farmer_sleeps(self, which: int, seconds: float) -> None:
         farmers = self.farmers()
@@ -125,34 +125,34 @@ class Farmyard(World):
         if any(one.immortal and not one.done and one.node == name for one in self.processes):
             return
         self.kill([one for one in self.processes if one.node == name])
-        self.server.node_lost(name, self.chance)
+        self.server.node_lost(name, self.rng)
         self.caches[name] = Cache()
 
     def dies(self, process: Process) -> None:
-        """Now and then its node goes with it."""
+        """Sometimes the node of the process crashes, too."""
         super().dies(process)
-        if self.chance.random() < 0.4:
+        if self.rng.random() < 0.4:
             self.node_crashes(NODES.index(process.node))
 
     def power_fails(self) -> None:
-        """Everything stops, and what was not durable is gone in part."""
+        """All processes are killed, and a part of the data that was not durable is lost."""
         if self.whole and not any(one.immortal and not one.done for one in self.processes):
             self.kill(self.processes)
             self.later.clear()
             self.caches.clear()
-            self.server.power_lost(self.chance)
+            self.server.power_lost(self.rng)
             if self.server.find(self.path + "/farm.json") is None:
                 demand(not self.oracle.confirmed, "farm.json is gone, and the farm was in use")
-                self.begin_anew()
+                self.recreate()
             else:
                 self.oracle.power_was_lost()
 
     def damage(self) -> str:
-        """Turn a bit of the newest revision, on the disk; its path."""
+        """Flip a bit of the newest revision on the disk; its path."""
         path = self.oracle.now.path
         file = self.server.find(path)
         assert isinstance(file, File)
-        file.data[self.chance.randrange(len(file.data))] ^= 1
+        file.data[self.rng.randrange(len(file.data))] ^= 1
         return path
 
     def disk_fills(self, full: bool) -> None:
@@ -163,13 +163,13 @@ class Farmyard(World):
         if self.whole and not self.gone:
             self._begin(Deleter(self, "deleter", "n1"))
             self.gone.add(self.oracle.farm)
-            self.made_anew = math.inf
+            self.recreated_at = math.inf
             self.troubled = True
 
     # --- the end --------------------------------------------------------------------------------------
 
     def end(self, ghosts: bool) -> None:
-        """A clean farmer ends the list; ghosts wake up when it has, and change nothing; what failed is run again."""
+        """A clean farmer completes the list; farmers that wake up later change nothing; failed tasks are retried."""
         clean = self._last_farmer(ghosts)
         keep = [one for one in self.farmers() if one is not clean and not one.killed]
         self._finish([clean])
@@ -182,31 +182,31 @@ class Farmyard(World):
         self.oracle.all_recorded_once()
 
     def _run_again(self) -> None:
-        """What a user does as long as tasks remain: one who looked at old contents may have left too early."""
+        """Start farmers while tasks remain, as a user would: one that read stale contents may have left too early."""
         for _ in range(3):
-            self.now += self.weather.stale
+            self.now += self.faults.stale
             if any(place not in ("finished", "failed") for place, _, _ in self.oracle.now.places.values()):
                 again = Farmer(self, self._name(), "n1", clean=True)
                 self.processes.append(again)
                 self._finish([again])
 
     def end_damaged(self) -> None:
-        """The newest revision is damaged: the clean farmer says so, by its name, and goes no further."""
+        """The newest revision is corrupt: the clean farmer reports its name, and stops."""
         clean = self._last_farmer(ghosts=False, damaged=True)
         try:
             self._finish([clean])
-        except Wrong as error:
+        except Violation as error:
             demand(self.damaged + ": not what was written" in str(error), error)
             return
         demand(False, "a farmer went on from before a damaged revision")
 
     def _last_farmer(self, ghosts: bool, damaged: bool = False) -> Farmer:
-        self.calm, self.full, self.ending = True, False, True
+        self.faultless, self.full, self.ending = True, False, True
         self.later.clear()
         keep = [one for one in self.farmers() if ghosts and not one.killed]
         self.kill([one for one in self.processes if one not in keep])
         for one in keep:
-            self.pause(one, 300.0 * self.chance.random())
+            self.pause(one, 300.0 * self.rng.random())
         while makers := [one for one in self.processes if isinstance(one, Deleter | Founder) and not one.done]:
             self._finish(makers)
         if damaged:
@@ -225,9 +225,9 @@ class Farmyard(World):
 
 
 @contextmanager
-def farmyard(weather: Weather) -> Iterator[Farmyard]:
-    """A farm that was just made, in a world of its own; the product lives in that world meanwhile."""
-    yard = Farmyard(weather)
+def farmyard(faults: Faults) -> Iterator[Farmyard]:
+    """A farm that was just created in a separate world; the product runs in that world meanwhile."""
+    yard = Farmyard(faults)
     with installed(yard):
         try:
             yard.found()
@@ -236,36 +236,36 @@ def farmyard(weather: Weather) -> Iterator[Farmyard]:
             yard.close()
 
 
-def history(seed: int, weather: Weather | None = None) -> Farmyard:
-    """One run whose events come from the seed. Raises what is wrong."""
-    with farmyard(weather or weather_of(seed)) as yard:
-        chance = Random(~seed)
-        for _ in range(chance.randint(1, 3)):
-            yard.farmer_starts(chance.randrange(3))
-        for _ in range(chance.randint(5, 25)):
-            event(yard, chance)
-            yard.run(chance.choice((10, 50, 200, 400)))
-        if chance.random() < 0.05:
+def history(seed: int, faults: Faults | None = None) -> Farmyard:
+    """One run whose events come from the seed. Raises the violation, if any."""
+    with farmyard(faults or faults_of(seed)) as yard:
+        rng = Random(~seed)
+        for _ in range(rng.randint(1, 3)):
+            yard.farmer_starts(rng.randrange(3))
+        for _ in range(rng.randint(5, 25)):
+            event(yard, rng)
+            yard.run(rng.choice((10, 50, 200, 400)))
+        if rng.random() < 0.05:
             yard.end_damaged()
         else:
-            yard.end(ghosts=chance.random() < 0.5)
+            yard.end(ghosts=rng.random() < 0.5)
     return yard
 
 
-def event(yard: Farmyard, chance: Random) -> None:
-    drawn = chance.randrange(100)
+def event(yard: Farmyard, rng: Random) -> None:
+    drawn = rng.randrange(100)
     if drawn < 30:
-        yard.farmer_starts(chance.randrange(3))
+        yard.farmer_starts(rng.randrange(3))
     elif drawn < 45:
-        yard.farmer_sleeps(chance.randrange(9), chance.choice((1.0, 15.0, 40.0, 80.0)))
+        yard.farmer_sleeps(rng.randrange(9), rng.choice((1.0, 15.0, 40.0, 80.0)))
     elif drawn < 55:
-        yard.farmer_is_killed(chance.randrange(9))
+        yard.farmer_is_killed(rng.randrange(9))
     elif drawn < 65:
-        yard.retry(chance.randrange(3), chance.random() < 0.5)
+        yard.retry(rng.randrange(3), rng.random() < 0.5)
     elif drawn < 75:
-        yard.list_grows(chance.randint(1, 9))
+        yard.list_grows(rng.randint(1, 9))
     elif drawn < 81:
-        yard.node_crashes(chance.randrange(3))
+        yard.node_crashes(rng.randrange(3))
     elif drawn < 87:
         yard.power_fails()
     elif drawn < 94:

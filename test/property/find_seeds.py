@@ -1,6 +1,6 @@
 """Find a seed for each broken rule, and keep the seeds and the table of docs/reliability.md up to date.
 
-A change of the product moves the seeds at which a broken rule is found. Run this afterwards:
+A change of the product changes the seeds that find a broken rule. Run this afterwards:
 
     python test/property/find_seeds.py           # keep the seeds that still work, search for the others
     python test/property/find_seeds.py --all     # search for the first seed of every rule
@@ -33,7 +33,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 BEGIN = "<!-- This table is written by test/property/find_seeds.py. -->\n"
 END = "<!-- End of the table. -->\n"
 LIMIT = 20_000
-"""Seeds that are tried for a rule."""
+"""The number of seeds to try for a rule."""
 CHUNK = 20
 
 
@@ -42,7 +42,7 @@ def first_found(mutation: Mutation, seeds: Iterable[int]) -> int | None:
     with mutation.made():
         for seed in seeds:
             try:
-                history(seed, mutation.weather_of(seed))
+                history(seed, mutation.faults_of(seed))
             except Exception:
                 return seed
     return None
@@ -61,12 +61,12 @@ def table() -> str:
 def _found_by(mutation: Mutation) -> str:
     if mutation.machine == "transitions":
         return "transitions"
-    weather = ", ".join(f"{name} {value}" for name, value in mutation.weather.items())
-    return f"ledger, seed {mutation.seed}" + (f" ({weather})" if weather else "")
+    faults = ", ".join(f"{name} {value}" for name, value in mutation.weather.items())
+    return f"ledger, seed {mutation.seed}" + (f" ({faults})" if faults else "")
 
 
 def with_table(page: str) -> str:
-    """The text of docs/reliability.md with the table as it should be."""
+    """The text of docs/reliability.md with an updated table."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     assert begin and end, f"{PAGE}: the markers of the table are missing"
@@ -77,12 +77,12 @@ def with_table(page: str) -> str:
 
 
 def _found_in(place: int, start: int, seeds: int) -> int | None:
-    """Run in a process of the pool, to which a mutation's place in the list is sent."""
+    """Run in a process of the pool, which gets a mutation's position in the list."""
     return first_found(OF_THE_LEDGER[place], range(start, start + seeds))
 
 
 def _search(pool: ProcessPoolExecutor, place: int, jobs: int) -> int | None:
-    """The first seed of a rule. A few chunks of seeds are searched at once, and looked at in their order."""
+    """The first seed that finds a rule. Several chunks of seeds are searched at once, and checked in their order."""
     starts = iter(range(0, LIMIT, CHUNK))
     running: list[Future[int | None]] = []
     try:
@@ -115,7 +115,7 @@ def find(every: bool, jobs: int) -> bool:
                 seed = found if found is not None else _search(pool, place, jobs)
                 if seed is None:
                     raise LookupError(f"not found in {LIMIT} seeds")
-                history(seed, mutation.weather_of(seed))
+                history(seed, mutation.faults_of(seed))
             except Exception as error:
                 # the text of the rule has moved, no seed finds it, or the product fails without the broken rule
                 print(f"{mutation.name}: {type(error).__name__}: {error}", flush=True)

@@ -1,7 +1,7 @@
-"""A broken product for each rule of the design: a piece of the product's text, and what stands there instead.
+"""A broken product for each rule of the design: a piece of the product's text, and its replacement.
 
-A mutation is made by compiling a changed copy of one function, and put in place for the time of a test. Nothing in
-the product knows of it. Where the text is not there any more, the test says so: the rule has moved, move its row too.
+A mutation compiles a changed copy of one function, and installs it during a test. The product contains no code for
+this. If the original text is missing, the test reports it: the rule has moved, so move its row, too.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from world import Weather
+from world import Faults
 
 SEEDS_FILE = Path(__file__).parent / "seeds.json"
-"""The seed at which each rule of the ledger is found when it is broken, by name. find_seeds.py writes it."""
+"""The seed that finds each broken rule of the ledger, by name. find_seeds.py writes it."""
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """`edits` are (function, text, other text); `machine` finds it: "transitions", or "ledger" from `seed` on."""
+    """`edits` are (function, text, replacement); `machine` finds it: "transitions", or "ledger" from `seed` on."""
 
     name: str
     rule: str
@@ -35,12 +35,12 @@ class Mutation:
 
     @property
     def seed(self) -> int:
-        """The first seed that is tried, 0 for a rule that has none yet."""
+        """The first seed to try; 0 for a rule that has none yet."""
         seeds: dict[str, int] = json.loads(SEEDS_FILE.read_text(encoding="utf-8"))
         return seeds.get(self.name, 0)
 
-    def weather_of(self, seed: int) -> Weather | None:
-        return Weather(seed=seed, epoch_length=4, **self.weather) if self.weather else None
+    def faults_of(self, seed: int) -> Faults | None:
+        return Faults(seed=seed, epoch_length=4, **self.weather) if self.weather else None
 
     @contextmanager
     def made(self) -> Iterator[None]:
@@ -68,7 +68,7 @@ def _changed(path: str, edits: list[tuple[str, str]]) -> Iterator[None]:
         source = source.replace(text, other)
     made: dict[str, Any] = {}
     exec(compile("from __future__ import annotations\n" + source, path, "exec"), vars(module), made)
-    # a function stands under its name in every module that imported it
+    # every module that imported a function has it under its name
     places = [owner] if owners else [one for key, one in sys.modules.items() if key.startswith("taskfarmer")]
     places = [one for one in places if vars(one).get(name) is real]
     for place in places:

@@ -1,6 +1,6 @@
-"""What must be true of a farm: one place for each task, known from the revisions as the server saw them come.
+"""The invariants of a farm: one place for each task, derived from the revisions in the order of their creation.
 
-The oracle reads bytes by docs/workdir-format.md. Of the product it uses only the notation of intervals.
+The oracle reads bytes according to docs/workdir-format.md. It uses only the interval notation of the product.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ ENDED = {"finished": "finished", "failed": "failed", "lost": "failed"}
 UNPROCESSED = "unprocessed"
 
 
-class Wrong(AssertionError):
-    """A promise is broken."""
+class Violation(AssertionError):
+    """An invariant is broken."""
 
 
 def demand(true: object, *words: object) -> None:
     if not true:
-        raise Wrong(" ".join(map(str, words)))
+        raise Violation(" ".join(map(str, words)))
 
 
 def sealed(data: bytes) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def sealed(data: bytes) -> dict[str, Any]:
 
 @dataclass
 class Moment:
-    """A revision and what follows from it: task -> (place, attempt, deaths); journal -> bytes that count."""
+    """A revision and its consequences: task -> (place, attempt, deaths); journal -> counted bytes."""
 
     document: dict[str, Any]
     path: str
@@ -48,7 +48,10 @@ class Moment:
 
 
 class Oracle:
-    """One farm, from the moment at which `farm.json` has its name. `announced`: attempts that a farmer said it runs."""
+    """One farm, from the moment when `farm.json` has its name.
+
+    `announced`: attempts that a farmer listed as running.
+    """
 
     def __init__(self, server: Server, path: str) -> None:
         self.server, self.path = server, path
@@ -105,7 +108,7 @@ class Oracle:
         self.moments.append(moment)
 
     def _places(self, document: dict[str, Any]) -> dict[int, tuple[str, int, int]]:
-        """Each task's one place; "recorded" for what no interval names."""
+        """Each task's one place; "recorded" for tasks in no interval."""
         places: dict[int, tuple[str, int, int]] = {}
         segments = document["segments"]
         for segment in segments:
@@ -139,7 +142,7 @@ class Oracle:
         demand(len(old) <= len(new), "a segment is gone")
 
     def _lines(self, before: Moment, after: Moment) -> dict[tuple[int, int], str]:
-        """The results that this revision counts for the first time: of held tasks, durable, whole lines."""
+        """The results that this revision counts for the first time: of held tasks, durable, complete lines."""
         ends: dict[tuple[int, int], str] = {}
         forgotten = {name: size for name, size in before.counted.items() if name not in after.counted and size}
         closed = after.document["closed_bytes"] - before.document["closed_bytes"]
@@ -175,7 +178,7 @@ class Oracle:
         return result_lines(name, data)
 
     def _moves(self, before: Moment, after: Moment) -> None:
-        """Each task that moved made a move that there is; recorded tasks get their end's name."""
+        """Each task that moved made a valid move; recorded tasks get the outcome of their result."""
         by = after.document["by"][0]
         new = {key[0]: outcome for key, outcome in after.ends.items() if key not in before.ends}
         for task, (place, attempt, deaths) in after.places.items():
@@ -198,7 +201,7 @@ class Oracle:
                 demand(attempt == once + 1, f"task {task} came back with attempt {attempt} after {once}")
                 self.retried += 1
             else:
-                # given back, and perhaps taken again in the same commit
+                # released, and perhaps claimed again in the same commit
                 demand(
                     place in (UNPROCESSED, by) and attempt == once + 1, f"{task} of {was} @{once}: {place} @{attempt}"
                 )
@@ -207,10 +210,10 @@ class Oracle:
                     deaths in ((died, died + 1) if ran else (died,)), f"task {task} died {deaths} times: it did not run"
                 )
 
-    # --- what farmers and disks say -----------------------------------------------------------------
+    # --- confirmations of farmers and disks ---------------------------------------------------------
 
     def confirm(self, name: str, state: Any, gained: list[Any], done: list[tuple[int, int]]) -> None:
-        """A commit returned `state` to a farmer: it is a revision, and what is taken and told is in it for good."""
+        """A commit returned `state` to a farmer: it is a revision, and contains its claims and results for good."""
         demand(state.revision < len(self.moments), f"{name} believes in revision {state.revision}, which is not there")
         moment = self.moments[state.revision]
         demand(list(state.by) == moment.document["by"], f"{name} believes in another revision {state.revision}")
@@ -227,13 +230,13 @@ class Oracle:
                 demand(str(state.revision) in folder.durable, f"{name} starts tasks before {moment.path} is durable")
             self.confirmed = max(self.confirmed, state.revision)
 
-    def parted(self, names: list[str], state: Any) -> None:
+    def confirm_expelled(self, names: list[str], state: Any) -> None:
         """Farmers were expelled by the revision `state`, or before it."""
         left = set(names) & set(self.moments[state.revision].document["farmers"])
         demand(not left, left, "were expelled, and are in the ledger")
 
     def power_was_lost(self) -> None:
-        """The newest revision that is left is the farm; what a farmer was told is among it."""
+        """The newest remaining revision is the farm; it includes all states that were confirmed to farmers."""
         left = [one for one in self.revisions() if one < len(self.moments)]
         demand(left and max(left) >= self.confirmed, f"revision {self.confirmed} was confirmed; left are {left[-3:]}")
         del self.moments[max(left) + 1 :]
@@ -259,7 +262,7 @@ class Oracle:
             demand("tmp" not in found.entries, f"{path} is removed, and its tmp/ is there")
 
     def nothing_prepared(self, name: str) -> None:
-        """Whatever a commit came to, it cannot change any more."""
+        """After a commit with any result, no request of it is pending that could still change the farm."""
         ledger = self.server.find(f"{self.path}/ledger")
         for epoch in ledger.entries.values() if isinstance(ledger, Folder) else ():
             tmp = epoch.entries.get("tmp") if isinstance(epoch, Folder) else None
@@ -267,7 +270,7 @@ class Oracle:
             demand(not left, f"{left} may still be linked")
 
     def all_recorded_once(self) -> None:
-        """Count anew, from the files alone: every task has its end, each attempt of it one line."""
+        """Recount from the files alone: every task has a final result, and each attempt of it one line."""
         number = max(self.revisions())
         demand(
             number == len(self.moments) - 1, f"{number} is the newest revision, {len(self.moments) - 1} was the last"

@@ -1,4 +1,4 @@
-"""The rules of the design, and for each a product in which it is broken: what stands there, and what instead."""
+"""The rules of the design, and for each a product that breaks it: the original text and its replacement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of the pure transitions, each with a product in which it is broken."""
+"""The rules of the pure transitions, each with a product that breaks it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The server of a simulated shared file system: what is there, and what would be there after a power failure.
+"""The server of a simulated shared file system: its current contents, and those that would survive a power failure.
 
-Directories and files are one tree in memory, in which `link`, `rename`, `mkdir` and `unlink` happen at once or not at
-all. Beside it stands what is durable: the bytes of a file up to its last `fsync`, the names of a directory up to
-the last `fsync` of that directory. A power failure leaves that, and a part of what came after.
+Directories and files are one tree in memory, in which `link`, `rename`, `mkdir` and `unlink` are atomic. The durable
+state is separate: the bytes of a file up to its last `fsync`, and the names of a directory up to the last `fsync` of
+that directory. A power failure leaves the durable state, and a part of the later changes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def failure(number: int, path: str) -> OSError:
 
 
 class File:
-    """`seen` bytes were read on another node than the writer's, so they cannot be lost with the writer's node."""
+    """Another node than the writer's has read `seen` bytes, so they cannot be lost with the writer's node."""
 
     __slots__ = ("born", "data", "durable", "links", "node", "seen")
 
@@ -33,28 +33,28 @@ class File:
         self.durable = bytes(self.data)
 
     def sync_failed(self) -> None:
-        """The kernel throws away what it could not write, and takes the file for clean."""
+        """The kernel drops the data that it could not write, and marks the file as clean."""
         lost = len(self.data) - len(self.durable)
         if lost > 0:
             self.data[len(self.durable) :] = bytes(lost)
 
-    def lose(self, chance: Random, kept: int, garbage: bytes) -> None:
-        """The machine is gone: of what was not durable a part stays, or blocks with something else in them."""
+    def lose(self, rng: Random, kept: int, garbage: bytes) -> None:
+        """The machine has failed: a part of the data that was not durable remains, or blocks with garbage."""
         synced = self.durable
         if bytes(self.data) == synced:
             return
         if not self.data.startswith(synced):  # written in place: the old bytes, or the new ones
-            self.data = bytearray(chance.choice((synced, bytes(self.data))))
+            self.data = bytearray(rng.choice((synced, bytes(self.data))))
             return
         kept = min(len(self.data), max(kept, len(synced)))
-        cut = chance.choice((kept, chance.randint(kept, len(self.data))))
+        cut = rng.choice((kept, rng.randint(kept, len(self.data))))
         rest = len(self.data) - cut
-        tail = (bytes(rest), garbage[:rest], b"")[chance.randrange(3)]
+        tail = (bytes(rest), garbage[:rest], b"")[rng.randrange(3)]
         self.data = self.data[:cut] + tail
 
 
 class Folder:
-    """`pending` are the changes since the last `fsync` of the directory, in order; each happens whole."""
+    """`pending` are the changes since the last `fsync` of the directory, in order; each is atomic."""
 
     __slots__ = ("durable", "entries", "gone", "pending")
 
@@ -83,7 +83,7 @@ def _apply(names: dict[str, File | Folder], changes: tuple[tuple[str, File | Fol
 
 
 class Server:
-    """The tree, by absolute paths. Each call happens whole; an OSError is what a Linux server would answer."""
+    """The tree, by absolute paths. Each call is atomic; an OSError is the one that a Linux server would return."""
 
     def __init__(self) -> None:
         self.root = Folder()
@@ -125,7 +125,7 @@ class Server:
         return file
 
     def symlink(self, text: str, path: str, node: str, now: float) -> None:
-        """Its text is there with its name, and its inode is as durable as that."""
+        """Its text exists with its name, and its inode is as durable as its name."""
         file = self.create(path, node, now)
         file.data[:] = os.fsencode(text)
         file.sync()
@@ -141,7 +141,7 @@ class Server:
         folder.change((name, None))
 
     def rename(self, source: str, target: str) -> None:
-        """Within one directory, which is all that a farm does."""
+        """Rename within one directory; a farm does no other renames."""
         folder, old = self.parent(source)
         file = folder.entries.get(old)
         if file is None:
@@ -178,30 +178,30 @@ class Server:
             found += self.files(what) if isinstance(what, Folder) else [what]
         return found
 
-    def node_lost(self, node: str, chance: Random) -> None:
-        """A node is gone with what it had not brought to the server."""
+    def node_lost(self, node: str, rng: Random) -> None:
+        """A node fails and loses the data that it had not sent to the server."""
         files = self.files()
         for file in files:
             if file.node == node:
-                file.lose(chance, file.seen, bytes(chance.choice(files).data))
+                file.lose(rng, file.seen, bytes(rng.choice(files).data))
 
-    def power_lost(self, chance: Random) -> None:
-        """The server is gone with what was not durable; each directory keeps its first changes, or all, or none."""
+    def power_lost(self, rng: Random) -> None:
+        """The server loses all data that was not durable; each directory keeps its first changes, or all, or none."""
         garbage = [bytes(file.data) for file in self.files()]
-        self._restore(self.root, chance)
+        self._restore(self.root, rng)
         files = self.files()
         for file in files:
             file.links = 0
-            file.lose(chance, 0, chance.choice(garbage))
+            file.lose(rng, 0, rng.choice(garbage))
             file.durable = bytes(file.data)
         for file in files:
             file.links += 1
 
-    def _restore(self, folder: Folder, chance: Random) -> None:
-        folder.sync(chance.choice((0, chance.randint(0, len(folder.pending)), len(folder.pending))))
+    def _restore(self, folder: Folder, rng: Random) -> None:
+        folder.sync(rng.choice((0, rng.randint(0, len(folder.pending)), len(folder.pending))))
         folder.pending = []
         folder.entries = dict(folder.durable)
         folder.gone = False
         for what in folder.entries.values():
             if isinstance(what, Folder):
-                self._restore(what, chance)
+                self._restore(what, rng)

@@ -1,4 +1,4 @@
-"""Farmers that break off an exchange between two operations, and leave with a note, in all kinds of weather."""
+"""Farmers that abort an exchange between two operations, and leave with a farewell note, with all kinds of faults."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 from farmyard import history
-from world import Weather, weather_of
+from world import Faults, faults_of
 
 SEEDS = 300
 CAMPAIGN = 20_000
 
 
 @pytest.mark.parametrize("slice_", range(3))
-def test_each_task_is_recorded_once_whatever_is_broken_off(slice_: int) -> None:
+def test_each_task_is_recorded_once_if_any_exchange_is_aborted(slice_: int) -> None:
     notes = sum(len(history(seed, stopping(seed)).farewells) for seed in range(slice_, SEEDS, 3))
     assert notes > SEEDS / 10, "nothing was broken off"
 
@@ -25,5 +25,5 @@ def test_each_task_is_recorded_once_in_many_histories(slice_: int) -> None:
         history(seed, stopping(seed))
 
 
-def stopping(seed: int) -> Weather:
-    return replace(weather_of(seed), stops=0.01)
+def stopping(seed: int) -> Faults:
+    return replace(faults_of(seed), stops=0.01)

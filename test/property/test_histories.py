@@ -1,7 +1,7 @@
-"""The whole ledger on a simulated file system: whatever happens, each task is in one place, and is recorded once.
+"""The whole ledger on a simulated file system: after any events, each task is in one place, and is recorded once.
 
-A run that fails is printed as the events that lead to it, and can be pasted into a test. `history(SEED)` in
-farmyard.py plays a run of the campaign again.
+A failed run is printed as the events that lead to it, and can be pasted into a test. `history(SEED)` in farmyard.py
+repeats a run of the campaign.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from farmyard import NODES, Farmyard, farmyard, history
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from world import Weather, weather_of
+from world import Faults, faults_of
 
 RUNS = 300
 CAMPAIGN = 20_000
@@ -19,21 +19,21 @@ SLICES = 20
 
 
 @st.composite
-def weathers(draw: st.DrawFn) -> Weather:
-    """Weather whose every trouble can be left out when a failure is made smaller."""
+def draw_faults(draw: st.DrawFn) -> Faults:
+    """Faults that Hypothesis can drop one by one when it shrinks a failure."""
     seed = draw(st.integers(0, 2**32 - 1))
-    return weather_of(seed, lambda choices: draw(st.sampled_from(choices)))
+    return faults_of(seed, lambda choices: draw(st.sampled_from(choices)))
 
 
 class Farm(RuleBasedStateMachine):
-    """Events around a farm whose farmers are at work; after each of them everybody goes on for a while."""
+    """Events in a farm with working farmers; after each event all processes continue for a while."""
 
     yard: Farmyard
     fine = True
 
-    @initialize(weather=weathers(), nodes=st.lists(st.integers(0, 2), min_size=1, max_size=3))
-    def found(self, weather: Weather, nodes: list[int]) -> None:
-        self.world = farmyard(weather)
+    @initialize(faults=draw_faults(), nodes=st.lists(st.integers(0, 2), min_size=1, max_size=3))
+    def found(self, faults: Faults, nodes: list[int]) -> None:
+        self.world = farmyard(faults)
         self.yard = self.world.__enter__()
         for node in nodes:
             self.yard.farmer_starts(node)
@@ -86,17 +86,17 @@ class Farm(RuleBasedStateMachine):
         self.go_on(calls)
 
     @rule(calls=st.integers(0, 400))
-    def the_farm_is_deleted_and_made_anew(self, calls: int) -> None:
+    def the_farm_is_deleted_and_recreated(self, calls: int) -> None:
         self.yard.farm_is_deleted()
         self.go_on(calls)
 
     def teardown(self) -> None:
-        """A clean farmer ends the list, whatever happened; ghosts come back and change nothing."""
+        """A clean farmer completes the list after any events; stopped farmers wake up later and change nothing."""
         if not hasattr(self, "world"):
             return
         try:
             if self.fine:
-                self.yard.end(ghosts=self.yard.weather.seed % 2 == 0)
+                self.yard.end(ghosts=self.yard.faults.seed % 2 == 0)
         finally:
             self.world.__exit__(None, None, None)
 
@@ -110,7 +110,7 @@ def test_each_task_is_in_one_place_and_is_recorded_once() -> None:
     )
 
 
-def test_a_seed_gives_the_same_run_each_time() -> None:
+def test_a_seed_reproduces_the_same_run() -> None:
     for seed in range(5):
         one, other = history(seed), history(seed)
         assert (one.steps, one.now) == (other.steps, other.now)

@@ -1,7 +1,7 @@
-"""A product with one rule of the design broken is found out, by the machine over transitions or over the ledger.
+"""Tests on transitions or on the ledger detect each product in which one rule of the design is broken.
 
-`seeds.json` has a seed for each rule of the ledger. If the product has changed since, seeds after it are tried, too;
-`find_seeds.py` brings the seeds up to date.
+`seeds.json` has a seed for each rule of the ledger. If the product has changed since, the test also tries later seeds;
+`find_seeds.py` updates the seeds.
 """
 
 from __future__ import annotations
@@ -54,5 +54,5 @@ def test_each_rule_of_the_ledger_has_a_seed() -> None:
 
 
 @pytest.mark.parametrize("mutation", OF_THE_LEDGER, ids=lambda one: one.name)
-def test_nothing_is_found_where_no_rule_is_broken(mutation: Mutation) -> None:
-    history(mutation.seed, mutation.weather_of(mutation.seed))
+def test_no_violation_is_found_if_no_rule_is_broken(mutation: Mutation) -> None:
+    history(mutation.seed, mutation.faults_of(mutation.seed))

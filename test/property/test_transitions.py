@@ -1,4 +1,4 @@
-"""The pure transitions under farmers that act on old states: every task is in one place after each step."""
+"""The pure transitions with farmers that act on stale states: every task is in one place after each step."""
 
 from __future__ import annotations
 

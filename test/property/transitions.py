@@ -1,7 +1,7 @@
-"""A machine over the pure transitions: farmers that act on what they saw last, and one name for each revision.
+"""A state machine over the pure transitions: farmers act on their last seen state, and each revision has one name.
 
-Each farmer sees the head now and then, and computes its next state from what it saw; it becomes the head only if the
-head is still that one. The oracle knows each task's place, attempt and deaths, and nothing of intervals.
+Each farmer reads the head from time to time, and computes its next state from it; that becomes the head only if the
+head has not changed. The oracle knows each task's place, attempt and deaths, and does not use intervals.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Place = tuple[str, int, int]
 
 
 class Histories(RuleBasedStateMachine):
-    """`head` is the newest revision; `seen` what each farmer knows; `place` the oracle's: where, attempt, deaths."""
+    """`head` is the newest revision; `seen` each farmer's last state; `place` the oracle's place, attempt, deaths."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Histories(RuleBasedStateMachine):
         self.counted: dict[str, int] = {}
         self.turns = 0
 
-    # --- what the oracle knows ------------------------------------------------------------------------
+    # --- the oracle's knowledge -----------------------------------------------------------------------
 
     def tasks_in(self, *where: str) -> list[int]:
         return sorted(task for task, place in self.place.items() if place[0] in where)
@@ -62,14 +62,14 @@ class Histories(RuleBasedStateMachine):
         return True
 
     def held(self, state: State, farmer: str) -> dict[int, Place]:
-        """What a farmer holds in a state, task by task."""
+        """The tasks that a farmer holds in a state."""
         found = {}
         for one in parse_intervals(state.farmers[farmer].claims):
             for task in range(state.first_id(one), state.first_id(one) + one.count):
                 found[task] = (farmer, one.attempt, one.deaths)
         return found
 
-    # --- what farmers do ------------------------------------------------------------------------------
+    # --- actions of farmers ---------------------------------------------------------------------------
 
     @rule(farmer=st.sampled_from(NAMES))
     def look(self, farmer: str) -> None:
@@ -99,7 +99,7 @@ class Histories(RuleBasedStateMachine):
         return [task for one in intervals for task in range(state.first_id(one), state.first_id(one) + one.count)]
 
     def told(self, data: st.DataObject, farmer: str) -> tuple[Settlement, Callable[[], None]]:
-        """What a farmer tells of tasks that it holds as far as it knows, and what that means if it is believed."""
+        """A random report of a farmer about tasks that it holds in its view, and the effect if it is accepted."""
         places = self.held(self.seen[farmer], farmer)
         tasks = sorted(places)
         cut = sorted(data.draw(st.lists(st.integers(0, len(tasks)), min_size=4, max_size=4)))
@@ -134,7 +134,7 @@ class Histories(RuleBasedStateMachine):
                 self.compare()
 
     def refuses_what_is_old(self) -> None:
-        """Whatever a farmer held once, and does not hold any more at that attempt, it cannot settle."""
+        """A farmer cannot settle an attempt that it held once but does not hold any more."""
         for farmer, once in self.once.items():
             for task, place in once.items():
                 if self.place[task] != place:
@@ -203,7 +203,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(farmer=st.sampled_from(NAMES), tasks=st.integers(1, 5))
     def grow(self, farmer: str, tasks: int) -> None:
-        """Two farmers may have read the same list: only the first one takes it in."""
+        """Two farmers may have read the same list: only the first one imports it."""
         first = len(self.place)
         if first < 50:
             seen = self.seen[farmer]
@@ -229,7 +229,7 @@ class Histories(RuleBasedStateMachine):
     # --- after each step ------------------------------------------------------------------------------
 
     def compare(self) -> None:
-        """Each task is where the oracle has it, and nowhere else; sums are right; nothing is lost in writing."""
+        """Each task is exactly where the oracle expects it; sums are right; serialization loses nothing."""
         state = self.head
         found: dict[int, list[Place]] = {task: [] for task in self.place}
         for segment in state.segments:

@@ -1,8 +1,8 @@
-"""The world in which simulated farmers live: one clock, one chance, and exactly one process that runs at a time.
+"""The world of simulated farmers: one clock, one random generator, and exactly one running process at a time.
 
-Each process is a thread, but it goes on only while it holds the baton. At each call of the file system the world
-decides, by its seed alone, who goes on, who sleeps and for how long, who is killed, and which call fails. So a seed
-and the events that came from outside are the whole history.
+Each process is a thread, but it runs only while it holds the baton. At each call of the file system the world decides,
+by its seed alone, which process runs next, which ones sleep and for how long, which are killed, and which call fails.
+So a seed and the external events determine the whole history.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ CRITICAL = ("link", "unlink", "rename", "rmdir", "mkdir", "symlink", "fsync")
 
 
 @dataclass(frozen=True)
-class Weather:
-    """What may go wrong. Rates are per call; `stale` is for how many seconds a node may show what was.
+class Faults:
+    """The possible faults. Rates are per call; `stale` is the time in seconds for which a node may show old contents.
 
-    `locks` is "shared" between nodes, "local" to each, or "none". `metadata_is_safe` where a power failure takes no
-    names, as on a server that answers only when they are on its disk; `late` is the share of links whose
-    request is answered by a timeout and carried out afterwards; `lying` of those that claim to have replaced a name.
+    `locks` is "shared" between nodes, "local" to each, or "none". With `metadata_is_safe` a power failure loses no
+    names, as on a server that replies only after it has written them to its disk; `late` is the share of links that
+    time out and are carried out afterwards; `lying` the share of those that falsely claim to have replaced a name.
     """
 
     seed: int = 0
@@ -65,15 +65,15 @@ class Weather:
     pauses: float = 0.0
     kills: float = 0.0
     stops: float = 0.0
-    """The share of calls between two operations at which a farmer that was told to stop breaks off what it does."""
+    """The share of calls between two operations at which a farmer that was stopped aborts its current exchange."""
 
 
 class Killed(BaseException):
-    """The process is gone: nothing of it runs any more."""
+    """The process was killed: none of its code runs any more."""
 
 
 class Process:
-    """A process on a node. `live` is what it does; `wake` is when it goes on."""
+    """A process on a node. `live` is its code; `wake` is the time when it continues."""
 
     immortal = False
 
@@ -98,11 +98,11 @@ class Process:
 
 
 class World:
-    """Owns the clock, the processes and their turns. `link` and `unlink` are where an oracle can listen."""
+    """Owns the clock, the processes and their turns. An oracle can override `link` and `unlink` to observe them."""
 
-    def __init__(self, weather: Weather) -> None:
-        self.weather = weather
-        self.chance = Random(weather.seed)
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.rng = Random(faults.seed)
         self.now = 1000.0
         self.server = Server()
         self.caches: dict[str, Cache] = {}
@@ -110,7 +110,7 @@ class World:
         self.current: Process = Process(self, "nobody", "nowhere")
         self.locks: dict[tuple[str, str], Process] = {}
         self.later: list[tuple[float, str, str]] = []
-        self.calm = self.full = False
+        self.faultless = self.full = False
         self.broken: BaseException | None = None
         self.steps = self._left = self._numbers = 0
         self._own = threading.Lock()
@@ -121,12 +121,12 @@ class World:
         return self._numbers
 
     def happens(self, rate: float) -> bool:
-        return rate > 0.0 and not self.calm and self.chance.random() < rate
+        return rate > 0.0 and not self.faultless and self.rng.random() < rate
 
-    # --- whose turn it is ---------------------------------------------------------------------------
+    # --- scheduling ---------------------------------------------------------------------------------
 
     def run(self, steps: int) -> None:
-        """Let the processes run for so many calls, or until all have ended."""
+        """Let the processes run for this many calls, or until all have ended."""
         self._left = steps
         following = self._following()
         if following is not None:
@@ -141,7 +141,7 @@ class World:
         living = [one for one in self.processes if not one.done]
         ready = [one for one in living if one.wake <= self.now]
         if ready:
-            return self.chance.choice(ready)
+            return self.rng.choice(ready)
         if not living:
             return None
         first = min(living, key=lambda one: one.wake)
@@ -180,24 +180,24 @@ class World:
             raise Killed
 
     def step(self, kind: str, path: str) -> None:
-        """A process is about to call the file system."""
+        """Called before each call of a process to the file system."""
         me = self.current
         if me.killed:
             raise Killed
-        chance = self.chance.random
-        drawn = chance()
+        rng = self.rng.random
+        drawn = rng()
         self.steps += 1
         self._left -= 1
-        self.now += 0.002 * drawn if drawn < 0.98 else 0.3 * chance()
+        self.now += 0.002 * drawn if drawn < 0.98 else 0.3 * rng()
         if self.later:
             self._carry_out()
-        weather = self.weather
+        faults = self.faults
         weight = 6 if kind in CRITICAL else 1
-        if not self.calm and chance() < weight * weather.kills and not me.immortal:
+        if not self.faultless and rng() < weight * faults.kills and not me.immortal:
             self.dies(me)
             raise Killed
-        if not self.calm and chance() < weight * weather.pauses:
-            self.pause(me, chance() * self.chance.choice((1.0, 8.0, 80.0)))
+        if not self.faultless and rng() < weight * faults.pauses:
+            self.pause(me, rng() * self.rng.choice((1.0, 8.0, 80.0)))
             self._pass_on()
         elif drawn < 0.2 or self._left <= 0:
             self._pass_on()
@@ -224,7 +224,7 @@ class World:
                 one.wake = self.now
 
     def close(self) -> None:
-        """End all threads."""
+        """Stop all threads."""
         self.broken = None
         for one in self.processes:
             one.killed = True
@@ -235,29 +235,29 @@ class World:
             self._give(following)
             self._own.acquire()
 
-    # --- what goes wrong ----------------------------------------------------------------------------
+    # --- faults -------------------------------------------------------------------------------------
 
     def kept_until(self) -> float:
-        """Until when a node believes what it has just seen; 0 where it looks again each time."""
-        if not self.weather.stale or self.chance.random() < 0.4:
+        """The time until which a node caches what it has just read; 0 if it reads again each time."""
+        if not self.faults.stale or self.rng.random() < 0.4:
             return 0.0
-        return self.now + self.chance.random() * self.weather.stale
+        return self.now + self.rng.random() * self.faults.stale
 
     def refuse(self, kind: str, path: str) -> None:
         if self.full and kind in NEEDS_ROOM:
             raise failure(errno.ENOSPC, path)
-        if self.happens(self.weather.refused * (0.2 if kind in ("list", "read") else 1.0)):
-            raise failure(self.chance.choice(REFUSALS[kind]), path)
+        if self.happens(self.faults.refused * (0.2 if kind in ("list", "read") else 1.0)):
+            raise failure(self.rng.choice(REFUSALS[kind]), path)
 
     def lost_reply(self, kind: str) -> int | None:
-        rate = self.weather.lost * (4 if kind == "link" else 1)
-        return self.chance.choice(LOST_REPLIES[kind]) if self.happens(rate) else None
+        rate = self.faults.lost * (4 if kind == "link" else 1)
+        return self.rng.choice(LOST_REPLIES[kind]) if self.happens(rate) else None
 
     def postponed(self, source: str, target: str) -> bool:
-        """Whether this link is answered by a timeout, and carried out when nobody waits for it any more."""
-        if not self.happens(self.weather.late):
+        """Whether this link times out, and is carried out later, after the process has stopped waiting for it."""
+        if not self.happens(self.faults.late):
             return False
-        self.later.append((self.now + self.chance.random() * 3.0, source, target))
+        self.later.append((self.now + self.rng.random() * 3.0, source, target))
         return True
 
     def _carry_out(self) -> None:
@@ -270,12 +270,12 @@ class World:
                 pass
 
     def lies(self, target: str) -> bool:
-        """Whether a link to a name that is taken claims to have succeeded."""
-        return self.happens(self.weather.lying)
+        """Whether a link to an existing name falsely reports success."""
+        return self.happens(self.faults.lying)
 
     def link(self, source: str, target: str) -> File:
         file = self.server.link(source, target)
-        if self.weather.metadata_is_safe:
+        if self.faults.metadata_is_safe:
             self.server.parent(target)[0].sync()
         return file
 
@@ -289,13 +289,13 @@ class World:
 
 
 class Lock:
-    """The farm's lock: shared by all nodes, by the processes of one node, or by nobody."""
+    """The farm's lock: shared by all nodes, by the processes of one node, or not shared at all."""
 
     in_vain = 0
 
     def __init__(self, world: World, owner: Process, path: str) -> None:
         self.world, self.owner = world, owner
-        scope = {"shared": "all", "local": owner.node, "none": owner.name}[world.weather.locks]
+        scope = {"shared": "all", "local": owner.node, "none": owner.name}[world.faults.locks]
         self.key = (path, scope)
         self.excludes = False
 
@@ -312,7 +312,7 @@ class Lock:
         end = self.world.now + patience
         got = self._try()
         while not got and self.world.now < end:
-            self.world.sleep(0.05 + 0.2 * self.world.chance.random())
+            self.world.sleep(0.05 + 0.2 * self.world.rng.random())
             got = self._try()
         try:
             yield got
@@ -321,11 +321,11 @@ class Lock:
                 del self.world.locks[self.key]
 
 
-def weather_of(seed: int, draw: Callable[[Any], Any] | None = None) -> Weather:
-    """The weather that belongs to a seed, or to the choices of `draw`."""
+def faults_of(seed: int, draw: Callable[[Any], Any] | None = None) -> Faults:
+    """The faults for a seed, or for the choices of `draw`."""
     choose = draw or Random(seed).choice
     network = choose((True, False))
-    return Weather(
+    return Faults(
         seed=seed,
         epoch_length=choose((4, 5, 8)),
         locks=choose(("shared", "local", "none")),

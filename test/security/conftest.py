@@ -19,7 +19,7 @@ from users import READING, User, close_held, may_import
 
 @pytest.fixture(scope="session")
 def options() -> Sequence[str]:
-    """What another user needs for this Python: nothing, or, in a checkout that only root may read, to read it."""
+    """The options that let another user run this Python: none, or access to a checkout that only root may read."""
     need(os.getuid() == 0, "two users need root")
     need(shutil.which("setpriv"), "setpriv (util-linux) is not installed")
     for found in ((), READING):
@@ -30,7 +30,7 @@ def options() -> Sequence[str]:
 
 
 def _folder() -> Path:
-    # not tmp_path, which nobody but its owner may enter
+    # not tmp_path, which only its owner may enter
     folder = Path(tempfile.mkdtemp(prefix="taskfarmer-users-"))
     folder.chmod(0o755)
     return folder
@@ -46,7 +46,7 @@ def user(options: Sequence[str]) -> Iterator[User]:
 
 @pytest.fixture(scope="module")
 def farmed(options: Sequence[str]) -> Iterator[User]:
-    """A user whose farm has its lock in scratch space, for all tests of a module that grow it."""
+    """A user whose farm has its lock in scratch space, for all tests of a module that grow the farm."""
     folder = _folder()
     user = User(folder, options)
     done = user.run(SCRATCH=str(user.scratch))

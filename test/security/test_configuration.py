@@ -1,4 +1,4 @@
-"""INI files and modules of strangers: what they define is neither run nor imported, and the file is named."""
+"""INI files and modules of other users: their definitions are neither run nor imported, and the file is reported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def define(folder: Path, name: str = "a.ini", runner: str = "taskfarmer.runners.
     return path
 
 
-def test_a_file_of_another_user_is_passed_over_with_a_warning_and_believed_when_it_is_named(user: User) -> None:
+def test_a_file_of_another_user_is_skipped_with_a_warning_but_trusted_if_it_is_named_explicitly(user: User) -> None:
     with acting_as(ATTACKER):
         define(user.scratch)
     for words in (("runners",), ("run", user.list, "-r", "r")):
@@ -30,7 +30,7 @@ def test_a_file_of_another_user_is_passed_over_with_a_warning_and_believed_when_
     assert (done.status, done.lines_with("warning")) == (0, []), done.said
 
 
-def test_a_file_of_the_users_own_is_believed_where_only_the_sticky_bit_protects_it(user: User) -> None:
+def test_a_file_of_the_user_is_trusted_if_only_the_sticky_bit_protects_it(user: User) -> None:
     with acting_as(VICTIM):
         define(user.scratch)
     done = user.run("-r", "r", cwd=user.scratch)
@@ -41,7 +41,7 @@ def test_a_file_of_the_users_own_is_believed_where_only_the_sticky_bit_protects_
     assert "a.ini: ignored because its directory is world-writable (chmod o-w)" in done.said
 
 
-def test_another_users_link_to_a_file_of_the_users_own_is_passed_over_and_hides_nothing(user: User) -> None:
+def test_a_foreign_link_to_a_file_of_the_user_is_skipped_and_hides_no_other_file(user: User) -> None:
     with acting_as(VICTIM):
         folder = user.home / ".pytaskfarmer" / "runners.d"
         folder.mkdir(parents=True)
@@ -56,7 +56,7 @@ def test_another_users_link_to_a_file_of_the_users_own_is_passed_over_and_hides_
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777])
-def test_modules_are_not_looked_for_where_everybody_may_put_them(user: User, mode: int) -> None:
+def test_modules_are_not_searched_in_directories_writable_by_all(user: User, mode: int) -> None:
     with acting_as(VICTIM):
         mine = define(user.home, "mine.ini", "mymodule.Runner")
     with acting_as(ATTACKER):

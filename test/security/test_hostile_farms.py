@@ -1,7 +1,7 @@
-"""Farms of strangers, in which a file is something else, or a document with a right checksum is absurd.
+"""Farms of strangers: a file is replaced by something else, or a document with a valid checksum is absurd.
 
-`status`, `logs`, `check` and `jobs` read anybody's farm; the other verbs may meet such a farm, too. Each of them must
-end with a documented exit status, in bounded memory and time, and without a traceback.
+`status`, `logs`, `check` and `jobs` read farms of any user; the other verbs may meet such a farm, too. Each of them
+must exit with a documented status, in bounded memory and time, and without a traceback.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.ledger.segments import _ENTRY, _MAGIC
 
 MEMORY = 700 << 20
-"""Bytes that a verb may take beyond what this process has."""
+"""Bytes that a verb may use in addition to those of this process."""
 SECONDS = 120
 STATUSES = (0, 1, 2, 74, 75)
 TERABYTE = 1 << 40
@@ -57,7 +57,7 @@ class Done:
 
 
 def verb(folder: Path, *words: str) -> Done:
-    """A verb in a forked child with a limit of memory and of time; a fresh interpreter would take ten times as long."""
+    """Run a verb in a forked child with limits of memory and time; a fresh interpreter would take ten times as long."""
     out, err = folder / "verb.out", folder / "verb.err"
     pid = os.fork()
     if not pid:
@@ -87,7 +87,7 @@ def main(words: tuple[str, ...]) -> int:
     from taskfarmer.inspect.check import journals
     from taskfarmer.ledger import commits, results
 
-    # file systems that show old contents are waited for; here that is only slow
+    # do not wait for file systems that show old contents: it would only slow this test down
     journals.PATIENCE = 0.5
     commits.Commits.__init__.__defaults__ = (1.0,)
     for function in (results.survey, results.read_counted, results.with_newer_states):
@@ -108,7 +108,7 @@ def sane(done: Done) -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A farm of 100 tasks, half of them failed, of which some are unprocessed again; with all kinds of files."""
+    """A farm of 100 tasks with all kinds of files; half of the tasks failed, and some of these are unprocessed."""
     house = House(tmp_path_factory.mktemp("template"))
     house.write("echo x; true\nfalse\n" * 50)
     assert house.command("pytaskfarmer.py", "list.txt", "-n", "2", "--logs", "packed").status == 1
@@ -126,7 +126,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def register(farm: Path) -> None:
-    """A farmer of another node that holds a task: its identity and its heartbeat are looked at."""
+    """Add a farmer of another node that holds a task, with an identity and a heartbeat to be checked."""
     name = "elsewhere-7-0a1b2c3d"
     (identity,) = (farm / "farmers").glob("*.json")
     document = unsealed(identity.read_bytes())
@@ -147,7 +147,7 @@ def newest(farm: Path) -> Path:
 
 
 def alter(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change a document; its checksum is right."""
+    """Change a document, and update its checksum."""
     document = unsealed(path.read_bytes())
     assert document is not None
     change(document)
@@ -207,13 +207,13 @@ def fifo(path: Path) -> None:
 
 
 def lengthened(path: Path) -> None:
-    """What was there, and a terabyte that was never written behind it."""
+    """The old content, followed by a hole of a terabyte."""
     with open(path, "ab") as file:
         file.truncate(TERABYTE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_something_else_in_place_of_a_file_ends_every_verb_soon(folder: Path, kind: str) -> None:
+def test_every_verb_exits_soon_if_a_file_is_replaced_by_something_else(folder: Path, kind: str) -> None:
     path = files(folder / WORKDIR)[kind]
     before = path.read_bytes()
     for number, damage in enumerate((zeros, sparse, fifo, *((noise, lengthened) if kind in LOOKED_AT_TWICE else ()))):
@@ -223,12 +223,12 @@ def test_something_else_in_place_of_a_file_ends_every_verb_soon(folder: Path, ki
         damage(path)
         for words in (*READING[number % 2 :: 2], CHANGING[number % 3]):
             if (kind, words[:2]) == ("log", ("logs", "0")) and damage in (sparse, lengthened):
-                continue  # it is what the task wrote: a terabyte for whoever asks for it
+                continue  # this is the task's output: a terabyte if a user requests it
             sane(verb(folder, *words))
 
 
 @pytest.mark.parametrize("kind", ["farm.json", "revision", "segment", "index", "journal", "HEAD", "stop", "views.json"])
-def test_a_farmer_that_meets_such_a_farm_ends_soon(folder: Path, kind: str) -> None:
+def test_a_farmer_exits_soon_on_such_a_farm(folder: Path, kind: str) -> None:
     path = files(folder / WORKDIR)[kind]
     path.unlink()
     sparse(path)
@@ -259,7 +259,7 @@ def damaged_body(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("body", ["brackets", "digits", "values"])
-def test_a_document_with_a_right_checksum_that_is_no_document_is_named(folder: Path, body: str) -> None:
+def test_a_file_with_a_valid_checksum_that_is_not_a_document_is_named(folder: Path, body: str) -> None:
     for kind in ("farm.json", "revision", "identity", "alive", "locks.json", "stop", "submitted", "views.json"):
         path = files(folder / WORKDIR)[kind]
         before = path.read_bytes()
@@ -282,7 +282,7 @@ ODD: tuple[Any, ...] = (
 
 
 def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of each value in a document, nested ones too."""
+    """The path of each value in a document, including nested ones."""
     if path:
         yield path
     if isinstance(document, dict):
@@ -300,8 +300,8 @@ def put(document: Any, path: tuple[Any, ...], value: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["farm.json", "revision", "identity", "alive", "locks.json", "stop", "submitted"])
-def test_an_odd_value_in_a_document_with_a_right_checksum_is_survived(folder: Path, kind: str) -> None:
-    """Each value of a document in turn is each odd one; each time another verb looks at it."""
+def test_verbs_survive_an_odd_value_in_a_document_with_a_valid_checksum(folder: Path, kind: str) -> None:
+    """Each value of a document is replaced by each odd one in turn; the verbs read them alternately."""
     path = files(folder / WORKDIR)[kind]
     document = unsealed(path.read_bytes())
     assert document is not None
@@ -319,7 +319,7 @@ def test_an_odd_value_in_a_document_with_a_right_checksum_is_survived(folder: Pa
             raise AssertionError(f"{place} = {str(value)[:40]!r}: {error}") from None
 
 
-def test_intervals_that_stand_for_anything_are_damage_and_take_no_memory(folder: Path) -> None:
+def test_absurd_intervals_are_reported_as_corrupt_and_use_little_memory(folder: Path) -> None:
     path = newest(folder / WORKDIR)
     document = unsealed(path.read_bytes())
     assert document is not None
@@ -346,7 +346,7 @@ def test_intervals_that_stand_for_anything_are_damage_and_take_no_memory(folder:
             assert done.status in (1, 74), f"{returned[:40]}: {done}"
 
 
-def test_results_with_right_checksums_that_make_no_sense_are_damage(folder: Path) -> None:
+def test_absurd_results_with_valid_checksums_are_reported_as_corrupt(folder: Path) -> None:
     farm = folder / WORKDIR
     path = next((farm / "results").iterdir())
     before, state = path.read_bytes(), newest(farm).read_bytes()
@@ -375,7 +375,7 @@ def let_count(farm: Path, more: int) -> None:
     alter(newest(farm), change)
 
 
-def test_a_segment_whose_index_is_a_lie_takes_no_memory(folder: Path) -> None:
+def test_a_segment_with_a_false_index_uses_little_memory(folder: Path) -> None:
     farm = folder / WORKDIR
     segment, index = files(farm)["segment"], files(farm)["index"]
     with open(segment, "wb") as file:
@@ -391,7 +391,7 @@ def test_a_segment_whose_index_is_a_lie_takes_no_memory(folder: Path) -> None:
             sane(verb(folder, *words))
 
 
-def test_a_claim_of_millions_of_tasks_takes_no_memory(folder: Path) -> None:
+def test_a_claim_of_millions_of_tasks_uses_little_memory(folder: Path) -> None:
     farm = folder / WORKDIR
 
     def change(document: dict[str, Any]) -> None:
@@ -403,7 +403,7 @@ def test_a_claim_of_millions_of_tasks_takes_no_memory(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["\u00b2", "9" * 200, "1\x1b[2J", "\udcff", "007"])
-def test_odd_names_in_the_folders_of_a_farm_are_survived(folder: Path, name: str) -> None:
+def test_verbs_survive_odd_names_in_the_folders_of_a_farm(folder: Path, name: str) -> None:
     farm = folder / WORKDIR
     epoch = newest(farm).parent
     for place in (epoch, farm / "ledger", farm / "results", farm / "farmers", farm / "tasks", farm / "logs"):
@@ -413,7 +413,7 @@ def test_odd_names_in_the_folders_of_a_farm_are_survived(folder: Path, name: str
         sane(verb(folder, *words))
 
 
-def test_a_packed_log_whose_index_is_a_lie_is_survived(folder: Path) -> None:
+def test_verbs_survive_a_packed_log_with_a_false_index(folder: Path) -> None:
     index = files(folder / WORKDIR)["index of a pack"]
     for words in (b"part 0 1 0 0 00000000 %s" % b"9" * 10, b"part 0 1 0 0 00000000 9+9" + b"9" * 40):
         index.write_bytes(b"%s %08x\n" % (words, zlib.crc32(words)))

@@ -1,4 +1,4 @@
-"""A directory of logs that is removed while a farmer runs is only opened again if it is no one else's."""
+"""A log directory that is removed while a farmer runs is only reopened if it belongs to no other user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskfarmer.worker.output.folder import LogFolder
 
 
 @pytest.mark.parametrize("kind", ["a link", "open to all"])
-def test_a_directory_that_others_put_in_the_place_of_the_logs_is_not_used(tmp_path: Path, kind: str) -> None:
+def test_a_log_directory_that_another_user_put_in_its_place_is_not_used(tmp_path: Path, kind: str) -> None:
     logs, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
     logs.mkdir()
     elsewhere.mkdir()

@@ -1,4 +1,4 @@
-"""Locks in scratch space, where everybody may put what they like: nothing there is followed, changed or waited for."""
+"""Locks in scratch space, where any user may create files: farmers do not follow, change or await foreign files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from users import GROUP, PLANTS, VICTIM, Plant, User, close_held, held_file, look, planted
+from users import GROUP, PLANTS, VICTIM, Plant, User, close_held, describe, held_file, planted
 
 
 def lock_of(user: User) -> str | None:
@@ -18,7 +18,7 @@ def lock_of(user: User) -> str | None:
     return found
 
 
-def test_the_lock_lies_in_a_folder_that_nobody_else_may_enter(user: User) -> None:
+def test_the_lock_is_in_a_folder_that_no_other_user_may_enter(user: User) -> None:
     done = user.run(umask=0, SCRATCH=str(user.scratch))
     assert (done.status, done.lines_with("warning")) == (0, []), done.said
     found = os.lstat(user.private)
@@ -29,30 +29,30 @@ def test_the_lock_lies_in_a_folder_that_nobody_else_may_enter(user: User) -> Non
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
-def test_what_another_user_put_in_place_of_the_folder_is_not_used(user: User, plant: Plant) -> None:
+def test_a_foreign_file_in_place_of_the_folder_is_not_used(user: User, plant: Plant) -> None:
     there = planted(plant, user.private, user)
     before = user.belongings()
     done = user.run(SCRATCH=str(user.scratch))
     assert done.status == 0, done.said
     assert len(done.lines_with("warning")) == len(done.lines_with(f"SCRATCH={user.scratch}: cannot create")) == 1
     assert lock_of(user) is None
-    assert (look(user.private), user.belongings()) == (there, before)
+    assert (describe(user.private), user.belongings()) == (there, before)
     assert os.listdir(user.scratch) == [user.private.name]
 
 
 @pytest.mark.parametrize("plant", PLANTS[::3], ids=lambda plant: plant.__name__)
-def test_a_lock_dir_where_another_user_did_so_is_refused(user: User, plant: Plant) -> None:
+def test_a_lock_dir_with_a_foreign_file_in_place_of_the_folder_is_refused(user: User, plant: Plant) -> None:
     there = planted(plant, user.private, user)
     before = user.belongings()
     done = user.run("--lock-dir", user.scratch)
     assert (done.status, len(done.said.splitlines())) == (2, 1)
     assert f"--lock-dir {user.scratch}: cannot create a private directory there" in done.said
     assert not user.workdir.exists()
-    assert (look(user.private), user.belongings()) == (there, before)
+    assert (describe(user.private), user.belongings()) == (there, before)
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o701])
-def test_a_folder_of_the_users_own_that_others_may_enter_is_not_used(user: User, mode: int) -> None:
+def test_a_folder_of_the_user_that_others_may_enter_is_not_used(user: User, mode: int) -> None:
     user.private.mkdir()
     user.private.chmod(mode)
     os.chown(user.private, VICTIM, VICTIM)
@@ -61,7 +61,7 @@ def test_a_folder_of_the_users_own_that_others_may_enter_is_not_used(user: User,
     assert list(user.private.iterdir()) == []
 
 
-def test_scratch_space_in_which_everybody_may_rename_everything_is_not_used(user: User) -> None:
+def test_scratch_space_without_the_sticky_bit_is_not_used(user: User) -> None:
     user.scratch.chmod(0o777)
     done = user.run("--lock-dir", user.scratch)
     assert (done.status, len(done.said.splitlines())) == (2, 1)
@@ -73,7 +73,7 @@ def test_scratch_space_in_which_everybody_may_rename_everything_is_not_used(user
 
 @pytest.fixture
 def exchanged(farmed: User) -> Iterator[Path]:
-    """The folder of the farm's lock is another user's now, as its neighbours could do where there is no sticky bit."""
+    """The folder of the farm's lock now belongs to another user, who could replace it if there is no sticky bit."""
     kept = farmed.private.with_name("kept")
     farmed.private.rename(kept)
     farmed.private.mkdir()
@@ -85,7 +85,7 @@ def exchanged(farmed: User) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
-def test_a_lock_that_was_exchanged_since_the_farm_was_made_is_done_without(
+def test_farmers_work_without_a_lock_that_was_replaced_since_the_farm_was_created(
     farmed: User, exchanged: Path, plant: Plant
 ) -> None:
     there = planted(plant, exchanged, farmed)
@@ -94,11 +94,11 @@ def test_a_lock_that_was_exchanged_since_the_farm_was_made_is_done_without(
     done = farmed.run()
     assert done.status == 0, done.said
     assert len(done.lines_with("warning")) == len(done.lines_with(f"{exchanged}: not in a folder of yours alone")) == 1
-    assert (look(exchanged), farmed.belongings()) == (there, before)
+    assert (describe(exchanged), farmed.belongings()) == (there, before)
 
 
 @pytest.mark.parametrize("plant", PLANTS[:3], ids=lambda plant: plant.__name__)
-def test_a_folder_that_was_exchanged_for_something_else_is_not_followed(farmed: User, plant: Plant) -> None:
+def test_a_folder_that_was_replaced_by_something_else_is_not_followed(farmed: User, plant: Plant) -> None:
     kept = farmed.private.with_name("kept")
     farmed.private.rename(kept)
     try:
@@ -107,7 +107,7 @@ def test_a_folder_that_was_exchanged_for_something_else_is_not_followed(farmed: 
         farmed.append()
         done = farmed.run()
         assert (done.status, len(done.lines_with("without the lock"))) == (0, 1), done.said
-        assert (look(farmed.private), farmed.belongings()) == (there, before)
+        assert (describe(farmed.private), farmed.belongings()) == (there, before)
     finally:
         farmed.private.rename(farmed.private.with_name(f"tried-{len(os.listdir(farmed.scratch))}"))
         kept.rename(farmed.private)
@@ -115,7 +115,7 @@ def test_a_folder_that_was_exchanged_for_something_else_is_not_followed(farmed: 
 
 @pytest.fixture(scope="module")
 def shared(farmed: User) -> User:
-    """The same user with a farm whose lock is in the work directory, where a group may write."""
+    """The same user with a farm whose lock is in the work directory, which a group may write."""
     shared = copy.copy(farmed)
     shared.workdir = farmed.home / "shared"
     assert shared.run("-w", shared.workdir).status == 0
@@ -129,10 +129,8 @@ def shared(farmed: User) -> User:
     [pytest.param(one, marks=[pytest.mark.campaign] if one is held_file else []) for one in PLANTS],
     ids=lambda plant: plant.__name__,
 )
-def test_what_one_of_the_group_put_in_place_of_the_lock_of_a_work_directory_harms_nobody(
-    shared: User, plant: Plant
-) -> None:
-    """One that is held is waited for, which the campaign proves."""
+def test_a_file_that_a_group_member_puts_in_place_of_the_lock_does_no_harm(shared: User, plant: Plant) -> None:
+    """If the attacker holds the lock, the farmer waits for it; the campaign proves that."""
     lock = shared.workdir / "lock"
     lock.rename(shared.workdir / f"lock-{len(os.listdir(shared.workdir))}")
     there = planted(plant, lock, shared, GROUP)
@@ -142,4 +140,4 @@ def test_what_one_of_the_group_put_in_place_of_the_lock_of_a_work_directory_harm
     assert done.status == 0, done.said
     if plant is not held_file:
         assert len(done.lines_with("this farmer works without the lock")) == 1, done.said
-    assert (look(lock), shared.belongings()) == (there, before)
+    assert (describe(lock), shared.belongings()) == (there, before)

@@ -1,4 +1,4 @@
-"""What others wrote, on a terminal: commands, logs, names. None of it is obeyed; a pipe gets the bytes as they are."""
+"""Commands, logs and names of other users on a terminal: escaped there, unchanged in a pipe."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from farming import eventually, need
 from house import PROGRAMS, House
 
 HOSTILE = b"\x1b]0;title\x07 \x1b[2J\x1b[31m \x9b2J \xc2\x9b2J \xe2\x80\xae \xff \x08\x7f \r"
-"""Title, bell, clear, color, C1 as a byte and as a character, writing from right to left, no UTF-8, back and over."""
+"""Title, bell, clear, color, C1 as a byte and as a character, right-to-left override, invalid UTF-8, backspace."""
 
 NAME = os.fsdecode(HOSTILE.replace(b" ", b"-"))
 
 LOOK = re.compile(rb"\x1b\[[\d;]*m")
-"""Rich's own colors, and the only thing that a terminal is told."""
+"""Rich's own colors, the only control sequences that may reach a terminal."""
 
 
 def on_terminal(house: House, words: Sequence[str], before: Sequence[str] = ()) -> tuple[int, bytes]:
-    """The exit status of a command whose output is a terminal, and what reached the terminal."""
+    """The exit status of a command whose output is a terminal, and the bytes that reached the terminal."""
     ours, theirs = pty.openpty()
-    tty.setraw(theirs, termios.TCSANOW)  # so that the terminal adds no CR of its own
+    tty.setraw(theirs, termios.TCSANOW)  # so that the terminal adds no CR
     environ = {**house.environ, "TERM": "xterm", "COLUMNS": "400", "LC_ALL": "C.UTF-8"}
     process = subprocess.Popen(
         [*before, *words], cwd=house.folder, env=environ, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
@@ -38,7 +38,7 @@ def on_terminal(house: House, words: Sequence[str], before: Sequence[str] = ()) 
     try:
         while data := os.read(ours, 65536):
             shown += data
-    except OSError:  # EIO: nobody has the other end any more
+    except OSError:  # EIO: the other end is closed
         pass
     finally:
         os.close(ours)
@@ -46,14 +46,14 @@ def on_terminal(house: House, words: Sequence[str], before: Sequence[str] = ()) 
 
 
 def harmless(shown: bytes, colors: bool = False) -> str:
-    """What was shown, after a look at each character."""
+    """The shown text, after a check of each character."""
     text = (LOOK.sub(b"", shown) if colors else shown).decode("utf-8")
     assert [letter for letter in text if not letter.isprintable() and letter not in "\n\t"] == [], shown
     return text
 
 
 SILENT = ("check", "retry")
-"""Verbs that may have nothing to say in which a name is."""
+"""Verbs that may print nothing that contains a name."""
 
 
 def taskfarmer(*words: object) -> list[str]:
@@ -69,7 +69,7 @@ def farm(house: House) -> House:
     return house
 
 
-def test_a_log_on_a_terminal_is_escaped_and_into_a_pipe_as_it_is(farm: House) -> None:
+def test_a_log_is_escaped_on_a_terminal_and_unchanged_in_a_pipe(farm: House) -> None:
     status, shown = on_terminal(farm, taskfarmer("logs", farm.workdir, 0))
     text = harmless(shown)
     assert status == 0
@@ -78,7 +78,7 @@ def test_a_log_on_a_terminal_is_escaped_and_into_a_pipe_as_it_is(farm: House) ->
     assert on_terminal(farm, taskfarmer("logs", farm.workdir, 1)) == (0, "a\tb\ncafé".encode())
 
 
-def test_characters_are_whole_wherever_a_long_log_is_cut(farm: House) -> None:
+def test_characters_stay_intact_at_any_position_where_a_long_log_is_cut(farm: House) -> None:
     log = farm.workdir / "logs" / "log_0"
     log.write_text("x" + "é漢" * 50_000 + "\n")
     status, shown = on_terminal(farm, taskfarmer("logs", farm.workdir, "0-1"))
@@ -88,11 +88,11 @@ def test_characters_are_whole_wherever_a_long_log_is_cut(farm: House) -> None:
     )
 
 
-def test_a_dry_run_on_a_terminal_is_escaped_and_into_a_pipe_as_it_is(farm: House) -> None:
+def test_a_dry_run_is_escaped_on_a_terminal_and_unchanged_in_a_pipe(farm: House) -> None:
     words = ("run", "list.txt", "--dry-run", "-w", "elsewhere")
     status, shown = on_terminal(farm, taskfarmer(*words))
     assert status == 0
-    # the first one ends in a carriage return before its quote, so its line is JSON
+    # the first one ends with a carriage return before its quote, so its line is JSON
     assert (harmless(shown).count("\\x1b]0;title"), harmless(shown).count("\\u001b]0;title")) == (1, 1)
     assert farm.verb(*words).stdout.endswith(b" # " + HOSTILE.rstrip() + b"\n")
 
@@ -119,7 +119,7 @@ def test_a_dry_run_on_a_terminal_is_escaped_and_into_a_pipe_as_it_is(farm: House
     ],
     ids=lambda words: " ".join(words).replace(NAME, "NAME"),
 )
-def test_hostile_names_and_commands_reach_no_terminal(named: House, words: tuple[str, ...]) -> None:
+def test_hostile_names_and_commands_are_escaped_on_a_terminal(named: House, words: tuple[str, ...]) -> None:
     status, shown = on_terminal(named, taskfarmer(*words))
     text = harmless(shown, colors=words[0] == "status")
     assert status in (0, 1, 2, 74, 75)
@@ -129,7 +129,7 @@ def test_hostile_names_and_commands_reach_no_terminal(named: House, words: tuple
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory: pytest.TempPathFactory) -> House:
-    """A farm whose list has a hostile name, and the file of a log taken away: some verbs have something to say."""
+    """A farm whose list has a hostile name, and a log file is missing, so that some verbs print a name."""
     house = House(tmp_path_factory.mktemp("named"))
     (house.folder / NAME).write_bytes(b"false # " + HOSTILE + b"\n" + b"true\nfalse\n")
     assert house.command("pytaskfarmer.py", NAME).status == 1
@@ -154,7 +154,7 @@ class Late:
 
 class Deaf:
     def run(self, taskid, command, logfh):
-        os.kill(os.getppid(), signal.SIGUSR1)  # the farmer is stopped when the task runs, however slow the machine is
+        os.kill(os.getppid(), signal.SIGUSR1)  # this stops the farmer when the task runs, even on a slow machine
         return subprocess.call(command, shell=True)
     def terminate(self):
         raise ValueError({text!r})
@@ -169,7 +169,7 @@ class Lines:
 """
 
 
-def test_definitions_and_what_plug_ins_raise_reach_no_terminal(house: House) -> None:
+def test_definitions_and_exceptions_of_plug_ins_are_escaped_on_a_terminal(house: House) -> None:
     text = HOSTILE.decode("utf-8", "replace").rstrip()
     (house.folder / "hostile.py").write_text(PLUGIN.format(text=text))
     (house.folder / f"{NAME}.ini").write_text(
@@ -206,8 +206,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def test_a_hostile_host_name_reaches_no_terminal(house: House) -> None:
-    need(os.geteuid() == 0, "a host name of one's own needs root")
+def test_a_hostile_host_name_is_escaped_on_a_terminal(house: House) -> None:
+    need(os.geteuid() == 0, "a private host name needs root")
     before = ["unshare", "--uts", sys.executable, "-c", HOST]
     house.write("false\n")
     status, shown = on_terminal(house, taskfarmer("run", "list.txt"), before)
@@ -215,8 +215,8 @@ def test_a_hostile_host_name_reaches_no_terminal(house: House) -> None:
     assert "no\\x1b[2Jde\\x07" in harmless(shown)
 
 
-def test_the_notes_of_a_farmer_reach_no_terminal(house: House) -> None:
-    """Host and job of a farmer are what its node and its scheduler said."""
+def test_the_description_of_a_farmer_is_escaped_on_a_terminal(house: House) -> None:
+    """The host and job in a farmer's description come from its node and its scheduler."""
     house.write("echo > ../begun; sleep 1000\n")
     house.environ["SLURM_JOB_ID"] = "7\x1b[2J\x07"
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A work directory that others can write into, and what others put into it: refused, or not followed."""
+"""A work directory that others can write, and the files that others put into it: refused, or not followed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from farming import need
-from users import ATTACKER, GROUP, SECRET, VICTIM, User, acting_as, look, words_as
+from users import ATTACKER, GROUP, SECRET, VICTIM, User, acting_as, describe, words_as
 
 OPEN = {
     ".": 0o777,
@@ -25,12 +25,12 @@ OPEN = {
 
 
 def everything(folder: Path) -> dict[str, tuple[object, ...]]:
-    return {str(path): look(path) for path in (folder, *sorted(folder.rglob("*")))}
+    return {str(path): describe(path) for path in (folder, *sorted(folder.rglob("*")))}
 
 
 @pytest.fixture
 def farm(user: User) -> User:
-    """A user who has a farm."""
+    """A user with a farm."""
     done = user.run()
     assert done.status == 0, done.said
     user.append()
@@ -38,7 +38,7 @@ def farm(user: User) -> User:
 
 
 @pytest.mark.parametrize("name", OPEN)
-def test_a_work_directory_that_everybody_can_write_is_refused(farmed: User, name: str) -> None:
+def test_a_work_directory_that_all_users_can_write_is_refused(farmed: User, name: str) -> None:
     path = farmed.workdir / name
     mode = stat.S_IMODE(path.stat().st_mode)
     path.chmod(OPEN[name])
@@ -50,14 +50,14 @@ def test_a_work_directory_that_everybody_can_write_is_refused(farmed: User, name
     path.chmod(mode)
 
 
-def test_a_work_directory_is_used_again_when_it_was_closed_to_others(farm: User) -> None:
+def test_a_work_directory_is_used_again_after_it_was_closed_to_others(farm: User) -> None:
     farm.workdir.chmod(0o777)
     assert farm.run().status == 2
     farm.workdir.chmod(0o775)
     assert farm.run().status == 0
 
 
-def test_nothing_changes_such_a_work_directory(farm: User) -> None:
+def test_no_verb_changes_such_a_work_directory(farm: User) -> None:
     farm.workdir.chmod(0o777)
     (farm.workdir / "finished").unlink()  # so that there is something to repair
     before = everything(farm.workdir)
@@ -74,7 +74,7 @@ def test_nothing_changes_such_a_work_directory(farm: User) -> None:
         assert everything(farm.workdir) == before
 
 
-def test_a_farm_is_not_made_where_everybody_can_write(user: User) -> None:
+def test_a_farm_is_not_created_in_a_directory_that_all_users_can_write(user: User) -> None:
     for place in ("-w", "--logs-dir"):
         done = user.run(place, user.scratch)
         assert (done.status, len(done.lines_with(f"{user.scratch}: everybody can write there"))) == (2, 1), done.said
@@ -82,7 +82,7 @@ def test_a_farm_is_not_made_where_everybody_can_write(user: User) -> None:
     assert user.run("-w", user.scratch / "mine").status == 0
 
 
-def test_logs_elsewhere_are_looked_at_as_well(user: User) -> None:
+def test_a_separate_log_directory_is_checked_as_well(user: User) -> None:
     logs = user.home / "logs"
     assert user.run("--logs-dir", logs).status == 0
     logs.chmod(0o777)
@@ -93,7 +93,7 @@ def test_logs_elsewhere_are_looked_at_as_well(user: User) -> None:
 
 
 @pytest.mark.parametrize("way", ["itself", "a link to it"])
-def test_a_work_directory_that_a_stranger_put_where_everybody_may_is_refused(user: User, way: str) -> None:
+def test_a_work_directory_that_another_user_created_in_a_shared_directory_is_refused(user: User, way: str) -> None:
     work = user.scratch / "work"
     with acting_as(ATTACKER):
         if way == "itself":
@@ -107,8 +107,8 @@ def test_a_work_directory_that_a_stranger_put_where_everybody_may_is_refused(use
     assert user.belongings() == before
 
 
-def test_whose_task_list_is_run_may_own_the_work_directory_too(user: User) -> None:
-    """Who starts a farmer on another user's list means to run that one's commands."""
+def test_the_owner_of_the_task_list_may_own_the_work_directory_too(user: User) -> None:
+    """A user who starts a farmer on another user's list intends to run the commands of that user."""
     theirs = user.scratch / "list"
     with acting_as(ATTACKER):
         theirs.write_text("true\n")
@@ -122,7 +122,7 @@ def test_whose_task_list_is_run_may_own_the_work_directory_too(user: User) -> No
 
 
 def test_a_group_shares_a_farm(user: User) -> None:
-    """With the usual umask of groups (002), in a directory of the group, and without a word about it."""
+    """With the usual umask of groups (002), in a directory of the group, and without a warning."""
     project = user.scratch / "project"
     project.mkdir()
     os.chown(project, ATTACKER, GROUP)
@@ -160,7 +160,7 @@ def test_no_other_file_is_written_through_a_link(farm: User) -> None:
     assert done.status == 0, done.said
     assert farm.belongings() == before
     assert farm.file.read_text() == SECRET
-    # views are made anew; the others are a hint and a lock, which nobody needs
+    # views are rebuilt; the others are a hint and a lock, which farmers can do without
     assert [name for name in names if (farm.workdir / name).is_symlink()] == ["ledger/HEAD", "lock"]
 
 
@@ -168,8 +168,8 @@ WRITING = {"O_WRONLY", "O_RDWR", "O_CREAT"}
 OPENED = re.compile(r'openat?\((?:AT_FDCWD|\d+)(?:<[^>]*>)?, "([^"]*)", ([A-Z_|]+)')
 
 
-def test_every_file_that_is_opened_for_writing_is_new_or_no_link(user: User) -> None:
-    """As the kernel sees it, over a farm's life: made, grown, failed, retried, epochs turned, views repaired."""
+def test_every_file_that_is_opened_for_writing_is_new_or_not_a_link(user: User) -> None:
+    """According to the kernel, in a farm's life: created, grown, failed, retried, epochs changed, views repaired."""
     need(shutil.which("strace"), "strace is not installed")
     user.append("exit 3")
     trace = user.home / "trace"
@@ -198,7 +198,9 @@ def test_every_file_that_is_opened_for_writing_is_new_or_no_link(user: User) -> 
     ("umask", "never", "somewhere"),
     [(0o000, 0o002, 0o020), (0o002, 0o002, 0o020), (0o077, 0o077, 0o400)],
 )
-def test_the_umask_is_honoured_and_nothing_is_everybodys(user: User, umask: int, never: int, somewhere: int) -> None:
+def test_the_umask_is_honoured_and_no_file_is_writable_by_all(
+    user: User, umask: int, never: int, somewhere: int
+) -> None:
     user.append("umask; exit 3")
     done = user.verb("run", user.list, umask=umask)
     assert done.status == 1, done.said
@@ -211,14 +213,14 @@ def test_the_umask_is_honoured_and_nothing_is_everybodys(user: User, umask: int,
     assert user.verb("run", user.list, umask=umask).status == 1
 
 
-def test_a_task_list_that_everybody_can_write_is_a_warning(user: User) -> None:
+def test_a_task_list_that_all_users_can_write_causes_a_warning(user: User) -> None:
     user.list.chmod(0o666)
     done = user.run()
     assert (done.status, len(done.lines_with("warning"))) == (0, 1), done.said
     assert f"warning: {user.list}: everybody can write this task list, and so run commands as you" in done.said
 
 
-def test_a_task_list_that_everybody_can_exchange_is_a_warning(user: User) -> None:
+def test_a_task_list_that_all_users_can_replace_causes_a_warning(user: User) -> None:
     tasks = user.scratch / "list"
     with acting_as(ATTACKER):
         tasks.write_text("true\n")

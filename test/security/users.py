@@ -1,4 +1,4 @@
-"""Two users who share a machine: one who runs farmers, and one who may write where everybody may."""
+"""Two users who share a machine: one runs farmers, the other may write in directories that all users can write."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ TOP = Path(__file__).parents[2]
 VICTIM = 12345
 ATTACKER = 65534
 GROUP = 54321
-"""A group that both are in where a test says so."""
+"""A group that both users are in if a test requests it."""
 
 COMMAND = "import os, sys; os.chdir(sys.argv.pop(1)); sys.path.remove(''); from taskfarmer.start import *; taskfarmer()"
-"""As the installed command does it: `python -m` would look into the current directory for modules."""
+"""As the installed command does it: `python -m` would search the current directory for modules."""
 
 SECRET = "kept by its owner\n"
 
 
 @contextmanager
 def acting_as(uid: int, gid: int | None = None) -> Iterator[None]:
-    """What the block does to files is done by that user, as far as the kernel is concerned."""
+    """Inside the block this user does all file operations, as far as the kernel is concerned."""
     groups = os.getgroups()
     os.setgroups([])
     os.setegid(uid if gid is None else gid)
@@ -40,12 +40,12 @@ def acting_as(uid: int, gid: int | None = None) -> Iterator[None]:
 
 
 def words_as(*options: str, uid: int = VICTIM, groups: str = "--clear-groups") -> list[str]:
-    """What comes before a command that is to be run by that user."""
+    """The prefix of a command that runs as that user."""
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", groups, *options]
 
 
 READING = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-"""For a checkout that only root may read: the user can read everything, and write no more than before."""
+"""If only root may read the checkout: the user can read all files, and write no more than before."""
 
 
 def may_import(*options: str) -> bool:
@@ -70,7 +70,7 @@ class Done:
 
 
 class User:
-    """The victim: a private home with files that nobody else may change, and a task list."""
+    """The victim: a private home with files that no other user may change, and a task list."""
 
     def __init__(self, folder: Path, options: Sequence[str]) -> None:
         self.options = options
@@ -122,17 +122,17 @@ class User:
         return self.verb("run", self.list, *options, cwd=cwd, umask=umask, **more)
 
     def belongings(self) -> dict[str, tuple[object, ...]]:
-        """Everything in the home that is no farm: kind, mode, owner, number of names, content."""
+        """All files in the home except the farm: kind, mode, owner, number of names, content."""
         found = {}
         for path in sorted(self.home.rglob("*")):
             farms = (self.workdir, self.home / "list_workdir", self.home / "shared")
             if not {path, *path.parents} & {*farms, self.list}:
-                found[str(path)] = look(path)
+                found[str(path)] = describe(path)
         return found
 
 
-def look(path: Path) -> tuple[object, ...]:
-    """What a file is; its content where it has one."""
+def describe(path: Path) -> tuple[object, ...]:
+    """Kind and attributes of a file, and its content if it has one."""
     found = os.lstat(path)
     content = path.read_bytes() if stat.S_ISREG(found.st_mode) else None
     target = os.readlink(path) if stat.S_ISLNK(found.st_mode) else None
@@ -174,7 +174,7 @@ def own_file(path: Path, user: User) -> None:
 
 
 def hard_link(path: Path, user: User) -> None:
-    """Most kernels forbid him this one (fs.protected_hardlinks), so root does it for him."""
+    """Most kernels forbid the attacker this link (fs.protected_hardlinks), so root creates it."""
     os.seteuid(0)
     os.link(user.file, path)
 
@@ -188,7 +188,7 @@ def held_file(path: Path, user: User) -> None:
 
 
 HELD: list[int] = []
-"""Descriptors with locks of the attacker; `close_held` lets go of them."""
+"""Descriptors with locks of the attacker; `close_held` closes them."""
 
 PLANTS: tuple[Plant, ...] = (
     link_to_folder,
@@ -209,7 +209,7 @@ def close_held() -> None:
 
 
 def planted(plant: Plant, path: Path, user: User, gid: int | None = None) -> tuple[object, ...]:
-    """Let the attacker put it there, as one of that group; how it looks."""
+    """Let the attacker put the file there, as a member of that group; its description."""
     with acting_as(ATTACKER, gid):
         plant(path, user)
-    return look(path)
+    return describe(path)

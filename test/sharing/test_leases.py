@@ -1,4 +1,4 @@
-"""A farmer that is silent, and not proven to have ended, has its whole lease: locks and host names prove nothing."""
+"""A silent farmer that may still run keeps its whole lease: locks and host names do not prove that it has exited."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from taskfarmer.storage.mounts import Mount
 
 LEASE = 40
 BEATS = 5
-"""Beats of the observer, each of 2 s, for which the other one is asleep: two that are missed, and some more."""
+"""Heartbeats of the observer (2 s each) while the other farmer is stopped: two missed ones, and some more."""
 ME = replace(introduce(1, "0", {}), host="here", boot="this", pid_namespace=1)
 
 
@@ -73,7 +73,7 @@ def test_a_free_lock_is_evidence_only_within_one_kernel(
 
 
 class Twin:
-    """A farmer on a node that has its host name in common with others, and its boot id with none."""
+    """A farmer on a node that has the host name of another node, but a different boot ID."""
 
     def __init__(self, field: Field, number: int, *options: object) -> None:
         boot = field.folder / f"boot-{number}"
@@ -99,7 +99,7 @@ class Twin:
         return self.log.read_text(errors="replace")
 
     def send(self, number: int) -> None:
-        """Send a signal to all processes of the node but the one that holds its namespaces."""
+        """Send a signal to all processes of the node except the one that holds its namespaces."""
         for pid in tree(self.process.pid)[1:]:
             send(pid, number)
 
@@ -114,8 +114,8 @@ def beats(field: Field) -> dict[str, int]:
     return found
 
 
-def test_a_farmer_of_a_node_with_our_host_name_has_its_lease_too(tmp_path: Path) -> None:
-    """Two nodes of one name and different boot ids are not one node that was booted again."""
+def test_a_farmer_of_a_node_with_our_host_name_keeps_its_lease(tmp_path: Path) -> None:
+    """If two nodes have the same name and different boot IDs, they are not one node that rebooted."""
     need(os.getuid() == 0 and shutil.which("unshare"), "namespaces need root")
     field = Field(tmp_path)
     field.write([f"until [ -e {tmp_path}/go ]; do sleep 0.1; done"] * 4)
@@ -129,13 +129,13 @@ def test_a_farmer_of_a_node_with_our_host_name_has_its_lease_too(tmp_path: Path)
         twins[0].send(signal.SIGSTOP)
         (awake,) = eventually(lambda: {*beats(field)} - {asleep}, "the second one's heartbeat")
         before = eventually(lambda: beats(field).get(awake), "its number")
-        eventually(lambda: beats(field).get(awake, 0) >= before + BEATS, "the second one has looked", 120)
+        eventually(lambda: beats(field).get(awake, 0) >= before + BEATS, "the second one has checked", 120)
         twins[0].send(signal.SIGCONT)
         (tmp_path / "go").touch()
         ended = [twin.process.wait(60) for twin in twins]
         early = re.findall(r"is dead \((?!no sign of life).*", twins[1].said)
         assert early == []
-        if "is dead" not in twins[1].said:  # else this machine is so slow that the lease was over
+        if "is dead" not in twins[1].said:  # otherwise this machine is so slow that the lease expired
             assert ended == [0, 0], [twin.said for twin in twins]
             assert check(field.workdir, views=True).complete
     finally:

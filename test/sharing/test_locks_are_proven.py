@@ -1,4 +1,4 @@
-"""Farmers find out whether their locks exclude between them; a free lock ends a lease between containers only."""
+"""Farmers find out whether their locks exclude each other; a free lock ends a lease between containers only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def status(field: Field) -> dict[str, Any]:
 
 @pytest.mark.parametrize("place", ["one local file system", "shared", "local"])
 def test_a_free_lock_is_evidence_between_containers_on_a_file_system_of_their_node(tmp_path: Path, place: str) -> None:
-    """The other places are mounts of FUSE, which may be those of a server: there a silent farmer has its lease."""
+    """The other folders are FUSE mounts, which may belong to a server: there a silent farmer keeps its lease."""
     need(os.getuid() == 0 and shutil.which("unshare"), "namespaces need root")
     source = tmp_path / "source"
     source.mkdir()

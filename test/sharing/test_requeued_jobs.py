@@ -1,4 +1,4 @@
-"""A job that runs again takes over what its earlier run held, unless the farmer of that run still beats."""
+"""When a job is requeued, it takes over the tasks of its earlier run, unless that run's farmer sends heartbeats."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Field]:
 
 
 def first_run(field: Field, lease: int) -> Farmer:
-    """A farmer that has the only task, and beats every twentieth of the lease."""
+    """A farmer that has the only task, and a heartbeat interval of a twentieth of the lease."""
     farmer = field.start("-n", 1, "--lease", lease, "--timeout", "none", node="first")
     eventually(lambda: len(check(field.workdir).held) == 1, "it has a task", 60)
     return farmer
@@ -41,10 +41,10 @@ def beats(field: Field, node: str) -> int:
 
 
 @pytest.mark.parametrize("when", ["after two missed beats", "at once"])
-def test_a_job_that_runs_again_takes_over_what_its_earlier_run_held(
+def test_a_job_that_runs_again_takes_over_the_tasks_of_its_earlier_run(
     field: Field, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    """Also if that is all that is left of the list, and long before the lease."""
+    """This also works if no other tasks are left, and long before the lease expires."""
     first_run(field, lease=60).kill_tree()
     (alive,) = (field.workdir / "farmers").glob("*.alive")
     if when != "at once":
@@ -57,14 +57,14 @@ def test_a_job_that_runs_again_takes_over_what_its_earlier_run_held(
     assert check(field.workdir, views=True).complete
 
 
-def test_a_farmer_that_still_beats_is_left_alone_although_its_job_was_requeued(
+def test_a_farmer_with_a_heartbeat_is_not_expelled_although_its_job_was_requeued(
     field: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The controller has lost its node, and the node has not lost the file system."""
+    """The controller has lost contact to its node, but the node still reaches the file system."""
     first = first_run(field, lease=100)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     second = field.start("-n", 1, "--timeout", "none", "--wait", node="second")
-    eventually(lambda: beats(field, "second") > 2, "the second one has looked at the first", 60)
+    eventually(lambda: beats(field, "second") > 2, "the second one has checked the first", 60)
     (field.folder / "go").touch()
     assert (first.wait(), second.wait()) == (0, 0), second.said
     assert "is dead" not in second.said

@@ -1,4 +1,4 @@
-"""Several farmers on one list: who comes later, who dies, who was taken for dead."""
+"""Several farmers on one list: farmers that come later, die, or are declared dead."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from checker import check
-from farming import Farmer, Field, eventually, lives, need, tree
+from farming import Farmer, Field, eventually, is_running, need, tree
 
 from taskfarmer.ledger import farmfile
 from taskfarmer.ledger.ledger import Ledger
@@ -27,7 +27,7 @@ LONG = "sleep 300"
 
 
 def recorded(field: Field) -> int:
-    """Tasks that are recorded now; 0 as long as there is no farm."""
+    """The number of recorded tasks; 0 as long as there is no farm."""
     if not (field.workdir / "farm.json").exists():
         return 0
     report = check(field.workdir)
@@ -36,14 +36,14 @@ def recorded(field: Field) -> int:
 
 
 def holds(field: Field, count: int) -> bool:
-    """Whether `count` tasks are held, and as many run."""
+    """Whether `count` tasks are claimed, and as many run."""
     if not (field.workdir / "farm.json").exists():
         return False
     return len(check(field.workdir).held) == count and len(field.runs()) >= count
 
 
 def seal(path: Path, **changes: Any) -> None:
-    """Change members of a sealed document, the checksum right again."""
+    """Change members of a sealed document, and update its checksum."""
     document = json.loads(path.read_text())
     del document["crc"]
     body = json.dumps({**document, **changes}, separators=(",", ":")).encode()
@@ -51,7 +51,7 @@ def seal(path: Path, **changes: Any) -> None:
 
 
 def all_done(field: Field, tasks: int, views: bool = True) -> dict[int, int]:
-    """The farm is whole and every task is recorded; how often each ran."""
+    """Assert that the farm is intact and every task is recorded; how often each ran."""
     report = check(field.workdir, views=views)
     assert report.problems == []
     assert len(report.finished) == tasks
@@ -60,8 +60,8 @@ def all_done(field: Field, tasks: int, views: bool = True) -> dict[int, int]:
     return runs
 
 
-def one_word(farmer: Farmer, status: int, *words: str) -> None:
-    """The farmer ended with `status` and said all `words`, without a traceback."""
+def assert_output(farmer: Farmer, status: int, *words: str) -> None:
+    """Assert that the farmer exited with `status`, and its output contains all `words` and no traceback."""
     assert farmer.wait() == status, farmer.said
     assert "Traceback" not in farmer.said, farmer.said
     for word in words:
@@ -92,14 +92,14 @@ def test_a_farmer_whose_peer_runs_a_long_task_does_not_wait_for_it(field: Field)
     assert check(field.workdir, views=True).unprocessed == {0}
 
 
-def test_tasks_that_are_killed_with_their_farmer_are_run_again_at_the_next_attempt(field: Field) -> None:
+def test_tasks_that_are_killed_with_their_farmer_are_retried_at_the_next_attempt(field: Field) -> None:
     field.appending(6, then="test $TASKFARMER_ATTEMPT -gt 1 || sleep 300")
     farmer = field.start("--proc", 3)
     eventually(lambda: len(field.runs()) == 3, "three running tasks")
     farmer.kill_tree()
     assert farmer.wait() == -signal.SIGKILL
     started = field.start("--proc", 3)
-    # those that had not begun run at attempt 1 and sleep; interrupt them, and the rest is done at attempt 2
+    # tasks that had not started run at attempt 1 and sleep; interrupt them, and the rest finishes at attempt 2
     eventually(lambda: len(field.runs()) == 6, "all tasks running")
     started.signal(signal.SIGUSR1)
     assert started.wait() == 75
@@ -110,7 +110,7 @@ def test_tasks_that_are_killed_with_their_farmer_are_run_again_at_the_next_attem
     assert {line.task for line in report.lines if line.outcome == "finished"} == set(range(6))
 
 
-def test_tasks_end_when_only_their_farmer_is_killed(field: Field) -> None:
+def test_tasks_are_terminated_when_only_their_farmer_is_killed(field: Field) -> None:
     field.appending(2, then=LONG)
     farmer = field.start("--proc", 2, "--grace", 1)
     eventually(lambda: holds(field, 2), "two running tasks")
@@ -118,10 +118,10 @@ def test_tasks_end_when_only_their_farmer_is_killed(field: Field) -> None:
     assert len(below) >= 4
     farmer.signal(signal.SIGKILL)
     farmer.wait()
-    eventually(lambda: not [pid for pid in below if lives(pid)], "the end of workers and tasks", 15)
+    eventually(lambda: not [pid for pid in below if is_running(pid)], "the end of workers and tasks", 15)
 
 
-def test_tasks_that_ignore_sigterm_end_too_when_only_their_farmer_is_killed(field: Field) -> None:
+def test_tasks_that_ignore_sigterm_are_killed_when_only_their_farmer_is_killed(field: Field) -> None:
     field.write([f"trap '' TERM; echo >> {field.ran}/0; (setsid sleep 301 &) ; sleep 300; sleep 300"])
     farmer = field.start("--proc", 1, "--grace", 1)
     eventually(lambda: holds(field, 1), "the running task")
@@ -129,15 +129,15 @@ def test_tasks_that_ignore_sigterm_end_too_when_only_their_farmer_is_killed(fiel
     below = [pid for pid in tree(farmer.pid) if pid != farmer.pid]
     farmer.signal(signal.SIGKILL)
     farmer.wait()
-    eventually(lambda: not [pid for pid in below if lives(pid)], "the end of workers and tasks", 15)
+    eventually(lambda: not [pid for pid in below if is_running(pid)], "the end of workers and tasks", 15)
 
 
-def test_a_farmer_that_waits_picks_up_what_a_killed_peer_leaves(field: Field) -> None:
+def test_a_farmer_that_waits_claims_the_tasks_of_a_killed_peer(field: Field) -> None:
     field.appending(2, then="test $TASKFARMER_ATTEMPT -gt 1 || sleep 300")
     first = field.start("--proc", 2)
     eventually(lambda: holds(field, 2), "the peer's tasks")
     second = field.start("--proc", 2, "--wait")
-    # the second has nothing to take, and stays
+    # the second farmer has no task to claim, and stays
     with pytest.raises(AssertionError):
         eventually(lambda: second.ended, "an end that must not come", 2)
     first.kill_tree()
@@ -146,7 +146,7 @@ def test_a_farmer_that_waits_picks_up_what_a_killed_peer_leaves(field: Field) ->
 
 
 @pytest.mark.parametrize("anew", [False, True])
-def test_farmers_of_a_deleted_farm_end_their_tasks_and_write_nothing(field: Field, anew: bool) -> None:
+def test_farmers_of_a_deleted_farm_stop_their_tasks_and_write_nothing(field: Field, anew: bool) -> None:
     field.appending(4, then=LONG)
     options = ("--proc", 2, "--lease", 4, "--grace", 1)
     farmer = field.start(*options)
@@ -163,8 +163,8 @@ def test_farmers_of_a_deleted_farm_end_their_tasks_and_write_nothing(field: Fiel
         before = set(field.workdir.rglob("*"))
         content = {path: path.read_bytes() for path in before if path.is_file()}
     farmer.signal(signal.SIGCONT)
-    one_word(farmer, 74, "deleted or made anew")
-    eventually(lambda: not [pid for pid in below if lives(pid)], "the end of workers and tasks", 15)
+    assert_output(farmer, 74, "deleted or made anew")
+    eventually(lambda: not [pid for pid in below if is_running(pid)], "the end of workers and tasks", 15)
     assert set(field.workdir.rglob("*")) == before
     if anew:
         assert {path: path.read_bytes() for path in before if path.is_file()} == content
@@ -177,7 +177,7 @@ def node() -> str:
     return f"{socket.gethostname().split('.')[0]}-other"
 
 
-def test_a_farmer_that_was_stopped_past_its_lease_records_nothing_and_says_so(field: Field, node: str) -> None:
+def test_a_farmer_that_was_stopped_past_its_lease_records_nothing_and_reports_it(field: Field, node: str) -> None:
     field.appending(4, then="test $TASKFARMER_ATTEMPT -gt 1 || sleep 5")
     ghost = field.start("--proc", 4, "--lease", 2, "--grace", 1, node=node)
     eventually(lambda: holds(field, 4), "the ghost's tasks")
@@ -186,7 +186,7 @@ def test_a_farmer_that_was_stopped_past_its_lease_records_nothing_and_says_so(fi
     report = check(field.workdir, views=True)
     assert (len(report.finished), report.problems) == (4, [])
     ghost.signal(signal.SIGCONT)
-    one_word(ghost, 74, "took this one for dead")
+    assert_output(ghost, 74, "took this one for dead")
     all_done(field, 4)
     after = check(field.workdir)
     assert after.lines == report.lines
@@ -209,14 +209,14 @@ def held(path: Path) -> Iterator[None]:
         yield
 
 
-def test_what_a_dead_node_holds_is_waited_for_where_nobody_else_does(field: Field, node: str) -> None:
-    """All that is left is held by a farmer of another node, which is dead: to run the list once more is enough."""
+def test_a_lone_farmer_waits_for_the_tasks_of_a_dead_node(field: Field, node: str) -> None:
+    """If a dead farmer of another node holds all remaining tasks, running the list once more is enough."""
     field.appending(3, f"[ -e {field.folder}/go ] || {LONG}")
     lost = field.start("-n", 3, "--lease", 8, node=node)
-    eventually(lambda: holds(field, 3) and min(field.runs().values()), "the tasks have said that they run")
+    eventually(lambda: holds(field, 3) and min(field.runs().values()), "the tasks have written that they run")
     lost.kill_tree()
     (field.folder / "go").touch()
-    # long enough that its file shows silence, and far from the lease
+    # long enough for the file to show silence, and far from the lease
     alive = next((field.workdir / "farmers").glob("*.alive"))
     eventually(lambda: time.time() - alive.stat().st_mtime > 3, "it is silent for some beats")
     last = field.run("-n", 3)
@@ -225,7 +225,7 @@ def test_what_a_dead_node_holds_is_waited_for_where_nobody_else_does(field: Fiel
     assert all_done(field, 3) == {0: 2, 1: 2, 2: 2}
 
 
-def test_what_living_peers_hold_is_theirs_also_on_another_node(field: Field, node: str) -> None:
+def test_a_farmer_does_not_wait_for_tasks_of_live_peers_on_another_node(field: Field, node: str) -> None:
     field.appending(1, f"while [ ! -e {field.folder}/go ]; do sleep 0.1; done")
     peer = field.start("-n", 1, "--lease", 8, node=node)
     eventually(lambda: holds(field, 1), "the task runs")
@@ -237,7 +237,7 @@ def test_what_living_peers_hold_is_theirs_also_on_another_node(field: Field, nod
 
 
 @pytest.mark.timeout(120)
-def test_a_lock_that_somebody_holds_for_ever_makes_everything_slower_and_nothing_else(field: Field) -> None:
+def test_a_lock_that_another_process_holds_for_ever_only_slows_farmers_down(field: Field) -> None:
     field.appending(1)
     assert field.run().process.returncode == 0
     with open(field.list, "a") as file:
@@ -287,7 +287,7 @@ def _directory(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [_delete, _shorten, _lengthen, _directory])
 @pytest.mark.parametrize("view", ["toprocess", "finished", "failed", "timeline.json", "views.json"])
-def test_a_view_that_was_harmed_is_made_anew(field: Field, view: str, harm: Any) -> None:
+def test_a_damaged_view_is_rebuilt(field: Field, view: str, harm: Any) -> None:
     field.write(["true", "false", "true"] * 4)
     assert field.run("--proc", 2).process.returncode == 1
     assert check(field.workdir, views=True).problems == []
@@ -299,7 +299,7 @@ def test_a_view_that_was_harmed_is_made_anew(field: Field, view: str, harm: Any)
     assert (len(report.finished), len(report.failed)) == (8, 4)
 
 
-def test_views_are_exact_although_a_retry_was_killed_before_it_made_them_anew(field: Field) -> None:
+def test_views_are_exact_although_a_retry_was_killed_before_it_rebuilt_them(field: Field) -> None:
     field.write(["true", f"test -e {field.folder}/ready"])
     assert field.run("--proc", 1).process.returncode == 1
     workdir = Workdir.at(str(field.workdir))
@@ -310,8 +310,8 @@ def test_views_are_exact_although_a_retry_was_killed_before_it_made_them_anew(fi
     assert (report.problems, report.finished) == ([], {0, 1})
 
 
-def test_views_are_exact_after_every_way_of_ending_together(field: Field) -> None:
-    """Farmers that end within moments of each other must not show a result twice, nor leave one out."""
+def test_views_are_exact_if_farmers_exit_together_in_any_way(field: Field) -> None:
+    """If farmers exit within moments of each other, the views must not show a result twice, nor omit one."""
     for round_ in range(3):
         with open(field.list, "a") as file:
             file.writelines(f"echo {round_} >> {field.ran}/$PROC_NUMBER\n" for _ in range(30))
@@ -337,7 +337,7 @@ def test_old_epochs_are_removed(field: Field) -> None:
     assert report.state["revision"] > 24
     assert most <= 3 * 8 + 2
     assert len(list((field.workdir / "ledger").glob("*-*"))) <= 3
-    # the state forgets farmers of long ago; their journals say by their names what counts
+    # the state drops farmers of long ago; the names of their journals record how many bytes count
     assert len(report.state["departed"]) < report.state["revision"]
     assert report.state["closed_bytes"] > 0
 
@@ -349,17 +349,17 @@ def ready_farm(field: Field) -> None:
         file.write("true\n")
 
 
-def test_a_farm_of_a_newer_format_is_refused_in_words(field: Field) -> None:
+def test_a_farm_of_a_newer_format_is_refused_with_an_explanation(field: Field) -> None:
     ready_farm(field)
     seal(field.workdir / "farm.json", format=2)
-    one_word(field.run(), 2, "farm.json", "format 2")
+    assert_output(field.run(), 2, "farm.json", "format 2")
 
 
-def test_a_revision_of_a_newer_format_is_refused_in_words(field: Field) -> None:
+def test_a_revision_of_a_newer_format_is_refused_with_an_explanation(field: Field) -> None:
     ready_farm(field)
     path = Path(check(field.workdir).revision_file)
     seal(path, format=2)
-    one_word(field.run(), 2, str(path), "format 2")
+    assert_output(field.run(), 2, str(path), "format 2")
 
 
 @pytest.mark.parametrize("name", ["farm.json", "revision"])
@@ -375,7 +375,7 @@ def test_a_damaged_file_is_named(field: Field, name: str, harm: str) -> None:
     path.write_bytes(data)
     farmer = field.run()
     assert farmer.process.returncode in (2, 74)
-    one_word(farmer, farmer.process.returncode, str(path))
+    assert_output(farmer, farmer.process.returncode, str(path))
 
 
 def test_a_damaged_segment_is_named_and_its_tasks_are_not_run(field: Field) -> None:
@@ -386,13 +386,13 @@ def test_a_damaged_segment_is_named_and_its_tasks_are_not_run(field: Field) -> N
     segment = field.workdir / "tasks" / check(field.workdir).state["segments"][0]["file"]
     harmed = segment.read_bytes().replace(b"echo", b"ecno", 1)
     segment.write_bytes(harmed)
-    # nothing of it is to be run any more, so it harms nobody but the reader of views
+    # none of its tasks is to be run any more, so only a reader of the views fails
     assert field.run("--proc", 1).process.returncode in (0, 74)
     assert len(check(field.workdir).state["segments"]) == 2
 
 
-def test_a_farmer_that_has_nothing_to_do_but_to_show_results_does_not_spin(field: Field) -> None:
-    """A view is due while one long task runs: the farmer must sleep all the same."""
+def test_a_farmer_that_only_has_to_update_views_does_not_spin(field: Field) -> None:
+    """When a view update is due while one long task runs, the farmer must sleep nevertheless."""
     first, others = f"echo >> {field.ran}/0; sleep 0.1", f"echo >> {field.ran}/$PROC_NUMBER; sleep 9"
     field.write([first, others, others])
     farmer = field.start("--proc", 2)

@@ -1,4 +1,4 @@
-"""Farmers that start, and farmers that end, at the same instant."""
+"""Several farmers start, or exit, at the same instant."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ def test_32_farmers_that_start_at_the_same_instant_run_each_of_2000_tasks_once(f
     assert sorted(path.suffix for path in (field.workdir / "tasks").iterdir()) == ["", ".index"]
 
 
-def test_a_farmer_that_looked_before_the_farm_was_made_joins_it(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The moment is forced: its first look finds no farm, and then another farmer has made one, views and all."""
+def test_a_farmer_that_checked_before_the_farm_was_created_joins_it(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race is forced: its first check finds no farm, and then another farmer has created one, including views."""
     field.write(["true"] * 3)
     assert field.run("--proc", 1).process.returncode == 0
     real = farmfile.load
@@ -52,10 +54,10 @@ def test_a_farmer_that_looked_before_the_farm_was_made_joins_it(field: Field, mo
 
 
 @pytest.mark.parametrize("first", ["views", "ledger"])
-def test_two_farmers_that_end_at_once_leave_exact_views(
+def test_two_farmers_that_exit_at_once_leave_exact_views(
     field: Field, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
-    """Forced: the second leaves and makes the views between the first's leaving and its showing of results."""
+    """The race is forced: the second leaves and writes views after the first has left and before it shows results."""
     field.write(["true"] * 2)
     monkeypatch.delenv("SCRATCH", raising=False)
     farm = Intake(Settings(str(field.list)), silent()).open()
@@ -71,7 +73,7 @@ def test_two_farmers_that_end_at_once_leave_exact_views(
 
 
 class Peer:
-    """A farmer's dealings with ledger and views, without processes."""
+    """The part of a farmer that uses ledger and views, without processes."""
 
     def __init__(self, workdir: Workdir, farm: farmfile.Farm, task: int) -> None:
         self.identity = replace(introduce(1, "0", {}), farmer=f"here-{task}-0000000{task}")

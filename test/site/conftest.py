@@ -1,4 +1,4 @@
-"""A folder that everybody may enter, and members of a group: real users of the kernel, so this needs root."""
+"""A folder that all users may enter, and members of a group: real users of the kernel, so this needs root."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from users import READING, may_import
 
 @pytest.fixture(scope="session")
 def options() -> Sequence[str]:
-    """What another user needs for this Python: nothing, or, in a checkout that only root may read, to read it."""
+    """The options that let another user run this Python: none, or access to a checkout that only root may read."""
     need(os.getuid() == 0, "several users need root")
     need(shutil.which("setpriv"), "setpriv (util-linux) is not installed")
     for found in ((), READING):
@@ -33,7 +33,7 @@ def options() -> Sequence[str]:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    # not tmp_path, which nobody but its owner may enter
+    # not tmp_path, which only its owner may enter
     folder = Path(tempfile.mkdtemp(prefix="taskfarmer-site-"))
     folder.chmod(0o755)
     yield folder

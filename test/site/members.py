@@ -1,4 +1,4 @@
-"""A directory of a group, with a task list; two of its members, and a user who is none."""
+"""A directory of a group, with a task list; two members of the group, and a user outside of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from farming import eventually, lives, send
+from farming import eventually, is_running, send
 from users import ATTACKER, COMMAND, GROUP, VICTIM, Done, variables, words_as
 
 MAKER = VICTIM
@@ -20,7 +20,7 @@ SHARED = stat.S_ISGID | stat.S_IRWXG
 
 
 class Project:
-    """`workdir` is the farm of `list`. The directory is the group's, as `mkdir; chgrp; chmod 2770` leave it."""
+    """`workdir` is the farm of `list`. The directory is prepared for the group with `mkdir; chgrp; chmod 2770`."""
 
     def __init__(self, folder: Path, options: Sequence[str]) -> None:
         self.folder = folder
@@ -65,7 +65,7 @@ class Project:
         return self.verb(uid, "run", self.list, *options, umask=umask, **more)
 
     def start(self, uid: int, *options: object) -> subprocess.Popen[bytes]:
-        """Start a farmer with umask 077; what it says is in `said-<number>`."""
+        """Start a farmer with umask 077; its output goes to `said-<number>`."""
         with open(self.folder / f"said-{len(self.started)}", "wb") as log:
             process = subprocess.Popen(
                 self.words(uid, "run", self.list, *options),
@@ -80,7 +80,7 @@ class Project:
         return process
 
     def closed_to_the_group(self) -> set[str]:
-        """What in the farm the group cannot use as it must: read it all, write what several of them write."""
+        """Files of the farm that the group cannot read, or cannot write although several members have to."""
         written = {"finished", "failed", "toprocess", "timeline.json", "views.json", "HEAD", "lock"}
         wrong = set()
         for path in (self.workdir, *self.workdir.rglob("*")):
@@ -95,11 +95,11 @@ class Project:
             if process.poll() is None:
                 process.kill()
             process.wait(20)
-        # tasks and workers of a farmer that was killed: by the variable that they all have
+        # find tasks and workers of a killed farmer by the variable that they all have
         mark = f"TASKFARMER_WORKDIR={self.workdir}\0".encode()
         for pid in (left := [int(name) for name in os.listdir("/proc") if name.isdigit() and _has(int(name), mark)]):
             send(pid, signal.SIGKILL)
-        eventually(lambda: not any(lives(pid) for pid in left), "the end of all processes")
+        eventually(lambda: not any(is_running(pid) for pid in left), "the end of all processes")
 
 
 def _has(pid: int, mark: bytes) -> bool:

@@ -14,8 +14,11 @@ HIDING = "mount -t proc -o hidepid=2 proc /proc || exit 99; "
 UNTIL_BEGUN = "until [ -e begun ]; do sleep 0.1; done"
 
 
-def play(project: Project, script: str) -> list[int]:
-    """The numbers that a script prints on a node of its own. In it `$first` and `$second` start two users' farmers."""
+def run_script(project: Project, script: str) -> list[int]:
+    """Run a script on a separate node; the pids that it prints.
+
+    `$first` and `$second` start the farmers of two users.
+    """
     first = project.words(MAKER, "run", project.list, "--shared-group", "-n", 1, "--grace", 1)
     second = project.words(JOINER, "run", project.list, "-n", 1, "--grace", 1)
     status = project.words(JOINER, "status", project.workdir)
@@ -37,22 +40,22 @@ def play(project: Project, script: str) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
-def said(project: Project) -> str:
+def farmer_output(project: Project) -> str:
     return "".join(path.read_text() for path in project.folder.glob("said-*"))
 
 
-def test_the_other_user_s_farmer_is_not_taken_for_killed(project: Project) -> None:
+def test_the_other_user_s_farmer_is_not_mistaken_for_killed(project: Project) -> None:
     project.write("umask 0; : > begun; until [ -e go ]; do sleep 0.1; done", "true")
     script = f"$first & {UNTIL_BEGUN}; $second; echo $?; $status; : > go; wait $!; echo $?"
-    assert play(project, script) == [0, 0], said(project)
+    assert run_script(project, script) == [0, 0], farmer_output(project)
     assert "/proc does not show its owner" in (project.folder / "status").read_text()
-    assert "gone" not in said(project)
+    assert "gone" not in farmer_output(project)
     assert check(project.workdir, views=True).finished == {0, 1}
 
 
 def test_the_other_user_s_farmer_that_was_killed_is_replaced_at_once(project: Project) -> None:
     project.write("umask 0; [ -e begun ] || { : > begun; exec sleep 1000; }", "true")
     script = f"$first & {UNTIL_BEGUN}; kill -9 $!; wait $!; echo $?; $second; echo $?"
-    assert play(project, script) == [137, 0], said(project)
-    assert "is gone); released its tasks" in said(project)
+    assert run_script(project, script) == [137, 0], farmer_output(project)
+    assert "is gone); released its tasks" in farmer_output(project)
     assert check(project.workdir, views=True).finished == {0, 1}

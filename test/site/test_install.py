@@ -1,4 +1,4 @@
-"""`docs/install.md` and `packaging/`: the commands of the page do what it says, and no file there is out of date."""
+"""`docs/install.md` and `packaging/`: the commands of the page work as described, and all versions are up to date."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PYTHON = re.search(r'^requires-python = ">=(.*)"', PROJECT, re.MULTILINE)[1]  # 
 NEEDS = dict(re.findall(r'"([a-z]+)>=([\d.]+)"', re.search(r"^dependencies = (.*)", PROJECT, re.MULTILINE)[1]))  # type: ignore[index]
 INSTALL = " install --no-compile .\n"
 UNCHECKED = 0b01
-"""PEP 552: the flags of a compiled file whose source is never looked at."""
+"""PEP 552: the flags of a compiled file whose source is never checked."""
 
 
 def blocks(language: str) -> list[str]:
@@ -40,7 +40,7 @@ def blocks(language: str) -> list[str]:
 
 
 def installed(name: str, found: set[str]) -> None:
-    """Add a distribution and all that it needs, as far as it is installed here."""
+    """Add a distribution and its dependencies, as far as they are installed here."""
     try:
         needed = requires(name) or []
     except ImportError:
@@ -53,7 +53,7 @@ def installed(name: str, found: set[str]) -> None:
 
 
 def build_wheel(folder: Path) -> Path:
-    """A wheel of this checkout; built without the network where hatchling is here."""
+    """A wheel of this checkout; built without network access if hatchling is installed."""
     done = subprocess.run([sys.executable, "-c", "import hatchling.build"], capture_output=True, check=False)
     isolation = {"PIP_NO_BUILD_ISOLATION": "0"} if not done.returncode else {}  # pip reads it as --no-build-isolation
     building = ["wheel", "-q", "--no-deps", "--no-cache-dir", "-w", str(folder), str(TOP)]
@@ -65,10 +65,10 @@ def build_wheel(folder: Path) -> Path:
     return wheel
 
 
-def test_a_release_is_made_by_the_commands_of_the_page_and_run_by_another_user(
+def test_a_release_is_installed_by_the_commands_of_the_page_and_run_by_another_user(
     place: Path, options: Sequence[str]
 ) -> None:
-    """What pip would fetch is copied from here instead; all the rest is done as it is written."""
+    """Files that pip would download are copied from here; the other steps run unchanged."""
     wheel = build_wheel(place)
     script = blocks("bash")[0]
     release = place / "1.0.0"
@@ -153,7 +153,7 @@ def test_the_module_file_in_tcl_offers_the_commands_of_the_release_of_its_name()
     assert "pytaskfarmer.py --help" in done.stderr
 
 
-def test_the_module_file_in_lua_does_so_too() -> None:
+def test_the_module_file_in_lua_offers_them_too() -> None:
     lua = next(filter(shutil.which, ("lua", "lua5.4", "lua5.3")), None)
     need(lua, "lua (lua5.4) is not installed")
     assert lua is not None
@@ -204,7 +204,7 @@ def test_the_spack_recipe_has_the_versions_of_the_project() -> None:
     assert ast.get_docstring(recipe) == SUMMARY
 
 
-def test_the_image_has_a_python_that_the_project_takes() -> None:
+def test_the_image_has_a_python_that_the_project_supports() -> None:
     text = (PACKAGING / "Containerfile").read_text()
     versions = re.findall(r"^FROM docker\.io/library/python:([\d.]+)-slim", text, re.MULTILINE)
     assert len(versions) == 2
@@ -217,8 +217,8 @@ def test_the_image_has_a_python_that_the_project_takes() -> None:
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o666])
-def test_a_runner_of_the_site_is_everybodys(place: Path, options: Sequence[str], mode: int) -> None:
-    """With the file of the page in the real `/etc`, of a mount namespace; `apptainer` is a stand-in."""
+def test_a_runner_of_the_site_is_available_to_all_users(place: Path, options: Sequence[str], mode: int) -> None:
+    """With the file of the page in the real `/etc` of a mount namespace; `apptainer` is a stub."""
     need(shutil.which("unshare"), "unshare (util-linux) is not installed")
     etc, program, home = place / "etc", place / "bin" / "apptainer", place / "home"
     (etc / "runners.d").mkdir(parents=True)

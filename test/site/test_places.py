@@ -1,4 +1,4 @@
-"""`docs/clusters.md`, where the work directory is: what a purge of old files removes, and farms that are copied."""
+"""`docs/clusters.md`, location of the work directory: effects of a purge of old files, and copied farms."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def field(tmp_path: Path) -> Iterator[Field]:
 
 
 @pytest.fixture
-def rested(field: Field) -> Field:
-    """A farm of which nobody has used any file for a long time."""
+def unused_farm(field: Field) -> Field:
+    """A farm whose files have not been used for a long time."""
     field.appending(3, then="[ $PROC_NUMBER != 1 ]")
     assert field.run().wait() == 1
     return field
@@ -47,36 +47,36 @@ def purge(field: Field, *patterns: str) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize("patterns", [HARMLESS, VIEWS], ids=["what nobody needs", "views"])
-def test_a_farm_goes_on_without_what_can_be_made_anew(rested: Field, patterns: tuple[str, ...]) -> None:
-    purge(rested, *patterns)
-    assert verb("check", rested.workdir).returncode == (1 if patterns == VIEWS else 0)
-    assert verb("check", rested.workdir, "--repair").returncode == 0
-    assert verb("retry", rested.workdir, "--failed").returncode == 0
-    with open(rested.list, "a") as file:
+@pytest.mark.parametrize("patterns", [HARMLESS, VIEWS], ids=["files that no farmer needs", "views"])
+def test_a_farm_continues_without_files_that_can_be_rebuilt(unused_farm: Field, patterns: tuple[str, ...]) -> None:
+    purge(unused_farm, *patterns)
+    assert verb("check", unused_farm.workdir).returncode == (1 if patterns == VIEWS else 0)
+    assert verb("check", unused_farm.workdir, "--repair").returncode == 0
+    assert verb("retry", unused_farm.workdir, "--failed").returncode == 0
+    with open(unused_farm.list, "a") as file:
         file.write("true\n")
-    assert rested.run().wait() == 1
-    report = check(rested.workdir, views=True, retried=True)
+    assert unused_farm.run().wait() == 1
+    report = check(unused_farm.workdir, views=True, retried=True)
     assert (report.problems, report.finished, report.failed) == ([], {0, 2, 3}, {1})
 
 
 @pytest.mark.parametrize("pattern", ["results/*", "tasks/*", "ledger/*/2", "farm.json"])
-def test_check_names_what_is_missing(rested: Field, pattern: str) -> None:
-    removed = purge(rested, pattern)
-    found = verb("check", rested.workdir)
+def test_check_names_missing_files(unused_farm: Field, pattern: str) -> None:
+    removed = purge(unused_farm, pattern)
+    found = verb("check", unused_farm.workdir)
     assert found.returncode in (1, 2, 74), found.stdout
     assert any(path.name in found.stdout + found.stderr for path in removed), found.stdout + found.stderr
 
 
 @pytest.mark.parametrize("pattern", ["results/*", "tasks/*", "farm.json"])
-def test_a_list_is_not_begun_anew_where_a_part_of_its_farm_is_missing(rested: Field, pattern: str) -> None:
-    purge(rested, pattern)
-    assert rested.run().wait() == (74 if pattern == "farm.json" else 1)
-    assert rested.runs() == {0: 1, 1: 1, 2: 1}
+def test_a_list_is_not_started_over_if_a_part_of_its_farm_is_missing(unused_farm: Field, pattern: str) -> None:
+    purge(unused_farm, pattern)
+    assert unused_farm.run().wait() == (74 if pattern == "farm.json" else 1)
+    assert unused_farm.runs() == {0: 1, 1: 1, 2: 1}
 
 
-def test_a_copy_of_a_farm_goes_on_where_the_first_one_was(field: Field, tmp_path: Path) -> None:
-    """Also of one whose farmer was killed: as of a burst buffer at the end of a job."""
+def test_a_copy_of_a_farm_continues_where_the_original_stopped(field: Field, tmp_path: Path) -> None:
+    """This also works if its farmer was killed, as in a copy from a burst buffer when a job ends."""
     field.write([": > begun; [ -e go ] || exec sleep 1000", "true", "echo $TASKFARMER_ATTEMPT"])
     farmer = field.start("-n", 1)
     eventually((tmp_path / "begun").exists, "the task runs")
@@ -91,7 +91,7 @@ def test_a_copy_of_a_farm_goes_on_where_the_first_one_was(field: Field, tmp_path
     assert (report.problems, report.finished) == ([], {0, 1, 2})
 
 
-def test_the_script_that_copies_a_farm_out_of_a_burst_buffer_brings_the_list_to_its_end(tmp_path: Path) -> None:
+def test_the_script_that_copies_a_farm_from_a_burst_buffer_completes_the_list(tmp_path: Path) -> None:
     page = (TOP / "docs" / "clusters.md").read_text(encoding="utf-8")
     script = page.partition("```bash\n")[2].partition("```")[0]
     program = tmp_path / "bin" / "pytaskfarmer.py"

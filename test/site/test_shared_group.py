@@ -1,4 +1,4 @@
-"""`--shared-group`: members of a group work on one farm, whatever their umasks; nobody else does."""
+"""With `--shared-group` members of a group work on one farm, even if their umasks differ; other users cannot."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_farm_that_one_member_made_is_finished_by_another(project: Project, um
     assert f"members of {GROUP} may join" in project.verb(JOINER, "status", project.workdir).out
     assert project.verb(JOINER, "retry", project.workdir, "--failed").status == 0
     project.append("umask; until [ -e list_workdir/jobs/9-0.json ]; do sleep 0.05; done")
-    joined = project.run(JOINER, SLURM_JOB_ID="9")  # of a job whose end it asks for, and leaves in the farm
+    joined = project.run(JOINER, SLURM_JOB_ID="9")  # the job whose end it asks for and records in the farm
     assert (joined.status, joined.lines_with("warning")) == (0, []), joined.said
     assert "attempt 2" in (project.workdir / "logs" / "log_0").read_text(), "the maker's log was appended to"
     assert (project.workdir / "logs" / "log_3").read_text() == "0077\n"
@@ -57,7 +57,7 @@ def test_a_farm_that_one_member_made_is_finished_by_another(project: Project, um
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_who_is_none_of_the_group_is_told_so_and_changes_nothing(project: Project, umask: int) -> None:
+def test_a_user_outside_of_the_group_gets_an_error_and_changes_nothing(project: Project, umask: int) -> None:
     project.write("true", "false")
     assert project.run(MAKER, "--shared-group", umask=umask).status == 1
     before = {path: path.lstat().st_mtime_ns for path in project.workdir.rglob("*")}
@@ -80,7 +80,7 @@ def test_who_is_none_of_the_group_is_told_so_and_changes_nothing(project: Projec
     assert {path: path.lstat().st_mtime_ns for path in project.workdir.rglob("*")} == before
 
 
-def test_members_who_make_the_same_farm_at_once_make_one(project: Project) -> None:
+def test_members_that_create_the_same_farm_at_once_create_one(project: Project) -> None:
     project.write(*["true"] * 40)
     farmers = [project.start(uid, "--shared-group", "-n", 2) for uid in (MAKER, JOINER) * 3]
     ended = [farmer.wait(60) for farmer in farmers]
@@ -91,7 +91,7 @@ def test_members_who_make_the_same_farm_at_once_make_one(project: Project) -> No
     sound(project)
 
 
-def test_a_member_takes_over_from_one_who_was_killed_and_stops_one_who_runs(project: Project) -> None:
+def test_a_member_takes_over_from_a_killed_farmer_and_stops_a_running_one(project: Project) -> None:
     project.write("true", "[ -e go ] || { : > begun; exec sleep 1000; }")
     first = project.start(MAKER, "--shared-group", "-n", 2, "--lease", 10)
     eventually((project.folder / "begun").exists, "the task runs")
@@ -109,7 +109,7 @@ def test_a_member_takes_over_from_one_who_was_killed_and_stops_one_who_runs(proj
     sound(project)
 
 
-def test_a_directory_of_a_group_that_is_not_ones_own_cannot_be_shared(project: Project) -> None:
+def test_a_directory_of_a_foreign_group_cannot_be_shared(project: Project) -> None:
     project.workdir.mkdir()
     os.chown(project.workdir, MAKER, GROUP + 1)
     done = project.run(MAKER, "--shared-group")
@@ -120,13 +120,13 @@ def test_a_directory_of_a_group_that_is_not_ones_own_cannot_be_shared(project: P
 
 @pytest.mark.parametrize("option", ["--chmod-ignore", "--create-for-group=0"])
 def test_a_file_system_that_does_not_keep_modes_and_groups_is_refused(project: Project, option: str) -> None:
-    """As mounts with fixed permissions (CIFS, some FUSE file systems) have it."""
+    """This happens if permissions of a mount are fixed (CIFS, some FUSE file systems)."""
     need(shutil.which("bindfs"), "bindfs is not installed")
     seen = project.folder.parent / "seen"
     project.workdir.mkdir()
     os.chown(project.workdir, MAKER, GROUP)
     if "group" in option:
-        project.workdir.chmod(0o2775)  # of the group; what is made in it is not
+        project.workdir.chmod(0o2775)  # of the group; files created in it are not
     with mounts(project.folder, seen, options=("-o", "allow_other", option)):
         done = project.verb(MAKER, "run", seen / "list", "--shared-group")
         assert (done.status, len(done.said.splitlines())) == (2, 1), done.said
@@ -135,7 +135,7 @@ def test_a_file_system_that_does_not_keep_modes_and_groups_is_refused(project: P
         assert project.verb(MAKER, "run", seen / "list").status == 0, "without the option it may be made"
 
 
-def test_a_farm_that_was_made_without_it_stays_so(project: Project) -> None:
+def test_a_farm_that_was_created_without_the_option_stays_private(project: Project) -> None:
     assert project.run(MAKER, umask=0o022).status == 0
     assert "shared_group" not in json.loads((project.workdir / "farm.json").read_text())
     assert "may join" not in project.verb(MAKER, "status", project.workdir).out
@@ -145,7 +145,7 @@ def test_a_farm_that_was_made_without_it_stays_so(project: Project) -> None:
     assert modes.items() <= {path: path.lstat().st_mode for path in project.workdir.rglob("*")}.items()
 
 
-def test_a_lock_dir_of_ones_own_is_said_to_be_so(project: Project) -> None:
+def test_a_private_lock_dir_is_reported(project: Project) -> None:
     locks = project.folder.parent / "locks"
     locks.mkdir()
     os.chown(locks, MAKER, MAKER)
@@ -158,7 +158,7 @@ def test_a_lock_dir_of_ones_own_is_said_to_be_so(project: Project) -> None:
 
 
 def test_a_script_that_was_submitted_is_the_groups_too(project: Project, place: Path) -> None:
-    """A stand-in for `sbatch`."""
+    """`sbatch` is a stub."""
     program = place / "sbatch"
     program.write_text("#!/bin/sh\necho 17\n")
     program.chmod(0o755)
@@ -175,8 +175,8 @@ def test_a_script_that_was_submitted_is_the_groups_too(project: Project, place: 
     assert project.closed_to_the_group() == set()
 
 
-def test_the_group_of_a_process_counts_and_not_only_that_of_its_user(project: Project) -> None:
-    """Who came with `newgrp` has the group as the first one."""
+def test_the_group_of_a_process_counts_in_addition_to_that_of_its_user(project: Project) -> None:
+    """After `newgrp` the group is the first one of the process."""
     assert project.run(MAKER, "--shared-group").status == 0
     words = project.words(OUTSIDER, "retry", project.workdir, "--failed")
     words[words.index(f"--regid={OUTSIDER}")] = f"--regid={GROUP}"

@@ -10,7 +10,7 @@ from glusterfs import Volume, glusterfs
 
 @pytest.fixture
 def field(tmp_path: Path) -> Iterator[Field]:
-    """A folder for a task list and its farm; all its processes are ended."""
+    """A folder for a task list and its farm; all its processes are killed after the test."""
     field = Field(tmp_path)
     try:
         yield field

@@ -1,4 +1,4 @@
-"""A GlusterFS volume on this machine alone: its daemons live in a network of their own, so no port is taken."""
+"""A GlusterFS volume on this machine alone: its daemons live in a private network namespace, so they occupy no port."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from farming import eventually, has_mounts_of_its_own, lives, need, send, unmount
+from farming import eventually, has_private_mounts, is_running, need, send, unmount
 
 ADDRESS = "192.0.2.1"
 NAME = "fields"
@@ -27,15 +27,15 @@ end-volume
 
 
 class Hung(Exception):
-    """A client of GlusterFS stopped answering anybody, and was killed: what was under way there tells nothing."""
+    """A GlusterFS client stopped responding and was killed: the results on its mount prove nothing."""
 
 
 class Volume:
-    """A volume of one brick below `folder`, mounted twice: two clients with caches of their own.
+    """A volume of one brick below `folder`, mounted twice: two clients with separate caches.
 
-    A client that hangs is killed after `patience` seconds, since nothing else ends those who wait for it; it is
-    in `hung` then. GlusterFS 10.3 was seen to do that, once in some 130 storms: all of its threads sleep, and
-    "server has not responded in the last 42 seconds" in its log, while the server answers the other client.
+    A client that hangs for `patience` seconds is killed, because nothing else frees the processes that wait for it,
+    and is added to `hung`. GlusterFS 10.3 did that once in about 130 storms: all threads of the client slept, and its
+    log contained "server has not responded in the last 42 seconds", while the server responded to the other client.
     """
 
     def __init__(self, folder: Path, patience: float = 20.0) -> None:
@@ -78,7 +78,7 @@ class Volume:
                 send(pid, signal.SIGTERM)
             self.daemon.terminate()
             self.daemon.wait(20)
-            eventually(lambda: not any(map(lives, bricks)), "the end of the brick", 20)
+            eventually(lambda: not any(map(is_running, bricks)), "the end of the brick", 20)
 
     @contextmanager
     def mounted(self, point: Path) -> Iterator[None]:
@@ -93,7 +93,7 @@ class Volume:
                 yield
         finally:
             unmount(point)
-            client.terminate()  # whoever copied our mounts into a namespace of its own would keep it
+            client.terminate()  # a process that copied our mounts into a private namespace would keep it
             try:
                 client.wait(20)
             except subprocess.TimeoutExpired:
@@ -102,7 +102,7 @@ class Volume:
 
     @contextmanager
     def _watched(self, point: Path, client: subprocess.Popen[bytes]) -> Iterator[None]:
-        """Ask a mount now and then whether it is there."""
+        """Check a mount from time to time."""
         over = threading.Event()
 
         def watch() -> None:
@@ -127,8 +127,8 @@ class Volume:
 
 @contextmanager
 def glusterfs(folder: Path, patience: float = 20.0) -> Iterator[Volume]:
-    """A volume with its two mounts; all of its processes have ended afterwards. Raises Hung where one hung."""
-    need(os.getuid() == 0 and has_mounts_of_its_own(), "GlusterFS needs root, and a mount namespace")
+    """A volume with its two mounts; all its processes have exited afterwards. Raises Hung if a client hung."""
+    need(os.getuid() == 0 and has_private_mounts(), "GlusterFS needs root, and a mount namespace")
     need(shutil.which("glusterd") and shutil.which("gluster"), "glusterfs-server is not installed")
     need(shutil.which("ip") and shutil.which("nsenter"), "iproute2 or util-linux is not installed")
     need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")

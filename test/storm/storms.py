@@ -1,7 +1,7 @@
-"""What a storm is: farmers come and go by violence, the list grows, views are harmed, failed tasks are tried again.
+"""A storm: farmers are started and killed, the list grows, views are damaged, failed tasks are retried.
 
-What happens when is drawn from a seed. Half of the farmers are nodes by their own account: a host name and a
-pid namespace each, so that only silence tells that they are dead.
+Events and times are drawn from a seed. Half of the farmers see themselves on separate nodes, with a private host name
+and pid namespace, so that only their silence shows that they are dead.
 """
 
 from __future__ import annotations
@@ -30,18 +30,21 @@ EPOCH_LENGTH = 4
 EPOCHS_ASLEEP = 3
 VIEWS = ("toprocess", "finished", "failed", "timeline.json", "views.json")
 KINDS = {"kill": 5, "kill tree": 2, "stop": 2, "sleep": 1, "interrupt": 2, "harm": 2, "retry": 1}
-"""What may happen, and how often. `stop` is of the farmer alone, for a while; `sleep` of all its processes,
-until it was expelled and the epochs that it knew are gone; `interrupt` is SIGUSR1; `harm` is of a view."""
+"""The possible events and their frequencies.
+
+`stop` stops the farmer alone for a while; `sleep` stops all its processes until it was expelled and the epochs it knew
+are gone; `interrupt` is SIGUSR1; `harm` damages a view.
+"""
 ALLOWED = (0, 1, 74, 75, -signal.SIGKILL, 128 + signal.SIGKILL, -signal.SIGUSR1, 128 + signal.SIGUSR1)
 
 
-def nodes_can_be_had() -> bool:
+def nodes_are_possible() -> bool:
     words = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "--propagation", "slave", "hostname", "somewhere"]
     return bool(shutil.which("unshare")) and subprocess.run(words, capture_output=True).returncode == 0
 
 
 def state_of(workdir: Path) -> dict[str, Any] | None:
-    """The newest state; None where it cannot be read while files come and go."""
+    """The newest state; None if it cannot be read because files come and go."""
     try:
         return newest(workdir, sealed(workdir / "farm.json")["farm"], Report())
     except (OSError, Problem):
@@ -53,13 +56,13 @@ def epoch_number(name: str) -> int:
 
 
 def counted(workdir: Path, state: dict[str, Any], name: str) -> int:
-    """How many bytes of the journal of a farmer that is gone count."""
+    """The number of bytes that count in the journal of a farmer that has left."""
     if name in state["departed"]:
         return int(state["departed"][name])
     return next((int(path.suffix[1:]) for path in (workdir / "results").glob(f"{name}.*")), 0)
 
 
-# --- harm that is done to a view --------------------------------------------------------------------
+# --- damages to a view ------------------------------------------------------------------------------
 
 
 def delete(path: Path) -> None:
@@ -84,7 +87,7 @@ HARMS: tuple[Callable[[Path], None], ...] = (delete, shorten, spoil, lengthen)
 
 @dataclass
 class Ghost:
-    """A farmer that sleeps: its name in the ledger, the epoch that it knew, and what counts of its results."""
+    """A farmer that is stopped: its name in the ledger, the epoch it knew, and the size of its counted results."""
 
     farmer: Farmer
     name: str
@@ -94,9 +97,9 @@ class Ghost:
 
 @dataclass
 class Storm:
-    """Storm over a field, until `seconds` are over and `kills` farmers were killed. Farmers use `places` in turn.
+    """A storm on a field, until `seconds` have passed and `kills` farmers were killed. Farmers use `places` in turn.
 
-    Without `everything` nobody sleeps past epochs, and no task fails, so that nothing is tried again.
+    Without `everything` no farmer is stopped for several epochs, and no task fails, so that none is retried.
     """
 
     field: Field
@@ -119,23 +122,23 @@ class Storm:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.nodes = nodes_can_be_had()
+        self.nodes = nodes_are_possible()
         self.started = self.nodes_started = 0
         self.listed = 0
         self.retrying: subprocess.Popen[str] | None = None
         self.begin = time.monotonic()
-        self.raged = 0.0
+        self.storm_seconds = 0.0
         self.given = 0
         self.next_look = 0.0
         self.grow(self.tasks * 2 // 5)
         self.kinds = dict(KINDS)
         if not self.everything:
             del self.kinds["sleep"], self.kinds["retry"]
-        # each kind once, the one that takes longest before the others, and then as it comes
+        # each kind once, the one that takes longest first, and then at random
         self.first = self.random.sample([*self.kinds], len(self.kinds))
         self.first.sort(key="sleep".__ne__)
 
-    # --- what happens --------------------------------------------------------------------------
+    # --- events --------------------------------------------------------------------------------
 
     def start(self, *options: object) -> Farmer:
         number, self.started = self.started, self.started + 1
@@ -146,11 +149,11 @@ class Storm:
         return self.field.start(*words, node=node, through=through)
 
     def fails_until(self, task: int) -> int:
-        """How many attempts at a task fail: none but for some."""
+        """How many attempts at a task fail: none for most tasks."""
         return 1 + task % 2 if self.everything and task % 19 == 7 else 0
 
     def command(self, task: int) -> str:
-        """Append the attempt to `ran/<ID>`, last a little, and end as `fails_until` has it."""
+        """Append the attempt to `ran/<ID>`, sleep a little, and fail or succeed according to `fails_until`."""
         words = f"echo $TASKFARMER_ATTEMPT >> {self.field.ran}/{task}"
         if task % 4:
             words += f"; sleep 0.{task % 4}"
@@ -166,7 +169,7 @@ class Storm:
         self.listed = to
 
     def strike(self, kind: str, farmer: Farmer) -> bool:
-        """Let something happen; False where it cannot happen now."""
+        """Let an event happen; False if it is not possible now."""
         if kind in ("kill", "kill tree"):
             # a process that waits for its file system takes a while to die
             self.dying.append(farmer)
@@ -202,13 +205,13 @@ class Storm:
         try:
             how(self.field.workdir / view)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ESTALE):  # GlusterFS may have it replaced just now
+            if error.errno not in (errno.ENOENT, errno.ESTALE):  # GlusterFS may be replacing it just now
                 raise
             return False
         return True
 
     def retry(self) -> bool:
-        """Begin `taskfarmer retry --failed`, beside everything else."""
+        """Start `taskfarmer retry --failed` during the other events."""
         if self.retrying is not None or not (self.field.workdir / "farm.json").exists():
             return False
         workdir = self.random.choice(self.places) / self.field.workdir.name
@@ -220,7 +223,7 @@ class Storm:
         return True
 
     def finish_retry(self) -> int:
-        """Wait for the end of the retry; how many tasks are to run again."""
+        """Wait until the retry exits; the number of tasks to be retried."""
         assert self.retrying is not None
         said, _ = self.retrying.communicate(timeout=120)
         status, self.retrying = self.retrying.returncode, None
@@ -231,7 +234,7 @@ class Storm:
         self.retried += count
         return count
 
-    # --- its course ----------------------------------------------------------------------------
+    # --- course --------------------------------------------------------------------------------
 
     @property
     def killed(self) -> int:
@@ -245,25 +248,25 @@ class Storm:
 
     @property
     def in_step(self) -> bool:
-        """Whether farmers were not killed faster than tasks were given out: a storm over a list, not before it."""
+        """Whether kills keep pace with the tasks handed out, so that the storm covers the whole list."""
         return not self.kills or self.killed / self.kills <= self.given / self.tasks + 0.05
 
     @property
     def awaits_sleepers(self) -> bool:
-        """Whether all has happened, and those that sleep are to be expelled yet.
+        """Whether all events have happened, and only the stopped farmers remain to be expelled.
 
-        Where one sleeps with the lock, each newcomer waits for it for longer than it would live in the storm.
+        If a stopped farmer holds the lock, each new farmer waits for it longer than it would live in the storm.
         """
         return self.progress >= 1 and bool(self.asleep) and not self.first
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         return self.progress >= 1 and not (self.asleep or self.first or self.listed < self.tasks)
 
-    def rage(self) -> None:
-        while not self.over:
-            self.raged = time.monotonic() - self.begin
-            assert time.monotonic() - self.begin < self.limit, self.why_it_rages()
+    def run(self) -> None:
+        while not self.is_over:
+            self.storm_seconds = time.monotonic() - self.begin
+            assert time.monotonic() - self.begin < self.limit, self.describe()
             self.reap()
             while len(self.running) < self.farmers:
                 self.running.append(self.start())
@@ -273,7 +276,7 @@ class Storm:
             self.feed()
             busy = [farmer for _, farmer in self.stopped] + [ghost.farmer for ghost in (*self.asleep, *self.woken)]
             busy += self.dying
-            # mostly those that have begun to work, and say so
+            # mostly farmers that have started to work and written output
             awake = [
                 farmer
                 for farmer in self.running
@@ -281,11 +284,11 @@ class Storm:
             ]
             if awake and self.in_step and not self.awaits_sleepers:
                 self.happen(self.random.choice(awake))
-            # what happens is spread over time; nothing waits for it
+            # events are spread over time; the loop does not wait for them to take effect
             time.sleep(self.random.expovariate(self.rate))
 
-    def why_it_rages(self) -> str:
-        """What a storm that does not end waits for, and what everybody said."""
+    def describe(self) -> str:
+        """What a storm that does not end is waiting for, and the output of all farmers."""
         state = state_of(self.field.workdir) or {}
         ledger = sorted(str(path) for path in (self.field.workdir / "ledger").rglob("*"))
         said = "\n".join(f"{farmer.log.name} {farmer.node or farmer.pid}:\n{farmer.said}" for farmer in self.running)
@@ -295,7 +298,7 @@ class Storm:
         )
 
     def feed(self) -> None:
-        """Let the list grow along with the storm, and further where little is left of it: nobody stays without work."""
+        """Grow the list along with the storm, and faster if few tasks are left, so that no farmer is idle."""
         wanted = int(self.tasks * (0.4 + 0.6 * self.progress))
         step = max(1, self.tasks // 25)
         if time.monotonic() >= self.next_look:
@@ -336,7 +339,7 @@ class Storm:
         except OSError:
             return
         for ghost in list(self.asleep):
-            # a file that it has open there keeps an epoch on FUSE, as long as only its own mount sweeps
+            # a file that is open there keeps an epoch on FUSE, as long as only its mount sweeps
             least = max(oldest, epoch_number(state["epoch"]) - 4 * EPOCHS_ASLEEP)
             if ghost.name not in state["farmers"] and least >= ghost.epoch + EPOCHS_ASLEEP:
                 ghost.counted = counted(self.field.workdir, state, ghost.name)
@@ -344,8 +347,8 @@ class Storm:
                 self.woken.append(ghost)
                 ghost.farmer.continue_tree()
 
-    def calm(self) -> Farmer:
-        """Ghosts wake, some farmers are dead without a trace, and one farmer does what is left."""
+    def quiesce(self) -> Farmer:
+        """Continue the ghosts, kill or stop the other farmers, and let one farmer complete the list."""
         self.wake(everybody=True)
         ghosts = [ghost.farmer for ghost in self.woken]
         for number, farmer in enumerate(farmer for farmer in self.running if farmer not in ghosts):
@@ -372,11 +375,11 @@ class Storm:
         return drain
 
 
-# --- what came of it ----------------------------------------------------------------------------------
+# --- verdict ------------------------------------------------------------------------------------------
 
 
 def twice(storm: Storm, report: Report) -> list[int]:
-    """Tasks that ended more often than they may: once, and before that as failed, at an attempt each."""
+    """Tasks that ended more often than allowed: once, after failed attempts, each with a different number."""
     ends: dict[int, list[tuple[int, str]]] = {}
     for line in report.lines:
         if line.outcome in ENDED:
@@ -392,7 +395,7 @@ def twice(storm: Storm, report: Report) -> list[int]:
 
 
 def judge(storm: Storm, kind: str, drain: Farmer) -> Report:
-    """Print what happened, and compare what is recorded with what ran."""
+    """Print the events, and compare the recorded results with the attempts that ran."""
     folder = storm.field
     report = check(folder.workdir, views=True, retried=True)
     runs = {int(path.name): Counter(map(int, path.read_text().split())) for path in folder.ran.iterdir()}
@@ -403,33 +406,33 @@ def judge(storm: Storm, kind: str, drain: Farmer) -> Report:
     unheard = [farmer for farmer in folder.farmers if farmer.process.returncode == 74]
     did = storm.did
     again = (total - len(ends)) / max(1, len(ends))
-    calmed = time.monotonic() - storm.begin - storm.raged
+    calmed = time.monotonic() - storm.begin - storm.storm_seconds
     print(
         f"{kind}, seed {storm.seed}: {storm.listed} tasks, {storm.killed} kills ({did['kill tree']} of all processes), "
         f"{did['stop']} stops, {did['sleep']} sleeps past {EPOCHS_ASLEEP} epochs, {len(unheard)} expelled alive, "
         f"{did['interrupt']} SIGUSR1s, {did['retry']} retries of {storm.retried} tasks, {did['growth']} growths, "
         f"{did['harm']} views harmed, {storm.started} farmers ({storm.nodes_started} nodes), "
         f"revision {report.state.get('revision')}, {total} runs for {len(ends)} results ({again:.1%} again), "
-        f"{len(lost)} lost, {len(doubled)} twice, {storm.raged:.0f} + {calmed:.0f} s"
+        f"{len(lost)} lost, {len(doubled)} twice, {storm.storm_seconds:.0f} + {calmed:.0f} s"
     )
     assert report.problems == [], f"{drain.process.returncode}\n{drain.said}"
     assert (lost, doubled, drain.process.returncode) == (set(), [], 0), drain.said
     assert report.tasks.keys() == set(range(storm.listed))
-    # each retried task has ended once more for it, and nothing else has
+    # each retry of a task added one result, and nothing else did
     assert len(ends) - len(report.finished) == storm.retried
     assert [end for end in ends if not runs.get(end[0], Counter())[end[1]]] == [], "recorded, and never ran"
     assert {task: found for task, found in runs.items() if max(found.values()) > 1} == {}, "an attempt that ran twice"
     judge_farmers(storm, report, unheard)
-    # numbers of files stay bounded however many revisions there were
+    # the number of files stays bounded however many revisions there were
     assert len(list((folder.workdir / "ledger").glob("*/*"))) <= 4 * EPOCH_LENGTH + len(folder.farmers)
     return report
 
 
 def judge_farmers(storm: Storm, report: Report, unheard: list[Farmer]) -> None:
-    """Whoever was taken for dead says so and has recorded nothing since; nobody ends in a way that is not foreseen."""
+    """Farmers that were declared dead report it and recorded nothing afterwards; all exit statuses are expected."""
     for ghost in storm.woken:
         status, said = ghost.farmer.process.returncode, ghost.farmer.said
-        # one that was leaving, its journal complete, has left by being expelled
+        # one that was already leaving, with a complete journal, has left even though it was expelled
         left = status in (0, 1, 75) and "stopped by SIGUSR1" in said
         assert status == 74 or left, f"{ghost}: {status}\n{said}"
         assert counted(storm.field.workdir, report.state, ghost.name) == ghost.counted

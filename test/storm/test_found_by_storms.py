@@ -1,4 +1,4 @@
-"""Moments that storms came upon, forced."""
+"""Races that storms found, forced here."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from taskfarmer.options import Settings, silent
 from taskfarmer.storage.layout import Workdir
 
 
-def test_a_journal_that_grew_and_was_closed_since_is_read_as_far_as_it_counts(field: Field) -> None:
-    """By a state that is not the newest any more."""
+def test_a_journal_that_has_grown_and_been_closed_is_read_up_to_its_counted_size(field: Field) -> None:
+    """The reader's state is no longer the newest."""
     for _ in range(2):
         with open(field.list, "a") as file:
             file.write("true\n" * 3)
@@ -29,7 +29,7 @@ def test_a_journal_that_grew_and_was_closed_since_is_read_as_far_as_it_counts(fi
     reading = read_counted(workdir, state, patience=3.0)
     first, lines = next(reading)
     assert b"".join(lines) == contents.pop(first)
-    # the other one's farmer records one result more and leaves, and an epoch turns
+    # the other farmer records one more result and leaves, and the epoch changes
     (second,) = contents
     grown = contents[second] + contents[second].splitlines(keepends=True)[0]
     Path(workdir.journal(second)).write_bytes(grown)
@@ -38,10 +38,10 @@ def test_a_journal_that_grew_and_was_closed_since_is_read_as_far_as_it_counts(fi
 
 
 @pytest.mark.parametrize("swept", ["while it is made", "when it is made"])
-def test_a_start_that_slept_while_another_made_the_farm_joins_it(
+def test_a_farmer_that_slept_while_another_created_the_farm_joins_it(
     field: Field, monkeypatch: pytest.MonkeyPatch, swept: str
 ) -> None:
-    """The others have gone so far that they swept away the first epoch that the sleeper made for a farm of its own."""
+    """Meanwhile the others have swept away the first epoch that the sleeping farmer created for a new farm."""
     field.write(["true"] * 3)
     assert field.run("--proc", 1).process.returncode == 0
     load, make = farmfile.load, epochs.make

@@ -1,4 +1,4 @@
-"""What a network file system shows of files that another node changed a moment ago."""
+"""Stale files: when another node changes a file, a network file system shows the old contents for a moment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taskfarmer.storage import locks
 from taskfarmer.storage.layout import Workdir
 
 
-def test_a_list_that_is_seen_as_short_as_it_was_is_looked_at_again(field: Field) -> None:
+def test_a_list_that_is_seen_with_its_old_length_is_checked_again(field: Field) -> None:
     field.write(["true"] * 6)
     assert field.run("--proc", 1).process.returncode == 0
     workdir = Workdir.at(str(field.workdir))
@@ -36,10 +36,10 @@ def test_a_list_that_is_seen_as_short_as_it_was_is_looked_at_again(field: Field)
     later.join()
 
 
-def test_a_sign_of_life_that_is_removed_while_it_is_looked_at_says_nothing(
+def test_a_heartbeat_file_that_is_removed_while_it_is_checked_proves_nothing(
     volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GlusterFS opens files as late as it can, and answers ESTALE to whatever comes first: here flock, and close."""
+    """GlusterFS opens files late. If a file is gone by then, the first call fails with ESTALE: flock, and close."""
     here, there = (place / f"{tmp_path.name}.alive" for place in volume.places)
     real = fcntl.flock
 

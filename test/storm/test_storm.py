@@ -1,7 +1,7 @@
-"""Storms: farmers are killed, stopped past their lease, interrupted and replaced at random; nothing is lost or doubled.
+"""Storms: farmers are killed, stopped past their lease, interrupted and replaced at random; no task is lost or doubled.
 
-The file system is plain, or two mounts of one folder: with locks that are silently their own, with locks that
-are forwarded, or those of a network file system. The seed of each storm is printed.
+The file system is plain, or two mounts of one folder: with locks that are silently local to each mount, with locks
+that are forwarded, or with those of a network file system. The seed of each storm is printed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Ground = Callable[[str], AbstractContextManager[tuple[Path, ...]]]
 
 @pytest.fixture
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    """`ground(kind)`: a folder, and the places where it is mounted on a file system of that kind."""
+    """`ground(kind)`: a folder, and its mount points on a file system of that kind."""
 
     @contextmanager
     def made(kind: str) -> Iterator[tuple[Path, ...]]:
@@ -56,8 +56,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     return made
 
 
-def storm_over(ground: Ground, tmp_path: Path, kind: str, seed: int, **more: Any) -> Storm:
-    """A storm over that kind of ground, and over a new one where GlusterFS itself did not outlast it."""
+def run_storm(ground: Ground, tmp_path: Path, kind: str, seed: int, **more: Any) -> Storm:
+    """Run a storm on that kind of file system, and on a new one if GlusterFS itself failed."""
     for number in range(3):
         print(f"{kind}, seed {seed}")
         try:
@@ -73,8 +73,8 @@ def _storm(ground: Ground, tmp_path: Path, kind: str, seed: int, **more: Any) ->
         field = Field(tmp_path, shared=folder)
         try:
             storm = Storm(field, tuple(places), seed, **more)
-            storm.rage()
-            judge(storm, kind, storm.calm())
+            storm.run()
+            judge(storm, kind, storm.quiesce())
         except BaseException:
             field.close()
             shutil.copytree(field.workdir, tmp_path / "kept")
@@ -84,24 +84,24 @@ def _storm(ground: Ground, tmp_path: Path, kind: str, seed: int, **more: Any) ->
     return storm
 
 
-def test_a_storm_on_a_plain_file_system_loses_nothing_and_records_nothing_twice(ground: Ground, tmp_path: Path) -> None:
-    storm_over(ground, tmp_path, "plain", random.randrange(10**6), seconds=8, tasks=200, everything=False)
+def test_a_storm_on_a_plain_file_system_loses_no_task_and_records_none_twice(ground: Ground, tmp_path: Path) -> None:
+    run_storm(ground, tmp_path, "plain", random.randrange(10**6), seconds=8, tasks=200, everything=False)
 
 
 @pytest.mark.timeout(240)
-def test_a_storm_on_two_mounts_with_lying_locks_loses_nothing_and_records_nothing_twice(
+def test_a_storm_on_two_mounts_with_lying_locks_loses_no_task_and_records_none_twice(
     ground: Ground, tmp_path: Path
 ) -> None:
     seed = random.randrange(10**6)
-    storm_over(ground, tmp_path, "lying bindfs", seed, seconds=25, tasks=500, everything=False)
+    run_storm(ground, tmp_path, "lying bindfs", seed, seconds=25, tasks=500, everything=False)
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("kind", ["bindfs with forwarded locks", "GlusterFS", "sshfs"])
-def test_everything_that_may_happen_in_a_storm_loses_nothing_and_records_nothing_twice(
+def test_a_storm_with_all_events_loses_no_task_and_records_none_twice(
     ground: Ground, tmp_path: Path, kind: str
 ) -> None:
-    storm = storm_over(ground, tmp_path, kind, random.randrange(10**6), seconds=5, tasks=200, limit=90)
+    storm = run_storm(ground, tmp_path, kind, random.randrange(10**6), seconds=5, tasks=200, limit=90)
     assert {*KINDS, "growth"} == {*storm.did}
     assert storm.retried
 
@@ -111,11 +111,11 @@ def test_everything_that_may_happen_in_a_storm_loses_nothing_and_records_nothing
 @pytest.mark.parametrize("seed", range(1, 6))
 @pytest.mark.parametrize("kind", GROUNDS)
 def test_a_campaign_of_storms(ground: Ground, tmp_path: Path, kind: str, seed: int) -> None:
-    storm_over(ground, tmp_path, kind, seed, tasks=5000, kills=200, rate=6.0)
+    run_storm(ground, tmp_path, kind, seed, tasks=5000, kills=200, rate=6.0)
 
 
-def test_a_client_of_glusterfs_that_hangs_keeps_nobody_waiting(tmp_path: Path) -> None:
-    """It is killed, so that whoever waits for it gets an error, and what ran there counts for nothing."""
+def test_a_client_of_glusterfs_that_hangs_is_killed(tmp_path: Path) -> None:
+    """When it is killed, the calls that wait for it fail, and the results of that storm do not count."""
     with pytest.raises(Hung), glusterfs(tmp_path, patience=2.0) as volume:
         os.kill(volume.clients[volume.places[0]].pid, signal.SIGSTOP)
         os.listdir(volume.places[1])
@@ -123,7 +123,7 @@ def test_a_client_of_glusterfs_that_hangs_keeps_nobody_waiting(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["lying bindfs", "bindfs with forwarded locks", "GlusterFS"])
-def test_the_mounts_of_the_storm_share_locks_or_lie_about_them(ground: Ground, kind: str) -> None:
+def test_the_mounts_of_the_storm_have_the_expected_kind_of_locks(ground: Ground, kind: str) -> None:
     script = (
         "import fcntl, sys; file = open(sys.argv[1] + '/f', 'a'); fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB); "
         "print(1, flush=True); input()"

@@ -1,4 +1,4 @@
-"""The clusters of test/clusters: its fixtures `slurm` and `grid`, as they stand."""
+"""The clusters of test/clusters: this imports the fixtures `slurm` and `grid`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user who submits with `taskfarmer submit`, where a scheduler is."""
+"""A user that runs `taskfarmer submit` on a machine with a scheduler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JOB = re.compile(r"^submitted to (?:Slurm|Grid Engine): job (\d+)", re.MULTILINE
 
 
 class Submitter(ClusterField):
-    """A folder in which jobs are submitted, as on the login node of a cluster with these variables."""
+    """A folder in which the user submits jobs, as on the login node of a cluster with these variables."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         super().__init__(folder)
@@ -36,7 +36,7 @@ class Submitter(ClusterField):
         )
 
     def submit(self, *options: object, **variables: str) -> int:
-        """The number of the job."""
+        """Submit a job; its ID."""
         done = self.verb("submit", self.list.name, *options, **variables)
         assert done.returncode == 0, done.stderr
         match = JOB.search(done.stdout)

@@ -1,4 +1,4 @@
-"""Which jobs are shown, and what of them, out of what farmers say and what the scheduler answers."""
+"""Which jobs are listed, with which details, from the data of farmers and the answers of the scheduler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def worker(host: str, verdict: str, **variables: str) -> FarmerInfo:
 
 
 class Queue:
-    """A `squeue` that says what it is told to say, and notes what it was asked."""
+    """A `squeue` that prints a given answer, and records its arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.workdir = Workdir.at(str(folder / "farm"))
@@ -26,13 +26,13 @@ class Queue:
         self.program = folder / "squeue"
         self.environ = {"PATH": f"{folder}:{os.environ['PATH']}"}
 
-    def look(
+    def list_jobs(
         self, answer: str, workers: list[FarmerInfo], submitted: tuple[Submission, ...] = ()
     ) -> tuple[list[Job], list[str]]:
         self.program.write_text(f"#!/bin/bash\necho \"$*\" >>'{self.asked}'\ncat <<'END'\n{answer}\nEND\n")
         self.program.chmod(0o755)
         before = dict(os.environ)
-        os.environ.update(self.environ)  # a program is looked for in our own PATH
+        os.environ.update(self.environ)  # programs are searched in our PATH
         try:
             return jobs_at_work(self.workdir, workers, submitted, self.environ, 30)
         finally:
@@ -56,7 +56,7 @@ def test_the_farmers_of_a_job_are_counted_together_and_the_scheduler_is_asked_on
         worker("n3", "gone", SLURM_JOB_ID="12", SLURM_ARRAY_JOB_ID="10", SLURM_ARRAY_TASK_ID="4"),
     ]
     answer = "7|RUNNING|2|1800000000|None\n10_4|RUNNING|1|1800000001|None\n10_[5-9]|PENDING|1|N/A|Resources"
-    jobs, warnings = queue.look(answer, workers, (submission("10"), submission("3")))
+    jobs, warnings = queue.list_jobs(answer, workers, (submission("10"), submission("3")))
     assert warnings == []
     assert [(one.job, one.state, one.nodes, one.slots, one.held, one.ends) for one in jobs] == [
         ("7", "RUNNING", 2, 8, 12, 1800000000.0),
@@ -75,23 +75,23 @@ def test_the_farmers_of_a_job_are_counted_together_and_the_scheduler_is_asked_on
 
 
 def test_a_job_with_farmers_is_shown_although_its_scheduler_has_forgotten_it(queue: Queue) -> None:
-    jobs, _ = queue.look("3|COMPLETED|1|0|None", [worker("n1", "unknown", SLURM_JOB_ID="7")], (submission("3"),))
+    jobs, _ = queue.list_jobs("3|COMPLETED|1|0|None", [worker("n1", "unknown", SLURM_JOB_ID="7")], (submission("3"),))
     assert [(one.job, one.state, one.nodes) for one in jobs] == [("7", "GONE", 1)]
 
 
-def test_the_end_is_what_farmers_have_learned_where_the_scheduler_does_not_say(queue: Queue) -> None:
+def test_the_end_of_a_job_comes_from_its_farmers_if_the_scheduler_does_not_report_it(queue: Queue) -> None:
     Path(queue.workdir.job("8-2")).write_bytes(sealed({"job": "8", "end": 1800000008.0}))
     workers = [
         worker("n1", "alive", SLURM_JOB_ID="7", SLURM_JOB_END_TIME="1800000007"),
         worker("n1", "alive", SLURM_JOB_ID="8", SLURM_RESTART_COUNT="2"),
         worker("n1", "alive", SLURM_JOB_ID="9"),
     ]
-    jobs, _ = queue.look("7|RUNNING|1|N/A|None\n8|RUNNING|1|NONE|None\n9|RUNNING|1|NONE|None", workers)
+    jobs, _ = queue.list_jobs("7|RUNNING|1|N/A|None\n8|RUNNING|1|NONE|None\n9|RUNNING|1|NONE|None", workers)
     assert [one.ends for one in jobs] == [1800000007.0, 1800000008.0, None]
 
 
-def test_what_is_no_number_of_a_job_is_not_asked_for(queue: Queue) -> None:
-    jobs, warnings = queue.look("", [worker("n1", "alive", SLURM_JOB_ID="--me;7")], (submission("x"),))
+def test_the_scheduler_is_not_asked_about_an_invalid_job_id(queue: Queue) -> None:
+    jobs, warnings = queue.list_jobs("", [worker("n1", "alive", SLURM_JOB_ID="--me;7")], (submission("x"),))
     assert [(one.job, one.state) for one in jobs] == [("--me;7", "GONE")]
     assert warnings == []
     assert not queue.asked.exists()

@@ -1,4 +1,4 @@
-"""A scheduler that is not there, refuses, is slow or talks: its words are told, and what is known is kept."""
+"""If a scheduler is missing, refuses, is slow or prints notes, its messages are shown, and known facts are kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARK = "TASKFARMER_TEST_CLIENT"
 
 
 class Site:
-    """A house with programs of a scheduler that are stand-ins."""
+    """A house with stubs of a scheduler's programs."""
 
     def __init__(self, house: House) -> None:
         self.house = house
@@ -49,7 +49,7 @@ def site(house: House) -> Site:
     return Site(house)
 
 
-def test_no_scheduler_is_an_error_that_touches_nothing(site: Site) -> None:
+def test_a_missing_scheduler_is_an_error_that_touches_nothing(site: Site) -> None:
     for options, name in (((), "sbatch"), (("--scheduler", "gridengine"), "qsub")):
         done = site.verb("submit", "list.txt", *options)
         assert done.status == 2
@@ -57,7 +57,7 @@ def test_no_scheduler_is_an_error_that_touches_nothing(site: Site) -> None:
     assert not site.house.workdir.exists()
 
 
-def test_a_scheduler_that_refuses_is_quoted_and_leaves_nothing(site: Site) -> None:
+def test_the_message_of_a_scheduler_that_refuses_is_shown_and_no_file_is_left(site: Site) -> None:
     site.program("sbatch", "echo sbatch: error: no money >&2; exit 1")
     site.program("qsub", "echo Unable to run job: no such queue >&2; exit 1")
     for options, words in (((), "sbatch: error: no money"), (("--scheduler", "gridengine"), "no such queue")):
@@ -71,7 +71,7 @@ def test_a_scheduler_that_refuses_is_quoted_and_leaves_nothing(site: Site) -> No
     assert os.listdir(site.house.workdir) == ["mine"]
 
 
-def test_a_scheduler_that_is_slow_is_given_up_and_the_doubt_is_told(site: Site) -> None:
+def test_submit_gives_up_on_a_slow_scheduler_and_reports_that_the_result_is_unknown(site: Site) -> None:
     site.program("sbatch", "echo sbatch: waiting for the controller >&2; sleep 600 & wait")
     done = site.verb("submit", "list.txt", "--patience", "1")
     assert done.status == 2
@@ -86,7 +86,7 @@ def test_a_scheduler_that_is_slow_is_given_up_and_the_doubt_is_told(site: Site) 
     assert site.verb("jobs", "list.txt_workdir").status == 2
 
 
-def test_a_scheduler_that_is_slow_but_has_named_the_job_is_believed(site: Site) -> None:
+def test_a_slow_scheduler_that_has_printed_the_job_id_counts_as_success(site: Site) -> None:
     site.program("sbatch", "echo '4711;far'; sleep 600")
     site.program("squeue", "echo '4711|PENDING|1|N/A|Priority'")
     done = site.verb("submit", "list.txt", "--patience", "1")
@@ -97,7 +97,7 @@ def test_a_scheduler_that_is_slow_but_has_named_the_job_is_believed(site: Site) 
     assert warnings == []
 
 
-def test_qsub_alone_is_taken_for_grid_engine(site: Site) -> None:
+def test_a_machine_with_qsub_only_is_recognized_as_grid_engine(site: Site) -> None:
     site.program("qsub", "echo 12.1-3:1")
     site.program("qstat", "echo '<job_info><job_list><JB_job_number>12</JB_job_number><state>hqw</state>'")
     done = site.verb("submit", "list.txt", "--array", "3")
@@ -111,14 +111,14 @@ def test_qsub_alone_is_taken_for_grid_engine(site: Site) -> None:
     assert (job["job"], job["state"], warnings) == ("12_[2-3:1]", "PENDING", [])
 
 
-def test_what_a_scheduler_says_besides_is_told(site: Site) -> None:
+def test_other_messages_of_a_scheduler_are_shown(site: Site) -> None:
     site.program("sbatch", "echo sbatch: 12 hours left in account >&2; echo 4711")
     done = site.verb("submit", "list.txt")
     assert done.status == 0
     assert done.stderr == "sbatch: 12 hours left in account\n"
 
 
-def test_a_scheduler_that_names_no_job_is_no_success(site: Site) -> None:
+def test_a_scheduler_that_prints_no_job_id_has_not_succeeded(site: Site) -> None:
     site.program("sbatch", "echo tomorrow perhaps")
     done = site.verb("submit", "list.txt")
     assert done.status == 2
@@ -126,7 +126,7 @@ def test_a_scheduler_that_names_no_job_is_no_success(site: Site) -> None:
     assert not site.house.workdir.exists()
 
 
-def test_without_an_answer_of_the_scheduler_a_job_s_state_is_not_known(site: Site) -> None:
+def test_without_an_answer_of_the_scheduler_the_state_of_a_job_is_unknown(site: Site) -> None:
     site.program("sbatch", "echo 4711")
     assert site.verb("submit", "list.txt").status == 0
     for text, why in (("echo no controller >&2; exit 1", "no controller"), (None, "No such file")):
@@ -144,7 +144,7 @@ def test_without_an_answer_of_the_scheduler_a_job_s_state_is_not_known(site: Sit
     assert "timed out" in done.stderr
 
 
-def test_a_job_that_is_over_is_not_shown(site: Site) -> None:
+def test_a_job_that_has_ended_is_not_listed(site: Site) -> None:
     site.program("sbatch", "echo 4711")
     assert site.verb("submit", "list.txt").status == 0
     for text in ("echo '4711|COMPLETED|1|0|None'", "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1"):
@@ -153,7 +153,7 @@ def test_a_job_that_is_over_is_not_shown(site: Site) -> None:
         assert (done.out, done.stderr) == ("no running or pending jobs for this farm\n", "")
 
 
-def test_the_first_farmer_makes_the_farm_where_only_a_script_is_kept(site: Site) -> None:
+def test_the_first_farmer_creates_the_farm_in_a_directory_that_only_contains_a_script(site: Site) -> None:
     site.program("sbatch", "echo 4711")
     site.program("squeue", "exit 0")
     assert site.verb("submit", "list.txt").status == 0
@@ -165,7 +165,7 @@ def test_the_first_farmer_makes_the_farm_where_only_a_script_is_kept(site: Site)
     assert site.house.verb("check", "list.txt_workdir").status == 0
 
 
-def test_a_farmer_that_was_started_by_hand_is_shown_without_a_job(site: Site) -> None:
+def test_a_farmer_that_was_started_by_hand_is_listed_without_a_job(site: Site) -> None:
     site.house.write("until [ -e fast ]; do sleep 0.05; done\n")
     words = [*PROGRAMS["taskfarmer"], "run", "list.txt", "-n", "3"]
     farmer = subprocess.Popen(words, cwd=site.house.folder, env=site.house.environ, stderr=subprocess.DEVNULL)
@@ -180,7 +180,7 @@ def test_a_farmer_that_was_started_by_hand_is_shown_without_a_job(site: Site) ->
     assert site.jobs() == ([], [])
 
 
-def test_jobs_of_what_is_no_farm_is_wrong_usage(house: House) -> None:
+def test_jobs_for_a_directory_without_a_farm_is_a_usage_error(house: House) -> None:
     for name in ("nosuch", "home"):
         done = house.verb("jobs", name)
         assert done.status == 2

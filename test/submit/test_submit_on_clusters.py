@@ -1,6 +1,6 @@
 """`taskfarmer submit` and `taskfarmer jobs` with a real Slurm of three nodes, and with a real Grid Engine.
 
-What runs on Slurm runs at once, each on a list of its own; each test waits for its own.
+The jobs on Slurm run at once, each with a separate list; each test waits for one of them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from submitting import Submitter
 
 
 def slow(field: Submitter, count: int) -> Path:
-    """Tasks that are slow until the file is there that is returned."""
+    """Tasks that wait until the returned file exists."""
     fast = field.folder / "fast"
     field.tasks(count, 0.1, then=f"n=0; until [ -e {fast} ] || [ $((n += 1)) -gt 300 ]; do sleep 0.1; done")
     return fast
 
 
 def array(slurm: SlurmCluster, field: Submitter) -> None:
-    """Two elements, seen while they wait, while they run, and when they are over."""
+    """Two elements, listed when they are pending, when they run, and when they have ended."""
     fast = slow(field, 24)
     before = time.time()
     job = field.submit("--array", "2", "-n", "4", "--time", "10m", "--", "--hold", "--comment", "a 'b\\ #c")
@@ -37,8 +37,8 @@ def array(slurm: SlurmCluster, field: Submitter) -> None:
     assert waiting["farmers_unknown"] == waiting["slots"] == 0
     (script,) = field.scripts()
     assert waiting["script"] == str(script)
-    assert slurm.ask("squeue", "-h", "-o", "%k", "-j", str(job)).strip() == "a 'b\\ #c"
-    slurm.tell("scontrol", "release", str(job))
+    assert slurm.try_client("squeue", "-h", "-o", "%k", "-j", str(job)).strip() == "a 'b\\ #c"
+    slurm.run_client("scontrol", "release", str(job))
     field.wait_for_runs(8)
     running = field.jobs()
     assert [one["job"] for one in running] == [f"{job}_1", f"{job}_2"]
@@ -57,7 +57,7 @@ def array(slurm: SlurmCluster, field: Submitter) -> None:
 
 
 def nodes(slurm: SlurmCluster, field: Submitter) -> None:
-    """Two nodes of one job; the tasks of each are as many as it has CPUs for."""
+    """Two nodes of one job; each runs as many tasks as it has CPUs for."""
     fast = slow(field, 16)
     job = field.submit("--nodes", "2", "--time", "10m", "--grace", "5", "--", "-c", "3")
     field.wait_for_runs(6)
@@ -69,14 +69,14 @@ def nodes(slurm: SlurmCluster, field: Submitter) -> None:
 
 
 def returning(*options: str, tell: tuple[str, ...]) -> Callable[[SlurmCluster, Submitter], None]:
-    """A job that starts itself again until the list is done."""
+    """A job that requeues itself until the list is complete."""
 
     def run(slurm: SlurmCluster, field: Submitter) -> None:
         fast = slow(field, 16)
         job = field.submit(*options, "-n", "2", "--time", "20m", "--time-min", "10m", "--requeue")
         slots = 2 * (2 if "--nodes" in options else 1)
         field.wait_for_runs(slots)
-        slurm.tell("scancel", "--signal=USR1", *tell, str(job))
+        slurm.run_client("scancel", "--signal=USR1", *tell, str(job))
         eventually(lambda: max(int(one["Restarts"]) for one in slurm.elements(job)), "it is requeued", 60, 0.1)
         fast.touch()
         assert set(slurm.wait(job)) == {("COMPLETED", 0)}, field.said()
@@ -87,7 +87,7 @@ def returning(*options: str, tell: tuple[str, ...]) -> Callable[[SlurmCluster, S
 
 
 def refused(slurm: SlurmCluster, field: Submitter) -> None:
-    """What sbatch says is told, and nothing is left; what was asked for precedes variables of sbatch."""
+    """The message of sbatch is shown, and no file is left; options precede variables of sbatch."""
     field.tasks(4)
     done = field.verb("submit", "list", "-p", "nosuch")
     assert done.returncode == 2
@@ -95,19 +95,22 @@ def refused(slurm: SlurmCluster, field: Submitter) -> None:
     assert "invalid partition specified: nosuch" in done.stderr
     assert not field.workdir.exists()
     job = field.submit("-p", "test", "-n", "2", "--time", "1h", SBATCH_PARTITION="nosuch", SBATCH_TIMELIMIT="2")
-    assert slurm.ask("squeue", "-h", "--states=all", "-o", "%P %l", "-j", str(job)).split() == ["test", "1:00:00"]
+    assert slurm.try_client("squeue", "-h", "--states=all", "-o", "%P %l", "-j", str(job)).split() == [
+        "test",
+        "1:00:00",
+    ]
     assert slurm.wait(job) == [("COMPLETED", 0)], field.said()
     field.judge()
 
 
 def by_hand(slurm: SlurmCluster, field: Submitter) -> None:
-    """A script that is shown can be given to sbatch as it is, words and all."""
+    """A script from a dry run can be passed to sbatch unchanged, with its arguments."""
     field.tasks(4)
     done = field.verb("submit", "list", "-n", "2", "--dry-run", "--", "--comment", "a 'b\\ #\"c")
     script = field.folder / "my script"
     script.write_text(done.stdout)
     job = slurm.submit(field.folder, field.environment, str(script))
-    assert slurm.ask("squeue", "-h", "--states=all", "-o", "%k", "-j", str(job)).strip() == "a 'b\\ #\"c"
+    assert slurm.try_client("squeue", "-h", "--states=all", "-o", "%k", "-j", str(job)).strip() == "a 'b\\ #\"c"
     assert slurm.wait(job) == [("COMPLETED", 0)], field.said()
     field.judge()
 
@@ -118,13 +121,13 @@ ON_SLURM: dict[str, Callable[[SlurmCluster, Submitter], None]] = {
     "a job that requeues itself": returning(tell=("--batch",)),
     "two nodes that requeue themselves": returning("--nodes", "2", tell=()),
     "an array of one that requeues itself": returning("--array", "1", tell=("--batch",)),
-    "what sbatch refuses": refused,
+    "a request that sbatch refuses": refused,
     "a script for sbatch": by_hand,
 }
 
 
 @pytest.fixture(scope="module")
-def happening(
+def submissions(
     request: pytest.FixtureRequest, slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[None]]]:
     environment = {**slurm.environment, "SLURM_CONF": str(slurm.configuration)}
@@ -138,12 +141,12 @@ def happening(
 
 
 @pytest.mark.parametrize("what", ON_SLURM)
-def test_on_slurm(what: str, happening: dict[str, Future[None]]) -> None:
-    happening[what].result(170)
+def test_on_slurm(what: str, submissions: dict[str, Future[None]]) -> None:
+    submissions[what].result(170)
 
 
 def test_an_array_on_grid_engine(grid: GridEngine, tmp_path: Path) -> None:
-    """Two elements, the way there and back; refusals in the words of qsub."""
+    """Two elements from submission to completion; refusals contain the message of qsub."""
     field = Submitter(tmp_path, grid.environment)
     there = ("--scheduler", "gridengine")
     try:

@@ -1,4 +1,4 @@
-"""What `taskfarmer submit` writes, and what it refuses, before any scheduler has a say."""
+"""The scripts that `taskfarmer submit` writes, and the requests that it refuses without asking a scheduler."""
 
 from __future__ import annotations
 
@@ -41,7 +41,18 @@ WAYS = {
         "-A",
         "x y",
     ],
-    "Grid Engine that goes on": ["--scheduler", "gridengine", "--requeue", "-n", "1", "--", "-l", "mem=4G", "-p", "-1"],
+    "Grid Engine with a requeued job": [
+        "--scheduler",
+        "gridengine",
+        "--requeue",
+        "-n",
+        "1",
+        "--",
+        "-l",
+        "mem=4G",
+        "-p",
+        "-1",
+    ],
 }
 GONE_WRONG = {
     "no such list": (["nosuch"], "no such task list"),
@@ -53,12 +64,12 @@ GONE_WRONG = {
     "no elements": (["list.txt", "--array", "0"], "--array: 0 is not"),
     "no slots": (["list.txt", "-n", "0"], "must be 1 to"),
     "no time": (["list.txt", "--time", "0"], "must be longer than 0 s"),
-    "a time that is none": (["list.txt", "--time", "soon"], "is no duration"),
+    "an invalid time": (["list.txt", "--time", "soon"], "is no duration"),
     "the shortest time longer than the longest": (
         ["list.txt", "--time", "1h", "--time-min", "61"],
         "longer than --time",
     ),
-    "less time than the farmers need to end": (["list.txt", "--time", "2"], "ask for more time"),
+    "less time than the farmers need for a shutdown": (["list.txt", "--time", "2"], "ask for more time"),
     "a gap that is too short": (["list.txt", "--time-min", "1m"], "ask for more time"),
     "no such runner": (["list.txt", "-r", "nosuch"], "no runner named"),
     "no such handler": (["list.txt", "-t", "nosuch"], "nosuch"),
@@ -80,13 +91,13 @@ def everything(folder: Path) -> list[tuple[str, int]]:
 
 
 def words_of(command: str) -> list[str]:
-    """The words of a command, as bash reads them."""
+    """The words of a command, as bash parses them."""
     done = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, text=True, check=True)
     return done.stdout.split("\0")[:-1]
 
 
 def shown(house: House, *options: str) -> str:
-    """The script of a list with a difficult name."""
+    """The script for a list with a difficult name."""
     (house.folder / LIST).write_text("true\n")
     before = everything(house.folder)
     done = house.verb("submit", LIST, "--dry-run", *options)
@@ -97,7 +108,7 @@ def shown(house: House, *options: str) -> str:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_script_is_bash_with_its_options_at_the_top_and_the_farmer_hears_the_signal(way: str, house: House) -> None:
+def test_a_script_is_bash_with_its_options_at_the_top_and_the_farmer_gets_the_signal(way: str, house: House) -> None:
     need(shutil.which("shellcheck"), "shellcheck is not installed")
     text = shown(house, *WAYS[way])
     script = house.folder / "job.sh"
@@ -119,7 +130,7 @@ def test_a_script_is_bash_with_its_options_at_the_top_and_the_farmer_hears_the_s
     assert ("requeue" in joined.partition("\n\n")[2]) == ("themselves" in way or "itself" in way)
 
 
-def test_a_script_says_what_was_asked_for(house: House) -> None:
+def test_a_script_contains_the_requested_options(house: House) -> None:
     text = shown(house, *WAYS["an array"])
     assert "#SBATCH --nodes=1 --ntasks=1 --cpus-per-task=32\n#SBATCH --array=1-10\n#SBATCH --time=01:30:00\n" in text
     assert " --proc 32 " in text
@@ -131,11 +142,11 @@ def test_a_script_says_what_was_asked_for(house: House) -> None:
     for line in ("-t 1-3", "-pe smp 4", "-l s_rt=00:58:00,h_rt=01:00:00", "-q long.q", "-A 'x y'", "-cwd -V -j y"):
         assert f"#$ {line}\n" in text
     assert "exit 99" not in text
-    assert "#$ -l mem=4G -p -1\n" in shown(house, *WAYS["Grid Engine that goes on"])
-    assert "exit 99" in shown(house, *WAYS["Grid Engine that goes on"])
+    assert "#$ -l mem=4G -p -1\n" in shown(house, *WAYS["Grid Engine with a requeued job"])
+    assert "exit 99" in shown(house, *WAYS["Grid Engine with a requeued job"])
 
 
-def test_options_of_a_farmer_are_handed_on_as_they_were_written_and_paths_are_absolute(house: House) -> None:
+def test_options_of_a_farmer_are_passed_on_unchanged_and_paths_are_absolute(house: House) -> None:
     (house.folder / "my.ini").write_text("")
     words = shlex.split(shown(house, *WAYS["with words for farmers"]).partition("\n\n")[2].replace("\\\n", ""), True)
     for word in ("--timeout=90m", "--verbose", "--warn-signal=USR2"):
@@ -144,8 +155,8 @@ def test_options_of_a_farmer_are_handed_on_as_they_were_written_and_paths_are_ab
     assert f"--config={house.folder}/my.ini" in words
 
 
-def test_the_script_runs_the_list_where_it_is_started(house: House) -> None:
-    """What a job does, done by hand: the program that submits is the one that runs, wherever that is."""
+def test_the_script_runs_the_list_in_its_current_directory(house: House) -> None:
+    """Run the script by hand, as a job would. The job runs the program that submitted it, at any path."""
     script = house.folder / "job.sh"
     script.write_text(shown(house, "-n", "2", "-w", "a farm"))
     elsewhere = house.folder / "home"
@@ -169,7 +180,7 @@ def test_an_installed_program_submits_itself(house: House) -> None:
 
 
 @pytest.mark.parametrize("what", GONE_WRONG)
-def test_what_cannot_be_submitted_is_one_line_and_touches_nothing(what: str, house: House) -> None:
+def test_the_error_for_an_invalid_request_is_one_line_and_touches_nothing(what: str, house: House) -> None:
     words, fact = GONE_WRONG[what]
     house.write("true\n")
     (house.folder / "empty").write_text("# nothing\n\n")
@@ -181,7 +192,7 @@ def test_what_cannot_be_submitted_is_one_line_and_touches_nothing(what: str, hou
     assert everything(house.folder) == before
 
 
-def test_a_list_that_is_done_is_not_submitted(house: House) -> None:
+def test_a_completed_list_is_not_submitted(house: House) -> None:
     house.write("true\n")
     assert house.command("pytaskfarmer.py", "list.txt").status == 0
     done = house.verb("submit", "list.txt")

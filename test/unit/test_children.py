@@ -66,15 +66,15 @@ def pool() -> Iterator[Pool]:
 @pytest.mark.parametrize(
     ("work", "status"),
     [(os.getpid, 0), (_exit(None), 0), (_exit(7), 7), (_exit("why"), 1), (_fail, 1)],
-    ids=["ends", "exits", "exits with a number", "exits with a word", "fails"],
+    ids=["ends", "exits", "exits with a number", "exits with a text", "fails"],
 )
-def test_the_status_of_a_child_tells_how_its_work_ended(work: Callable[[], object], status: int) -> None:
+def test_the_status_of_a_child_shows_how_its_work_ended(work: Callable[[], object], status: int) -> None:
     child = started(work)
     child.join(20)
     assert child.exitcode == status
 
 
-def test_a_child_that_lives_has_no_status_and_is_waited_for_no_longer_than_said() -> None:
+def test_a_running_child_has_no_status_and_join_returns_after_its_timeout() -> None:
     child = started(_wait)
     begin = time.monotonic()
     child.join(0.1)
@@ -85,14 +85,14 @@ def test_a_child_that_lives_has_no_status_and_is_waited_for_no_longer_than_said(
     assert child.exitcode == -signal.SIGKILL
 
 
-def test_the_end_of_a_child_that_somebody_else_has_seen_is_an_end() -> None:
+def test_a_child_that_other_code_has_reaped_counts_as_ended() -> None:
     child = started(_exit(0))
     os.waitpid(child.pid or 0, 0)
     child.join(20)
     assert child.exitcode is not None
 
 
-def test_a_child_writes_and_reads_nothing_that_waits_in_its_parent_and_leaves_no_second_farewell() -> None:
+def test_a_child_neither_flushes_nor_reads_its_parents_buffers_and_runs_no_exit_handlers() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         cwd=Path(__file__).resolve().parents[2],

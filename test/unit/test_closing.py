@@ -1,4 +1,4 @@
-"""What a farmer says at its end: an exit status other than 0 never comes without a word."""
+"""The last messages of a farmer: it explains each exit status other than 0."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskfarmer.ui import closing
 @pytest.mark.parametrize("unprocessed", [0, 3])
 @pytest.mark.parametrize("failed", [0, 1])
 @pytest.mark.parametrize("trouble", [None, "the disk is full"])
-def test_no_exit_status_comes_without_a_word(
+def test_each_exit_status_comes_with_a_message(
     again: bool, unrecorded: int, unprocessed: int, failed: int, trouble: str | None
 ) -> None:
     farm = Progress(9, 9 - unprocessed - failed, failed, unprocessed, 0, 0, 1)

@@ -1,4 +1,4 @@
-"""The compare-and-swap: who wins, what lost replies and old views do to it, and what becomes of old revisions."""
+"""The compare-and-swap: which commit wins, the effects of lost replies and stale views, removal of old revisions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FARM = "f" * 16
 
 
 class NoLock:
-    """A lock that everybody gets at once."""
+    """A lock that does not exclude anything."""
 
     excludes = False
     in_vain = 0
@@ -59,7 +59,7 @@ def taking(farmer: str, want: int = 1) -> Callable[[State], State]:
 
 
 def finishing(farmer: str, seq: int) -> Callable[[State], State]:
-    """Tell what is held as finished, and take three more; a byte of journal for each."""
+    """Report the held tasks as finished, and claim three more; each adds a byte to the journal."""
 
     def change(state: State) -> State:
         state = states.join(state, farmer, farmer, 1)
@@ -73,7 +73,7 @@ def finishing(farmer: str, seq: int) -> Callable[[State], State]:
 
 
 def contend(path: str, farmer: str, rounds: int, lying: float) -> None:
-    """A process that commits `rounds` times. Of the replies of `link`, the share `lying` is lost."""
+    """A process that commits `rounds` times. It loses the share `lying` of the replies to `link`."""
     chance = random.Random(farmer)
     real = durable.publish
 
@@ -117,7 +117,7 @@ def turn_of(workdir: Workdir) -> str:
 
 
 def overtaken(workdir: Workdir, mine: Commits, seq: int) -> None:
-    """A commit of ours is lost once, and tried again."""
+    """A commit of ours is lost once, and retried."""
     others = iter((commits_of(workdir),))
 
     def change(state: State) -> State:
@@ -131,7 +131,7 @@ def overtaken(workdir: Workdir, mine: Commits, seq: int) -> None:
 
 
 def turns_seen(workdir: Workdir, commits: Commits, first: int, last: int) -> list[str]:
-    """Whose turn it is while these commits are made."""
+    """The farmers that have the turn during these commits."""
     seen: list[str] = []
 
     def change(state: State) -> State:
@@ -143,25 +143,27 @@ def turns_seen(workdir: Workdir, commits: Commits, first: int, last: int) -> lis
     return seen
 
 
-def test_who_lost_a_commit_takes_the_turn_for_some_time(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_farmer_that_lost_a_commit_takes_turns_for_some_time(
+    workdir: Workdir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("taskfarmer.storage.turns.CAREFUL", 3)
     mine = commits_of(workdir)
     assert turns_seen(workdir, mine, 1, 2) == ["", ""]
-    overtaken(workdir, mine, 3)  # the second try of which is the first with the turn
+    overtaken(workdir, mine, 3)  # its second attempt is the first with the turn
     assert turns_seen(workdir, mine, 4, 7) == ["a.4.0", "a.5.0", "", ""]
     assert turn_of(workdir) == ""
 
 
-def test_a_newcomer_takes_the_turn_where_others_do(workdir: Workdir) -> None:
+def test_a_new_farmer_takes_turns_if_others_do(workdir: Workdir) -> None:
     os.symlink("somebody's", workdir.turn)
     newcomer = commits_of(workdir)
-    newcomer.commit(taking("a"), "a", 1, patience=0.0)  # without it, since somebody has it
+    newcomer.commit(taking("a"), "a", 1, patience=0.0)  # without the turn, because another farmer has it
     os.unlink(workdir.turn)
     assert turns_seen(workdir, newcomer, 2, 2) == ["a.2.0"]
 
 
 @pytest.mark.parametrize(("excludes", "in_vain", "careful"), [(True, 0, False), (True, 1, True), (False, 0, True)])
-def test_a_lock_that_keeps_nodes_apart_is_enough(
+def test_no_turns_are_taken_if_the_lock_excludes_other_nodes(
     workdir: Workdir, monkeypatch: pytest.MonkeyPatch, excludes: bool, in_vain: int, careful: bool
 ) -> None:
     monkeypatch.setattr(NoLock, "excludes", excludes)
@@ -172,7 +174,7 @@ def test_a_lock_that_keeps_nodes_apart_is_enough(
 
 
 def answering(number: int | None, linked: bool) -> Callable[[str, str], OSError | None]:
-    """A `publish` that does its work or not, and says what it likes."""
+    """A `publish` that links or not, and reports an error or success independently of that."""
     real = durable.publish
 
     def publish(prepared: str, target: str) -> OSError | None:
@@ -198,7 +200,7 @@ def test_a_commit_whose_reply_is_lost_was_made_once(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-def test_a_commit_that_was_not_made_is_an_error_and_nothing_is_left(
+def test_a_commit_that_was_not_made_is_an_error_and_leaves_no_files(
     workdir: Workdir, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     commits = commits_of(workdir)
@@ -211,9 +213,7 @@ def test_a_commit_that_was_not_made_is_an_error_and_nothing_is_left(
     assert os.listdir(workdir.prepared(state.epoch)) == []
 
 
-def test_a_link_that_succeeds_over_anothers_revision_is_a_fork(
-    workdir: Workdir, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_link_that_replaces_another_revision_is_a_fork(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     commits = commits_of(workdir)
     commits.newest()
 
@@ -228,7 +228,7 @@ def test_a_link_that_succeeds_over_anothers_revision_is_a_fork(
         commits.commit(taking("a"), "a", 1)
 
 
-def test_a_revision_that_cannot_be_seen_yet_is_waited_for(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revision_that_is_not_visible_yet_is_awaited(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     other = commits_of(workdir)
     mine = commits_of(workdir)
     mine.newest()
@@ -262,7 +262,7 @@ def test_a_revision_older_than_one_that_was_seen_is_never_accepted(workdir: Work
         commits.newest()
 
 
-def test_a_farmer_that_slept_through_epochs_looks_again_from_nothing(workdir: Workdir) -> None:
+def test_a_farmer_that_slept_through_epochs_starts_from_scratch(workdir: Workdir) -> None:
     sleeper, other = commits_of(workdir), commits_of(workdir)
     asleep = sleeper.commit(taking("sleeper"), "sleeper", 1)
     for seq in range(1, 41):
@@ -298,7 +298,7 @@ def test_a_farmer_that_fell_asleep_before_its_link_cannot_fork_the_history(
     unlink = os.unlink
 
     def refuse(path: str) -> None:
-        raise OSError(errno.ENOTEMPTY, "somebody is in it", path)
+        raise OSError(errno.ENOTEMPTY, "it is not empty", path)
 
     def keep_revisions(path: str) -> None:
         if os.path.basename(path).isdigit():
@@ -313,7 +313,7 @@ def test_a_farmer_that_fell_asleep_before_its_link_cannot_fork_the_history(
     assert other.newest() == state
 
 
-def test_an_epoch_that_somebody_got_into_is_left_to_the_next_sweep(workdir: Workdir) -> None:
+def test_an_epoch_that_is_not_empty_is_left_to_the_next_sweep(workdir: Workdir) -> None:
     first = commits_of(workdir).newest().epoch
     stray = Path(workdir.epoch(first)) / "stray"
     stray.mkdir()
@@ -334,7 +334,7 @@ def test_an_epoch_whose_name_may_have_been_committed_is_not_dropped(
     for seq in range(1, 8):
         state = commits.commit(taking("a"), "a", seq)
     with monkeypatch.context() as lying:
-        # the link lands, its reply is an error, and the revision cannot be seen for a while
+        # the link succeeds, its reply is an error, and the revision is not visible for a while
         lying.setattr(durable, "publish", answering(errno.EIO, linked=True))
         lying.setattr(commits, "_load", lambda epoch, number: None)
         lying.setattr(commits, "_listed", lambda: None)
@@ -346,7 +346,7 @@ def test_an_epoch_whose_name_may_have_been_committed_is_not_dropped(
     assert commits.commit(taking("a"), "a", 9).revision == 9
 
 
-def test_lengths_of_departed_journals_move_into_their_names(workdir: Workdir) -> None:
+def test_the_lengths_of_closed_journals_move_into_their_names(workdir: Workdir) -> None:
     commits = commits_of(workdir)
     for number in range(6):
         name = f"f{number}-0000000{number}"
@@ -368,7 +368,7 @@ def leave(state: State, name: str) -> State:
     return states.leave(states.settle(state, name, states.Settlement(name, entry.bytes, returned=held)), name)
 
 
-def test_a_farm_that_was_made_anew_is_not_the_same_farm(workdir: Workdir) -> None:
+def test_a_recreated_farm_is_not_the_same_farm(workdir: Workdir) -> None:
     commits = commits_of(workdir)
     commits.newest()
     shutil.rmtree(workdir.path)
@@ -381,7 +381,7 @@ def test_a_farm_that_was_made_anew_is_not_the_same_farm(workdir: Workdir) -> Non
     assert len(os.listdir(workdir.epoch(Commits(workdir, "e" * 16, NoLock(), 8).newest().epoch))) == 2  # type: ignore[arg-type]
 
 
-def test_of_two_that_make_a_farm_one_does_and_the_other_takes_its_own_back(workdir: Workdir) -> None:
+def test_of_two_processes_that_create_a_farm_one_wins_and_the_other_removes_its_files(workdir: Workdir) -> None:
     assert not make(workdir, Farm("e" * 16, "list", "default", {}, None, 600.0, 8, 0.0), Segment("none", 0, 5))
     assert not publish(workdir, Farm("d" * 16, "list", "default", {}, None, 600.0, 8, 0.0))
     assert len([name for name in os.listdir(workdir.ledger) if "-" in name]) == 1
@@ -389,7 +389,7 @@ def test_of_two_that_make_a_farm_one_does_and_the_other_takes_its_own_back(workd
 
 
 @pytest.mark.parametrize("hint", [b"", b"nonsense", b"000009-deadbeef 7\n", b"\xff" * 64, b"../../etc 1\n", b"1 2 3"])
-def test_a_hint_may_hold_anything(workdir: Workdir, hint: bytes) -> None:
+def test_a_hint_may_contain_anything(workdir: Workdir, hint: bytes) -> None:
     commits = commits_of(workdir)
     for seq in range(1, 12):
         commits.commit(taking("a"), "a", seq)
@@ -399,7 +399,7 @@ def test_a_hint_may_hold_anything(workdir: Workdir, hint: bytes) -> None:
     assert commits_of(workdir).newest().revision == 11
 
 
-def test_a_damaged_revision_is_never_passed_over(workdir: Workdir) -> None:
+def test_a_corrupt_revision_is_never_skipped(workdir: Workdir) -> None:
     commits = commits_of(workdir)
     state = commits.commit(taking("a"), "a", 1)
     path = Path(workdir.revision(state.epoch, 1))
@@ -424,7 +424,7 @@ def states_of_format(state: State, number: int) -> bytes:
     return sealed({**to_document(state), "format": number})
 
 
-def test_a_fresh_epoch_of_a_lost_commit_is_taken_back(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_new_epoch_of_a_lost_commit_is_removed(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, other = commits_of(workdir), commits_of(workdir)
     for seq in range(1, 8):
         mine.commit(taking("a"), "a", seq)

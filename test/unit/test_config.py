@@ -1,4 +1,4 @@
-"""Configuration: which definition of a name counts, and what is said of those that cannot be used. Real files."""
+"""Configuration: which definition of a name wins, and the errors for unusable ones. Real files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taskfarmer.tasks import ListTaskList
 
 
 class House:
-    """The places where INI files are looked for, all under one temporary directory."""
+    """The directories that are searched for INI files, all below one temporary directory."""
 
     def __init__(self, base: Path) -> None:
         self.cwd, self.home, self.etc = base / "cwd", base / "home", base / "etc"
@@ -66,10 +66,10 @@ def failure(call: Callable[[], object]) -> str:
     return message
 
 
-# What a section says
+# Contents of a section
 
 
-def test_the_defaults_are_there_without_any_file(house: House) -> None:
+def test_the_defaults_exist_without_any_file(house: House) -> None:
     configuration = house.search()
     assert type(configuration.runner("default")) is BasicRunner
     assert configuration.tasklist_class("default") == (ListTaskList, {})
@@ -140,15 +140,15 @@ def test_upper_and_lower_case_of_keys_differ(house: House) -> None:
     assert message.startswith(f"{file}: [r] Setup: ShifterRunner has no such key: its keys are image, setup, ")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_file(house: House) -> None:
+def test_a_byte_order_mark_is_ignored(house: House) -> None:
     house.write(house.cwd / "a.ini", b"\xef\xbb\xbf" + shifter("i").encode())
     assert house.search().runner("r").image == "i"
 
 
-# Where it is looked for
+# Search path
 
 
-def test_the_first_definition_wins_in_the_order_of_the_places(house: House) -> None:
+def test_the_first_definition_on_the_search_path_wins(house: House) -> None:
     house.environ["TASKFARMER_CONFIG_DIR"] = str(house.named)
     config_file = house.write(house.cwd.parent / "mine.ini", shifter("0"))
     places = [
@@ -179,7 +179,9 @@ def test_the_first_definition_wins_in_the_order_of_the_places(house: House) -> N
     assert "no runner named 'r'" in failure(lambda: house.search().runner("r"))
 
 
-def test_the_places_default_to_the_process_own(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_path_defaults_to_the_directories_of_the_process(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(house.cwd)
     monkeypatch.setenv("HOME", str(house.home))
     monkeypatch.setenv("TASKFARMER_CONFIG_DIR", str(house.named))
@@ -191,7 +193,7 @@ def test_the_places_default_to_the_process_own(house: House, monkeypatch: pytest
     assert [d.file for d in configuration.definitions() if d.name == "c"] == ["a.ini"]
 
 
-def test_a_definition_that_another_precedes_is_listed_with_that_problem(house: House) -> None:
+def test_a_shadowed_definition_is_listed_with_that_problem(house: House) -> None:
     first = house.write(house.cwd / "a.ini", shifter("1"))
     second = house.write(house.cwd / "b.ini", shifter("2"))
     configuration = house.search()
@@ -210,14 +212,14 @@ def test_default_cannot_be_redefined(house: House) -> None:
     assert configuration.problem(ours) == f"{file}: [default] Runner: default is built in: use another name"
 
 
-def test_a_file_that_is_reached_twice_counts_once(house: House) -> None:
+def test_a_file_that_is_found_twice_counts_once(house: House) -> None:
     house.environ["TASKFARMER_CONFIG_DIR"] = str(house.cwd)
     file = house.write(house.cwd / "a.ini", shifter("1"))
     configuration = house.search(file)
     assert len([d for d in configuration.definitions() if d.name == "r"]) == 1
 
 
-def test_what_is_no_ini_file_is_left_alone(house: House) -> None:
+def test_other_files_are_ignored(house: House) -> None:
     (house.cwd / "folder.ini").mkdir()
     os.mkfifo(house.cwd / "pipe.ini")
     (house.cwd / "dangling.ini").symlink_to("nowhere")
@@ -229,7 +231,7 @@ def test_what_is_no_ini_file_is_left_alone(house: House) -> None:
     assert configuration.faults == configuration.warnings == []
 
 
-def test_a_named_file_must_be_there(house: House) -> None:
+def test_a_named_file_must_exist(house: House) -> None:
     missing = house.cwd / "missing.ini"
     message = failure(lambda: house.search(missing))
     assert message == f"{missing}: cannot read this INI file: No such file or directory: " + (
@@ -238,7 +240,7 @@ def test_a_named_file_must_be_there(house: House) -> None:
     assert "Is a directory" in failure(lambda: house.search(house.cwd))
 
 
-def test_a_named_folder_must_be_there(house: House) -> None:
+def test_a_named_folder_must_exist(house: House) -> None:
     house.environ["TASKFARMER_CONFIG_DIR"] = "/no/such"
     message = failure(house.search)
     assert message == "/no/such: not a directory: correct TASKFARMER_CONFIG_DIR, or unset it"
@@ -246,10 +248,10 @@ def test_a_named_folder_must_be_there(house: House) -> None:
     house.search()
 
 
-# Whom it belongs to
+# Owners and permissions
 
 
-def test_a_found_file_that_everybody_may_write_is_passed_over(house: House) -> None:
+def test_a_found_file_that_all_users_may_write_is_skipped(house: House) -> None:
     file = house.write(house.cwd / "a.ini", shifter("bad"))
     file.chmod(0o666)
     house.write(house.cwd / "b.ini", shifter("good"))
@@ -259,7 +261,7 @@ def test_a_found_file_that_everybody_may_write_is_passed_over(house: House) -> N
     assert warning.startswith(f"{file}: ignored because it is world-writable (chmod o-w): name it with --config")
 
 
-def test_a_found_file_in_a_directory_that_everybody_may_write_is_passed_over(house: House) -> None:
+def test_a_found_file_in_a_directory_that_all_users_may_write_is_skipped(house: House) -> None:
     file = house.write(house.cwd / "runners.d" / "a.ini", shifter("bad"))
     file.parent.chmod(0o777)
     configuration = house.search()
@@ -270,7 +272,7 @@ def test_a_found_file_in_a_directory_that_everybody_may_write_is_passed_over(hou
     assert house.search().runner("r").image == "bad"
 
 
-def test_a_named_file_is_trusted_whoever_may_write_it(house: House) -> None:
+def test_a_named_file_is_trusted_even_if_all_users_may_write_it(house: House) -> None:
     file = house.write(house.cwd / "a.ini", shifter("mine"))
     file.chmod(0o666)
     configuration = house.search(file)
@@ -285,12 +287,12 @@ def test_a_file_that_the_group_may_write_is_trusted(house: House) -> None:
     assert house.search().runner("r").image == "ours"
 
 
-def test_nobody_is_warned_of_a_file_that_defines_nothing(house: House) -> None:
+def test_there_is_no_warning_about_a_file_without_definitions(house: House) -> None:
     house.write(house.cwd / "tox.ini", "[tox]\nenvlist = py\n").chmod(0o666)
     assert house.search().warnings == []
 
 
-def test_a_found_file_of_another_user_is_passed_over(house: House) -> None:
+def test_a_found_file_of_another_user_is_skipped(house: House) -> None:
     if os.geteuid() != 0:
         if os.environ.get("CI"):
             pytest.fail("only root can give a file away: run the tests in CI as root")
@@ -303,7 +305,7 @@ def test_a_found_file_of_another_user_is_passed_over(house: House) -> None:
     assert house.search(file).runner("r").image == "theirs"
 
 
-# What is wrong with a file
+# Broken files
 
 
 @pytest.mark.parametrize(
@@ -317,7 +319,7 @@ def test_a_found_file_of_another_user_is_passed_over(house: House) -> None:
         ((shifter("i") + "setup = caf\u00e9\n").encode("latin-1"), "line 4: not UTF-8: save the file in that"),
     ],
 )
-def test_a_broken_file_is_named_when_a_name_in_it_is_asked_for(house: House, text: str | bytes, said: str) -> None:
+def test_a_broken_file_is_reported_when_a_name_in_it_is_requested(house: House, text: str | bytes, said: str) -> None:
     file = house.write(house.cwd / "a.ini", text)
     house.write(house.cwd / "b.ini", shifter("good", "other"))
     house.write(house.cwd / "c.ini", shifter("second choice", "r"))
@@ -329,16 +331,14 @@ def test_a_broken_file_is_named_when_a_name_in_it_is_asked_for(house: House, tex
     assert configuration.faults == [message]
 
 
-def test_a_key_without_its_sign_is_found_in_a_named_file(house: House) -> None:
+def test_a_key_without_an_equals_sign_is_reported_in_a_named_file(house: House) -> None:
     file = house.write(house.named / "a.ini", "[r]\nRunner taskfarmer.runners.BasicRunner\n")
     assert failure(lambda: house.search(file).runner("r")).startswith(f"{file}: line 2: neither")
 
 
-def test_a_found_file_that_cannot_be_read_is_mentioned_when_a_name_is_missing(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_file_is_mentioned_when_a_name_is_missing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     file = house.write(house.cwd / "a.ini", shifter("i"))
-    if os.geteuid() == 0:  # who may read everything: so the system's answer is made up
+    if os.geteuid() == 0:  # root may read all files, so simulate the error
         opened = open
 
         def refuse(path: object, *rest: object, **more: object) -> object:
@@ -353,7 +353,7 @@ def test_a_found_file_that_cannot_be_read_is_mentioned_when_a_name_is_missing(
     assert message.startswith(f"no runner named 'r'; {file}: cannot read this INI file: Permission denied")
 
 
-def test_a_name_that_nobody_defines_is_answered_with_those_there_are(house: House) -> None:
+def test_the_error_for_an_undefined_name_lists_the_defined_ones(house: House) -> None:
     house.write(house.cwd / "a.ini", shifter("i", "b"))
     message = failure(lambda: house.search().runner("r"))
     assert message.startswith("no runner named 'r': use one of default, b")
@@ -369,7 +369,7 @@ def test_a_section_whose_key_is_misspelt_is_mentioned(house: House) -> None:
     assert f"no runner named 'r'; {file}: [r] has no key Runner: " in failure(lambda: house.search().runner("r"))
 
 
-# What is wrong with a definition
+# Invalid definitions
 
 
 @pytest.mark.parametrize(
@@ -457,7 +457,7 @@ def test_a_constructor_that_fails_is_refused_with_the_cause(house: House) -> Non
     assert message.startswith(f"{file}: [r] Runner: mine.Mine cannot be created: OSError: no node7 (mine.py line 3): ")
 
 
-def test_nothing_is_imported_before_its_name_is_asked_for(house: House) -> None:
+def test_no_module_is_imported_before_its_name_is_requested(house: House) -> None:
     house.write(house.beside / "mine.py", "raise SystemExit('imported')\n")
     house.write(house.cwd / "a.ini", "[bad]\nRunner = mine.Mine\n" + shifter("i"))
     configuration = house.search()
@@ -466,7 +466,7 @@ def test_nothing_is_imported_before_its_name_is_asked_for(house: House) -> None:
     assert "mine" not in sys.modules
 
 
-# Users' classes
+# Classes of users
 
 
 USERS = """
@@ -492,7 +492,7 @@ class Events(ListTaskList):
 
 
 @pytest.mark.parametrize("where", ["beside", "cwd"])
-def test_a_users_class_in_a_module_beside_the_list_is_found(house: House, where: str) -> None:
+def test_a_class_in_a_module_next_to_the_list_is_found(house: House, where: str) -> None:
     house.write(getattr(house, where) / "mine.py", USERS)
     house.write(
         house.cwd / "a.ini",
@@ -508,7 +508,7 @@ def test_a_users_class_in_a_module_beside_the_list_is_found(house: House, where:
     assert sys.path == [*before, str(house.beside), str(house.cwd)]
 
 
-def test_a_module_beside_the_list_does_not_replace_an_installed_one(house: House) -> None:
+def test_a_module_next_to_the_list_does_not_replace_an_installed_one(house: House) -> None:
     house.write(house.beside / "fractions.py", "raise SystemExit('the wrong one')\n")
     house.write(house.beside / "mine.py", "import fractions\n" + USERS)
     house.write(house.cwd / "a.ini", "[duck]\nRunner = mine.Duck\n")
@@ -543,7 +543,7 @@ def test_an_installed_plug_in_is_found_by_its_entry_point(house: House) -> None:
     assert Definition("runner", "duck", "entry point farmplugin", "plugin.Duck") in configuration.definitions()
 
 
-def test_a_class_that_does_not_say_what_it_takes_is_simply_tried(house: House) -> None:
+def test_a_class_without_an_inspectable_signature_is_simply_called(house: House) -> None:
     house.write(
         house.beside / "mine.py",
         "class Mute:\n    __signature__ = 'nonsense'\n    def __init__(self, **o): self.o = o\n"
@@ -553,7 +553,7 @@ def test_a_class_that_does_not_say_what_it_takes_is_simply_tried(house: House) -
     assert house.search().runner("r").o == {"x": "1"}
 
 
-def test_a_file_that_defines_the_name_is_answered_without_a_look_at_installed_packages(house: House) -> None:
+def test_installed_packages_are_not_searched_if_a_file_defines_the_name(house: House) -> None:
     house.write(house.cwd / "a.ini", shifter("i"))
     code = (
         "import sys\nfrom taskfarmer.config import Configuration\n"
@@ -565,7 +565,7 @@ def test_a_file_that_defines_the_name_is_answered_without_a_look_at_installed_pa
     subprocess.run([sys.executable, "-c", code], env=environ, check=True)
 
 
-def test_the_runners_and_the_tasks_need_no_configuration_to_be_imported() -> None:
+def test_runners_and_tasks_can_be_imported_without_the_configuration() -> None:
     code = (
         "import sys, taskfarmer.runners, taskfarmer.tasks\n"
         "heavy = {'pydantic', 'configparser', 'tempfile', 'shutil', 'asyncio', 'importlib.metadata'}\n"

@@ -1,4 +1,4 @@
-"""`-n auto`: the CPUs that a process may use, by its affinity and by the quotas of its cgroups."""
+"""`-n auto`: the CPUs that a process may use, according to its affinity and the quotas of its cgroups."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ V2 = "0::{path}\n"
 
 
 class Mounts:
-    """Cgroup file systems as folders, and what /proc/PID/mountinfo has of them."""
+    """Cgroup file systems as folders, and the matching lines of /proc/PID/mountinfo."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -93,7 +93,7 @@ def test_the_smallest_quota_of_all_cgroups_above_counts(mounts: Mounts, version:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_no_quota_and_unreadable_files_limit_nothing(mounts: Mounts, version: int) -> None:
+def test_without_a_quota_or_with_unreadable_files_there_is_no_limit(mounts: Mounts, version: int) -> None:
     groups = (V1 if version == 1 else V2).format(path="/job")
     assert mounts.quota(groups) is None
     point = mounts.v1() if version == 1 else mounts.v2()
@@ -106,7 +106,7 @@ def test_no_quota_and_unreadable_files_limit_nothing(mounts: Mounts, version: in
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_container_whose_mount_begins_at_its_own_cgroup_is_limited(mounts: Mounts, version: int) -> None:
+def test_a_container_whose_mount_starts_at_its_cgroup_is_limited(mounts: Mounts, version: int) -> None:
     point = mounts.v1("/docker/1f") if version == 1 else mounts.v2("/docker/1f")
     groups = V1 if version == 1 else V2
     limit(point, version, 200000)
@@ -119,7 +119,7 @@ def test_a_container_whose_mount_begins_at_its_own_cgroup_is_limited(mounts: Mou
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_mount_from_outside_of_the_namespace_limits_by_its_root_alone(mounts: Mounts, version: int) -> None:
+def test_for_a_mount_from_outside_of_the_namespace_only_its_root_counts(mounts: Mounts, version: int) -> None:
     point = mounts.v1("/../..") if version == 1 else mounts.v2("/../..")
     groups = V1 if version == 1 else V2
     limit(point, version, 500000)
@@ -128,7 +128,7 @@ def test_a_mount_from_outside_of_the_namespace_limits_by_its_root_alone(mounts: 
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_process_outside_of_its_namespace_reads_nothing_beside_the_mount(mounts: Mounts, version: int) -> None:
+def test_a_process_outside_of_its_namespace_reads_no_files_outside_the_mount(mounts: Mounts, version: int) -> None:
     point = mounts.v1() if version == 1 else mounts.v2()
     limit(point.parent / "other", version, 100000)
     assert mounts.quota((V1 if version == 1 else V2).format(path="/../other")) is None
@@ -153,7 +153,7 @@ def test_a_quota_and_the_affinity_are_both_kept(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def half_a_cpu() -> Iterator[Path]:
-    """A real cgroup inside of one that has half a CPU; its folder."""
+    """A real cgroup inside another one that has half a CPU; its folder."""
     old, new = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
     controllers = new / "cgroup.subtree_control"
     version = 1 if (old / "cpu.cfs_quota_us").exists() else 2
@@ -197,7 +197,7 @@ def test_a_farmer_in_a_real_cgroup_has_as_many_slots_as_its_quota_gives(house: H
     assert "; 1 at a time" not in farmer("-n", "auto", "-w", "free")
 
 
-def test_nothing_is_read_of_cgroups_unless_it_is_asked_for(house: House) -> None:
+def test_cgroup_files_are_read_only_for_n_auto(house: House) -> None:
     house.write("true\n")
     program = [sys.executable, "-X", "importtime", str(TOP / "pytaskfarmer.py"), "list.txt", "-q"]
     assert "taskfarmer.cpus" not in house.process([*program, "-n", "1"]).stderr

@@ -1,4 +1,4 @@
-"""What stays when a write fails half-way."""
+"""The files that remain if a write fails half-way."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def fails(number: int) -> object:
     return call
 
 
-def test_a_prepared_file_that_cannot_be_synced_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prepared_file_that_cannot_be_synced_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", fails(errno.EIO))
     with pytest.raises(OSError, match="Input/output"):
         durable.prepare(str(tmp_path / "file"), b"data")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_that_takes_a_part_first_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partial_write_on_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     calls = []
 
@@ -43,7 +43,7 @@ def test_a_full_disk_that_takes_a_part_first_is_an_error(tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_two_that_publish_one_name_the_first_keeps_it(tmp_path: Path) -> None:
+def test_the_first_of_two_files_published_under_one_name_keeps_it(tmp_path: Path) -> None:
     for name in ("one", "two"):
         durable.prepare(str(tmp_path / name), name.encode())
     assert durable.publish(str(tmp_path / "one"), str(tmp_path / "target")) is None
@@ -61,7 +61,7 @@ def test_a_replaced_file_is_the_old_one_or_the_new_one(tmp_path: Path, monkeypat
     assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("file", b"old")]
 
 
-def test_a_journal_that_failed_once_takes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_failed_once_accepts_no_more_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = durable.Journal(str(tmp_path / "journal"))
     assert journal.append([b"first\n"]) == 6
     with monkeypatch.context() as broken:
@@ -74,13 +74,13 @@ def test_a_journal_that_failed_once_takes_nothing_more(tmp_path: Path, monkeypat
     journal.close()
 
 
-def test_two_journals_of_one_name_cannot_be(tmp_path: Path) -> None:
+def test_a_second_journal_of_the_same_name_is_refused(tmp_path: Path) -> None:
     durable.Journal(str(tmp_path / "journal")).close()
     with pytest.raises(FileExistsError):
         durable.Journal(str(tmp_path / "journal"))
 
 
-def test_a_stale_handle_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_on_a_stale_handle_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [OSError(errno.ESTALE, "stale"), OSError(errno.EINTR, "interrupted")]
 
     def action() -> str:
@@ -93,14 +93,18 @@ def test_a_stale_handle_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
         durable.retry_stale(fails(errno.ENOENT))  # type: ignore[arg-type]
 
 
-def test_a_file_system_without_hard_links_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_hard_links_is_refused_with_an_explanation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "link", fails(errno.EPERM))
     with pytest.raises(NotAFarm, match=r"no hard links.*-w DIR"):
         linkproof.prove_links(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_link_that_replaces_files_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_whose_link_replaces_files_is_refused_with_an_explanation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = os.link
 
     def link(source: str, target: str) -> None:
@@ -132,13 +136,13 @@ def test_a_file_system_without_link_counts_is_accepted_if_its_links_exclude(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_links_are_proved_and_nothing_is_left(tmp_path: Path) -> None:
+def test_the_check_of_links_leaves_no_files(tmp_path: Path) -> None:
     linkproof.prove_links(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def in_memory(path: Path, place: int) -> bool:
-    """Whether the kernel keeps a part of a file in memory."""
+    """Whether the kernel has a part of a file in its page cache."""
     with open(path, "rb") as file:
         try:
             return os.preadv(file.fileno(), [bytearray(1)], place, os.RWF_NOWAIT) == 1
@@ -148,7 +152,7 @@ def in_memory(path: Path, place: int) -> bool:
             pytest.skip(f"{path.parent}: {error.strerror}; this file system does not tell")
 
 
-def test_much_that_was_written_into_a_journal_does_not_fill_the_memory(tmp_path: Path) -> None:
+def test_a_large_journal_does_not_fill_the_page_cache(tmp_path: Path) -> None:
     control = tmp_path / "control"
     durable.prepare(str(control), bytes(1 << 22))
     assert in_memory(control, 0)

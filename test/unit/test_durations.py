@@ -1,4 +1,4 @@
-"""Durations as people and Slurm write them."""
+"""Durations in the notations of people and of Slurm."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
         ("1m0.5s", 60.5),
     ],
 )
-def test_a_bare_number_is_seconds_and_units_say_what_else(text: str, expected: float) -> None:
+def test_a_bare_number_is_seconds_unless_a_unit_follows(text: str, expected: float) -> None:
     assert seconds(text) == expected
 
 
@@ -47,7 +47,7 @@ def test_a_bare_number_is_seconds_and_units_say_what_else(text: str, expected: f
         ("1-2:3:4", DAY + 2 * HOUR + 3 * MINUTE + 4),
     ],
 )
-def test_the_forms_of_slurm_mean_what_slurm_means(text: str, expected: float) -> None:
+def test_the_notations_of_slurm_have_their_meaning_in_slurm(text: str, expected: float) -> None:
     assert seconds(text) == expected
 
 
@@ -80,18 +80,18 @@ def test_the_forms_of_slurm_mean_what_slurm_means(text: str, expected: float) ->
         "1\n2",
     ],
 )
-def test_everything_else_is_refused_with_what_could_be_written(text: str) -> None:
+def test_all_other_texts_are_refused_with_a_list_of_the_notations(text: str) -> None:
     with pytest.raises(ValueError, match="is no duration: write"):
         seconds(text)
 
 
 @pytest.mark.parametrize("text", ["1:60", "1:00:60", "1:90:00", "1-24", "1-02:60", "1-02:00:99"])
-def test_a_field_behind_the_first_must_fit(text: str) -> None:
+def test_fields_after_the_first_must_be_in_range(text: str) -> None:
     with pytest.raises(ValueError, match="more than fits"):
         seconds(text)
 
 
 @pytest.mark.parametrize("text", ["9" * 400, "9" * 308 + "d"])
-def test_what_is_too_long_for_a_number_is_refused(text: str) -> None:
+def test_a_number_that_is_too_long_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="too long"):
         seconds(text)

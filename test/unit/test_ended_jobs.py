@@ -1,6 +1,6 @@
-"""A farmer's run is over if its scheduler reports so; what is not reported for certain is no evidence.
+"""A farmer's job has ended only if its scheduler reports so with certainty.
 
-Stand-ins for `squeue` and `qstat` print what the real ones print (test/clusters asks these).
+Stubs of `squeue` and `qstat` print the output of the real ones (test/clusters uses these).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONG_AGO = -1e9
 
 
 class Client:
-    """A client in front of the path. It prints a file, and notes with which words it was called."""
+    """A client at the front of PATH. It prints a file, and records the arguments of each call."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.notes, self.text, self.go = folder / f"{name}-asked", folder / f"{name}-says", folder / f"{name}-go"
@@ -33,14 +33,14 @@ class Client:
             f'#!/bin/bash\necho "$*" >>{self.notes}\nuntil [ -e {self.go} ]; do sleep 0.01; done\n. {self.text}.sh\n'
         )
         program.chmod(0o755)
-        self.does("exit 1")
+        self.runs("exit 1")
 
-    def does(self, text: str) -> None:
+    def runs(self, text: str) -> None:
         Path(f"{self.text}.sh").write_text(text + "\n")
 
     def prints(self, text: str) -> None:
         self.text.write_text(text)
-        self.does(f"cat {self.text}")
+        self.runs(f"cat {self.text}")
 
     def asked(self) -> list[str]:
         return self.notes.read_text().splitlines() if self.notes.exists() else []
@@ -76,7 +76,7 @@ def slurm(number: str, **more: str) -> dict[str, str]:
 # --- Slurm: jobs --------------------------------------------------------------------------------------
 
 
-def test_a_job_that_is_over_is_evidence_for_all_its_farmers_and_is_asked_about_once(squeue: Client) -> None:
+def test_a_job_that_has_ended_is_evidence_for_all_its_farmers_and_is_asked_about_once(squeue: Client) -> None:
     squeue.prints("TIMEOUT                       0\n")
     jobs = SchedulerReports(SLURM)
     assert reported(jobs, slurm("7")) == "Slurm reports its job 7 as TIMEOUT"
@@ -85,7 +85,7 @@ def test_a_job_that_is_over_is_evidence_for_all_its_farmers_and_is_asked_about_o
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "PENDING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STAGE_OUT"])
-def test_a_job_that_is_not_over_is_no_evidence(squeue: Client, state: str) -> None:
+def test_a_job_that_has_not_ended_proves_nothing(squeue: Client, state: str) -> None:
     squeue.prints(f"{state} 0\n")
     assert reported(SchedulerReports(SLURM), slurm("7")) is None
 
@@ -95,20 +95,20 @@ def test_a_job_that_is_not_over_is_no_evidence(squeue: Client, state: str) -> No
     [("PENDING 1", "", True), ("RUNNING 3", "2", True), ("RUNNING 2", "2", False), ("COMPLETING 1", "", False)],
 )
 def test_a_job_that_was_requeued_ended_its_earlier_runs(squeue: Client, answer: str, theirs: str, ended: bool) -> None:
-    """It is requeued at once, and its processes end after that: COMPLETING."""
+    """It is requeued at once, and its state is COMPLETING until its processes have ended."""
     squeue.prints(answer)
     why = "Slurm reports its job 7 as requeued" if ended else None
     assert reported(SchedulerReports(SLURM), slurm("7", SLURM_RESTART_COUNT=theirs)) == why
 
 
 @pytest.mark.parametrize("how", ["exit 1", "echo NODE_FAIL; exit 1", "echo NODE_FAIL", "true", "echo error: 5 9"])
-def test_an_answer_that_is_not_whole_is_no_evidence(squeue: Client, how: str) -> None:
-    squeue.does(how)
+def test_an_incomplete_answer_proves_nothing(squeue: Client, how: str) -> None:
+    squeue.runs(how)
     assert reported(SchedulerReports(SLURM), slurm("7")) is None
     assert len(squeue.asked()) == 1
 
 
-def test_an_answer_counts_for_a_minute(squeue: Client) -> None:
+def test_an_answer_is_valid_for_a_minute(squeue: Client) -> None:
     squeue.prints("PREEMPTED 0")
     jobs = SchedulerReports(SLURM)
     assert reported(jobs, slurm("7"))
@@ -118,8 +118,8 @@ def test_an_answer_counts_for_a_minute(squeue: Client) -> None:
     assert len(squeue.asked()) == 2
 
 
-def test_an_answer_of_before_a_farmers_silence_is_no_evidence(squeue: Client) -> None:
-    """The job that was over may have been started again since, and the farmer be one of the new run."""
+def test_an_answer_from_before_a_farmers_silence_proves_nothing(squeue: Client) -> None:
+    """If the job was restarted since, the farmer may belong to the new run."""
     squeue.prints("FAILED 0")
     jobs = SchedulerReports(SLURM)
     assert reported(jobs, slurm("7"), 0.0)
@@ -128,7 +128,7 @@ def test_an_answer_of_before_a_farmers_silence_is_no_evidence(squeue: Client) ->
     assert len(squeue.asked()) == 2
 
 
-def test_a_question_for_whose_answer_no_look_comes_back_does_not_end_the_asking(squeue: Client) -> None:
+def test_a_question_whose_answer_is_never_fetched_does_not_block_other_questions(squeue: Client) -> None:
     squeue.go.unlink()
     squeue.prints("NODE_FAIL 0")
     jobs = SchedulerReports(SLURM)
@@ -151,21 +151,21 @@ def test_a_question_for_whose_answer_no_look_comes_back_does_not_end_the_asking(
         {"SLURM_JOB_ID": "", "JOB_ID": "7"},
     ],
 )
-def test_slurm_is_not_asked_about_what_is_no_other_job_of_this_cluster(squeue: Client, theirs: dict[str, str]) -> None:
+def test_slurm_is_only_asked_about_other_jobs_of_this_cluster(squeue: Client, theirs: dict[str, str]) -> None:
     jobs = SchedulerReports(SLURM)
     assert jobs.end_reason({**slurm("7"), **theirs}, LONG_AGO, 0.0) is None
     assert jobs._question is None
 
 
 @pytest.mark.parametrize("mine", [{}, {"SLURM_JOB_ID": "1"}, GRID])
-def test_a_farmer_outside_of_the_cluster_asks_nothing(squeue: Client, mine: dict[str, str]) -> None:
+def test_a_farmer_outside_of_the_cluster_does_not_ask(squeue: Client, mine: dict[str, str]) -> None:
     jobs = SchedulerReports(mine)
     theirs = {"SLURM_JOB_ID": "7", **({} if mine == {"SLURM_JOB_ID": "1"} else SLURM)}
     assert jobs.end_reason({**theirs, "SLURM_JOB_ID": "7"}, LONG_AGO, 0.0) is None
     assert jobs._question is None
 
 
-def test_an_element_of_an_array_is_asked_for_by_that_name(squeue: Client) -> None:
+def test_slurm_is_asked_about_an_array_element_by_its_array_id(squeue: Client) -> None:
     squeue.prints("RUNNING 0")
     reported(SchedulerReports(SLURM), slurm("10", SLURM_ARRAY_JOB_ID="10", SLURM_ARRAY_TASK_ID="4"))
     assert [line.split()[3] for line in squeue.asked()] == ["10_4"]
@@ -184,8 +184,8 @@ def test_an_element_of_an_array_is_asked_for_by_that_name(squeue: Client) -> Non
         ("slurm_load_steps: error\n", False),
     ],
 )
-def test_a_step_that_ended_while_its_job_goes_on_is_evidence(squeue: Client, lines: str, ended: bool) -> None:
-    """Only if another step of the job is listed: then the list is there, and the step is not in it."""
+def test_a_step_that_ended_while_its_job_continues_is_evidence(squeue: Client, lines: str, ended: bool) -> None:
+    """Only if another step of the job is listed: then the list is valid, and the step is missing in it."""
     squeue.prints(lines)
     why = "Slurm reports its step 1.0 as ended" if ended else None
     mine = {**SLURM, "SLURM_STEP_ID": "1", "SLURM_UMASK": "0022"}
@@ -193,8 +193,8 @@ def test_a_step_that_ended_while_its_job_goes_on_is_evidence(squeue: Client, lin
     assert squeue.asked() == ["--noheader --steps -j 1 -o %i"]
 
 
-def test_steps_of_another_job_are_asked_for_while_that_runs(squeue: Client) -> None:
-    squeue.does('case "$*" in *--steps*) echo 7.batch;; *) echo RUNNING 0;; esac')
+def test_slurm_is_asked_about_steps_of_another_job_while_that_job_runs(squeue: Client) -> None:
+    squeue.runs('case "$*" in *--steps*) echo 7.batch;; *) echo RUNNING 0;; esac')
     assert reported(SchedulerReports(SLURM), slurm("7", **STEP_0)) == "Slurm reports its step 7.0 as ended"
     assert reported(SchedulerReports(SLURM), slurm("7")) is None
     assert len(squeue.asked()) == 3
@@ -205,7 +205,7 @@ def test_steps_of_another_job_are_asked_for_while_that_runs(squeue: Client) -> N
     [{}, {"SLURM_STEP_ID": "0"}, {"SLURM_STEP_ID": "4294967290", "SLURM_UMASK": "0022"}],
     ids=["none", "of the job that submitted it", "of an interactive shell"],
 )
-def test_a_step_that_is_not_certain_is_not_asked_about(squeue: Client, step: dict[str, str]) -> None:
+def test_slurm_is_not_asked_about_an_uncertain_step(squeue: Client, step: dict[str, str]) -> None:
     jobs = SchedulerReports(SLURM)
     assert jobs.end_reason({**SLURM, **step}, LONG_AGO, 0.0) is None
     assert jobs._question is None
@@ -231,7 +231,7 @@ def test_a_step_that_is_not_certain_is_not_asked_about(squeue: Client, step: dic
         ({}, {}, False),
     ],
 )
-def test_a_job_that_runs_again_knows_that_its_earlier_runs_have_ended(
+def test_a_requeued_job_knows_that_its_earlier_runs_have_ended(
     mine: dict[str, str], theirs: dict[str, str], earlier: bool
 ) -> None:
     assert (SchedulerReports(mine).requeue_reason(theirs) is not None) is earlier
@@ -275,7 +275,7 @@ def grid(number: str, **more: str) -> dict[str, str]:
         "our own job",
     ],
 )
-def test_a_job_that_is_not_among_those_that_run_has_ended(
+def test_a_job_that_is_missing_from_the_running_jobs_has_ended(
     qstat: Client, lines: list[tuple[str, str, str]], theirs: dict[str, str], ended: bool
 ) -> None:
     qstat.prints((HEAD if lines else "") + "".join(LINE.format(*one) for one in lines))
@@ -292,6 +292,6 @@ def test_grid_engine_is_asked_once_for_all_jobs_of_a_user(qstat: Client) -> None
     assert qstat.asked()[1:] == ["-s rs -u ann,joe"]
 
 
-def test_a_grid_engine_that_cannot_be_asked_is_no_evidence(qstat: Client) -> None:
-    qstat.does("echo 'error: commlib error: got select error (Connection refused)'; exit 1")
+def test_a_grid_engine_that_does_not_answer_proves_nothing(qstat: Client) -> None:
+    qstat.runs("echo 'error: commlib error: got select error (Connection refused)'; exit 1")
     assert reported(SchedulerReports(GRID), grid("7")) is None

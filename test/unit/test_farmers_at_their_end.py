@@ -1,4 +1,4 @@
-"""A farmer's judgement of the others, as far as no process is needed for it."""
+"""A farmer's verdicts about the others, as far as they need no process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taskfarmer.storage.layout import Workdir
 
 
 class Ledger:
-    """A ledger that shows one state after the other."""
+    """A ledger that shows a sequence of states."""
 
     registered = True
 
@@ -45,7 +45,7 @@ def workdir(tmp_path: Path) -> Workdir:
 
 @pytest.fixture
 def gone(workdir: Workdir) -> Identity:
-    """A farmer of this node whose process is gone."""
+    """A farmer of this node whose process has exited."""
     child = subprocess.Popen(["true"])
     child.wait()
     me = introduce(1, "0", {})
@@ -58,14 +58,14 @@ def neighbours(workdir: Workdir, *states: State) -> PeerMonitor:
     return PeerMonitor(silent(), cast(Any, Ledger(workdir, *states)), introduce(1, "0", {}), cast(Any, None))
 
 
-def test_who_left_by_himself_since_we_looked_was_not_killed(workdir: Workdir, gone: Identity) -> None:
-    """Else the last farmers of a node now and then say that tasks are left, where there are none."""
+def test_a_farmer_that_has_left_since_the_last_check_was_not_killed(workdir: Workdir, gone: Identity) -> None:
+    """If it counted as killed, the last farmers of a node would sometimes report remaining tasks without cause."""
     after = State("f", 2, (gone.farmer, 2), "e", 1)
     before = replace(after, farmers={gone.farmer: Entry(1, "0:0+1", gone.farmer, 0, 1)})
     assert neighbours(workdir, before).killed_peer_holds_tasks(before)
     assert not neighbours(workdir, after).killed_peer_holds_tasks(before)
 
 
-def test_all_together_read_no_more_heartbeats_than_some_thousand() -> None:
+def test_all_farmers_together_read_at_most_a_few_thousand_heartbeats() -> None:
     assert [watched_count(farmers, idle=False) for farmers in (1, 64, 10_000)] == [2, 2, 2]
     assert [watched_count(farmers, idle=True) for farmers in (0, 1, 64, 128, 1000, 10_000)] == [64, 64, 64, 32, 4, 2]

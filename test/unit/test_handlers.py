@@ -1,4 +1,4 @@
-"""Task lists: which bytes of a file are tasks, and the handlers that ship with the package. Real files."""
+"""Task lists: which bytes of a file are tasks, and the handlers of the package. Real files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tasks_of(data: bytes) -> list[bytes]:
 
 @pytest.fixture(params=[source_module.CHUNK, 1, 3, 7])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Reads of several sizes: what is a task must not depend on where a read ends."""
+    """Several read sizes: tasks must not depend on the end of a read."""
     size = cast(int, request.param)
     monkeypatch.setattr(source_module, "CHUNK", size)
     return size
@@ -82,12 +82,12 @@ def test_a_file_with_a_nul_byte_is_refused(chunk: int, data: bytes) -> None:
         tasks_of(data)
 
 
-def test_numbers_of_lines_in_messages_begin_where_we_are_told() -> None:
+def test_line_numbers_in_messages_start_at_the_given_number() -> None:
     with pytest.raises(TaskListError, match="line 12: contains a NUL"):
         read(b"....a\nx\0\n", offset=4, first_line=11)
 
 
-def test_a_huge_binary_file_without_lines_is_refused_at_its_first_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_binary_file_without_lines_is_refused_after_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
     class Endless(BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             return b"x\0"
@@ -96,16 +96,16 @@ def test_a_huge_binary_file_without_lines_is_refused_at_its_first_piece(monkeypa
         list(SourceReader(Endless(), "image.root"))
 
 
-def test_lines_longer_than_any_read_are_whole() -> None:
+def test_lines_longer_than_any_read_are_complete() -> None:
     long = b"x" * 5_000_000
     assert tasks_of(b"a\n" + long + b"\nb\n" + long) == [b"a", long, b"b", long]
 
 
-# What was read up to where
+# End of the consumed part
 
 
 @pytest.mark.parametrize("data", [b"", b"a\n", b"a\n#x\n\n", b"a\r\n\nb\n", b"\n"])
-def test_a_file_of_whole_lines_is_consumed_to_its_end(chunk: int, data: bytes) -> None:
+def test_a_file_of_complete_lines_is_consumed_to_its_end(chunk: int, data: bytes) -> None:
     _, reader = read(data)
     assert reader.consumed == len(data)
     assert reader.sha.digest() == hashlib.sha256(data).digest()
@@ -113,14 +113,14 @@ def test_a_file_of_whole_lines_is_consumed_to_its_end(chunk: int, data: bytes) -
     assert not reader.open_end
 
 
-def test_a_last_task_without_newline_is_consumed_and_said_to_be_open(chunk: int) -> None:
+def test_a_last_task_without_newline_is_consumed_and_marked_as_open(chunk: int) -> None:
     tasks, reader = read(b"a\n#x\nb")
     assert (tasks, reader.consumed, reader.lines, reader.open_end) == ([b"a", b"b"], 6, 3, True)
     assert reader.sha.digest() == hashlib.sha256(b"a\n#x\nb").digest()
 
 
 @pytest.mark.parametrize("tail", [b"#", b"# begun", b"  ", b"\t"])
-def test_a_last_line_without_newline_that_is_no_task_is_left_for_later(chunk: int, tail: bytes) -> None:
+def test_a_last_line_without_newline_or_task_is_left_for_later(chunk: int, tail: bytes) -> None:
     tasks, reader = read(b"a\n" + tail)
     assert (tasks, reader.consumed, reader.lines, reader.open_end) == ([b"a"], 2, 1, False)
     assert reader.sha.digest() == hashlib.sha256(b"a\n").digest()
@@ -132,12 +132,12 @@ def test_whole_lines_only_leaves_an_unfinished_line(chunk: int) -> None:
     assert read(b"beg", whole_lines_only=True)[1].consumed == 0
 
 
-def test_zeros_in_an_unfinished_line_are_not_judged_yet(chunk: int) -> None:
-    # A file that another node still writes can show zeros where its bytes are to come.
+def test_zeros_in_an_unfinished_line_are_not_refused_yet(chunk: int) -> None:
+    # A file that another node is still writing can show zeros in place of later bytes.
     assert read(b"a\n\0\0\0", whole_lines_only=True)[0] == [b"a"]
 
 
-def test_reading_in_two_parts_is_reading_at_once(chunk: int) -> None:
+def test_reading_in_two_parts_gives_the_same_tasks_as_reading_at_once(chunk: int) -> None:
     data = b"a\n#x\n\nb\r\nc\nd"
     whole_tasks, whole = read(data)
     for cut in (0, 2, 5, 6, 9):
@@ -151,12 +151,12 @@ def test_reading_in_two_parts_is_reading_at_once(chunk: int) -> None:
         assert first.lines + second.lines == whole.lines
 
 
-def test_an_open_end_that_was_ended_since_goes_on_with_the_next_task(chunk: int) -> None:
+def test_after_a_newline_for_the_open_end_the_next_task_follows(chunk: int) -> None:
     _, first = read(b"a\nb")
     assert read(b"a\nb\nc\n", offset=first.consumed)[0] == [b"c"]
 
 
-def test_the_line_of_a_task_is_found_again(chunk: int, tmp_path: Path) -> None:
+def test_the_line_number_of_a_task_can_be_found(chunk: int, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_bytes(b"# x\na\n\n \nb\r\n#y\nc")
     assert [line_of_task(str(path), k) for k in range(3)] == [2, 5, 7]
@@ -164,7 +164,7 @@ def test_the_line_of_a_task_is_found_again(chunk: int, tmp_path: Path) -> None:
         line_of_task(str(path), 3)
 
 
-# What is a task list at all
+# Files that are not task lists
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_the_line_of_a_task_is_found_again(chunk: int, tmp_path: Path) -> None:
         ("x" * 300, "cannot open this task list: File name too long: choose a shorter path"),
     ],
 )
-def test_what_is_no_readable_file_is_refused_in_words(tmp_path: Path, name: str, message: str) -> None:
+def test_unreadable_files_are_refused_with_an_explanation(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "file").write_text("a\n")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
@@ -197,7 +197,7 @@ def test_a_device_is_refused() -> None:
 def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "list.txt"
     path.write_text("a\n")
-    if os.geteuid() == 0:  # who may read everything: so the system's answer is made up
+    if os.geteuid() == 0:  # root may read all files, so simulate the error
 
         def refuse(*arguments: object) -> int:
             raise PermissionError(13, "Permission denied", str(path))
@@ -263,7 +263,7 @@ def test_the_file_is_read_at_first_use(tmp_path: Path) -> None:
         len(tasks)
 
 
-def test_a_subclass_that_changes_each_task_in_the_old_style_works(task_file: Path) -> None:
+def test_an_old_subclass_that_overrides_getitem_works(task_file: Path) -> None:
     class Numbered(taskfarmer.task.ListTaskList):
         def __init__(self, path: str, workdir: str, prefix: str = "run") -> None:
             super().__init__(path, workdir)
@@ -288,7 +288,7 @@ def test_a_subclass_may_replace_the_tasks(task_file: Path) -> None:
     assert len(Doubled(str(task_file), "wd")) == 4
 
 
-def test_a_handler_that_defines_nothing_says_so() -> None:
+def test_a_handler_without_an_implementation_raises_not_implemented() -> None:
     class Empty(TaskList):
         pass
 
@@ -298,12 +298,12 @@ def test_a_handler_that_defines_nothing_says_so() -> None:
         Empty("a", "b")[0]
 
 
-def test_the_module_of_0_1_0_still_has_its_classes() -> None:
+def test_the_module_name_of_0_1_0_still_exports_its_classes() -> None:
     assert taskfarmer.task.ListTaskList is ListTaskList
     assert taskfarmer.task.TaskList is TaskList
 
 
-# ATLAS. The commands are literally those that PyTaskFarmer 0.1.0 made of the same options.
+# ATLAS. The commands are literally those that PyTaskFarmer 0.1.0 made from the same options.
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ def inputs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def root(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A stand-in for PyROOT, which is too big to ask for: every file has 5 events. Gives the files that were closed."""
+    """A stub for PyROOT, which is a large dependency: every file has 5 events. Returns the list of closed files."""
     closed: list[str] = []
 
     def open_file(path: str) -> object:
@@ -397,7 +397,7 @@ def test_splitting_without_pyroot_is_refused(inputs: Path, tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("value", ["0", "-1", "0.5", "2.5", "many", "nan", "inf", ""])
-def test_what_is_no_number_of_events_is_refused(inputs: Path, tmp_path: Path, value: str) -> None:
+def test_an_invalid_number_of_events_is_refused(inputs: Path, tmp_path: Path, value: str) -> None:
     with pytest.raises(TaskListError, match=f"^maxEventsPerJob = {value} is not a positive integer: correct it"):
         AthenaTaskList(str(inputs), str(tmp_path), "Val/top.py", "M.root", maxEventsPerJob=value)
 

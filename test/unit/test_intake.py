@@ -1,4 +1,4 @@
-"""When the last line of a list is complete, and what the intake of a list remembers if the file system fails."""
+"""When the last line of a list is complete, and the state of an intake after errors of the file system."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def written(path: Path) -> Path:
 
 
 def aged(path: Path, seconds: float) -> Any:
-    """The status of a file as if it was written so many seconds ago, and not changed since then."""
+    """The status of a file as if it had been written this many seconds ago, and not changed since."""
     found = path.stat()
     then = found.st_mtime - seconds
     names = ("st_dev", "st_ino", "st_mode", "st_size")
@@ -73,19 +73,19 @@ def aged(path: Path, seconds: float) -> Any:
     return SimpleNamespace(**{name: getattr(found, name) for name in names}, **times)
 
 
-def test_a_list_is_old_a_minute_after_its_last_change_by_the_clock_of_its_file_system(
+def test_a_list_is_old_a_minute_after_its_last_change_according_to_its_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, fresh = written(tmp_path / "list"), str(written(tmp_path / "fresh"))
     for wrong in (-1e6, 0.0, 1e6):
-        # what this node takes for the time does not matter
+        # this node's clock does not matter
         monkeypatch.setattr(time, "time", lambda wrong=wrong: 1.7e9 + wrong)
         assert LastLine(str(path)).is_complete(aged(path, OLD + 5), 4, fresh)
         assert not LastLine(str(path)).is_complete(aged(path, OLD - 5), 4, fresh)
         assert not LastLine(str(path)).is_complete(aged(path, -OLD), 4, fresh)
 
 
-def test_a_list_that_was_copied_with_its_time_is_as_old_as_its_time(tmp_path: Path) -> None:
+def test_a_list_that_was_copied_with_its_timestamp_has_the_age_of_the_timestamp(tmp_path: Path) -> None:
     path = written(tmp_path / "list")
     os.utime(path, (0, path.stat().st_mtime - OLD - 5))
     assert LastLine(str(path)).is_complete(path.stat(), 4, str(tmp_path / "missing"))
@@ -103,7 +103,7 @@ def test_a_list_on_another_file_system_is_compared_with_the_clock_of_that_one(tm
     assert os.listdir(other_disk) == ["list"]
 
 
-def test_a_list_whose_age_cannot_be_known_waits(
+def test_a_list_of_unknown_age_waits(
     tmp_path: Path, other_disk: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, fresh = written(other_disk / "list"), str(written(tmp_path / "fresh"))
@@ -126,7 +126,7 @@ def test_a_young_list_is_complete_when_it_was_unchanged_for_ten_seconds(tmp_path
     assert last.due >= clock.now + QUIET
     clock.now += QUIET - 0.1
     assert not last.is_complete(path.stat(), 4, fresh)
-    os.utime(path)  # the same size at another time
+    os.utime(path)  # the same size with another timestamp
     clock.now = last.due
     assert not last.is_complete(path.stat(), 4, fresh)
     path.write_bytes(b"true more")
@@ -145,17 +145,17 @@ def test_a_list_that_grew_while_it_was_read_is_never_complete(tmp_path: Path, cl
     assert not last.is_complete(path.stat(), 4, fresh)
 
 
-def test_a_pipe_that_was_read_to_its_end_is_complete(tmp_path: Path) -> None:
+def test_a_pipe_that_was_read_until_eof_is_complete(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert LastLine(str(tmp_path / "pipe")).is_complete(os.stat(tmp_path / "pipe"), 4, "")
 
 
-# --- what failed is tried again --------------------------------------------------------------------
+# --- retries after errors --------------------------------------------------------------------------
 
 
 @pytest.fixture
 def intake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Intake, Ledger]:
-    """A farm with one task, as the farmer sees it that made it."""
+    """A farm with one task, as seen by the farmer that created it."""
     monkeypatch.delenv("SCRATCH", raising=False)
     (tmp_path / "list").write_bytes(b"true\n")
     one = Intake(Settings(str(tmp_path / "list")), silent())
@@ -176,7 +176,7 @@ def broken(*_: object, **__: object) -> Any:
 
 
 class FailingOs:
-    """The module `os`, but one call fails."""
+    """The module `os` with one call that fails."""
 
     def __init__(self, call: str, error: Callable[..., Any]) -> None:
         self._failing = {call: error}
@@ -186,11 +186,11 @@ class FailingOs:
 
 
 FAILURES: dict[str, tuple[Any, str, Any]] = {
-    "a segment is made": (durable, "open_exclusive", full),
+    "a segment is created": (durable, "open_exclusive", full),
     "a segment is synced": (durable, "sync", full),
     "an index is written": (durable, "prepare", full),
     "a revision gets its name": (durable, "publish", full),
-    "the list is looked at": (source, "os", FailingOs("stat", broken)),
+    "the status of the list is read": (source, "os", FailingOs("stat", broken)),
     "the list is opened": (source, "os", FailingOs("open", broken)),
     "the list is compared": (comparison, "digest", broken),
     "the list is read": (importer, "digest", broken),
@@ -199,7 +199,7 @@ FAILURES: dict[str, tuple[Any, str, Any]] = {
 
 @pytest.mark.parametrize("where", FAILURES)
 @pytest.mark.parametrize("line", [b"echo new\n", b"echo new"])
-def test_lines_that_could_not_be_taken_in_are_taken_in_later(
+def test_lines_that_could_not_be_imported_are_imported_later(
     intake: tuple[Intake, Ledger], clock: Clock, monkeypatch: pytest.MonkeyPatch, where: str, line: bytes
 ) -> None:
     one, ledger = intake
@@ -220,7 +220,7 @@ def test_lines_that_could_not_be_taken_in_are_taken_in_later(
     assert [segment.tasks for segment in ledger.look().segments] == [1, 1]
 
 
-def test_lines_that_came_while_the_list_was_out_of_reach_are_taken_in(
+def test_lines_that_were_added_while_the_list_was_unreachable_are_imported(
     intake: tuple[Intake, Ledger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, ledger = intake
@@ -239,7 +239,7 @@ def test_lines_that_came_while_the_list_was_out_of_reach_are_taken_in(
     assert one.check(ledger, running=True) == 1
 
 
-def test_a_list_that_went_and_came_back_is_looked_at(intake: tuple[Intake, Ledger], tmp_path: Path) -> None:
+def test_a_list_that_vanished_and_reappeared_is_checked_again(intake: tuple[Intake, Ledger], tmp_path: Path) -> None:
     one, ledger = intake
     os.rename(one.path, tmp_path / "away")
     assert one.check(ledger, running=True) == 0
@@ -249,7 +249,7 @@ def test_a_list_that_went_and_came_back_is_looked_at(intake: tuple[Intake, Ledge
     assert one.check(ledger, running=True) == 1
 
 
-def test_lines_that_another_farmer_took_in_meanwhile_are_looked_at_again(
+def test_lines_that_another_farmer_imported_meanwhile_are_compared_again(
     intake: tuple[Intake, Ledger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, ledger = intake
@@ -271,7 +271,7 @@ def test_lines_that_another_farmer_took_in_meanwhile_are_looked_at_again(
     assert len(os.listdir(one.workdir.tasks)) == 6
 
 
-def test_a_refused_list_is_refused_once_until_it_changes(intake: tuple[Intake, Ledger]) -> None:
+def test_a_refused_list_is_reported_once_until_it_changes(intake: tuple[Intake, Ledger]) -> None:
     one, ledger = intake
     Path(one.path).write_bytes(b"false\n")
     for _ in range(2):
@@ -283,7 +283,7 @@ def test_a_refused_list_is_refused_once_until_it_changes(intake: tuple[Intake, L
 
 
 @pytest.mark.parametrize("text", [b"echo 1\necho 22\necho 3\n", b"t"])
-def test_a_list_that_is_exchanged_between_two_reads_gives_no_half_line(
+def test_a_list_that_is_replaced_between_two_reads_gives_no_half_line(
     intake: tuple[Intake, Ledger], monkeypatch: pytest.MonkeyPatch, text: bytes
 ) -> None:
     one, ledger = intake
@@ -302,7 +302,7 @@ def test_a_list_that_is_exchanged_between_two_reads_gives_no_half_line(
         one.check(ledger, running=True)
 
 
-def test_a_list_is_only_stat_when_nothing_changed(
+def test_an_unchanged_list_is_checked_by_stat_alone(
     intake: tuple[Intake, Ledger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, ledger = intake

@@ -1,4 +1,4 @@
-"""A farmer's side of the ledger, on a real directory, with the failures that a disk or NFS can answer with."""
+"""A farmer's side of the ledger, on a real directory, with the errors that a disk or NFS can return."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def farm(tmp_path: Path) -> tuple[Workdir, Farm]:
 
 
 def ended(interval: Interval, outcome: bytes = FINISHED) -> FarmerReport:
-    """What a farmer notes when all tasks of `interval` have ended in the same way."""
+    """The report of a farmer when all tasks of `interval` have ended in the same way."""
     lines = [result_line(interval.start + n, interval.attempt, 0, 1.0, 2.0, outcome) for n in range(interval.count)]
     good = interval.count if outcome == FINISHED else 0
     return FarmerReport(
@@ -53,8 +53,8 @@ def survey(workdir: Workdir, ledger: Ledger) -> tuple[int, int]:
     return found.finished, found.failed
 
 
-def test_a_directory_that_another_node_makes_is_waited_for_until_it_is_seen(tmp_path: Path) -> None:
-    """GlusterFS says that the name is taken, and then that nothing is there: so does a link whose target is to come."""
+def test_a_directory_that_another_node_creates_is_awaited_until_it_is_visible(tmp_path: Path) -> None:
+    """If a name exists without its file, as on GlusterFS or as a link without a target, the file may still appear."""
     workdir = Workdir.at(str(tmp_path / "farm"))
     os.mkdir(workdir.path)
     os.symlink(tmp_path / "late", workdir.tasks)
@@ -67,10 +67,10 @@ def test_a_directory_that_another_node_makes_is_waited_for_until_it_is_seen(tmp_
     assert os.path.isdir(workdir.ledger)
 
 
-def test_a_farm_whose_views_are_seen_before_its_name_is_no_foreign_directory(tmp_path: Path) -> None:
+def test_a_farm_whose_views_are_visible_before_farm_json_is_not_a_foreign_directory(tmp_path: Path) -> None:
     workdir = Workdir.at(str(tmp_path))
     (tmp_path / "failed").write_text("")
-    timer = threading.Timer(0.3, Path(workdir.farm).write_text, ["what it says is read later"])
+    timer = threading.Timer(0.3, Path(workdir.farm).write_text, ["contents that are not read here"])
     timer.start()
     try:
         farmfile.refuse_foreign(workdir)
@@ -105,7 +105,7 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, error: 
     monkeypatch.setattr(owner, name, failing)
 
 
-def test_what_is_told_counts_and_what_is_left_is_held(farm: tuple[Workdir, Farm]) -> None:
+def test_reported_tasks_count_and_the_others_stay_held(farm: tuple[Workdir, Farm]) -> None:
     workdir, made = farm
     ledger = Ledger(workdir, made, ME, 2)
     gained, _ = ledger.exchange(10)
@@ -119,7 +119,7 @@ def test_what_is_told_counts_and_what_is_left_is_held(farm: tuple[Workdir, Farm]
     assert survey(workdir, ledger) == (4, 1)
 
 
-def test_results_whose_journal_fails_are_told_once_out_of_a_fresh_one(
+def test_results_whose_journal_fails_are_settled_once_from_a_new_one(
     farm: tuple[Workdir, Farm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workdir, made = farm
@@ -141,10 +141,10 @@ def test_results_whose_journal_fails_are_told_once_out_of_a_fresh_one(
     assert ledger.held == [Interval(0, 5, 5)]
 
 
-def test_a_journal_whose_first_write_failed_stays_for_those_who_counted_its_lines(
+def test_a_journal_whose_first_write_failed_stays_for_farmers_that_counted_its_lines(
     farm: tuple[Workdir, Farm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its lines are in the file although fsync failed. The farmer is taken for dead then, and tries again later."""
+    """Its lines are in the file although fsync failed. When the farmer retries later, it has been declared dead."""
     workdir, made = farm
     ledger, other = Ledger(workdir, made, ME, 2), Ledger(workdir, made, "other-1-00000000", 2)
     ledger.exchange(10)
@@ -162,7 +162,7 @@ def test_a_journal_whose_first_write_failed_stays_for_those_who_counted_its_line
     assert survey(workdir, other) == (2, 0)
 
 
-def test_no_journal_can_be_opened_for_a_while_and_nothing_is_lost(
+def test_no_result_is_lost_if_no_journal_can_be_opened_for_a_while(
     farm: tuple[Workdir, Farm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workdir, made = farm
@@ -185,7 +185,7 @@ def test_no_journal_can_be_opened_for_a_while_and_nothing_is_lost(
     assert ledger.held == [Interval(0, 5, 5)]
 
 
-def test_a_commit_that_cannot_be_prepared_is_made_later_with_what_came_since(
+def test_a_commit_that_cannot_be_prepared_is_made_later_with_the_new_results(
     farm: tuple[Workdir, Farm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workdir, made = farm
@@ -206,7 +206,7 @@ def test_a_link_whose_reply_is_lost_has_happened(
 ) -> None:
     workdir, made = farm
     ledger = Ledger(workdir, made, ME, 2)
-    for start in range(0, 20, 2):  # through the turn of an epoch, too
+    for start in range(0, 20, 2):  # including a change of epoch
         fail_once(monkeypatch, durable.os, "link", OSError(number, os.strerror(number)), after=True)
         gained, _ = ledger.exchange(2)
         monkeypatch.undo()
@@ -223,7 +223,7 @@ def test_a_commit_whose_directory_cannot_be_synced_is_found_by_the_next_exchange
     ledger = Ledger(workdir, made, ME, 2)
     ledger.exchange(10)
     ledger.note(ended(Interval(0, 0, 3)))
-    ledger.exchange()  # the journal's own directory is synced here
+    ledger.exchange()  # this syncs the directory of the journal
     ledger.note(ended(Interval(0, 3, 3)))
     fail_once(monkeypatch, durable, "sync_directory", OSError(errno.EIO, "Input/output error"))
     with pytest.raises(StorageError, match="may not last"):
@@ -238,7 +238,7 @@ def test_a_commit_whose_directory_cannot_be_synced_is_found_by_the_next_exchange
     assert survey(workdir, ledger) == (7, 0)
 
 
-def test_a_farmer_that_was_expelled_is_told_so_and_its_late_results_do_not_count(farm: tuple[Workdir, Farm]) -> None:
+def test_an_expelled_farmer_gets_an_error_and_its_late_results_do_not_count(farm: tuple[Workdir, Farm]) -> None:
     workdir, made = farm
     ghost = Ledger(workdir, made, ME, 2)
     ghost.exchange(4)
@@ -254,7 +254,7 @@ def test_a_farmer_that_was_expelled_is_told_so_and_its_late_results_do_not_count
     assert survey(workdir, other) == (1, 0)
 
 
-def test_an_expelled_farmer_keeps_what_it_had_written_down_in_one_unbroken_run(farm: tuple[Workdir, Farm]) -> None:
+def test_the_unbroken_run_of_results_in_an_expelled_farmers_journal_counts(farm: tuple[Workdir, Farm]) -> None:
     workdir, made = farm
     dead = Ledger(workdir, made, ME, 2)
     dead.exchange(6)
@@ -269,7 +269,7 @@ def test_an_expelled_farmer_keeps_what_it_had_written_down_in_one_unbroken_run(f
     assert other.exchange(2)[0] == [Interval(0, 4, 2, attempt=2)]
 
 
-def test_failed_tasks_are_retried_once_each_and_counted_as_what_they_come_to(farm: tuple[Workdir, Farm]) -> None:
+def test_failed_tasks_are_retried_once_each_and_counted_by_their_new_results(farm: tuple[Workdir, Farm]) -> None:
     workdir, made = farm
     ledger = Ledger(workdir, made, ME, 2)
     ledger.exchange(10)
@@ -289,7 +289,7 @@ def test_failed_tasks_are_retried_once_each_and_counted_as_what_they_come_to(far
         verb.retry([3, 50])
 
 
-def test_old_epochs_go_and_lengths_of_journals_stay(farm: tuple[Workdir, Farm]) -> None:
+def test_old_epochs_are_removed_and_the_lengths_of_journals_are_kept(farm: tuple[Workdir, Farm]) -> None:
     workdir, made = farm
     for number in range(25):
         ledger = Ledger(workdir, made, f"node-{number}-{number:08x}", 1)
@@ -306,7 +306,7 @@ def test_old_epochs_go_and_lengths_of_journals_stay(farm: tuple[Workdir, Farm]) 
     assert Ledger(workdir, made, OTHER).look() == state
 
 
-def test_a_farmer_that_cannot_win_a_commit_in_time_says_so_and_has_written_its_results(
+def test_a_farmer_that_cannot_win_a_commit_in_time_reports_it_and_has_written_its_results(
     farm: tuple[Workdir, Farm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workdir, made = farm
@@ -321,7 +321,7 @@ def test_a_farmer_that_cannot_win_a_commit_in_time_says_so_and_has_written_its_r
     assert survey(workdir, other) == (5, 0)
 
 
-def test_a_start_that_was_killed_while_it_wrote_leaves_no_revision_that_could_be_taken_for_ours(
+def test_a_farmer_killed_while_it_creates_a_farm_leaves_no_revision_that_looks_like_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workdir = Workdir.at(str(tmp_path / "farm"))

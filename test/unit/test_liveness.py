@@ -1,4 +1,4 @@
-"""Who is dead: by evidence at once, by silence only while the observer itself was punctual."""
+"""Which farmers are dead: at once if there is evidence, after silence only if the observer itself was punctual."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BEAT = 3.0
 
 
 class Clock:
-    """A monotonic clock that goes only when told to."""
+    """A monotonic clock that only advances when the test sets it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -52,15 +52,15 @@ def workdir(tmp_path: Path) -> Workdir:
 
 
 @pytest.fixture
-def appear(workdir: Workdir, clock: Clock) -> Iterator[Callable[[Identity], Presence]]:
-    """Make a farmer's signs of life; they go at the end."""
+def create_presence(workdir: Workdir, clock: Clock) -> Iterator[Callable[[Identity], Presence]]:
+    """Create a farmer's files that show it is alive; they are removed at the end."""
     made: list[Presence] = []
 
-    def appear(identity: Identity) -> Presence:
+    def create_presence(identity: Identity) -> Presence:
         made.append(Presence(workdir, identity))
         return made[-1]
 
-    yield appear
+    yield create_presence
     for presence in made:
         presence.close()
 
@@ -77,7 +77,7 @@ def elsewhere(me: Identity) -> Identity:
 
 
 def observe(watch: Watch, clock: Clock, farmer: str, seconds: float, step: float = BEAT) -> str | None:
-    """Look at a farmer every `step` seconds for `seconds`; the first verdict."""
+    """Check a farmer every `step` seconds for `seconds`; the first verdict."""
     for _ in range(int(seconds / step)):
         why = watch.verdict(farmer)
         if why:
@@ -92,21 +92,21 @@ def gone_process() -> int:
     return child.pid
 
 
-def test_a_beat_is_a_twentieth_of_the_lease_within_bounds() -> None:
+def test_the_heartbeat_interval_is_a_twentieth_of_the_lease_within_bounds() -> None:
     assert [heartbeat.beat_of(lease) for lease in (0.1, 3, 60, 600, 86400)] == [0.2, 0.2, 3.0, 30.0, 30.0]
 
 
-def test_those_of_many_farmers_beat_less_often_but_eight_times_in_a_lease() -> None:
+def test_many_farmers_send_fewer_heartbeats_but_at_least_eight_in_a_lease() -> None:
     assert [heartbeat.beat_of(600, farmers) for farmers in (1, 16, 400, 1000, 10**5)] == [30, 30, 30, 70, 75]
     assert [heartbeat.beat_of(60, farmers) for farmers in (1, 10, 1000)] == [3, 3, 7.5]
     assert heartbeat.beat_of(1, 10**5) == 0.2
 
 
-def test_two_beats_are_missed_by_the_beat_of_the_one_that_is_silent(
-    workdir: Workdir, clock: Clock, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
+def test_two_missed_heartbeats_are_measured_with_the_interval_of_the_silent_farmer(
+    workdir: Workdir, clock: Clock, me: Identity, elsewhere: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
-    """It may know of more farmers than we do, and beat less often."""
-    presence = appear(elsewhere)
+    """It may know of more farmers than we do, and send heartbeats less often."""
+    presence = create_presence(elsewhere)
     presence.every = 2 * BEAT
     presence.beat()
     watch = Watch(workdir, me, LEASE)
@@ -117,15 +117,15 @@ def test_two_beats_are_missed_by_the_beat_of_the_one_that_is_silent(
 
 
 @pytest.mark.parametrize("every", [1e9, -1, "soon", None, float("inf")])
-def test_whatever_a_heartbeat_says_of_itself_silence_for_the_lease_is_death(
+def test_silence_for_the_lease_is_death_independent_of_the_contents_of_heartbeats(
     workdir: Workdir,
     clock: Clock,
     elsewhere: Identity,
     me: Identity,
-    appear: Callable[[Identity], Presence],
+    create_presence: Callable[[Identity], Presence],
     every: Any,
 ) -> None:
-    presence = appear(elsewhere)
+    presence = create_presence(elsewhere)
     presence.every = every
     presence.beat()
     watch = Watch(workdir, me, LEASE)
@@ -134,8 +134,8 @@ def test_whatever_a_heartbeat_says_of_itself_silence_for_the_lease_is_death(
     assert "no sign of life" in str(watch.verdict(elsewhere.farmer))
 
 
-def test_many_idle_farmers_see_all_the_others_together(workdir: Workdir, me: Identity) -> None:
-    """A job of five hundred that was killed: its farmers stand next to each other in the ring."""
+def test_many_idle_farmers_together_watch_all_the_others(workdir: Workdir, me: Identity) -> None:
+    """The farmers of a job of five hundred were killed together; they are next to each other in the ring."""
     names = [f"nid{number:06d}-4711-{number * 2654435761 % 2**32:08x}" for number in range(1000)]
     seen = set()
     for name in names[500:]:
@@ -154,35 +154,35 @@ def test_a_sample_stays_as_it_is_when_others_come_and_go(workdir: Workdir, me: I
     assert len(before & {*watch.sample([*names[:50], *names[51:], "zzz-1-00000000"], 10)}) >= 8
 
 
-def test_a_farmer_whose_process_is_gone_is_dead_at_once(
-    workdir: Workdir, clock: Clock, me: Identity, appear: Callable[[Identity], Presence]
+def test_a_farmer_whose_process_has_exited_is_dead_at_once(
+    workdir: Workdir, clock: Clock, me: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
     other = replace(me, farmer="near-1-00000000", pid=gone_process())
-    appear(other).close()
+    create_presence(other).close()
     assert "is gone" in str(Watch(workdir, me, LEASE).verdict(other.farmer))
 
 
-def test_a_farmer_whose_pid_is_another_process_now_is_dead(
-    workdir: Workdir, me: Identity, appear: Callable[[Identity], Presence]
+def test_a_farmer_whose_pid_now_belongs_to_another_process_is_dead(
+    workdir: Workdir, me: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
     other = replace(me, farmer="near-1-00000000", pid=os.getpid(), pid_start="1")
-    appear(other).close()
+    create_presence(other).close()
     assert "is gone" in str(Watch(workdir, me, LEASE).verdict(other.farmer))
 
 
-def test_a_farmer_whose_process_lives_is_not_dead(
-    workdir: Workdir, me: Identity, appear: Callable[[Identity], Presence]
+def test_a_farmer_whose_process_runs_is_not_dead(
+    workdir: Workdir, me: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
     other = replace(me, farmer="near-1-00000000")
-    appear(other).close()
+    create_presence(other).close()
     assert Watch(workdir, me, LEASE).verdict(other.farmer) is None
 
 
 def test_a_farmer_whose_tasks_still_hold_its_alive_lock_is_not_dead(
-    workdir: Workdir, me: Identity, appear: Callable[[Identity], Presence]
+    workdir: Workdir, me: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
     other = replace(me, farmer="near-1-00000000", pid=gone_process())
-    presence = appear(other)
+    presence = create_presence(other)
     assert presence.locked
     watch = Watch(workdir, me, LEASE)
     assert watch.verdict(other.farmer) is None
@@ -195,16 +195,16 @@ def test_a_farmer_whose_tasks_still_hold_its_alive_lock_is_not_dead(
     [{"pid_namespace": 1}, {"boot": "another"}, {"host": "far"}, {"boot": "another", "host": "far"}],
     ids=["pid namespace", "boot", "host name", "node"],
 )
-def test_a_process_that_is_gone_is_evidence_only_on_its_own_node(
+def test_a_missing_process_is_evidence_only_on_its_node(
     workdir: Workdir,
     clock: Clock,
     me: Identity,
-    appear: Callable[[Identity], Presence],
+    create_presence: Callable[[Identity], Presence],
     differs: dict[str, Any],
 ) -> None:
-    """Another host name: machines that were resumed from one snapshot have the rest in common."""
+    """If machines were resumed from one snapshot, only their host names differ."""
     other = replace(me, farmer="near-1-00000000", pid=gone_process(), **differs)
-    appear(other).close()
+    create_presence(other).close()
     watch = Watch(workdir, me, LEASE)
     assert observe(watch, clock, other.farmer, LEASE - BEAT) is None
     clock.now += BEAT
@@ -212,54 +212,54 @@ def test_a_process_that_is_gone_is_evidence_only_on_its_own_node(
 
 
 @pytest.mark.parametrize("unknown", [{"boot": ""}, {"pid_namespace": 0}])
-def test_two_farmers_that_know_nothing_of_their_kernel_are_not_on_one_node(
-    workdir: Workdir, me: Identity, appear: Callable[[Identity], Presence], unknown: dict[str, Any]
+def test_two_farmers_without_kernel_information_are_not_on_one_node(
+    workdir: Workdir, me: Identity, create_presence: Callable[[Identity], Presence], unknown: dict[str, Any]
 ) -> None:
     mine = replace(me, **unknown)
     other = replace(mine, farmer="near-1-00000000", pid=gone_process())
-    appear(other).close()
+    create_presence(other).close()
     assert Watch(workdir, mine, LEASE).verdict(other.farmer) is None
 
 
-def test_a_process_that_proc_does_not_show_is_not_gone(
-    workdir: Workdir, me: Identity, appear: Callable[[Identity], Presence], monkeypatch: pytest.MonkeyPatch
+def test_a_process_that_proc_hides_has_not_exited(
+    workdir: Workdir, me: Identity, create_presence: Callable[[Identity], Presence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with hidepid, for a process of another user; its lock is free, since a server has dropped it."""
+    """This is the case for a process of another user with hidepid; its lock is free if a server has dropped it."""
     other = replace(me, farmer="near-1-00000000")
-    appear(other).close()
+    create_presence(other).close()
     monkeypatch.setattr(procfs, "stat", lambda pid: [])
     assert Watch(workdir, me, LEASE).verdict(other.farmer) is None
 
 
-def test_silence_for_the_lease_is_death_and_not_a_second_before(
-    workdir: Workdir, clock: Clock, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
+def test_silence_for_the_lease_is_death_but_not_a_second_before(
+    workdir: Workdir, clock: Clock, me: Identity, elsewhere: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
-    appear(elsewhere)
+    create_presence(elsewhere)
     watch = Watch(workdir, me, LEASE)
     assert observe(watch, clock, elsewhere.farmer, LEASE - BEAT) is None
     clock.now += BEAT
     assert "no sign of life for 60 s" in str(watch.verdict(elsewhere.farmer))
 
 
-def test_a_beat_begins_the_count_anew(
-    workdir: Workdir, clock: Clock, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
+def test_a_heartbeat_restarts_the_count(
+    workdir: Workdir, clock: Clock, me: Identity, elsewhere: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
-    presence = appear(elsewhere)
+    presence = create_presence(elsewhere)
     watch = Watch(workdir, me, LEASE)
     for _ in range(5):
         assert observe(watch, clock, elsewhere.farmer, LEASE - BEAT) is None
         presence.beat()
 
 
-def test_a_heartbeat_that_cannot_be_read_counts_as_nothing(
+def test_an_unreadable_heartbeat_is_ignored(
     workdir: Workdir,
     clock: Clock,
     me: Identity,
     elsewhere: Identity,
-    appear: Callable[[Identity], Presence],
+    create_presence: Callable[[Identity], Presence],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    appear(elsewhere)
+    create_presence(elsewhere)
     watch = Watch(workdir, me, LEASE)
     watch.verdict(elsewhere.farmer)
 
@@ -270,37 +270,37 @@ def test_a_heartbeat_that_cannot_be_read_counts_as_nothing(
     assert observe(watch, clock, elsewhere.farmer, 3 * LEASE) is None
 
 
-def test_a_farewell_is_believed_at_once(
-    workdir: Workdir, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
+def test_a_farewell_note_is_effective_at_once(
+    workdir: Workdir, me: Identity, elsewhere: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
-    appear(elsewhere).farewell(elsewhere.farmer, 0)
+    create_presence(elsewhere).farewell(elsewhere.farmer, 0)
     assert Watch(workdir, me, LEASE).verdict(elsewhere.farmer) == "it said farewell"
 
 
-def test_a_damaged_identity_leaves_only_silence(
-    workdir: Workdir, clock: Clock, me: Identity, appear: Callable[[Identity], Presence]
+def test_after_damage_to_an_identity_only_silence_counts(
+    workdir: Workdir, clock: Clock, me: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
     other = replace(me, farmer="near-1-00000000", pid=gone_process())
-    appear(other).close()
+    create_presence(other).close()
     Path(workdir.identity(other.farmer)).write_bytes(sealed(asdict(other))[:-3])
     watch = Watch(workdir, me, LEASE)
     assert watch.verdict(other.farmer) is None
     assert "no sign of life" in str(observe(watch, clock, other.farmer, LEASE))
 
 
-def test_an_identity_may_say_more_than_this_version_knows(
-    workdir: Workdir, me: Identity, appear: Callable[[Identity], Presence]
+def test_an_identity_may_contain_members_of_a_later_version(
+    workdir: Workdir, me: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
     other = replace(me, farmer="near-1-00000000", pid=gone_process())
-    appear(other).close()
+    create_presence(other).close()
     Path(workdir.identity(other.farmer)).write_bytes(sealed({**asdict(other), "mood": "good"}))
     assert "is gone" in str(Watch(workdir, me, LEASE).verdict(other.farmer))
 
 
-def test_a_beat_says_what_runs_however_many_did_before(
-    workdir: Workdir, elsewhere: Identity, appear: Callable[[Identity], Presence]
+def test_a_heartbeat_lists_the_running_tasks_however_many_there_were_before(
+    workdir: Workdir, elsewhere: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
-    presence = appear(elsewhere)
+    presence = create_presence(elsewhere)
     presence.beat([[slot, 100 + slot, 2] for slot in range(50)])
     assert running_of(workdir, elsewhere.farmer) == [(100 + slot, 2) for slot in range(50)]
     presence.beat([[0, 7, 1]])

@@ -1,4 +1,4 @@
-"""Attempts that meet in one `log_<ID>`, in forced orders: whatever each wrote is there in the end."""
+"""If several attempts use the same `log_<ID>`, in forced orders, the output of each is complete in the end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def names(place: SlotContext) -> list[str]:
 
 
 def before_call(monkeypatch: pytest.MonkeyPatch, name: str, action: Callable[[], object]) -> None:
-    """Do something just before the next call of a function of `os`: the attempt sleeps there."""
+    """Call `action` just before the next call of a function of `os`, as if the attempt slept there."""
     call, waiting = getattr(os, name), [action]
 
     def called(*args: object, **options: object) -> object:
@@ -57,7 +57,7 @@ def before_call(monkeypatch: pytest.MonkeyPatch, name: str, action: Callable[[],
     monkeypatch.setattr(os, name, called)
 
 
-def test_the_first_attempt_has_no_header_and_later_ones_have(place: SlotContext) -> None:
+def test_only_later_attempts_have_a_header(place: SlotContext) -> None:
     folder = LogFolder(place)
     written(folder, 1, b"one")
     written(folder, 2, b"two\n")
@@ -86,7 +86,7 @@ def test_a_late_first_attempt_is_appended(place: SlotContext) -> None:
     assert log(place).endswith(b"===\nlate\n")
 
 
-def test_a_late_attempt_does_not_take_over_a_later_ones_log(place: SlotContext) -> None:
+def test_a_late_attempt_does_not_take_over_the_log_of_a_later_one(place: SlotContext) -> None:
     later = written(LogFolder(place), 3, b"begins\n")
     written(LogFolder(place), 2, b"late\n")
     os.write(later, b"result\n")
@@ -94,7 +94,7 @@ def test_a_late_attempt_does_not_take_over_a_later_ones_log(place: SlotContext) 
 
 
 @pytest.mark.parametrize("call", ["rename", "link", "unlink"])
-def test_a_later_attempt_loses_nothing_to_one_that_sleeps_as_it_takes_over(
+def test_a_later_attempt_loses_no_output_if_an_earlier_one_sleeps_during_its_takeover(
     place: SlotContext, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     written(LogFolder(place), 1, b"first\n")
@@ -122,7 +122,8 @@ def test_an_attempt_that_appends_notices_that_the_log_was_taken_over(
     place: SlotContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written(LogFolder(place), 1, b"first\n")
-    before_call(monkeypatch, "fstat", lambda: written(LogFolder(place), 2, b"second\n"))  # it looks for a line feed
+    # here it searches for a line feed
+    before_call(monkeypatch, "fstat", lambda: written(LogFolder(place), 2, b"second\n"))
     written(LogFolder(place), 1, b"appended\n")
     assert all(text in log(place) for text in (b"first\n", b"second\n", b"appended\n"))
 
@@ -151,13 +152,13 @@ def test_no_log_is_taken_over_in_a_directory_that_several_farms_use(place: SlotC
     assert log(place).endswith(b"===\ntwo\nearly\n")
 
 
-def test_what_a_crash_left_under_its_other_name_is_found_and_kept(place: SlotContext) -> None:
+def test_a_log_that_a_crash_left_under_its_other_name_is_found_and_kept(place: SlotContext) -> None:
     workdir = logs.Workdir.at(place.workdir)
     (Path(place.logs) / "log_7.2").write_bytes(b"first\n")
     (found,) = logs.LogStore(workdir, FARM).find({7})[7]
     assert b"".join(found.blocks()) == b"first\n"
     written(LogFolder(place), 1, b"now\n")
-    written(LogFolder(place), 2, b"two\n")  # its name for the earlier log is taken
+    written(LogFolder(place), 2, b"two\n")  # the name for the earlier log is in use
     assert (Path(place.logs) / "log_7.2").read_bytes() == b"first\n"
     assert log(place).startswith(b"now\n=== ")
 
@@ -174,7 +175,7 @@ def test_a_full_disk_changes_no_log(place: SlotContext, monkeypatch: pytest.Monk
     assert (names(place), log(place)) == (["log_7"], b"first\n")
 
 
-def test_a_log_is_appended_to_where_there_are_no_links(place: SlotContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_appended_to_if_links_are_not_possible(place: SlotContext, monkeypatch: pytest.MonkeyPatch) -> None:
     written(LogFolder(place), 1, b"first\n")
 
     def refused(*_: object) -> None:
@@ -186,11 +187,11 @@ def test_a_log_is_appended_to_where_there_are_no_links(place: SlotContext, monke
     assert log(place).startswith(b"first\n=== ") and log(place).endswith(b"===\nsecond\n")
 
 
-def test_the_parts_of_a_farm_are_found_wherever_a_block_ends() -> None:
+def test_the_parts_of_a_farm_are_found_at_any_block_boundary() -> None:
     def head(farm: str, task: int, attempt: int) -> bytes:
         return attempt_head(farm, task, attempt, "host", "2026-11-30 04:00:00")
 
-    shown = head(FARM, 8, 1)  # that a task printed
+    shown = head(FARM, 8, 1)  # output of a task
     text = b"before\n" + head(FARM, 7, 1) + b"a" + head(OTHER, 7, 1) + b"b\n" + head(FARM, 7, 2) + shown + b"c"
     for first, expected in (
         (False, b"a" + head(FARM, 7, 2) + shown + b"c"),

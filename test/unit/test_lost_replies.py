@@ -1,4 +1,4 @@
-"""What lost replies, old views, sleep and power failures could do to a ledger; each was found by test/property."""
+"""Effects of lost replies, stale views, sleep and power failures on a ledger; test/property found each of them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ended(interval: Interval) -> FarmerReport:
 
 
 class Hidden:
-    """A revision whose link is made, is answered by an error, and cannot be seen for some looks."""
+    """A revision whose link succeeds with an error as the reply, and which is not visible for some checks."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, looks: int) -> None:
         self.looks = looks
@@ -63,14 +63,14 @@ class Hidden:
         return self.read(path)
 
 
-def test_of_two_tries_of_one_commit_the_one_that_landed_is_believed(
+def test_of_two_attempts_at_one_commit_the_successful_one_counts(
     workdir: Workdir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger(workdir, FARM, ME, 2)
     for _ in range(3):
         ledger.exchange(1)
     Hidden(monkeypatch, errno.ENOENT, looks=4)
-    ledger.exchange(1)  # the end of an epoch, which the second try would call by another name
+    ledger.exchange(1)  # the end of an epoch, for which the second attempt would choose another name
     monkeypatch.undo()
     ledger.exchange(1)
     seen = Ledger(workdir, FARM, OTHER).look()
@@ -79,7 +79,9 @@ def test_of_two_tries_of_one_commit_the_one_that_landed_is_believed(
     assert len([name for name in os.listdir(workdir.ledger) if name.startswith("000001-")]) == 1
 
 
-def test_results_whose_commit_landed_unseen_are_told_once(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_whose_commit_succeeded_unnoticed_are_settled_once(
+    workdir: Workdir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = Ledger(workdir, FARM, ME, 2)
     gained, _ = ledger.exchange(2)
     ledger.note(ended(gained[0]))
@@ -94,7 +96,9 @@ def test_results_whose_commit_landed_unseen_are_told_once(workdir: Workdir, monk
     assert Ledger(workdir, FARM, OTHER).look().finished == 2
 
 
-def test_a_farmer_that_left_is_not_told_that_it_was_expelled(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_farmer_that_left_does_not_get_the_error_for_expelled_farmers(
+    workdir: Workdir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = Ledger(workdir, FARM, ME, 2)
     gained, _ = ledger.exchange(2)
     ledger.note(ended(gained[0]))
@@ -104,7 +108,7 @@ def test_a_farmer_that_left_is_not_told_that_it_was_expelled(workdir: Workdir, m
     assert Ledger(workdir, FARM, OTHER).look().finished == 2
 
 
-def test_a_sweeper_who_slept_leaves_the_epochs_of_another_farm(workdir: Workdir) -> None:
+def test_a_sweeper_that_slept_does_not_remove_the_epochs_of_another_farm(workdir: Workdir) -> None:
     shutil.rmtree(workdir.path)
     make_folders(workdir)
     anew = Farm("e" * 16, "list", "default", {}, None, 600.0, 4, 0.0)
@@ -137,7 +141,7 @@ def test_a_death_at_an_earlier_attempt_is_not_counted_again() -> None:
 
 
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The directories that are synced from here on."""
+    """The directories that are synced from now on."""
     paths: list[str] = []
     real: Callable[[str], None] = durable.sync_directory
 
@@ -149,7 +153,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return paths
 
 
-def test_an_epoch_begins_when_the_end_of_the_one_before_is_durable(
+def test_an_epoch_starts_when_the_end_of_the_previous_one_is_durable(
     workdir: Workdir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger, other = Ledger(workdir, FARM, ME, 2), Ledger(workdir, FARM, OTHER, 2)
@@ -163,7 +167,7 @@ def test_an_epoch_begins_when_the_end_of_the_one_before_is_durable(
     assert paths.index(workdir.epoch(first)) < paths.index(workdir.epoch(other.state.epoch))
 
 
-def test_a_farm_has_its_name_on_the_disk_before_anything_is_done_in_it(
+def test_the_name_of_a_farm_is_durable_before_any_operation_in_it(
     workdir: Workdir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = synced(monkeypatch)
@@ -174,16 +178,14 @@ def test_a_farm_has_its_name_on_the_disk_before_anything_is_done_in_it(
     assert paths[0] == workdir.path
 
 
-def test_a_farm_that_was_just_made_may_look_short(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_farm_that_was_just_created_may_look_short(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     real = durable.read
     looks = [b"", b'{"farm"']
     monkeypatch.setattr(durable, "read", lambda path: looks.pop() if looks else real(path))
     assert farmfile.load(workdir) == FARM
 
 
-def test_a_directory_whose_handle_is_stale_is_a_farm_that_is_gone(
-    workdir: Workdir, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_directory_with_a_stale_handle_is_a_removed_farm(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(workdir, FARM, ME, 2)
     shutil.rmtree(workdir.path)
 

@@ -1,4 +1,4 @@
-"""The line formats: what is written is read again as it was, and nothing else is read."""
+"""The line formats: a line is parsed back to the values that were written, and all other lines are refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def places(several: list[Interval]) -> list[tuple[int, int]]:
 
 
 @given(st.integers(0, 10**9), st.binary())
-def test_a_task_line_is_one_line_and_gives_its_command_back(number: int, command: bytes) -> None:
+def test_a_task_line_is_one_line_and_contains_its_command(number: int, command: bytes) -> None:
     line = task_line(number, command)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
@@ -47,22 +47,22 @@ def test_a_task_line_is_one_line_and_gives_its_command_back(number: int, command
 
 
 @pytest.mark.parametrize("command", [b'{"command": 1}', b'{"command":', b"{}", b"a\nb", b"a\r", b" a ", b"\xff\n", b""])
-def test_commands_that_look_like_our_own_form_survive(command: bytes) -> None:
+def test_commands_that_look_like_our_notation_survive(command: bytes) -> None:
     assert parse_task(task_line(7, command)) == (7, command)
 
 
 @given(intervals)
-def test_an_interval_is_read_as_it_was_written(one: Interval) -> None:
+def test_an_interval_survives_writing_and_parsing(one: Interval) -> None:
     assert parse_group(str(one)) == [one]
 
 
 @pytest.mark.parametrize("word", ["", "1", "0:", "0:1,", "a:1+1", "0:1+", "0:1+1@x", "0~g", "0~A!x", "0~A,A", "0~B"])
-def test_what_is_no_interval_is_refused(word: str) -> None:
+def test_an_invalid_interval_is_refused(word: str) -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         parse_group(word)
 
 
-def test_scattered_intervals_are_written_as_the_format_page_says() -> None:
+def test_scattered_intervals_are_written_as_in_the_format_page() -> None:
     word = "0~hgBBQNB"
     several = [Interval(0, 512, 3), Interval(0, 523, 1), Interval(0, 530, 3)]
     assert f"`{word}` stands for the places 512, 513, 514, 523, 530, 531 and 532" in FORMAT.read_text()
@@ -86,7 +86,7 @@ def test_taking_intervals_out_leaves_the_rest_in_order(held: set[int], data: st.
     assert [place for _, place in places(without(some, taken))] == sorted(held - gone)
 
 
-def test_a_result_line_is_read_as_it_was_written() -> None:
+def test_a_result_line_survives_writing_and_parsing() -> None:
     line = result_line(7, 2, 3, 1.5, 2.5, FAILED, 1, 9, 0.25, 0.125, 4096, b"none")
     words = result_words(line[:-1])
     assert words is not None
@@ -95,14 +95,14 @@ def test_a_result_line_is_read_as_it_was_written() -> None:
     assert (one.status, one.signal, one.user, one.system, one.peak, one.log) == (1, 9, 0.25, 0.125, 4096, b"none")
 
 
-def test_a_result_line_with_any_byte_changed_or_missing_is_none() -> None:
+def test_a_result_line_with_any_byte_changed_or_missing_is_refused() -> None:
     line = result_line(7, 2, 3, 1.5, 2.5, FAILED)[:-1]
     for place in range(len(line)):
         assert result_words(line[:place]) is None
         assert result_words(line[:place] + bytes([line[place] ^ 1]) + line[place + 1 :]) is None
 
 
-def test_a_sealed_document_with_any_byte_changed_or_missing_is_none() -> None:
+def test_a_sealed_document_with_any_byte_changed_or_missing_is_refused() -> None:
     document: dict[str, object] = {"a": [1, "ü"], "crc": "not the checksum", "b": ',"crc":"'}
     data = sealed(document)
     assert unsealed(data) == document

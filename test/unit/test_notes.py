@@ -1,4 +1,4 @@
-"""A farmer that leaves with a note: what is in its journal counts, the rest is released, and a note can be wrong."""
+"""When a farmer leaves with a note, the results in its journal count, and the rest is released; a note can be wrong."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ended(start: int, count: int) -> FarmerReport:
 
 
 def leave_note(workdir: Workdir, journal: str, size: int) -> None:
-    """The note as a farmer writes it."""
+    """Write the note as a farmer does."""
     presence = Presence(workdir, replace(introduce(2, "0", {}), farmer=ME))
     presence.beat([[0, 5, 1]])
     presence.farewell(journal, size)
@@ -71,7 +71,7 @@ def returned(ledger: Ledger) -> list[tuple[int, int, int, int]]:
     return [(one.start, one.count, one.attempt, one.deaths) for one in found]
 
 
-def test_what_is_in_the_journal_counts_and_the_rest_is_released(workdir: Workdir, me: Ledger, other: Ledger) -> None:
+def test_results_in_the_journal_count_and_the_rest_is_released(workdir: Workdir, me: Ledger, other: Ledger) -> None:
     me.note(ended(0, 3))
     journal, size = me.depart()
     assert size == os.path.getsize(workdir.journal(journal))
@@ -83,10 +83,10 @@ def test_what_is_in_the_journal_counts_and_the_rest_is_released(workdir: Workdir
 
 
 @pytest.mark.parametrize("operation", range(7))
-def test_an_exchange_may_be_broken_off_between_any_two_operations(
+def test_an_exchange_may_be_aborted_between_any_two_operations(
     workdir: Workdir, me: Ledger, other: Ledger, operation: int
 ) -> None:
-    """Whether its commit landed or not, everything is recorded once after the note."""
+    """If its commit succeeded or not, every result is recorded once after the note."""
     left = operation
 
     def between() -> None:
@@ -111,8 +111,8 @@ def test_an_exchange_may_be_broken_off_between_any_two_operations(
     assert (state.finished, state.held, state.unprocessed) == (5, 0, 95)
 
 
-def test_the_commit_with_which_a_farmer_leaves_may_be_broken_off_when_it_has_landed(me: Ledger, other: Ledger) -> None:
-    """Then there is nothing for a note to say."""
+def test_the_last_commit_of_a_farmer_may_be_aborted_after_it_succeeded(me: Ledger, other: Ledger) -> None:
+    """In this case no note is needed."""
     calls = 0
 
     def between() -> None:
@@ -132,8 +132,8 @@ def test_the_commit_with_which_a_farmer_leaves_may_be_broken_off_when_it_has_lan
     assert ME not in other.look().farmers
 
 
-def test_bytes_that_cannot_be_seen_yet_are_waited_for(workdir: Workdir, me: Ledger, other: Ledger) -> None:
-    """A network file system may show a journal as it was a moment ago: what it does not show is not run again."""
+def test_bytes_that_are_not_visible_yet_are_awaited(workdir: Workdir, me: Ledger, other: Ledger) -> None:
+    """If a network file system shows an old length of a journal, tasks with hidden results are not retried."""
     me.note(ended(0, 3))
     journal, size = me.depart()
     leave_note(workdir, journal, size)
@@ -148,7 +148,7 @@ def test_bytes_that_cannot_be_seen_yet_are_waited_for(workdir: Workdir, me: Ledg
     assert other.look().finished == 3
 
 
-def test_a_note_that_is_not_filled_yet_is_waited_for(workdir: Workdir, me: Ledger, other: Ledger) -> None:
+def test_a_note_that_is_still_empty_is_awaited(workdir: Workdir, me: Ledger, other: Ledger) -> None:
     leave_note(workdir, *me.depart())
     note = Path(workdir.farewell(ME))
     whole = note.read_bytes()
@@ -158,8 +158,10 @@ def test_a_note_that_is_not_filled_yet_is_waited_for(workdir: Workdir, me: Ledge
     assert other.expel([ME]) == [ME]
 
 
-@pytest.mark.parametrize("text", [b"", sealed({"journal": ME, "bytes": 10**9})], ids=["empty", "promises too much"])
-def test_a_wrong_note_costs_time_and_no_more(workdir: Workdir, me: Ledger, other: Ledger, text: bytes) -> None:
+@pytest.mark.parametrize(
+    "text", [b"", sealed({"journal": ME, "bytes": 10**9})], ids=["empty", "contains too large a size"]
+)
+def test_a_wrong_note_only_costs_time(workdir: Workdir, me: Ledger, other: Ledger, text: bytes) -> None:
     me.note(ended(0, 3))
     leave_note(workdir, *me.depart())
     Path(workdir.farewell(ME)).write_bytes(text)
@@ -181,7 +183,7 @@ def test_a_wrong_note_costs_time_and_no_more(workdir: Workdir, me: Ledger, other
         sealed({"journal": ["x"], "bytes": "many"}),
     ],
 )
-def test_of_a_note_that_names_no_journal_of_its_farmer_only_the_name_is_believed(
+def test_a_note_that_names_a_foreign_journal_only_proves_that_its_farmer_has_left(
     workdir: Workdir, me: Ledger, other: Ledger, text: bytes
 ) -> None:
     me.note(ended(0, 3))
@@ -191,7 +193,7 @@ def test_of_a_note_that_names_no_journal_of_its_farmer_only_the_name_is_believed
     assert other.look().finished == 3
 
 
-def test_results_in_a_fresh_journal_that_no_commit_knows_count(
+def test_results_in_a_new_journal_that_no_commit_names_count(
     workdir: Workdir, me: Ledger, other: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first journal failed; the farmer is stopped before a commit names the second one."""

@@ -1,4 +1,4 @@
-"""A worker reaps the orphans that it adopts, and never a child that code in it has made."""
+"""A worker reaps the orphans that it adopts, but never a child that code in it has started."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ if __name__ == "__main__":
     subprocess.run(["bash", "-c", "for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.02 &); done; sleep 0.1; (true &)"])
     end = time.monotonic() + 30
     while len(zombies()) > 1 and time.monotonic() < end:
-        subprocess.run(["bash", "-c", "(true &)"])  # whatever ends lets it look again
+        subprocess.run(["bash", "-c", "(true &)"])  # each exit of a child makes it check again
     print(len(zombies()) < 2, status(child))
 """
 WAYS = [
@@ -91,7 +91,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_child_keeps_its_status_for_the_code_that_made_it_and_orphans_are_reaped(tmp_path: Path, way: str) -> None:
+def test_a_child_keeps_its_status_for_the_code_that_started_it_and_orphans_are_reaped(tmp_path: Path, way: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(

@@ -18,12 +18,12 @@ PART = Part(17, 2, 3, 0, 0xDEADBEEF, ((76, 4), (200, 1 << 40)))
 
 
 @pytest.mark.parametrize("what", [PART, Part(0, 1, 0, 9, 0, ()), Runs(5, 1, "node-1-00000000-3.2")], ids=str)
-def test_a_line_of_an_index_says_what_was_written(what: Part | Runs) -> None:
+def test_a_line_of_an_index_survives_writing_and_parsing(what: Part | Runs) -> None:
     line = packs.part_line(what) if isinstance(what, Part) else packs.runs_line(what)
     assert packs.parse_line(line[:-1]) == what
 
 
-def test_a_line_that_is_not_whole_says_nothing() -> None:
+def test_an_incomplete_line_is_refused() -> None:
     line = packs.part_line(PART)[:-1]
     for place in range(len(line)):
         assert packs.parse_line(line[:place]) is None
@@ -31,12 +31,12 @@ def test_a_line_that_is_not_whole_says_nothing() -> None:
     assert packs.parse_line(line + line) is None
 
 
-def test_a_line_is_spelled_as_the_format_says() -> None:
+def test_a_line_has_the_documented_format() -> None:
     assert packs.part_line(PART) == b"part 17 2 3 0 deadbeef 76+4,200+1099511627776 de50ead9\n"
     assert packs.runs_line(Runs(5, 1, "a-0")) == b"runs 5 1 a-0 4dc5f4af\n"
 
 
-def test_a_head_line_says_how_long_its_piece_is() -> None:
+def test_a_head_line_contains_the_length_of_its_piece() -> None:
     first, second = packs.head(7, 1, 3 << 8, 12, "now"), packs.next_head(7, 1, 5)
     assert first == b"=== taskfarmer: task 7, attempt 1, exit 3, 12 bytes, now ===\n"
     assert packs.parse_head(first + b"more") == (7, 1, 12, len(first))
@@ -45,7 +45,7 @@ def test_a_head_line_says_how_long_its_piece_is() -> None:
     assert len(packs.head(10**18, 10**9, 255 << 8, 10**18, "2026-01-01 00:00:00")) <= packs.LONGEST_HEAD
 
 
-def test_what_no_index_tells_of_is_found_by_head_lines(tmp_path: Path) -> None:
+def test_pieces_without_an_index_are_found_by_their_head_lines(tmp_path: Path) -> None:
     data = b""
     for task, text in enumerate((b"one\n", b"=== taskfarmer: task 9, attempt 1, exit 0, 3 bytes ===\nab\n", b"no end")):
         data += packs.head(task, 1, 0, len(text), "now") + text + (b"" if text.endswith(b"\n") else b"\n")
@@ -82,11 +82,11 @@ def test_a_file_is_cut_to_its_head_and_tail(tmp_path: Path, start: int, size: in
     ("text", "size"),
     [("0", 0), ("2000", 2000), ("64k", 65536), ("64K", 65536), ("1M", 1 << 20), ("1MiB", 1 << 20), ("1MB", 10**6)],
 )
-def test_sizes_are_written_as_slurm_and_gnu_tools_have_them(text: str, size: int) -> None:
+def test_sizes_have_the_units_of_slurm_and_gnu_tools(text: str, size: int) -> None:
     assert Size().convert(text, None, None) == size
 
 
 @pytest.mark.parametrize("text", ["", "k", "1.5M", "-1", "10X", "10", "٣k"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_an_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         Size().convert(text, None, None)

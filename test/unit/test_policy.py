@@ -1,4 +1,4 @@
-"""How much farmers take and how often they tell: the numbers of DESIGN."""
+"""How much farmers claim and how often they settle: the numbers of the design."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ paces = st.builds(
 )
 
 
-def test_a_farmer_alone_tells_every_second() -> None:
+def test_a_lone_farmer_settles_every_second() -> None:
     assert period(ALONE) == 1.0
 
 
-def test_a_thousand_farmers_leave_the_ledger_idle_half_of_the_time() -> None:
+def test_with_a_thousand_farmers_the_ledger_is_idle_half_of_the_time() -> None:
     seconds = period(THOUSAND)
     assert THOUSAND.farmers * THOUSAND.section / seconds <= 0.5
     assert THOUSAND.farmers * 16 / seconds <= 240.001
@@ -48,13 +48,13 @@ def test_a_thousand_farmers_leave_the_ledger_idle_half_of_the_time() -> None:
 
 
 @pytest.mark.parametrize("farmers", [1, 2, 16])
-def test_a_farm_of_few_is_as_lively_as_one_farmer(farmers: int) -> None:
+def test_a_few_farmers_settle_as_often_as_one(farmers: int) -> None:
     assert period(Pace(farmers, 8, 8 * farmers, 0.005, 1.0)) <= 1.1
     assert view_period(farmers, 5.0) == 5.0
 
 
 @given(st.integers(17, 100_000))
-def test_views_of_many_farmers_are_shown_by_each_less_often(farmers: int) -> None:
+def test_each_of_many_farmers_updates_the_views_less_often(farmers: int) -> None:
     assert farmers * 16 / view_period(farmers, 5.0) <= 52.001
     assert view_period(2 * farmers, 5.0) == pytest.approx(2 * view_period(farmers, 5.0))
 
@@ -73,13 +73,13 @@ def test_a_first_claim_is_a_task_for_each_slot() -> None:
     assert claim_size(ALONE._replace(duration=None), idle=0, queued=0, left=10**6) == 0
 
 
-def test_long_tasks_are_taken_one_for_each_idle_slot() -> None:
+def test_one_long_task_is_claimed_for_each_idle_slot() -> None:
     long = ALONE._replace(duration=3600.0)
     assert claim_size(long, idle=3, queued=0, left=10**6) == 3
     assert claim_size(long, idle=0, queued=0, left=10**6) == 0
 
 
-def test_short_tasks_are_taken_for_all_the_time_until_the_next_exchange() -> None:
+def test_enough_short_tasks_are_claimed_for_the_time_until_the_next_exchange() -> None:
     short = ALONE._replace(duration=0.01)
     wanted = claim_size(short, idle=64, queued=0, left=10**6)
     needed = 64 * 1.15 / 0.01
@@ -87,23 +87,23 @@ def test_short_tasks_are_taken_for_all_the_time_until_the_next_exchange() -> Non
     assert claim_size(short, idle=0, queued=wanted, left=10**6) == 0
 
 
-def test_the_last_tasks_are_left_to_others_too() -> None:
+def test_the_last_tasks_are_shared_with_other_farmers() -> None:
     short = Pace(2, 8, 16, 0.005, 0.01)
     assert claim_size(short, idle=8, queued=0, left=2000) == 500
 
 
-def test_of_what_lasts_no_longer_than_a_period_each_takes_its_share() -> None:
+def test_each_farmer_claims_its_share_of_tasks_that_last_less_than_a_period() -> None:
     short = Pace(2, 8, 16, 0.005, 0.01)
     assert [claim_size(short, idle=8, queued=0, left=left) for left in (1600, 1599, 100)] == [400, 800, 50]
 
 
 @given(paces, st.integers(0, 256), st.integers(0, 10**6), st.integers(0, 10**7))
-def test_never_more_is_wanted_than_there_is(pace: Pace, idle: int, queued: int, left: int) -> None:
+def test_never_more_tasks_are_claimed_than_exist(pace: Pace, idle: int, queued: int, left: int) -> None:
     assert 0 <= claim_size(pace, idle, queued, left) <= left
 
 
 @given(paces, st.integers(1, 256), st.integers(1, 10**7))
-def test_an_idle_slot_with_an_empty_queue_wants_something_as_long_as_there_is_any(
+def test_an_idle_slot_with_an_empty_queue_claims_a_task_as_long_as_there_is_one(
     pace: Pace, idle: int, left: int
 ) -> None:
     assert claim_size(pace, idle, 0, left) >= 1
@@ -114,7 +114,7 @@ def test_batches_for_workers_are_a_fifth_of_a_second_and_one_for_long_tasks() ->
     assert [batch_size(Pace(1, 8, 8, 0.005, duration)) for duration in durations] == [1, 1, 1, 2, 20, 200, 16_384]
 
 
-def test_batches_are_longer_in_large_farms_but_never_than_a_second() -> None:
+def test_batches_are_longer_in_large_farms_but_at_most_a_second() -> None:
     farms = (1, 30, 45, 100, 1000)
     assert [batch_size(Pace(farmers, 8, 8 * farmers, 0.001, 0.001)) for farmers in farms] == [200, 400, 600, 1000, 1000]
 
@@ -130,7 +130,7 @@ def test_a_bucket_gives_three_tokens_at_once_and_then_one_each_period() -> None:
     assert full.spend(10**6, 0.5) == TokenBucket(2.0, 10**6)
 
 
-def test_too_few_tasks_say_nothing_of_the_others() -> None:
+def test_too_few_finished_tasks_give_no_estimate() -> None:
     assert expected_duration({}, 0) == 0.0
     assert expected_duration({time_class(100): MIN_SAMPLES - 1}, MIN_SAMPLES - 1) == 0.0
 
@@ -140,7 +140,7 @@ def test_quick_tasks_are_expected_to_take_a_second() -> None:
 
 
 @given(st.lists(st.floats(0.01, 1e5), min_size=20, max_size=200))
-def test_nearly_all_tasks_end_within_what_is_expected(times: list[float]) -> None:
+def test_nearly_all_tasks_finish_within_the_expected_time(times: list[float]) -> None:
     classes = Counter(time_class(one) for one in times if one >= 1)
     bound = expected_duration(classes, len(times))
     within = sum(one <= bound for one in times)
@@ -148,12 +148,12 @@ def test_nearly_all_tasks_end_within_what_is_expected(times: list[float]) -> Non
     assert bound <= max(1.0, max(times) * 2**0.25 * 1.000001)
 
 
-def test_what_slots_can_begin_is_all_that_is_taken_while_nothing_is_known() -> None:
+def test_without_an_estimate_only_tasks_for_idle_slots_are_claimed() -> None:
     assert claim_size(ALONE._replace(duration=None), idle=1, queued=0, left=100) == 1
     assert claim_size(ALONE._replace(duration=None), idle=3, queued=2, left=100) == 1
 
 
-def test_only_a_farmer_that_is_alone_tells_much_before_it_is_time() -> None:
+def test_only_a_lone_farmer_settles_many_results_early() -> None:
     assert not should_flush(ALONE, FLUSH_BYTES)
     assert should_flush(ALONE, FLUSH_BYTES + 1)
     assert not should_flush(ALONE._replace(farmers=2), 100 * FLUSH_BYTES)

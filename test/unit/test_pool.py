@@ -1,4 +1,4 @@
-"""What a pool says of the tasks that it has not handed out."""
+"""The tasks that a pool has not handed out yet."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_what_comes_next_is_listed_over_all_intervals(pool: Pool, most: int) -> 
     assert pool.queued == 6
 
 
-def test_everything_that_was_not_handed_out_can_be_taken_back(pool: Pool) -> None:
+def test_all_tasks_that_were_not_handed_out_can_be_taken_back(pool: Pool) -> None:
     assert places(pool.release_queued()) == [0, 1, 2, 3, 4, 5]
     assert pool.queued == 0 and not pool.following(1)
 
 
-def test_what_is_kept_by_its_line_stays_in_its_order_and_in_one_piece(pool: Pool) -> None:
+def test_tasks_that_are_kept_by_their_line_stay_in_order_and_in_one_interval(pool: Pool) -> None:
     back = pool.release_queued(lambda line: int(line.split()[0]) in (1, 3, 4, 5))
     assert places(back) == [0, 2]
     assert [one.attempt for one in back] == [1, 3]
@@ -51,7 +51,7 @@ def test_what_is_kept_by_its_line_stays_in_its_order_and_in_one_piece(pool: Pool
     assert [tasks.interval.count for tasks in pool.queue] == [1, 3]
 
 
-def test_tasks_that_something_died_of_wait_behind_those_that_nothing_died_of(pool: Pool) -> None:
+def test_tasks_with_deaths_wait_until_after_tasks_without_deaths(pool: Pool) -> None:
     pool.add(Interval(0, 6, 1, 2, deaths=1), [b"6 true\n"])
     pool.add(Interval(0, 7, 1), [b"7 true\n"])
     pool.add(Interval(0, 8, 1, 3, deaths=2), [b"8 true\n"])

@@ -1,4 +1,4 @@
-"""/proc is believed only if it shows us: one that is missing, hides processes, or is another pid namespace's."""
+"""/proc is trusted only if it shows us: it may be missing, hide processes, or belong to another pid namespace."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NAMESPACES = {
 
 
 @pytest.mark.parametrize(("words", "seen"), NAMESPACES.values(), ids=NAMESPACES)
-def test_what_is_concluded_about_a_process_is_what_this_proc_proves(words: str, seen: str) -> None:
+def test_conclusions_about_a_process_need_a_proc_that_proves_them(words: str, seen: str) -> None:
     need(os.getuid() == 0, "namespaces need root")
     done = subprocess.run(
         ["sh", "-c", f'{words} "$@"', "sh", sys.executable, "-c", TELL],
@@ -54,7 +54,7 @@ def test_what_is_concluded_about_a_process_is_what_this_proc_proves(words: str, 
     assert (done.stdout.strip(), done.stderr) == (seen.format(initial=initial), "")
 
 
-def test_a_process_is_told_from_a_later_one_with_its_number() -> None:
+def test_a_process_is_distinguished_from_a_later_one_with_its_pid() -> None:
     start = procfs.start_of(os.getpid())
     assert start
     assert procfs.runs(os.getpid(), start) is True
@@ -91,5 +91,5 @@ def test_a_process_whose_first_thread_has_ended_runs_on() -> None:
 
 
 @pytest.mark.parametrize("pid", [-1, 0, (1 << 22) + 1, 1 << 40])
-def test_a_number_that_no_process_can_have_is_that_of_none(pid: int) -> None:
+def test_an_impossible_pid_belongs_to_no_process(pid: int) -> None:
     assert procfs.runs(pid, "1") is False

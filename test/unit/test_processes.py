@@ -1,4 +1,4 @@
-"""What /proc tells about the processes below one."""
+"""Descendants of a process according to /proc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between file operations: a farmer beats, passes a signal on, and breaks off what takes too long."""
+"""Between file operations a farmer sends heartbeats, forwards a signal, and aborts an operation that takes too long."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def pulse(signals: Signals, clock: Clock) -> Pulse:
 
 
 def beat_through(pulse: Pulse, clock: Clock, seconds: float, step: float = 0.1) -> float:
-    """Operations that take `step` each; how many seconds there were until they were broken off."""
+    """Do operations that take `step` each; how many seconds passed until they were aborted."""
     begin = clock.now
     while clock.now - begin < seconds:
         clock.now += step
@@ -60,7 +60,7 @@ def beat_through(pulse: Pulse, clock: Clock, seconds: float, step: float = 0.1) 
     return seconds
 
 
-def test_without_a_signal_nothing_is_ever_broken_off(pulse: Pulse, clock: Clock) -> None:
+def test_without_a_signal_no_operation_is_aborted(pulse: Pulse, clock: Clock) -> None:
     beats: list[float] = []
     pulse.beat = beats.append
     assert beat_through(pulse, clock, 1000, step=10) == 1000
@@ -69,7 +69,7 @@ def test_without_a_signal_nothing_is_ever_broken_off(pulse: Pulse, clock: Clock)
 
 
 @pytest.mark.parametrize(("seconds", "name"), [(None, WORK), (LEAVE, LEAVE), (VIEWS, VIEWS)])
-def test_after_a_signal_work_has_its_time(
+def test_after_a_signal_each_kind_of_work_has_its_time_limit(
     pulse: Pulse, signals: Signals, clock: Clock, seconds: float | None, name: float
 ) -> None:
     heard: list[float] = []
@@ -91,14 +91,16 @@ def test_a_farmer_whose_tasks_had_a_long_grace_time_may_leave_by_a_commit(
     assert beat_through(pulse, clock, 100) == pytest.approx(LEAST, abs=0.2)
 
 
-def test_not_if_its_file_operations_take_long(pulse: Pulse, signals: Signals, clock: Clock) -> None:
+def test_a_farmer_whose_file_operations_take_long_may_not_leave_by_a_commit(
+    pulse: Pulse, signals: Signals, clock: Clock
+) -> None:
     signals.since = clock.now
     clock.now += 60
     pulse.allow(LEAVE)
     assert beat_through(pulse, clock, 100, step=2.0) == 2.0
 
 
-def test_the_time_of_a_signal_is_that_of_the_first_one(signals: Signals) -> None:
+def test_the_recorded_time_is_that_of_the_first_signal(signals: Signals) -> None:
     assert signals.since is None
     before = time.monotonic()
     os.kill(os.getpid(), signal.SIGUSR1)

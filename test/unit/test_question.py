@@ -1,4 +1,4 @@
-"""A scheduler's client is asked without waiting: an answer is whole or none, and nothing of the client is left."""
+"""A scheduler's client runs in the background: its answer is complete or missing, and no process remains."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def no_client_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_an_answer_is_known_when_the_client_is_gone() -> None:
+def test_an_answer_is_known_when_the_client_has_exited() -> None:
     assert answer_of(asked("echo RUNNING; exec >&-; sleep 0.3")) == "RUNNING"
 
 
@@ -68,7 +68,7 @@ def test_a_client_that_hangs_is_killed_and_has_given_no_answer(monkeypatch: pyte
     assert answer_of(asked("echo RUNNING; exec sleep 600")) == ""
 
 
-def test_a_client_does_not_hold_the_lock_by_which_its_farmer_is_known_to_live(tmp_path: Path) -> None:
+def test_a_client_does_not_inherit_the_alive_lock_of_its_farmer(tmp_path: Path) -> None:
     path = tmp_path / "alive"
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
     assert locks.hold_alive(fd)
@@ -97,7 +97,7 @@ def test_descriptors_are_found_without_proc_too(tmp_path: Path, monkeypatch: pyt
     assert fd in found
 
 
-def test_a_farmer_without_a_descriptor_to_spare_learns_nothing_and_goes_on() -> None:
+def test_a_farmer_without_a_free_descriptor_gets_no_answer_and_continues() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)

@@ -1,4 +1,4 @@
-"""Reading what may be anybody's: limits of bytes, of lines, of values; and members by type and range."""
+"""Reading untrusted files: limits of bytes, of lines, of values; types and ranges of members."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_file_is_read_up_to_its_limit_and_not_beyond(tmp_path: Path) -> None:
             assert (error.value.errno, error.value.filename) == (errno.EOVERFLOW, path)
 
 
-def test_what_is_no_regular_file_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_a_file_that_is_not_regular_is_not_read_to_its_end(tmp_path: Path) -> None:
     (tmp_path / "zero").symlink_to("/dev/zero")
     with pytest.raises(OSError, match="not a regular file") as error:
         reading.read(str(tmp_path / "zero"))
@@ -90,11 +90,11 @@ def test_a_line_without_end_is_cut(tmp_path: Path) -> None:
         b"[1}",
     ],
 )
-def test_a_right_checksum_does_not_make_a_document(body: bytes) -> None:
+def test_a_valid_checksum_does_not_make_a_document(body: bytes) -> None:
     assert unsealed(b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))) is None
 
 
-def test_a_task_whose_options_are_nested_without_end_is_none() -> None:
+def test_a_task_with_endlessly_nested_options_is_refused() -> None:
     for command in (b'{"command":' + b"[" * 200_000, b'{"command":1}', b'{"command":"x"', b'{"command":"\\ud800"}'):
         with pytest.raises(ValueError):
             parse_task(b"0 " + command + b"\n")
@@ -102,7 +102,7 @@ def test_a_task_whose_options_are_nested_without_end_is_none() -> None:
 
 @pytest.mark.parametrize("word", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])
 @pytest.mark.parametrize("value", [b"", b"x", b"9" * 30, b"nan", b"1e5", b"\xff", b"1_0", b" "])
-def test_a_result_of_other_words_is_none(word: int, value: bytes) -> None:
+def test_a_result_with_wrong_words_is_refused(word: int, value: bytes) -> None:
     words = b"7 1 0 1.0 2.0 finished 0 0 0.1 0.2 100 files".split(b" ")
     if (word == 11 and value not in (b"", b"\xff", b" ")) or (word == 5 and value.isalpha()):
         return  # these may be any words
@@ -154,7 +154,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-def test_a_sound_revision_has_nothing_wrong() -> None:
+def test_an_intact_revision_has_no_problems() -> None:
     document = to_document(STATE)
     assert from_document(json.loads(json.dumps(document))) == STATE
     assert [one for one in problems(STATE) if "tasks, but" not in one] == []
@@ -177,7 +177,7 @@ def test_a_revision_with_an_odd_value_anywhere_is_a_state_or_a_value_error(value
 
 
 @pytest.mark.parametrize("member", [name for name in to_document(STATE) if name not in ("format", "times")])
-def test_a_revision_without_a_member_is_named(member: str) -> None:
+def test_a_missing_member_of_a_revision_is_named(member: str) -> None:
     document = to_document(STATE)
     del document[member]
     with pytest.raises(ValueError, match=f"^member `{member}` is missing$"):
@@ -221,7 +221,7 @@ def test_every_member_of_a_farm_refuses_an_odd_value(member: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("value", [*ODD, "x" * 100_000, [[1]] * 1000, 10**400], ids=lambda _: "")
-def test_what_is_shown_of_a_value_is_short(value: object) -> None:
+def test_the_shown_part_of_a_value_is_short(value: object) -> None:
     assert len(members.shown(value)) < 100
 
 

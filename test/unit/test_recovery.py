@@ -1,4 +1,4 @@
-"""A worker that is gone: what ran or ended last has died, what ended before is run again, the rest stays as it is."""
+"""A worker has died: its last task has died, unreported results are lost and retried, and the rest stays queued."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from taskfarmer.pool.recovery import recover
 
 
 def batches() -> list[AssignedBatch]:
-    """Tasks 0 to 3, of which the first was told, and 4 to 7."""
+    """Tasks 0 to 3, of which the first was reported, and 4 to 7."""
     lines = [b"%d true\n" % number for number in range(8)]
     return [AssignedBatch(1, Interval(0, 0, 4), lines[:4], done=1), AssignedBatch(2, Interval(0, 4, 4), lines[4:])]
 
@@ -31,7 +31,7 @@ def ids(intervals: list[Interval]) -> list[int]:
         (-8, 7, [1, 2, 3, 4, 5, 6], []),
     ],
 )
-def test_what_a_slot_showed_last_says_where_it_was(
+def test_the_last_shown_task_of_a_slot_determines_its_position(
     shown: int, died: int | None, returned: list[int], kept: list[int]
 ) -> None:
     found = recover(batches(), shown, attempt=1)
@@ -42,7 +42,7 @@ def test_what_a_slot_showed_last_says_where_it_was(
     assert [line for stock in found.kept for line in stock.lines] == [b"%d true\n" % number for number in kept]
 
 
-def test_an_earlier_attempt_that_was_shown_is_another_one() -> None:
+def test_an_earlier_attempt_of_the_shown_task_is_ignored() -> None:
     found = recover(batches(), 3, attempt=2)
     assert found.died is None
     assert ids([stock.interval for stock in found.kept]) == [1, 2, 3, 4, 5, 6, 7]

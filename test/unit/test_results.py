@@ -1,4 +1,4 @@
-"""What is read back out of journals: exactly the bytes that count, and of a dead farmer the unbroken run."""
+"""Results that are read from journals: exactly the bytes that count, and for a dead farmer the unbroken run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def left(workdir: Workdir, state: State, *lines: bytes) -> states.Settlement:
     return results.left_behind(workdir, state, ME)
 
 
-def test_whole_lines_of_a_dead_farmers_claims_count_in_any_order(workdir: Workdir) -> None:
+def test_complete_lines_of_a_dead_farmers_claims_count_in_any_order(workdir: Workdir) -> None:
     lines = (line(3), line(0), line(1, FAILED), line(2, LOST))
     what = left(workdir, holding(), *lines)
     assert what.bytes == sum(map(len, lines))
@@ -55,7 +55,7 @@ def test_whole_lines_of_a_dead_farmers_claims_count_in_any_order(workdir: Workdi
     [
         pytest.param(line(1)[:-1], id="torn before its newline"),
         pytest.param(line(1)[:20] + b"\n", id="torn in the middle"),
-        pytest.param(line(1).replace(b"finished", b"finishes"), id="damaged"),
+        pytest.param(line(1).replace(b"finished", b"finishes"), id="corrupt"),
         pytest.param(b"\n", id="empty"),
         pytest.param(b"\0" * 80 + b"\n", id="zeros"),
         pytest.param(line(15), id="of a task that it does not hold"),
@@ -63,29 +63,29 @@ def test_whole_lines_of_a_dead_farmers_claims_count_in_any_order(workdir: Workdi
         pytest.param(line(0), id="of a task that is recorded already"),
     ],
 )
-def test_the_run_ends_at_a_line_that(workdir: Workdir, second: bytes) -> None:
+def test_the_run_ends_at_a_line_that_is(workdir: Workdir, second: bytes) -> None:
     what = left(workdir, holding(), line(0), second, line(2), line(3))
     assert (what.bytes, what.finished, what.done) == (len(line(0)), 1, (Interval(0, 0, 1),))
 
 
-def test_attempts_that_were_given_back_are_in_the_run_and_record_nothing(workdir: Workdir) -> None:
+def test_attempts_that_were_released_are_in_the_run_and_record_no_result(workdir: Workdir) -> None:
     lines = (line(0, RETURNED), line(1))
     what = left(workdir, holding(), *lines)
     assert what.bytes == sum(map(len, lines))
     assert states.expel(holding(), ME, what).returned == write_intervals([Interval(0, 0, 1, 2), Interval(0, 2, 8, 2)])
 
 
-def test_what_counts_already_is_not_counted_again(workdir: Workdir) -> None:
+def test_lines_that_already_count_are_not_counted_again(workdir: Workdir) -> None:
     state = states.settle(holding(), ME, states.Settlement(ME, len(line(0)), (Interval(0, 0, 1),), finished=1))
     what = left(workdir, state, line(0), line(1))
     assert (what.finished, what.bytes) == (1, 2 * len(line(0)))
 
 
-def test_a_dead_farmer_without_a_journal_left_nothing(workdir: Workdir) -> None:
+def test_a_dead_farmer_without_a_journal_left_no_results(workdir: Workdir) -> None:
     assert results.left_behind(workdir, holding(), ME).done == ()
 
 
-def test_a_dead_farmers_journal_that_is_shorter_than_what_counts_is_an_old_view(workdir: Workdir) -> None:
+def test_a_dead_farmers_journal_that_is_shorter_than_its_counted_size_is_a_stale_view(workdir: Workdir) -> None:
     state = states.settle(holding(), ME, states.Settlement(ME, len(line(0)), (Interval(0, 0, 1),), finished=1))
     with pytest.raises(StaleView, match="cannot be seen"):
         results.left_behind(workdir, state, ME)
@@ -94,7 +94,7 @@ def test_a_dead_farmers_journal_that_is_shorter_than_what_counts_is_an_old_view(
 
 
 def counting(workdir: Workdir, farmers: dict[str, list[bytes]], tail: bytes = b"") -> State:
-    """A state that counts these lines of each farmer's journal, whatever `tail` follows."""
+    """A state that counts these lines of each farmer's journal; `tail` follows them and does not count."""
     state = holding(0)
     state = replace(state, farmers={})
     for farmer, lines in farmers.items():
@@ -109,7 +109,7 @@ def counting(workdir: Workdir, farmers: dict[str, list[bytes]], tail: bytes = b"
     return state
 
 
-def test_a_survey_puts_each_task_where_it_is_and_ignores_what_does_not_count(workdir: Workdir) -> None:
+def test_a_survey_assigns_each_task_its_place_and_ignores_lines_that_do_not_count(workdir: Workdir) -> None:
     state = counting(workdir, {ME: [line(0), line(1, FAILED)], OTHER: [line(2)]}, tail=line(9) + b"torn")
     state = states.claim(state, ME, 2)
     found = results.survey(workdir, state, patience=0)
@@ -124,7 +124,7 @@ def test_a_survey_puts_each_task_where_it_is_and_ignores_what_does_not_count(wor
     assert (found.finished, found.failed) == (2, 1)
 
 
-def test_a_survey_reads_journals_that_the_state_has_forgotten_by_their_names(workdir: Workdir) -> None:
+def test_a_survey_finds_journals_that_the_state_has_dropped_by_their_names(workdir: Workdir) -> None:
     state = counting(workdir, {ME: [line(0)], OTHER: [line(1)]})
     state = states.leave(state, OTHER)
     size = state.departed[OTHER]
@@ -134,7 +134,7 @@ def test_a_survey_reads_journals_that_the_state_has_forgotten_by_their_names(wor
     assert results.survey(workdir, state, patience=0).finished == 2
 
 
-def test_a_survey_that_cannot_see_every_byte_that_counts_is_an_old_view(workdir: Workdir) -> None:
+def test_a_survey_that_cannot_see_every_counted_byte_is_a_stale_view(workdir: Workdir) -> None:
     state = counting(workdir, {ME: [line(0)], OTHER: [line(1)]})
     Path(workdir.journal(OTHER)).rename(Path(workdir.path) / "hidden")
     with pytest.raises(StaleView, match="the ledger counts"):
@@ -144,7 +144,7 @@ def test_a_survey_that_cannot_see_every_byte_that_counts_is_an_old_view(workdir:
         results.survey(workdir, state, patience=0)
 
 
-def test_a_damaged_line_that_counts_is_an_error_that_names_it(workdir: Workdir) -> None:
+def test_a_corrupt_counted_line_is_an_error_that_names_it(workdir: Workdir) -> None:
     state = counting(workdir, {ME: [line(0), line(1)]})
     path = Path(workdir.journal(ME))
     path.write_bytes(path.read_bytes().replace(b"1 1 0 1.0", b"1 1 0 1.5"))
@@ -158,12 +158,12 @@ def test_results_that_disagree_with_the_counters_are_an_error(workdir: Workdir) 
         results.survey(workdir, state, patience=0)
 
 
-def test_results_of_a_farm_that_is_gone_say_so(tmp_path: Path) -> None:
+def test_reading_results_of_a_removed_farm_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FarmGone):
         results.survey(Workdir.at(str(tmp_path / "none")), holding(), patience=0)
 
 
-def test_a_reader_with_an_old_state_looks_for_a_newer_one() -> None:
+def test_a_reader_with_a_stale_state_loads_a_newer_one() -> None:
     states = ["old", "old", "new"]
 
     def survey() -> str:

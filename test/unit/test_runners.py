@@ -1,4 +1,4 @@
-"""Runners: what is started for a command, and what becomes of it. Real files, real processes."""
+"""Runners: the program that is started for a command, and its result. Real files, real processes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-# Whether a shell is needed
+# When a shell is needed
 
 
 def test_a_plain_program_with_plain_words_needs_no_shell(tools: Path) -> None:
@@ -113,13 +113,13 @@ def test_a_plain_program_with_plain_words_needs_no_shell(tools: Path) -> None:
         "if",
     ],
 )
-def test_a_command_with_anything_for_bash_runs_in_a_shell(command: str) -> None:
+def test_a_command_with_shell_syntax_runs_in_a_shell(command: str) -> None:
     assert simple_argv(command) is None
     assert BasicRunner().argv(0, command) == [BASH, "-c", "--", command]
 
 
 @pytest.mark.parametrize("name", ["true", "false"])
-def test_true_and_false_alone_are_started_as_programs(name: str) -> None:
+def test_of_the_builtins_only_true_and_false_are_started_as_programs(name: str) -> None:
     argv = simple_argv(name)
     assert argv is not None
     assert argv[0].endswith(f"/{name}")
@@ -131,7 +131,7 @@ def test_every_keyword_and_builtin_of_this_bash_is_known() -> None:
 
 
 @pytest.mark.parametrize("variable", ["BASH_FUNC_module%%", "BASH_FUNC_module()"])
-def test_an_exported_function_goes_before_a_program(
+def test_an_exported_function_takes_precedence_over_a_program(
     tools: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     executable(tools / "module", "#!/bin/sh\n")
@@ -149,14 +149,14 @@ def test_a_program_that_is_not_on_path_is_left_to_bash() -> None:
     assert simple_argv("no-such-program -x") is None
 
 
-def test_a_file_that_is_not_executable_and_a_directory_are_no_programs(tools: Path) -> None:
+def test_a_directory_or_a_file_without_execute_permission_is_not_a_program(tools: Path) -> None:
     (tools / "notes").write_text("text")
     (tools / "folder").mkdir()
     assert simple_argv("notes") is None
     assert simple_argv("folder") is None
 
 
-def test_a_program_with_a_slash_is_started_as_it_is_named() -> None:
+def test_a_program_with_a_slash_is_started_under_this_path() -> None:
     assert simple_argv("./no/such -x") == ["./no/such", "-x"]
 
 
@@ -172,14 +172,14 @@ def test_the_first_program_on_path_wins_and_an_empty_entry_is_the_current_direct
     assert simple_argv("prog") == ["./prog"]
 
 
-def test_what_bash_alone_knows_about_path_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_special_entries_of_path_are_left_to_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "~/bin:/usr/bin:/bin")
     assert simple_argv("env") is None
     monkeypatch.delenv("PATH")
     assert simple_argv("env") is None
 
 
-def test_a_program_is_remembered_until_path_changes(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_of_a_program_is_cached_until_path_changes(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = Programs()
     first = executable(tools / "prog", "#!/bin/sh\n")
     assert simple_argv("prog", programs) == [str(first)]
@@ -215,7 +215,7 @@ def test_a_command_does_what_it_does_in_bash(command: str, tmp_path: Path) -> No
     assert run(BasicRunner(), command, tmp_path) == expected
 
 
-# The synchronous way
+# Synchronous execution
 
 
 def test_a_task_sees_its_id_and_the_environment_and_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,7 @@ def test_a_task_sees_its_id_and_the_environment_and_no_input(tmp_path: Path, mon
     assert "PROC_NUMBER" not in os.environ
 
 
-def test_a_signal_that_ended_the_task_is_a_negative_status(tmp_path: Path) -> None:
+def test_a_signal_that_killed_the_task_is_a_negative_status(tmp_path: Path) -> None:
     assert run(BasicRunner(), "kill -TERM $$; sleep 60", tmp_path)[0] == -signal.SIGTERM
 
 
@@ -239,7 +239,7 @@ def test_a_script_without_an_interpreter_line_runs_in_bash(tools: Path, tmp_path
     assert run(BasicRunner(), "bare 1", tmp_path) == (0, "bare 1\n")
 
 
-def test_a_program_that_moved_while_it_was_remembered_is_found_again(tools: Path, tmp_path: Path) -> None:
+def test_a_program_that_moved_while_it_was_cached_is_found_again(tools: Path, tmp_path: Path) -> None:
     runner = BasicRunner()
     executable(tools / "env", "#!/bin/sh\necho ours\n")
     assert run(runner, "env -i", tmp_path) == (0, "ours\n")
@@ -248,7 +248,7 @@ def test_a_program_that_moved_while_it_was_remembered_is_found_again(tools: Path
     assert runner.argv(0, "env -i")[0] != str(tools / "env")
 
 
-def test_when_the_system_has_no_process_to_give_bash_is_not_tried() -> None:
+def test_bash_is_not_tried_if_the_system_cannot_create_a_process() -> None:
     error = OSError(errno.EAGAIN, "Resource temporarily unavailable")
     assert BasicRunner().otherwise(0, "true", error) is None
 
@@ -257,7 +257,7 @@ def test_when_the_system_has_no_process_to_give_bash_is_not_tried() -> None:
     ("program", "status", "reason"),
     [("/no/such", 127, "No such file or directory"), ("/etc/passwd", 126, "Permission denied"), ("a\0b", 126, "null")],
 )
-def test_a_program_that_cannot_be_started_is_a_failed_task(
+def test_a_task_whose_program_cannot_be_started_has_failed(
     program: str, status: int, reason: str, tmp_path: Path
 ) -> None:
     class Direct(CommandRunner):
@@ -271,7 +271,7 @@ def test_a_program_that_cannot_be_started_is_a_failed_task(
     assert log.count("\n") == 1
 
 
-def test_a_runner_that_cannot_make_the_command_is_a_failed_task(tmp_path: Path) -> None:
+def test_a_task_whose_command_cannot_be_built_has_failed(tmp_path: Path) -> None:
     class Broken(CommandRunner):
         def argv(self, taskid: int, command: str) -> list[str]:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/no/scratch")
@@ -304,7 +304,7 @@ def test_terminate_in_a_signal_handler_ends_the_running_task(tmp_path: Path) -> 
     assert status == -signal.SIGTERM
 
 
-def test_terminate_before_there_is_a_process_is_not_forgotten(tmp_path: Path) -> None:
+def test_terminate_before_the_process_exists_takes_effect_later(tmp_path: Path) -> None:
     class Interrupted(BasicRunner):
         def argv(self, taskid: int, command: str) -> list[str]:
             self.terminate()
@@ -320,9 +320,9 @@ def test_terminate_without_a_task_does_nothing(tmp_path: Path) -> None:
     runner.terminate()
 
 
-def test_a_subclass_in_the_old_style_changes_the_command_and_hands_it_on(tmp_path: Path) -> None:
+def test_an_old_subclass_that_changes_the_command_in_run_works(tmp_path: Path) -> None:
     class Nice(BasicRunner):
-        def __init__(self, level: str) -> None:  # and no super().__init__(), which worked before
+        def __init__(self, level: str) -> None:  # without super().__init__(), which worked in PyTaskFarmer
             self.level = level
 
         def run(self, taskid: int, command: str, logfh: Any) -> int:
@@ -331,7 +331,7 @@ def test_a_subclass_in_the_old_style_changes_the_command_and_hands_it_on(tmp_pat
     assert run(Nice("5"), "a | cat", tmp_path) == (0, "5: a\n")
 
 
-def test_a_runner_that_defines_nothing_says_so(tmp_path: Path) -> None:
+def test_a_runner_without_an_implementation_raises_not_implemented(tmp_path: Path) -> None:
     class Empty(Runner):
         pass
 
@@ -344,13 +344,13 @@ def test_a_runner_that_defines_nothing_says_so(tmp_path: Path) -> None:
         run(NoArgv(), "x", tmp_path)
 
 
-# What is known before a task begins
+# Plans before a task starts
 
 
 @pytest.mark.parametrize(
     "command", ["/bin/true", "grep -c x y", "a | b", "A=1 env", "no-such-program", "", "echo \udcff"]
 )
-def test_a_plan_is_what_argv_says_later(command: str) -> None:
+def test_a_plan_equals_the_later_result_of_argv(command: str) -> None:
     runner = BasicRunner()
     assert runner.plan(3, command) == runner.argv(3, command)
 
@@ -361,7 +361,7 @@ def test_a_command_that_needs_a_file_is_not_planned() -> None:
     assert descriptors() == before
 
 
-def test_a_runner_that_only_says_argv_plans_nothing() -> None:
+def test_a_runner_that_only_defines_argv_plans_nothing() -> None:
     class Direct(CommandRunner):
         def argv(self, taskid: int, command: str) -> list[str]:
             raise AssertionError("asked too early")
@@ -369,7 +369,7 @@ def test_a_runner_that_only_says_argv_plans_nothing() -> None:
     assert Direct().plan(3, "x") is None
 
 
-# Commands longer than an argument may be
+# Commands that are too long for an argument
 
 
 def descriptors() -> set[str]:
@@ -415,7 +415,7 @@ def test_the_longest_command_that_is_an_argument_runs(tmp_path: Path) -> None:
     runner.cleanup(7)
 
 
-def test_cleanup_twice_and_a_new_attempt_without_cleanup_are_fine() -> None:
+def test_cleanup_may_be_called_twice_or_not_at_all_before_a_new_attempt() -> None:
     before = descriptors()
     runner = BasicRunner()
     long = "x" * 200_000
@@ -431,7 +431,7 @@ def test_cleanup_twice_and_a_new_attempt_without_cleanup_are_fine() -> None:
 
 @pytest.fixture
 def shifter(tools: Path, tmp_path: Path) -> Path:
-    """A stand-in, since Shifter is to be had at NERSC only: it records its arguments, and runs what follows `--`."""
+    """A stub, because Shifter exists at NERSC only: it records its arguments, and runs the words after `--`."""
     record = tmp_path / "arguments"
     executable(
         tools / "shifter",
@@ -463,7 +463,7 @@ def test_shifter_gets_its_options_and_runs_setup_and_task(shifter: Path, tmp_pat
     ]
 
 
-def test_without_setup_the_task_alone_runs(shifter: Path, tmp_path: Path) -> None:
+def test_without_setup_only_the_task_runs(shifter: Path, tmp_path: Path) -> None:
     assert run(ShifterRunner("debian:12"), "echo a; echo b # c", tmp_path) == (0, "a\nb\n")
     assert recorded(shifter) == ["--image=debian:12", "--", "/bin/bash", "-c", "--", "echo a; echo b # c"]
 
@@ -508,7 +508,7 @@ def test_an_empty_image_is_refused() -> None:
         ShifterRunner(" ")
 
 
-def test_no_temporary_directory_is_a_failed_task(
+def test_a_task_whose_temporary_directory_cannot_be_created_has_failed(
     shifter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", "/no/scratch")
@@ -517,14 +517,14 @@ def test_no_temporary_directory_is_a_failed_task(
     assert "/no/scratch/" in log
 
 
-def test_a_host_without_shifter_is_a_failed_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_fails_on_a_host_without_shifter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     status, log = run(ShifterRunner("i"), "true", tmp_path)
     assert status == 127
     assert "shifter: No such file or directory" in log
 
 
-def test_a_task_too_long_for_a_container_fails_and_says_why(
+def test_a_task_too_long_for_a_container_fails_with_the_reason(
     shifter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
@@ -555,7 +555,7 @@ def test_a_task_too_long_for_a_container_fails_and_says_why(
         ("if a\nb", ["if a\nb"]),
     ],
 )
-def test_a_setup_is_a_command_a_line_except_where_bash_reads_on(setup: str, found: list[str]) -> None:
+def test_each_line_of_a_setup_is_a_command_unless_bash_continues_it(setup: str, found: list[str]) -> None:
     assert list(commands(setup)) == found
 
 
@@ -584,7 +584,7 @@ def test_simple_setups_and_tasks_are_joined_as_documented() -> None:
 @pytest.mark.parametrize(
     "task", ["echo ran", "echo ran; echo ran", "true || true; echo ran", "true || echo ran & echo ran", "a\necho ran"]
 )
-def test_nothing_of_a_task_runs_when_a_line_of_the_setup_failed(setup: str, task: str) -> None:
+def test_a_task_does_not_run_if_a_line_of_the_setup_failed(setup: str, task: str) -> None:
     status, output = in_bash(with_setup(setup, task))
     assert (status, output) == (1, "")
 

@@ -1,4 +1,4 @@
-"""The INI files in runners.d and tasklists.d: they load, and define what they say."""
+"""The INI files in runners.d and tasklists.d: they load, and their definitions match their comments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOUSE = Path(__file__).parents[2]
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Configuration:
-    # Named, not found: a checkout that its group or others may write is none of this test's business.
+    # Named, not found: permissions of the checkout for its group or others do not matter to this test.
     nowhere = str(tmp_path)
     environ = {"TASKFARMER_CONFIG_DIR": str(HOUSE)}
     return Configuration.search(cwd=nowhere, environ=environ, home=nowhere, etc=nowhere)
@@ -45,7 +45,7 @@ def test_the_plain_sample_runs_commands(samples: Configuration) -> None:
     assert samples.runner("plain").argv(0, "echo a | cat") == ["/bin/bash", "-c", "--", "echo a | cat"]
 
 
-def test_the_shifter_sample_starts_the_container_that_it_describes(samples: Configuration, tmp_path: Path) -> None:
+def test_the_shifter_sample_starts_the_described_container(samples: Configuration, tmp_path: Path) -> None:
     runner = samples.runner("reco22")
     argv = runner.argv(0, "Reco_tf.py")
     try:
@@ -62,7 +62,7 @@ def test_the_shifter_sample_starts_the_container_that_it_describes(samples: Conf
     assert samples.runner("debian").argv(0, "date")[1:] == ["--image=debian:12", "--", "/bin/bash", "-c", "--", "date"]
 
 
-def test_the_atlas_samples_make_the_commands_that_they_show(samples: Configuration, tmp_path: Path) -> None:
+def test_the_atlas_samples_make_the_documented_commands(samples: Configuration, tmp_path: Path) -> None:
     inputs = tmp_path / "inputs.txt"
     inputs.write_text("/data/HITS.01.root\n")
     made_of, options = samples.tasklist_class("digi")

@@ -1,4 +1,4 @@
-"""Which job this is, by the variables of its scheduler."""
+"""Which job a process belongs to, according to the variables of its scheduler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segments: what was taken in is read again by place, byte for byte, and damage is never run."""
+"""Segments: imported tasks are read by their position, byte for byte, and a corrupt task is never run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def written(workdir: Workdir, commands: list[bytes], first: int = 0, batch: int 
     return Segment(writer.close(), first, len(commands))
 
 
-def test_a_hundred_thousand_tasks_are_found_by_place_with_one_read_each(workdir: Workdir) -> None:
+def test_a_hundred_thousand_tasks_are_found_by_position_with_one_read_each(workdir: Workdir) -> None:
     commands = [b"run --number %d" % number for number in range(100_000)]
     segment = written(workdir, commands, first=500, batch=777)
     reader = SegmentReader(workdir)
@@ -40,7 +40,7 @@ def test_a_hundred_thousand_tasks_are_found_by_place_with_one_read_each(workdir:
     reader.close()
 
 
-def test_every_kind_of_command_comes_back_as_it_was(workdir: Workdir) -> None:
+def test_every_kind_of_command_is_read_unchanged(workdir: Workdir) -> None:
     commands = [
         b"plain",
         b"\xff\xfe no UTF-8 \x80",
@@ -61,12 +61,12 @@ def test_every_kind_of_command_comes_back_as_it_was(workdir: Workdir) -> None:
     reader.close()
 
 
-def test_a_segment_of_no_tasks_is_one(workdir: Workdir) -> None:
+def test_a_segment_without_tasks_is_valid(workdir: Workdir) -> None:
     segment = written(workdir, [])
     assert SegmentReader(workdir).lines(segment, 0, 0) == []
 
 
-def test_a_damaged_task_is_an_error_that_names_the_file_and_others_are_read(workdir: Workdir) -> None:
+def test_a_corrupt_task_is_an_error_that_names_the_file_and_others_are_read(workdir: Workdir) -> None:
     segment = written(workdir, [b"echo %d" % number for number in range(200)])
     path = Path(workdir.segment(segment.file))
     path.write_bytes(path.read_bytes().replace(b"echo 70\n", b"rm   70\n"))
@@ -78,7 +78,7 @@ def test_a_damaged_task_is_an_error_that_names_the_file_and_others_are_read(work
     reader.close()
 
 
-def test_a_segment_that_was_cut_off_is_an_error(workdir: Workdir) -> None:
+def test_a_truncated_segment_is_an_error(workdir: Workdir) -> None:
     segment = written(workdir, [b"echo %d" % number for number in range(200)])
     path = Path(workdir.segment(segment.file))
     path.write_bytes(path.read_bytes()[:-1])
@@ -90,7 +90,7 @@ def test_a_segment_that_was_cut_off_is_an_error(workdir: Workdir) -> None:
 
 
 @pytest.mark.parametrize("harm", ["a bit", "short", "empty", "gone", "another's"])
-def test_a_damaged_index_is_an_error_that_names_it(workdir: Workdir, harm: str) -> None:
+def test_a_corrupt_index_is_an_error_that_names_it(workdir: Workdir, harm: str) -> None:
     segment = written(workdir, [b"true"] * 200)
     path = Path(workdir.segment_index(segment.file))
     data = bytearray(path.read_bytes())
@@ -105,14 +105,14 @@ def test_a_damaged_index_is_an_error_that_names_it(workdir: Workdir, harm: str) 
         SegmentReader(workdir).lines(segment, 0, 1)
 
 
-def test_what_is_discarded_leaves_nothing(workdir: Workdir) -> None:
+def test_a_discarded_segment_leaves_no_files(workdir: Workdir) -> None:
     writer = SegmentWriter(workdir, 0)
     writer.add([b"true"] * 100)
     writer.discard()
     assert list(Path(workdir.tasks).iterdir()) == []
 
 
-def test_a_list_that_grew_often_needs_no_more_open_files_than_another(workdir: Workdir) -> None:
+def test_a_list_that_grew_often_needs_no_additional_open_files(workdir: Workdir) -> None:
     segments = [written(workdir, [b"echo %d" % number], first=number) for number in range(100)]
     reader = SegmentReader(workdir)
     before = len(os.listdir("/proc/self/fd"))

@@ -1,6 +1,6 @@
-"""Silence where file operations take long: the dead are expelled in the end, and a hanging file system kills nobody.
+"""Silence with slow file operations: dead farmers are expelled eventually, and a hanging file system expels none.
 
-All on a clock that goes only when told to. `slow_work` is what an observer does between two looks.
+All tests use a clock that only advances when they set it. `slow_work` is the work of an observer between two checks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from taskfarmer.storage.layout import Workdir
 LEASE = 60.0
 OPERATION = 2.0
 BETWEEN_LOOKS = 12
-"""File operations between two looks, as measured: an exchange and the views are twenty and more."""
+"""File operations between two checks, as measured: an exchange and the views are twenty and more."""
 
 
 class Clock:
@@ -63,15 +63,15 @@ def watch(workdir: Workdir, clock: Clock) -> Watch:
 
 
 def slow_work(watch: Watch, clock: Clock, operations: int = BETWEEN_LOOKS, each: float = OPERATION) -> None:
-    """File operations, with a pulse after every three of them."""
+    """Do file operations, with a pulse after every three of them."""
     for number in range(operations):
         clock.now += each
         if number % 3 == 2:
             watch.serve(clock.now)
 
 
-def test_a_dead_farmer_is_expelled_although_each_look_is_late(watch: Watch, clock: Clock, them: Presence) -> None:
-    """2 s an operation and a lease of 60 s: there is never a punctual look, and the lease is over all the same."""
+def test_a_dead_farmer_is_expelled_although_each_check_is_late(watch: Watch, clock: Clock, them: Presence) -> None:
+    """With 2 s per operation and a lease of 60 s no check is punctual, but the lease expires nevertheless."""
     begin = clock.now
     why = None
     while why is None:
@@ -83,7 +83,9 @@ def test_a_dead_farmer_is_expelled_although_each_look_is_late(watch: Watch, cloc
 
 
 @pytest.mark.parametrize("each", [0.5, 2.0, 20.0, 600.0])
-def test_it_ends_however_long_an_operation_takes(watch: Watch, clock: Clock, them: Presence, each: float) -> None:
+def test_a_dead_farmer_is_expelled_with_operations_of_any_duration(
+    watch: Watch, clock: Clock, them: Presence, each: float
+) -> None:
     looks = 0
     while watch.verdict(them.identity.farmer) is None:
         looks += 1
@@ -92,10 +94,10 @@ def test_it_ends_however_long_an_operation_takes(watch: Watch, clock: Clock, the
 
 
 @pytest.mark.parametrize("each", [2.0, 20.0, 600.0])
-def test_a_living_farmer_that_is_served_as_slowly_is_not_expelled(
+def test_a_live_farmer_with_equally_slow_operations_is_not_expelled(
     watch: Watch, clock: Clock, them: Presence, each: float
 ) -> None:
-    """It beats between its own operations, of which nine may follow each other."""
+    """It sends heartbeats between its operations, with up to nine operations in a row."""
     for turn in range(200):
         assert watch.verdict(them.identity.farmer) is None
         slow_work(watch, clock, 3, each)
@@ -104,10 +106,10 @@ def test_a_living_farmer_that_is_served_as_slowly_is_not_expelled(
 
 
 @pytest.mark.parametrize("hang", [LEASE, 100 * LEASE])
-def test_a_file_system_that_hangs_for_everybody_kills_nobody(
+def test_no_farmer_is_expelled_if_the_file_system_hangs_for_all(
     watch: Watch, clock: Clock, them: Presence, hang: float
 ) -> None:
-    """In the look, or in anything before it; the farmer beats when it is over, a moment after we look."""
+    """If it hangs during the check or before, the other farmer sends a heartbeat after that, just after our check."""
     farmer = them.identity.farmer
     for _ in range(6):
         assert watch.verdict(farmer) is None
@@ -119,7 +121,7 @@ def test_a_file_system_that_hangs_for_everybody_kills_nobody(
         them.beat()
 
 
-def test_one_look_after_a_hang_makes_nobody_suspicious(watch: Watch, clock: Clock, them: Presence) -> None:
+def test_one_check_after_a_hang_does_not_raise_suspicion(watch: Watch, clock: Clock, them: Presence) -> None:
     farmer = them.identity.farmer
     watch.verdict(farmer)
     clock.now += 100 * LEASE
@@ -131,7 +133,7 @@ def test_one_look_after_a_hang_makes_nobody_suspicious(watch: Watch, clock: Cloc
     assert watch.suspicious(farmer) is not None
 
 
-def test_an_observer_that_was_stopped_counts_nothing_of_it(watch: Watch, clock: Clock, them: Presence) -> None:
+def test_an_observer_that_was_stopped_does_not_count_that_time(watch: Watch, clock: Clock, them: Presence) -> None:
     farmer = them.identity.farmer
     watch.verdict(farmer)
     before = watch.silence(farmer)

@@ -1,4 +1,4 @@
-"""How a farmer finds out when its allocation ends, with a stand-in for `squeue`: one of a job asks for all."""
+"""How a farmer learns when its allocation ends, with a stub of `squeue`: one farmer of a job asks for all."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ME = {"SLURM_JOB_ID": "1", "SLURM_CLUSTER_NAME": "here"}
 
 
 class Squeue:
-    """A `squeue` in front of the path that does what it is told, and notes about which jobs it was asked."""
+    """A `squeue` at the front of PATH that runs a given script, and records the jobs in its arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.program = folder / "bin" / "squeue"
         self.program.parent.mkdir()
         self.notes = folder / "asked"
 
-    def does(self, text: str) -> None:
+    def runs(self, text: str) -> None:
         self.program.write_text(f'#!/bin/bash\necho "$4" >>{self.notes}\n{text}\n')
         self.program.chmod(0o755)
 
@@ -54,9 +54,9 @@ def end_of(allocation: Allocation) -> float | None:
     return allocation.end
 
 
-def test_what_a_farmer_of_the_job_found_out_is_believed(squeue: Squeue, workdir: Workdir) -> None:
+def test_the_answer_to_another_farmer_of_the_job_is_used(squeue: Squeue, workdir: Workdir) -> None:
     end = int(time.time() + 1000)
-    squeue.does(f"echo {end}")
+    squeue.runs(f"echo {end}")
     assert end_of(Allocation(workdir, ME, time.monotonic())) == end
     assert recorded_end(workdir, ME) == end
     assert end_of(Allocation(workdir, ME, time.monotonic())) == end
@@ -70,13 +70,13 @@ def test_what_a_farmer_of_the_job_found_out_is_believed(squeue: Squeue, workdir:
         {"end": time.time() + 5000},
         {"cluster": "here", "end": time.time() - 5000},
     ],
-    ids=["of another cluster", "of no cluster", "of a time gone by"],
+    ids=["of another cluster", "of no cluster", "of the past"],
 )
-def test_what_is_of_another_job_with_the_same_number_is_not_believed(
+def test_the_answer_for_another_job_with_the_same_id_is_not_used(
     squeue: Squeue, workdir: Workdir, old: dict[str, object]
 ) -> None:
     end = int(time.time() + 1000)
-    squeue.does(f"echo {end}")
+    squeue.runs(f"echo {end}")
     os.makedirs(workdir.jobs)
     Path(workdir.job("1-0")).write_bytes(sealed({"job": "1", **old}))
     assert recorded_end(workdir, ME) is None
@@ -84,9 +84,9 @@ def test_what_is_of_another_job_with_the_same_number_is_not_believed(
     assert recorded_end(workdir, ME) == end
 
 
-def test_an_element_of_an_array_asks_by_that_name(squeue: Squeue, workdir: Workdir) -> None:
-    """The number of one element is that of the whole array, too."""
-    squeue.does(f"echo {int(time.time() + 1000)}")
+def test_an_element_of_an_array_asks_by_its_array_id(squeue: Squeue, workdir: Workdir) -> None:
+    """The job ID of one element is that of the whole array, too."""
+    squeue.runs(f"echo {int(time.time() + 1000)}")
     element = {"SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "4"}
     end_of(Allocation(workdir, {**ME, **element}, time.monotonic()))
     assert squeue.asked() == ["10_4"]

@@ -1,4 +1,4 @@
-"""Task lists as editors of other systems save them, and the parts of a list that are read apart."""
+"""Task lists saved by editors of other systems, and parts of a list that are read separately."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_a_byte_order_mark_changes_no_task(text: bytes, chunk: int, monkeypatch:
     assert reader.consumed in (0, len(MARK + text))
 
 
-def test_a_byte_order_mark_elsewhere_is_part_of_its_task() -> None:
+def test_a_byte_order_mark_in_the_middle_is_part_of_its_task() -> None:
     assert read(b"a\n" + MARK + b"b\n")[0] == [b"a", MARK + b"b"]
     assert read(b"a\n" + MARK + b"b\n", offset=2)[0] == [MARK + b"b"]
 
 
-def test_lines_below_a_byte_order_mark_keep_their_numbers(tmp_path: Path) -> None:
+def test_lines_after_a_byte_order_mark_keep_their_numbers(tmp_path: Path) -> None:
     path = tmp_path / "list"
     path.write_bytes(MARK + b"# a comment\na\n\nb\n")
     assert [line_of_task(str(path), task) for task in range(2)] == [2, 4]
@@ -70,7 +70,7 @@ def test_the_rest_of_a_list_is_read_when_it_is_complete() -> None:
 
 
 @pytest.mark.parametrize("rest", [b"", b"# a", b" \t", b"\r", b"#TASKFARMER --ti"])
-def test_a_rest_without_a_task_is_none(rest: bytes) -> None:
+def test_a_rest_without_a_task_gives_no_task(rest: bytes) -> None:
     assert not read(b"a\n" + rest, whole_lines_only=True)[1].rest_is_task
 
 
@@ -82,7 +82,7 @@ def test_zeros_in_a_rest_that_is_complete_are_refused() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 3, source_module.CHUNK])
-def test_a_list_is_read_up_to_its_end_for_us(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_is_read_up_to_the_given_end(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_module, "CHUNK", chunk)
     assert read(b"a\nb\nhalf", end=4)[0] == [b"a", b"b"]
     assert read(b"a\nb\nhalf", end=2, offset=2)[0] == []
@@ -96,7 +96,7 @@ def test_a_command_is_never_an_option_of_the_shell() -> None:
     assert shell_argv("-x; y") == [shell(), "-c", "--", "-x; y"]
 
 
-def test_bash_is_looked_for_on_path_where_it_is_not_in_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bash_is_searched_on_path_if_it_is_not_in_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there, folder = (tmp_path / name for name in ("here", "there", "folder"))
     for place in (here, there, folder / "bash"):
         place.mkdir(parents=True)

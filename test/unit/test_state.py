@@ -1,4 +1,4 @@
-"""The pure transitions, held against a model that knows each task's place and nothing of intervals."""
+"""The pure transitions, compared with a model that knows each task's place and does not use intervals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def ids(state: State, intervals: list[Interval]) -> list[tuple[int, int]]:
 
 
 class Histories(RuleBasedStateMachine):
-    """Random histories. `place` is the model: task -> (where, attempt), where a farmer, or one of three words."""
+    """Random histories.
+
+    `place` is the model: task -> (place, attempt), with a farmer or one of three words as place.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,8 +56,8 @@ class Histories(RuleBasedStateMachine):
         for task in tasks:
             self.place[task] = ("unprocessed", self.place[task][1] + 1)
 
-    def story(self, data: st.DataObject, farmer: str, returning: bool = True) -> Settlement:
-        """What a farmer has to tell of its tasks; the model knows it from here on."""
+    def report(self, data: st.DataObject, farmer: str, returning: bool = True) -> Settlement:
+        """A farmer's report about its tasks; the model contains it from now on."""
         held = self.some(data, farmer)
         cut = sorted(data.draw(st.lists(st.integers(0, len(held)), min_size=3, max_size=3)))
         finished, failed, returned = held[: cut[0]], held[cut[0] : cut[1]], held[cut[1] : cut[2]] * returning
@@ -92,13 +95,13 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def settle(self, data: st.DataObject) -> None:
         farmer = data.draw(st.sampled_from(sorted(self.state.farmers)))
-        self.state = states.settle(self.state, farmer, self.story(data, farmer))
+        self.state = states.settle(self.state, farmer, self.report(data, farmer))
 
     @precondition(lambda self: self.state.farmers)
     @rule(data=st.data())
     def expel(self, data: st.DataObject) -> None:
         farmer = data.draw(st.sampled_from(sorted(self.state.farmers)))
-        what = self.story(data, farmer, returning=False)
+        what = self.report(data, farmer, returning=False)
         rest = [task for task, (place, _) in self.place.items() if place == farmer]
         ran = self.intervals(sorted(data.draw(st.sets(st.sampled_from(sorted(rest)))))) if rest else ()
         self.state = states.expel(self.state, farmer, what, ran)
@@ -176,7 +179,7 @@ TestHistories.settings = settings(
 )
 
 
-def test_what_came_back_is_given_out_before_the_rest_of_the_list() -> None:
+def test_released_tasks_are_handed_out_before_the_rest_of_the_list() -> None:
     state = states.claim(states.join(fresh(10), "a", "a", 1), "a", 3)
     state = states.settle(state, "a", Settlement("a", 0, returned=(Interval(0, 1, 1),)))
     state = states.claim(states.join(state, "b", "b", 1), "b", 3)
@@ -190,7 +193,7 @@ def test_a_death_is_counted_only_for_tasks_that_ran() -> None:
     assert state.departed == {"a": 9}
 
 
-def test_what_ran_out_of_time_goes_to_those_that_have_the_longest_time_seen() -> None:
+def test_tasks_that_ran_out_of_time_go_to_farmers_with_the_longest_time_seen() -> None:
     state = states.join(states.join(fresh(4), "a", "a", 1), "b", "b", 1)
     state = states.claim(state, "a", 2, seconds_left=1000.0)
     assert state.longest == 1000
@@ -207,7 +210,7 @@ def test_what_ran_out_of_time_goes_to_those_that_have_the_longest_time_seen() ->
     assert problems(twice) == []
 
 
-def test_tasks_that_are_passed_over_stay_in_their_order() -> None:
+def test_tasks_that_are_skipped_stay_in_their_order() -> None:
     returned = "0:0@2^50 0:1@2 0:2@2^70 0:3@2"
     state = states.join(replace(fresh(6), returned=returned), "a", "a", 1)
     state = replace(state, segments=(replace(state.segments[0], next=4),))
@@ -226,7 +229,7 @@ def test_durations_of_finished_tasks_are_summed_by_class() -> None:
     assert from_document(json.loads(json.dumps(to_document(state)))) == state
 
 
-def test_a_farmer_cannot_settle_what_it_does_not_hold() -> None:
+def test_a_farmer_cannot_settle_a_task_that_it_does_not_hold() -> None:
     state = states.claim(states.join(fresh(4), "a", "a", 1), "a", 2)
     told = Settlement("a", 9, (Interval(0, 0, 1),), finished=1)
     after = states.settle(state, "a", told)
@@ -234,7 +237,7 @@ def test_a_farmer_cannot_settle_what_it_does_not_hold() -> None:
         states.settle(after, "a", told)
 
 
-def test_a_journal_that_is_given_up_departs_with_what_counts_of_it() -> None:
+def test_an_abandoned_journal_is_closed_with_its_counted_size() -> None:
     state = states.claim(states.join(fresh(4), "a", "a", 1), "a", 2)
     state = states.settle(state, "a", Settlement("a", 9, (Interval(0, 0, 1),), finished=1))
     state = states.settle(state, "a", Settlement("a-r1", 5, (Interval(0, 1, 1),), failed=1))
@@ -252,7 +255,7 @@ def test_members_that_a_later_version_added_are_kept() -> None:
     assert to_document(states.claim(from_document(document), "a", 1))["farmers"]["a"][5] == {"colour": "green"}
 
 
-def test_a_state_with_a_task_in_two_places_or_in_none_is_named() -> None:
+def test_a_state_with_a_task_in_two_places_or_none_is_reported() -> None:
     state = states.claim(states.join(fresh(4), "a", "a", 1), "a", 2)
     assert "twice" in "".join(problems(replace(state, returned="0:1+1@2")))
     assert "never given out" in "".join(problems(replace(state, returned="0:3+1@2")))

@@ -1,4 +1,4 @@
-"""Job scripts and what becomes of them: they equal the examples, and schedulers are asked about the right jobs."""
+"""Job scripts and their jobs: the scripts equal the examples, and schedulers are asked about the right jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RETURNING = Request("/list", "list", ("pytaskfarmer.py",), time=43200.0, time_mi
 
 
 class Site:
-    """A house with programs of a scheduler that are stand-ins."""
+    """A house with stubs of a scheduler's programs."""
 
     def __init__(self, house: House) -> None:
         self.house = house
@@ -55,7 +55,7 @@ def site(house: House) -> Site:
 
 
 def loop(script: str) -> list[str]:
-    """From the pid of the farmer to its exit status."""
+    """The lines from the pid of the farmer to its exit status."""
     match = LOOP.search(script)
     assert match is not None, script
     return [line for line in match[0].splitlines() if line and not line.startswith("#")]
@@ -83,7 +83,7 @@ def test_a_script_that_requeues_itself_waits_for_its_farmer_as_the_example_does(
         assert {"--wait", "--grace"} <= set(re.findall(r"--[a-z]+", farmer))
 
 
-def test_options_that_a_user_gives_a_script_that_requeues_itself_are_not_given_twice() -> None:
+def test_options_of_the_user_for_a_script_that_requeues_itself_are_not_given_twice() -> None:
     script = SLURM.script(
         Request("/list", "list", ("farm",), ("--wait", "--grace=5"), time_min=1800.0, requeue=True, grace=5.0)
     )
@@ -97,11 +97,11 @@ def test_options_that_a_user_gives_a_script_that_requeues_itself_are_not_given_t
     [
         ({"SLURM_JOB_ID": "10"}, "10"),
         ({"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "4"}, "10_4"),
-        # the last element of an array has the array's own number
+        # the job ID of the last element of an array is that of the array
         ({"SLURM_JOB_ID": "10", "SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "0"}, "10_0"),
     ],
 )
-def test_a_job_requeues_itself_alone(site: Site, script: str, variables: dict[str, str], job: str) -> None:
+def test_a_job_requeues_only_itself(site: Site, script: str, variables: dict[str, str], job: str) -> None:
     text = {
         "flex.sh": (EXAMPLES / "slurm" / "flex.sh").read_text(),
         "submit": SLURM.script(RETURNING),
@@ -119,11 +119,11 @@ def test_a_job_requeues_itself_alone(site: Site, script: str, variables: dict[st
     assert (site.house.folder / "requeued").read_text() == f"requeue {job}\n"
 
 
-# --- what schedulers say ------------------------------------------------------------------------------
+# --- answers of schedulers ----------------------------------------------------------------------------
 
 
-def test_a_job_whose_number_was_told_is_known_whatever_its_own_exit_status(site: Site) -> None:
-    """`sbatch --wait` ends as the job does: with 75, say."""
+def test_a_job_whose_id_was_printed_is_recorded_with_any_exit_status(site: Site) -> None:
+    """`sbatch --wait` exits with the status of the job, such as 75."""
     site.program("sbatch", "echo 4711; exit 75")
     done = site.verb("submit", "list.txt", "--", "--wait")
     assert (done.status, done.stderr) == (0, "")
@@ -131,7 +131,7 @@ def test_a_job_whose_number_was_told_is_known_whatever_its_own_exit_status(site:
     assert site.jobs() == [("4711", "RUNNING", None)]
 
 
-def test_a_cluster_that_was_submitted_to_by_name_is_asked_by_name_and_nobody_else_about_it(site: Site) -> None:
+def test_jobs_of_a_named_cluster_are_queried_on_this_cluster_only(site: Site) -> None:
     asked = site.house.folder / "asked"
     site.program("sbatch", 'case "$*" in *far*) echo "4711;far";; *) echo 4711;; esac')
     site.program(
@@ -150,7 +150,7 @@ def test_a_cluster_that_was_submitted_to_by_name_is_asked_by_name_and_nobody_els
     assert far.startswith("-M far ")
 
 
-def test_farmers_of_a_cluster_that_was_submitted_to_by_name_are_counted_with_its_job(site: Site) -> None:
+def test_farmers_on_a_named_cluster_are_counted_with_its_job(site: Site) -> None:
     site.program("sbatch", 'echo "7;far"')
     assert site.verb("submit", "list.txt", "--", "-M", "far").status == 0
     site.house.write("until [ -e go ]; do sleep 0.05; done\n")
@@ -167,7 +167,7 @@ def test_farmers_of_a_cluster_that_was_submitted_to_by_name_are_counted_with_its
         assert farmer.wait(60) == 0
 
 
-def test_names_that_are_no_text_do_not_hide_the_jobs_of_grid_engine(site: Site) -> None:
+def test_names_with_invalid_bytes_do_not_hide_the_jobs_of_grid_engine(site: Site) -> None:
     site.program("qsub", "echo 12")
     job = "<job_list><JB_job_number>12</JB_job_number><JB_owner>M\\374ller</JB_owner><state>r</state></job_list>"
     site.program("qstat", f"printf \"<?xml version='1.0'?><job_info>{job}</job_info>\"")

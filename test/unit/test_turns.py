@@ -1,4 +1,4 @@
-"""Whose turn it is to commit, where locks are not shared: one at a time, and nobody waits for the dead."""
+"""Whose turn it is to commit if locks are not shared: one farmer at a time, and dead farmers block none."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def had(path: str, patience: float = 0.0, text: str = "ours") -> bool:
         return got
 
 
-def test_one_farmer_at_a_time_has_the_turn_and_the_next_one_has_it_afterwards(path: str) -> None:
+def test_one_farmer_at_a_time_has_the_turn_and_the_next_one_gets_it_afterwards(path: str) -> None:
     other = subprocess.Popen([sys.executable, "-c", HOLDS, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdin and other.stdout
     assert other.stdout.readline() == b"True\n"
@@ -62,12 +62,12 @@ def test_the_turn_of_a_dead_farmer_ends(path: str, monkeypatch: pytest.MonkeyPat
     assert had(path)
 
 
-def test_a_turn_that_goes_from_hand_to_hand_is_waited_for(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turn_that_changes_hands_is_awaited(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "STUCK_AFTER", 3.0)
     hands = subprocess.Popen(
         ["sh", "-c", 'for n in 1 2 3 4 5 6 7 8; do ln -sfn "$n" "$0"; sleep 0.5; done; rm "$0"', path]
     )
-    eventually(lambda: os.path.lexists(path), "somebody has it")
+    eventually(lambda: os.path.lexists(path), "another farmer has it")
     assert had(path, 60.0)
     assert hands.wait(60) == 0
 
@@ -78,7 +78,9 @@ def test_a_turn_whose_reply_was_lost_is_ours(path: str) -> None:
     assert not os.path.lexists(path)
 
 
-def test_who_was_taken_for_dead_ends_nobody_elses_turn(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_farmer_that_was_declared_dead_does_not_end_the_turn_of_another(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(turns, "STUCK_AFTER", 0.0)
     with careful(path).taken("ours", 0.0) as got:
         assert got
@@ -88,7 +90,7 @@ def test_who_was_taken_for_dead_ends_nobody_elses_turn(path: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("how", ["no directory", "a file in its place"])
-def test_where_there_can_be_no_turn_it_is_done_without(
+def test_farmers_work_without_turns_if_the_file_cannot_be_created(
     tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(turns, "STUCK_AFTER", 0.1)

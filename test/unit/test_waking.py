@@ -99,7 +99,7 @@ def test_an_orphan_that_ends_hides_no_task() -> None:
     apart(scene)
 
 
-def test_a_task_that_ends_late_is_waited_for() -> None:
+def test_a_task_that_ends_late_is_awaited() -> None:
     def scene() -> None:
         one = Scene()
         late, soon = one.begin("sleep", "0.5"), one.begin("true")
@@ -137,7 +137,7 @@ def test_nothing_is_reported_if_nothing_happens_in_time() -> None:
     apart(scene)
 
 
-def test_a_stop_signal_comes_to_its_handler_and_wakes() -> None:
+def test_a_stop_signal_reaches_its_handler_and_wakes_the_worker() -> None:
     def scene() -> None:
         one = Scene()
         os.kill(os.getpid(), signal.SIGUSR1)
