@@ -94,8 +94,8 @@ def _show(shelf: logs.LogStore, state: State, wanted: list[int]) -> int:
     there = shelf.find(set(wanted))
     absent = {task_id for task_id, some in there.items() if not some}
     recorded = logs.kept_as(found, state, absent) if absent else {}
-    for doubt in shelf.doubts:
-        print_error(doubt)
+    for warning in shelf.warnings:
+        print_error(warning)
     missing = 0
     for task_id in wanted:
         some = there[task_id]
@@ -171,8 +171,8 @@ def _search(shelf: logs.LogStore, state: State, pattern: re.Pattern[bytes], want
                 print_error(f"task {one.task_id}: {one.path}: {error.strerror}")
 
     put_lines(matches())
-    for doubt in shelf.doubts:
-        print_error(doubt)
+    for warning in shelf.warnings:
+        print_error(warning)
     return count
 
 

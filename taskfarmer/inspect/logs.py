@@ -17,24 +17,26 @@ from itertools import chain
 from typing import NamedTuple
 
 from taskfarmer.errors import FarmError, hit_a_limit
-from taskfarmer.formats import limits, packs
-from taskfarmer.formats.packs import Part, Runs
+from taskfarmer.formats import packs
 from taskfarmer.ledger import State, logowner, results
 from taskfarmer.storage import reading
 from taskfarmer.storage.layout import Workdir
 
 BLOCK = 1 << 16
+_HEAD_BLOCK = 1 << 14
+"""Bytes that are read around a head line: those of several pieces if tasks write little."""
 _LOG = re.compile(r"log_(\d{1,18})")
 _LATEST_ASIDE = 9
 """The last attempt whose name for an earlier log is looked for."""
 _SET_ASIDE = re.compile(r"(.+-[0-9a-f]{8})\.(\d{1,18})\.(\d{1,9})")
-_INDEX = re.compile(r"(.+-[0-9a-f]{8})\.index")
 _PACK = re.compile(r".+-[0-9a-f]{8}")
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Log(NamedTuple):
     """Output of a task: pieces of a file, or all of it. `attempt` is 0 for `log_<ID>`, which may have several.
+
+    `pieces` has the start and the size of each, one after the other.
 
     Of a `log_<ID>` only the parts of the farm with the ID `farm` count, with `first` also the text before all headers.
     """
@@ -43,7 +45,7 @@ class Log(NamedTuple):
     attempt: int
     path: str
     farmer: str = ""
-    pieces: tuple[tuple[int, int], ...] | None = None
+    pieces: array[int] | None = None
     farm: str = ""
     first: bool = True
 
@@ -69,7 +71,7 @@ class Log(NamedTuple):
             if not stat.S_ISREG(there.st_mode):
                 raise OSError(None, "something else is in its place; move it away")
             left = there.st_size  # pieces of one file: more than all of it is a lie
-            for start, size in self.pieces if self.pieces is not None else ((0, None),):
+            for start, size in ((0, None),) if self.pieces is None else _pairs(self.pieces):
                 end = None if size is None else start + min(size, left)
                 left -= size or 0
                 while True:
@@ -85,11 +87,11 @@ class Log(NamedTuple):
 
 @dataclass
 class LogStore:
-    """What a farm's logs hold. `doubts` are lines about what cannot be read, for people."""
+    """The logs of a farm. `warnings` are lines for people about files that cannot be read."""
 
     workdir: Workdir
     farm: str
-    doubts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._first = logowner.owns(self.workdir, self.farm)
@@ -139,9 +141,8 @@ class LogStore:
                 aside.add((log.task_id, log.attempt))
                 if wanted is None or log.task_id in wanted:
                     yield log
-        indexed = {match[1] for name in names if (match := _INDEX.fullmatch(name))}
-        for farmer in sorted(indexed | {name for name in names if _PACK.fullmatch(name)}):
-            if self._ours(farmer):
+        for farmer in names:
+            if _PACK.fullmatch(farmer) and self._ours(farmer):
                 for log in self._packed(farmer, wanted):
                     if (log.task_id, log.attempt) not in aside:
                         yield log
@@ -151,53 +152,49 @@ class LogStore:
         return os.path.exists(self.workdir.identity(farmer))
 
     def _packed(self, farmer: str, wanted: set[int] | None) -> Iterator[Log]:
-        path = self.workdir.pack(farmer)
-        known = array("Q"), array("Q")
-        running: dict[str, Runs] = {}
-        scratch: dict[tuple[int, int], str] = {}
-        for line in self._lines(farmer):
-            if isinstance(line, Runs):
-                before = running.get(line.scratch)
-                if before is not None:
-                    scratch.pop((before.task_id, before.attempt), None)
-                running[line.scratch] = line
-                scratch[line.task_id, line.attempt] = line.scratch
-                continue
-            scratch.pop((line.task_id, line.attempt), None)
-            for start, size in line.pieces:
-                known[0].append(start)
-                known[1].append(size)
-            if line.pieces and (wanted is None or line.task_id in wanted):
-                yield Log(line.task_id, line.attempt, path, farmer, line.pieces)
-        for task_id, attempt, pieces in _untold(path, *known):
-            if (task_id, attempt) not in scratch and (wanted is None or task_id in wanted):
-                yield Log(task_id, attempt, path, farmer, tuple(pieces))
-        for (task_id, attempt), name in scratch.items():
-            where = os.path.join(self.workdir.running, name)
-            if (wanted is None or task_id in wanted) and os.path.isfile(where):
-                yield Log(task_id, attempt, where, farmer)
+        """The logs in a farmer's packed file, then the scratch files of attempts whose output is not all in it.
 
-    def _lines(self, farmer: str) -> Iterator[Part | Runs]:
-        path = self.workdir.pack_index(farmer)
-        damaged = 0
+        If all are wanted, each log follows its last piece, to save memory.
+        """
+        path = self.workdir.pack(farmer)
+        logs: dict[tuple[int, int], array[int]] = {}  # by task and attempt
+        missing: dict[tuple[int, int], int] = {}  # bytes of further pieces
+        scratch: dict[tuple[int, int], tuple[int, int]] = {}
+        users: dict[tuple[int, int], tuple[int, int]] = {}  # the attempts that use the scratch files
+        for head, start, size in self._pieces(path):
+            attempt = head.task_id, head.attempt
+            if head.scratch is not None:
+                scratch.pop(users.get(head.scratch, attempt), None)
+                users[head.scratch] = attempt
+                scratch[attempt] = head.scratch
+                continue
+            left = missing.pop(attempt, head.total) - size
+            if left > 0:
+                missing[attempt] = left
+            else:
+                scratch.pop(attempt, None)
+            if size and (wanted is None or head.task_id in wanted):
+                logs.setdefault(attempt, array("Q")).extend((start, size))
+                if wanted is None and left <= 0:
+                    yield Log(*attempt, path, farmer, logs.pop(attempt))
+        for attempt, pieces in logs.items():
+            if attempt not in scratch:
+                yield Log(*attempt, path, farmer, pieces)
+        for attempt, (slot, number) in scratch.items():
+            where = self.workdir.scratch(farmer, slot, number)
+            if (wanted is None or attempt[0] in wanted) and os.path.isfile(where):
+                yield Log(*attempt, where, farmer)
+
+    def _pieces(self, path: str) -> Iterator[tuple[packs.Head, int, int]]:
         try:
             with reading.opened(path) as fd:
-                reading.regular(fd, path)
-                for line in reading.lines(fd, limits.INDEX_LINE):
-                    found = packs.parse_line(line[:-1]) if line.endswith(b"\n") else None
-                    if found is not None:
-                        yield found
-                    elif line.endswith(b"\n"):
-                        damaged += 1
+                yield from _PackReader(fd, reading.regular(fd, path)).pieces()
         except FileNotFoundError:
             pass
         except OSError as error:
-            self.doubts.append(f"{path}: {error.strerror}; what it tells is looked for in {self.workdir.pack(farmer)}")
-        if damaged:
-            self.doubts.append(
-                f"{path}: {damaged} lines are damaged and were passed over; what they tell is looked for in "
-                f"{self.workdir.pack(farmer)}"
-            )
+            if hit_a_limit(error):
+                raise
+            self.warnings.append(f"{path}: {error.strerror}; the output in it is not shown")
 
 
 def own_parts(blocks: Iterator[bytes], task_id: int, farm: bytes, first: bool) -> Iterator[bytes]:
@@ -244,6 +241,10 @@ def kept_as(workdir: Workdir, state: State, wanted: set[int]) -> dict[int, tuple
     return found
 
 
+def _pairs(numbers: array[int]) -> Iterator[tuple[int, int]]:
+    return zip(numbers[::2], numbers[1::2], strict=True)
+
+
 def _names(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder))
@@ -263,80 +264,60 @@ def _first_attempt(log: Log) -> int:
     return int(match[1]) if match else 1
 
 
-def _untold(path: str, starts: array[int], sizes: array[int]) -> list[tuple[int, int, list[tuple[int, int]]]]:
-    """Task, attempt and pieces of what is in a packed file and not in its index."""
-    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    try:
-        fd = os.open(path, _FLAGS)
-    except OSError as error:
-        if hit_a_limit(error):
-            raise
-        return []
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return []
-        for begin, end in _gaps(fd, starts, sizes):
-            for task_id, attempt, start, size in _pieces(fd, begin, end):
-                found.setdefault((task_id, attempt), []).append((start, size))
-    finally:
-        os.close(fd)
-    return [(*who, pieces) for who, pieces in found.items()]
+class _PackReader:
+    """Reads a packed file from head line to head line, without the output in between.
 
+    A piece that is neither followed by a head line nor by the end of the file was torn: by a full disk, or a kill.
+    """
 
-def _gaps(fd: int, starts: array[int], sizes: array[int]) -> Iterator[tuple[int, int]]:
-    """The ranges of a packed file that are neither told of, nor what stands between pieces that are."""
-    place = 0
-    length = os.fstat(fd).st_size
-    for number in sorted(range(len(starts)), key=starts.__getitem__):
-        start = min(starts[number], length)
-        if start - place > packs.LONGEST_HEAD:
-            yield place, start
-        elif start - place > 2 * packs.SHORTEST_HEAD:
-            head = os.pread(fd, start - place, place).lstrip(b"\n")
-            found = packs.parse_head(head)
-            if found is None or found[3] != len(head):
-                yield place, start
-        place = max(place, start + sizes[number])
-    if length > place:
-        yield place, length
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self._end = size
+        self._block = b""
+        self._start = 0
 
+    def pieces(self) -> Iterator[tuple[packs.Head, int, int]]:
+        """Each head line, with the start and the size of its output. A torn piece ends before the next head line."""
+        place = self._search(0, self._end)
+        head = self._head_at(place)
+        while head is not None:
+            start = place + head.length
+            stop = place = min(start + head.size, self._end)
+            following = self._head_at(place)
+            if following is None and place < self._end:  # a line feed ends output that has none at its end
+                place += 1
+                following = self._head_at(place)
+            if start + head.size > self._end or (following is None and place < self._end):
+                stop = self._search(start, stop)
+                place = self._search(stop, self._end)
+                following = self._head_at(place)
+            yield head, start, stop - start
+            head = following
 
-def _pieces(fd: int, place: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(task, attempt, start, bytes) of the pieces that begin in a range. One that was torn goes up to the next."""
-    while (place := _next_head(fd, place, end)) < end:
-        head = packs.parse_head(os.pread(fd, packs.LONGEST_HEAD, place))
-        assert head is not None
-        task_id, attempt, size, length = head
-        start = place + length
-        if start > end or (start == end and size):
-            return  # the head line is of a piece that the index knows, or nothing follows
-        place = start + size
-        if place > end or not _is_boundary(fd, place, end):
-            place = _next_head(fd, start, end)
-            size = max(0, place - start)
-        yield task_id, attempt, start, size
+    def _head_at(self, place: int) -> packs.Head | None:
+        offset = place - self._start
+        if offset < 0 or offset + packs.LONGEST_HEAD > len(self._block):
+            offset = self._load(place)
+        return packs.parse_head(self._block, offset) if place < self._end else None
 
+    def _load(self, place: int) -> int:
+        self._block, self._start = os.pread(self._fd, _HEAD_BLOCK, place), place
+        return 0
 
-def _is_boundary(fd: int, place: int, end: int) -> bool:
-    return place >= end - 1 or packs.parse_head(os.pread(fd, packs.LONGEST_HEAD, place).lstrip(b"\n")) is not None
-
-
-def _next_head(fd: int, place: int, end: int) -> int:
-    """Where the next head line begins at the beginning of a line; `end` where there is none."""
-    while (place := _data_from(fd, place)) < end:
-        data = os.pread(fd, min(BLOCK, end - place), place)
-        at = data.find(packs.HEAD_BEGINS)
-        if at < 0:
-            if len(data) < BLOCK:
-                return end
-            place += len(data) - len(packs.HEAD_BEGINS)
-            continue
-        before = os.pread(fd, 1, place + at - 1) if place + at else b"\n"
-        whole = os.pread(fd, packs.LONGEST_HEAD, place + at)
-        if before == b"\n" and packs.parse_head(whole):
-            return place + at
-        place += at + 1
-    return end
+    def _search(self, place: int, end: int) -> int:
+        """Where the next head line starts; `end` if there is none. After a torn piece it is not at a line's start."""
+        while place < end:
+            offset = place - self._start
+            if offset < 0 or offset + packs.LONGEST_HEAD > len(self._block):
+                place = _data_from(self._fd, place)
+                offset = self._load(place)
+            match = packs.HEAD.search(self._block, offset)
+            if match is not None:
+                return min(self._start + match.start(), end)
+            if len(self._block) < _HEAD_BLOCK:
+                break
+            place = self._start + len(self._block) - packs.LONGEST_HEAD + 1
+        return end
 
 
 def _data_from(fd: int, place: int) -> int:

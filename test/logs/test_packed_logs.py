@@ -14,7 +14,7 @@ from disks import DISKS, full
 from farming import eventually, kill_at_once
 from farms import Farm, Farmer
 from operations import operations
-from pieces import check_index
+from pieces import check_packs
 
 RUNNER = """
 import subprocess
@@ -51,6 +51,11 @@ def packed(farm: Farm) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (farm.workdir / "logs" / "packed").glob("*")}
 
 
+def runs(farm: Farm, task: int) -> bool:
+    """Whether the packed file contains the scratch file of a task's first attempt."""
+    return any(b"task %d, attempt 1, running, 0 bytes, slot " % task in data for data in packed(farm).values())
+
+
 def plugged(farm: Farm) -> None:
     (farm.folder / "myrunners.py").write_text(RUNNER)
     (farm.folder / "runners.ini").write_text("[talks]\nRunner = myrunners.Talks\n")
@@ -71,11 +76,9 @@ def test_each_task_finds_its_own_and_people_can_read_all(farm: Farm) -> None:
     assert b"not found" in output(farm, 4) or b"No such file" in output(farm, 4)
     assert output(farm, 5).startswith(f"{farm.workdir}/logs/running/".encode())
     assert os.listdir(farm.workdir / "logs" / "running") == []
-    found = packed(farm)
-    assert len(found) == 2
-    (text,) = (data for name, data in found.items() if not name.endswith(".index"))
+    (text,) = packed(farm).values()
     assert re.search(rb"^=== taskfarmer: task 2, attempt 1, exit 0, 6 bytes, .* ===\nno end\n=== ", text, re.MULTILINE)
-    check_index(farm.workdir / "logs")
+    check_packs(farm.workdir / "logs")
     assert {line.log for line in farm.check().lines} == {"packed"}
 
 
@@ -87,7 +90,7 @@ def test_a_task_that_truncates_its_output_does_not_hurt_its_neighbours(farm: Far
         assert (farm.workdir / "logs" / f"log_{task}").exists() is False
     found = logs(farm, "--grep", "^mark-")
     assert sorted(found.stdout.split()) == sorted(b"%d:mark-%d" % (task, task) for task in range(60))
-    check_index(farm.workdir / "logs")
+    check_packs(farm.workdir / "logs")
 
 
 def test_large_outputs_of_two_workers_at_once_are_found_byte_for_byte(farm: Farm) -> None:
@@ -95,43 +98,57 @@ def test_large_outputs_of_two_workers_at_once_are_found_byte_for_byte(farm: Farm
     assert farm.run("-n", 2, "--logs", "packed").wait() == 0
     for task in range(6):
         assert output(farm, task) == big(task)
-    check_index(farm.workdir / "logs")
+    check_packs(farm.workdir / "logs")
 
 
 def test_the_output_of_killed_farmers_is_found(farm: Farm) -> None:
     farm.write(*["echo short $PROC_NUMBER"] * 40, farm.begun("echo running; sleep 1000"), farm.begun("sleep 1000"))
     farmer = farm.start("-n", 2, "--logs", "packed")
     farm.wait_for_tasks(40, 41)
-    index = farm.workdir / "logs" / "packed" / "none"
-
-    def told() -> bool:
-        return any(b"runs 40 " in data for name, data in packed(farm).items() if name.endswith(".index"))
-
-    eventually(told, f"{index} tells what runs")
+    eventually(lambda: runs(farm, 40), "the packed file records what runs")
     assert output(farm, 40) == b"running\n"  # it runs
     kill(farmer)
     assert output(farm, 40) == b"running\n"
     for task in (0, 1, 20, 38, 39):
         assert output(farm, task) == b"short %d\n" % task
-    # without any index all that was written is found
-    for path in (farm.workdir / "logs" / "packed").glob("*.index"):
-        path.unlink()
-    for task in (0, 17, 39):
-        assert output(farm, task) == b"short %d\n" % task
 
 
-def test_a_damaged_index_is_told_and_made_up_for(farm: Farm) -> None:
+def test_damaged_and_torn_pieces_hide_no_others(farm: Farm) -> None:
     farm.write(*[f"echo {'x' * 300} $PROC_NUMBER"] * 30)
-    assert farm.run("-n", 2, "--logs", "packed").wait() == 0
-    (path,) = (farm.workdir / "logs" / "packed").glob("*.index")
-    lines = path.read_bytes().splitlines(keepends=True)
-    lines[3] = lines[3].replace(b"part", b"pbrt")
-    lines[7] = lines[7][:-12]  # torn, and the next one follows it
-    path.write_bytes(b"".join(lines)[:-5])
-    for task in (0, 2, 3, 4, 6, 7, 8, 29):
-        done = logs(farm, task)
-        assert done.stdout == f"{'x' * 300} {task}\n".encode(), task
-        assert b"2 lines are damaged" in done.stderr
+    assert farm.run("-n", 1, "--logs", "packed").wait() == 0
+    (path,) = (farm.workdir / "logs" / "packed").iterdir()
+    pieces = path.read_bytes().split(b"=== taskfarmer: ")[1:]
+    pieces[3] = pieces[3].replace(b"task", b"tusk")
+    pieces[7] = pieces[7][:-200]  # the next one follows in the same line
+    pieces[12] = pieces[12][:30]
+    path.write_bytes(b"".join(b"=== taskfarmer: " + piece for piece in pieces)[:-5])
+    for task in (0, 2, 4, 6, 8, 11, 13, 28):
+        assert output(farm, task) == f"{'x' * 300} {task}\n".encode(), task
+    assert output(farm, 7) == b"x" * (300 + len(" 7\n") - 200)
+    assert output(farm, 29) == b"x" * (300 + len(" 29\n") - 5)
+
+
+def test_a_packed_file_that_cannot_be_read_is_named(farm: Farm) -> None:
+    farm.write("echo hello")
+    assert farm.run("--logs", "packed").wait() == 0
+    (path,) = (farm.workdir / "logs" / "packed").iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    assert f"{path}: not a regular file; the output in it is not shown".encode() in logs(farm, 0).stderr
+
+
+def test_a_part_of_which_pieces_are_missing_is_read_from_its_scratch_file(farm: Farm) -> None:
+    """A worker was killed while it copied the output of a task."""
+    wait = farm.begun(f"echo begins; {BIG}; echo ends; : > {farm.folder}/written; sleep 1000")
+    farm.write(wait)
+    farmer = farm.start("-n", 1, "--logs", "packed")
+    eventually(lambda: (farm.folder / "written").exists() and runs(farm, 0), "its scratch file is recorded")
+    kill(farmer)
+    (path,) = (farm.workdir / "logs" / "packed").iterdir()
+    size = (1 << 20) - 200
+    with open(path, "ab") as file:
+        file.write(b"=== taskfarmer: task 0, attempt 1, exit 0, %d of 9999999 bytes, now ===\n" % size + bytes(size))
+    assert output(farm, 0) == b"begins\n" + big(0) + b"ends\n"
 
 
 def test_attempts_follow_each_other_under_a_line_that_says_so(farm: Farm) -> None:
@@ -204,7 +221,7 @@ def test_the_output_of_a_task_whose_worker_was_killed_is_found(farm: Farm) -> No
     farm.write("echo $TASKFARMER_ATTEMPT here; " + farm.begun("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"))
     farmer = farm.start("-n", 1, "--logs", "packed")
     farm.wait_for_tasks(0)
-    eventually(lambda: any(b"runs 0 1 " in data for data in packed(farm).values()), "the index tells what runs")
+    eventually(lambda: runs(farm, 0), "the packed file records what runs")
     os.kill(farmer.workers()[0], signal.SIGKILL)
     assert farmer.wait() == 0, farmer.said
     assert re.findall(rb"^\d here", output(farm, 0), re.MULTILINE) == [b"1 here", b"2 here"]

@@ -6,6 +6,7 @@ the task has ended. A slot runs one task at a time, so each object knows the one
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TextIO
 
@@ -46,13 +47,11 @@ class Logs:
         `group` is its process group, 0 for none, ANY for any child.
         """
 
-    @property
-    def waits(self) -> bool:
-        """Whether there is something to say of the task that runs, which is done by `flush` a moment later."""
-        return False
+    announce_at = math.inf
+    """When `announce` is to be called for the task that runs, on the monotonic clock."""
 
-    def flush(self, now: float) -> None:
-        """Say what there is to say, `now` on the monotonic clock."""
+    def announce(self) -> None:
+        """Record where the output of the running task is, so that it is found if the farmer is killed."""
 
     def look(self) -> None:
         """Hold what a running task writes to the limit."""

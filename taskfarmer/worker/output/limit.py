@@ -17,6 +17,8 @@ from taskfarmer.storage import durable
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _PAGE = 4096
 _BLOCK = 1 << 20
+Span = tuple[int, int] | bytes
+"""What is kept of a file: a range of its bytes, or a line in their place."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -25,7 +27,7 @@ def missing(size: int) -> bytes:
     return b"\n=== taskfarmer: %d bytes were cut out here (--log-limit) ===\n" % size
 
 
-def kept(start: int, end: int, limit: int) -> Iterator[tuple[int, int] | bytes]:
+def kept(start: int, end: int, limit: int) -> Iterator[Span]:
     """What is kept of the bytes `start` to `end` of a file: ranges of it, and the line between them.
 
     Nothing is cut out where that would make room for less than the line.

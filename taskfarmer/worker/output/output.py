@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from taskfarmer.worker.context import SlotContext
 from taskfarmer.worker.output.files import FileLogs, Logs, NoLogs
 from taskfarmer.worker.output.folder import LogFolder
 from taskfarmer.worker.output.packed import Folder, Pack
-from taskfarmer.worker.output.scratch import MOMENT, FailedLogs, LimitedLogs, PackedLogs
+from taskfarmer.worker.output.scratch import FailedLogs, LimitedLogs, PackedLogs
 
 LOOK_EVERY = 5.0
 """Seconds between looks at the sizes of running tasks' logs, where they have a limit."""
@@ -20,26 +21,27 @@ class Output:
     def __init__(self, places: Sequence[SlotContext]) -> None:
         first = places[0]
         folder = LogFolder(first)
-        self._pack = Pack(folder)
-        running = Folder(folder, self._pack.workdir.running)
-        self.slots = {place.slot: _logs_of(place, folder, self._pack, running) for place in places}
+        pack = Pack(folder)
+        running = Folder(folder, pack.workdir.running)
+        self.slots = {place.slot: _logs_of(place, folder, pack, running) for place in places}
         self._limited = first.log_limit > 0 and first.log_mode != "none"
-        self._waiting = self._limited or first.log_mode in ("packed", "failed")
+        self._announces = self._limited or first.log_mode in ("packed", "failed")
         self._looked = 0.0
 
     def patience(self) -> float | None:
         """Seconds after which `flush` is to be called although nothing happens; None for never."""
-        if self._waiting and any(logs.waits for logs in self.slots.values()):
-            return MOMENT
+        next_time = min(logs.announce_at for logs in self.slots.values()) if self._announces else math.inf
+        if next_time < math.inf:
+            return max(0.0, next_time - time.monotonic())
         return LOOK_EVERY if self._limited else None
 
     def flush(self) -> None:
-        """Tell the index what there is to tell; hold running tasks to their limit."""
+        """Announce the scratch files of running tasks; hold these to their limit."""
         now = time.monotonic()
-        if self._waiting:
+        if self._announces:
             for logs in self.slots.values():
-                logs.flush(now)
-            self._pack.flush()
+                if now >= logs.announce_at:
+                    logs.announce()
         if self._limited and now - self._looked >= LOOK_EVERY:
             self._looked = now
             for logs in self.slots.values():

@@ -4,17 +4,17 @@ A task has only the scratch file of its slot, so it cannot hurt what others wrot
 a scratch file is ever cut: attempts on other nodes and other farms may append to a log at any time.
 Nothing is done for a task that writes nothing. A scratch file is not used again if something of an ended task still has
 it open, or if it was removed. A crash leaves the scratch files of tasks that ran, and of those for which there was no
-room elsewhere. The farmer's index records their tasks if these ran longer than a moment.
+room elsewhere. If a task runs longer than a moment, a head line in the farmer's packed file records its scratch file.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import TextIO
 
 from taskfarmer.errors import AGAIN, remedy
-from taskfarmer.formats.packs import Runs, runs_line
 from taskfarmer.storage import durable
 from taskfarmer.worker.context import NotStarted, SlotContext
 from taskfarmer.worker.output.files import ANY, Logs, close, text_file
@@ -23,7 +23,9 @@ from taskfarmer.worker.output.limit import kept, punch, shorten
 from taskfarmer.worker.output.packed import Folder, Pack, removed
 
 MOMENT = 0.02
-"""Seconds after which the index is told of a task that runs."""
+"""Seconds after which the scratch file of a running task is announced in the packed file."""
+_RETRY_AFTER = 1.0
+"""Seconds until an announcement that the disk did not accept is tried again."""
 LARGE = 1 << 26
 """Bytes of output from which on a file is kept as it is: to copy it would keep the worker's other slots waiting."""
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -46,14 +48,13 @@ class ScratchLogs(Logs):
         self._count = 0
         self._text: TextIO | None = None
         self._task: tuple[int, int] | None = None
-        self._begun = 0.0
-        self._said = False
+        self._announced = False
 
     def open(self, task_id: int, attempt: int) -> tuple[int, bytes]:
         if self._fd < 0:
             self._fresh()
         self._task = task_id, attempt
-        self._begun = time.monotonic()
+        self.announce_at = time.monotonic() + MOMENT
         return self._fd, self._path
 
     def _fresh(self) -> None:
@@ -83,14 +84,16 @@ class ScratchLogs(Logs):
             close(text)
             self._text = None
 
-    @property
-    def waits(self) -> bool:
-        return self._task is not None and not self._said
-
-    def flush(self, now: float) -> None:
-        if self._task is not None and not self._said and now - self._begun >= MOMENT:
-            self._said = True
-            self.pack.say(runs_line(Runs(*self._task, self._name)))
+    def announce(self) -> None:
+        if self._task is None:
+            return
+        try:
+            self.pack.add_running(*self._task, self.place.slot, self._count)
+        except OSError:
+            self.announce_at = time.monotonic() + _RETRY_AFTER
+        else:
+            self.announce_at = math.inf
+            self._announced = True
 
     def look(self) -> None:
         if self._task is not None and os.fstat(self._fd).st_size > self.place.log_limit:
@@ -100,25 +103,36 @@ class ScratchLogs(Logs):
         if self._task is None:
             return
         self._task = None
+        self.announce_at = math.inf
         try:
             size = os.lseek(self._fd, 0, os.SEEK_END)  # says as much as fstat, for less
         except OSError:  # a network file system has lost it
             size = 1
         lingers = _lives(group)
+        recorded = False
         if size or lingers or self.keeps_empty:
             try:
-                self._keep(size, task_id, attempt, status, lingers)
+                recorded = self._keep(size, task_id, attempt, status, lingers)
                 if self._fd >= 0 and removed(self._fd):
                     self._let_go()
             except OSError:  # a full disk, say: nothing is lost that is in the scratch file
                 self._set_aside(task_id, attempt)
-        elif self._said:
-            self.pack.nothing(task_id, attempt, status)
-        if self._said:
-            self._said = False
-            self.pack.flush()  # before another task writes into the file that the index says is this one's
+                recorded = True
+        if self._announced:
+            self._announced = False
+            if not recorded:
+                self._record_end(task_id, attempt, status)
 
-    def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> None:
+    def _record_end(self, task_id: int, attempt: int, status: int) -> None:
+        """Record that the announced task no longer uses the scratch file, before another task writes into it."""
+        try:
+            self.pack.add(self._fd, 0, task_id, attempt, status)
+        except OSError:
+            if self._fd >= 0:
+                self._remove()
+
+    def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> bool:
+        """Keep output of an ended task as the mode requires; whether that is recorded in the packed file or a name."""
         raise NotImplementedError
 
     def _shorten(self) -> None:
@@ -161,18 +175,19 @@ class ScratchLogs(Logs):
 class PackedLogs(ScratchLogs):
     """`packed`: everything goes to one file of the farmer."""
 
-    def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> None:
+    def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> bool:
         large = min(size, self.place.log_limit or size) > LARGE
         if (lingers or large) and not removed(self._fd):
             if not lingers:
                 self._shorten()
             self._set_aside(task_id, attempt)
-            return
+            return True
         self.pack.add(self._fd, size, task_id, attempt, status)
         if lingers:
             self._let_go()
         else:
             os.ftruncate(self._fd, 0)
+        return True
 
 
 class FailedLogs(ScratchLogs):
@@ -185,22 +200,21 @@ class FailedLogs(ScratchLogs):
     def _is_kept(self, size: int, status: int) -> bool:
         return size > 0 and status != 0
 
-    def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> None:
-        if self._said:
-            self.pack.nothing(task_id, attempt, status)
+    def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> bool:
         if self._is_kept(size, status):
             if self._becomes_log(task_id, attempt):
                 self._remove()
-                return
+                return False
             if lingers and not removed(self._fd):
                 self._shorten()
                 self._set_aside(task_id, attempt)
-                return
+                return True
             self._copy(task_id, attempt)
         if lingers:
             self._remove()
         else:
             os.ftruncate(self._fd, 0)
+        return False
 
     def _becomes_log(self, task_id: int, attempt: int) -> bool:
         """Whether the scratch file got the name of the task's log; not if that has to have a header, or exists."""
