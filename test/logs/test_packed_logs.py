@@ -227,27 +227,6 @@ def test_the_output_of_a_task_whose_worker_was_killed_is_found(farm: Farm) -> No
     assert re.findall(rb"^\d here", output(farm, 0), re.MULTILINE) == [b"1 here", b"2 here"]
 
 
-@pytest.mark.parametrize("mode", ["files", "packed"])
-def test_a_running_task_with_a_limit_does_not_keep_the_disk(farm: Farm, mode: str) -> None:
-    """The middle of its file is given back while it runs; head and tail are there in the end."""
-    wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
-    farm.write(farm.begun(f"echo begins; head -c 20000000 /dev/zero; {wait}; echo ends"))
-    farmer = farm.start("-n", 1, "--logs", mode, "--log-limit", "64k")
-    farm.wait_for_tasks(0)
-    folder = farm.workdir / "logs" / "running"
-
-    def sizes() -> list[tuple[int, int]]:
-        found = [path.stat() for path in folder.iterdir() if path.is_file()]
-        return [(one.st_size, one.st_blocks * 512) for one in found]
-
-    eventually(lambda: sizes() and sizes()[0][0] > 20000000, "it has written")
-    eventually(lambda: sizes()[0][1] < 200_000, "its blocks are given back")
-    (farm.folder / "go").touch()
-    assert farmer.wait() == 0, farmer.said
-    text = output(farm, 0)
-    assert text.startswith(b"begins\n") and text.endswith(b"ends\n") and len(text) < 66000
-
-
 def test_check_finds_nothing_wrong_with_packed_logs(farm: Farm) -> None:
     farm.write("echo one", "exit 1")
     assert farm.run("--logs", "packed").wait() == 1

@@ -53,9 +53,6 @@ class Logs:
     def announce(self) -> None:
         """Record where the output of the running task is, so that it is found if the farmer is killed."""
 
-    def look(self) -> None:
-        """Hold what a running task writes to the limit."""
-
     def close(self) -> None:
         """No more tasks come."""
 

@@ -1,20 +1,17 @@
 """How much may be written: `--log-limit`, and whether the disk has room for more.
 
-Of a task that writes more than its limit the head and the tail are kept, and how much is missing between them is said.
-While a task runs, the middle of its file is given back to the file system (a hole: the file keeps its length), where
-that can be done; when it has ended, the middle is cut out.
+When a task has written more than its limit, the middle of its output is cut out after it ends. A line in its place
+contains the number of bytes.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from collections.abc import Iterator
 
 from taskfarmer.storage import durable
 
-_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _PAGE = 4096
 _BLOCK = 1 << 20
 Span = tuple[int, int] | bytes
@@ -69,21 +66,6 @@ def _put(fd: int, data: bytes, place: int) -> int:
         written = os.pwrite(fd, view, place)
         view, place = view[written:], place + written
     return len(data)
-
-
-def punch(fd: int, start: int, limit: int) -> bool:
-    """Free the blocks of the middle of a file that grows; False where the file system cannot."""
-    half = limit // 2
-    begin = -(-(start + half) // _PAGE) * _PAGE
-    end = (os.fstat(fd).st_size - half) // _PAGE * _PAGE
-    if end <= begin:
-        return True
-    try:
-        call = ctypes.CDLL(None).fallocate
-    except (OSError, AttributeError):
-        return False
-    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    return not call(fd, _PUNCH_HOLE | _KEEP_SIZE, begin, end - begin)
 
 
 def has_room(fd: int, by_writing: bool = True) -> bool:

@@ -19,7 +19,7 @@ from taskfarmer.storage import durable
 from taskfarmer.worker.context import NotStarted, SlotContext
 from taskfarmer.worker.output.files import ANY, Logs, close, text_file
 from taskfarmer.worker.output.folder import LogFolder
-from taskfarmer.worker.output.limit import kept, punch, shorten
+from taskfarmer.worker.output.limit import kept, shorten
 from taskfarmer.worker.output.packed import Folder, Pack, removed
 
 MOMENT = 0.02
@@ -94,10 +94,6 @@ class ScratchLogs(Logs):
         else:
             self.announce_at = math.inf
             self._announced = True
-
-    def look(self) -> None:
-        if self._task is not None and os.fstat(self._fd).st_size > self.place.log_limit:
-            punch(self._fd, 0, self.place.log_limit)
 
     def ended(self, task_id: int, attempt: int, status: int, group: int = 0) -> None:
         if self._task is None:
