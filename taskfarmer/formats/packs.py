@@ -1,8 +1,8 @@
 """The formats of logs: attempt headers in `log_<ID>`, and packed files (docs/workdir-format.md).
 
-A packed file consists of pieces: a head line, then output of a task. Output longer than a chunk is stored in several
-pieces, since other workers append in between. A head line contains the length of its piece, so a reader can skip from
-head to head without reading the output.
+A packed file consists of pieces: a head line, then output of a task. Long output is stored in several pieces, and
+pieces of other workers may be in between. A head line contains the length of its piece, so a reader can skip from head
+to head without reading the output.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ HEAD = re.compile(
     rb"=== taskfarmer: task (\d{1,18}), attempt (\d{1,9}), (exit \d{1,9}|signal \d{1,9}|continued|running), "
     rb"(\d{1,18})(?: of (\d{1,18}))? bytes(?:, slot (\d{1,9}), file (\d{1,9}))?[^\n]{0,60} ===\n"
 )
-ATTEMPT = re.compile(rb"=== taskfarmer: attempt (\d{1,9}) on [^\n]{1,300}, task (\d{1,18}), farm ([0-9a-f]{16}) ===\n")
+ATTEMPT_HEADER = re.compile(
+    rb"=== taskfarmer: attempt (\d{1,9}) on [^\n]{1,300}, task (\d{1,18}), farm ([0-9a-f]{16}) ===\n"
+)
 """The header of an attempt in `log_<ID>`: attempt, task, farm."""
-LONGEST_ATTEMPT = 400
+LONGEST_ATTEMPT_HEADER = 400
 
 
 class Head(NamedTuple):
@@ -41,7 +43,7 @@ class Head(NamedTuple):
     scratch: tuple[int, int] | None = None
 
 
-def attempt_head(farm: str, task_id: int, attempt: int, host: str, when: str) -> bytes:
+def attempt_header(farm: str, task_id: int, attempt: int, host: str, when: str) -> bytes:
     """The header that an attempt writes into `log_<ID>` before its output."""
     return f"=== taskfarmer: attempt {attempt} on {host}, {when}, task {task_id}, farm {farm} ===\n".encode()
 
@@ -55,7 +57,7 @@ def running_head(task_id: int, attempt: int, slot: int, number: int) -> bytes:
 def first_head(task_id: int, attempt: int, status: int, sizes: tuple[int, int], when: str) -> bytes:
     """The head line of the first piece of a finished attempt.
 
-    `status` is a wait status; `sizes` are the bytes of this piece and of the whole output.
+    `status` is a wait status. `sizes` are the bytes of this piece and of the whole output.
     """
     how = b"signal %d" % os.WTERMSIG(status) if os.WIFSIGNALED(status) else b"exit %d" % (status >> 8)
     size = b"%d" % sizes[0] if sizes[0] == sizes[1] else b"%d of %d" % sizes

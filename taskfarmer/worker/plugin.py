@@ -23,7 +23,7 @@ from taskfarmer.worker.batch import Task
 from taskfarmer.worker.context import NotStarted, SlotContext
 from taskfarmer.worker.launch import Environment, command_of
 from taskfarmer.worker.leftovers import END, KEEP
-from taskfarmer.worker.output.files import ANY
+from taskfarmer.worker.output.files import ANY_CHILD
 from taskfarmer.worker.output.output import Output
 from taskfarmer.worker.slot import Slot
 from taskfarmer.worker.variables import Variable
@@ -239,13 +239,13 @@ class PluginTask:
         status = self._run(task_id, attempt, command)
         if os.getpid() != self._pid:  # a child that `run` forked: the worker tells of the task, and runs the next one
             os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-        if self.logs.heeds:
-            self.logs.ended(task_id, attempt, status, ANY)
+        if self.logs.handles_task_end:
+            self.logs.on_task_end(task_id, attempt, status, ANY_CHILD)
         return status
 
     def _run(self, task_id: int, attempt: int, command: str) -> int:
         fd, path = self.logs.open(task_id, attempt)
-        log = self.logs.text(fd)
+        log = self.logs.open_text(fd)
         self._show(task_id, attempt, path)
         self._log = log
         self.running = True
@@ -258,7 +258,7 @@ class PluginTask:
             return 1 << 8
         finally:
             self.running = False
-            self.logs.end_text(log)
+            self.logs.release_text(log)
 
     def _show(self, task_id: int, attempt: int, path: bytes) -> None:
         """Set those variables of this process that are other ones than for the task before."""

@@ -292,7 +292,7 @@ def test_a_task_that_is_held_is_refused_with_its_farmer(house: House) -> None:
         name = status(house)["farmers"][0]["farmer"]
         done = house.verb("retry", WORKDIR, "0")
         assert done.status == 2
-        assert f"it is held by {name}" in done.error_line
+        assert f"it is claimed by {name}" in done.error_line
 
 
 def test_a_retry_of_nothing_is_no_error(farm_run: Run, house: House) -> None:

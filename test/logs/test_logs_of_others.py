@@ -91,7 +91,7 @@ def test_a_task_that_only_another_farm_has_a_log_of_has_none(farm: Farm, other: 
     assert other.run("--logs-dir", tmp_path / "logs").process.returncode == 0
     done = verb("logs", farm.workdir, 0)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert b"only those of tasks that fail are kept" in done.stderr
+    assert b"only logs of failed tasks are kept" in done.stderr
 
 
 def test_logs_inside_another_farm_are_not_taken_for_its_own(farm: Farm, other: Farm) -> None:

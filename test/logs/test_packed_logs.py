@@ -178,7 +178,7 @@ def test_only_logs_of_failed_tasks_are_kept(farm: Farm) -> None:
     assert farm.log(1) == "bad\n"
     assert farm.log(4).startswith("stays\n")  # given back
     said = logs(farm, 0, 2).stderr
-    assert b"only those of tasks that fail are kept" in said
+    assert b"only logs of failed tasks are kept" in said
     assert b"it wrote nothing" in said
 
 

@@ -11,7 +11,7 @@ from taskfarmer.cli.types import Size
 from taskfarmer.formats import packs
 from taskfarmer.inspect import logs
 from taskfarmer.storage.layout import Workdir
-from taskfarmer.worker.output.limit import kept, missing, shorten
+from taskfarmer.worker.output.limit import cut_line, cut_out_middle, kept_spans
 
 
 def test_a_head_line_says_how_long_its_piece_is() -> None:
@@ -107,11 +107,11 @@ def test_a_file_is_cut_to_its_head_and_tail(tmp_path: Path, start: int, size: in
     path = tmp_path / "log"
     path.write_bytes(before)
     with open(path, "r+b") as file:
-        shorten(file.fileno(), start, 2000)
+        cut_out_middle(file.fileno(), start, 2000)
     whole, cut = path.read_bytes(), size - 2000
-    expected = before[: start + 1000] + missing(cut) + before[-1000:] if cut > len(missing(cut)) else before
+    expected = before[: start + 1000] + cut_line(cut) + before[-1000:] if cut > len(cut_line(cut)) else before
     assert whole == expected
-    ranges = list(kept(start, start + size, 2000))
+    ranges = list(kept_spans(start, start + size, 2000))
     assert b"".join(one if isinstance(one, bytes) else before[slice(*one)] for one in ranges) == expected[start:]
 
 
