@@ -12,7 +12,7 @@ waits for files or processes cannot be driven like that. It stands here in lines
     Farmer._work, _pause, _absorb              Simulated.life, _until, _absorb
     Farmer._done, _part, Leaving.leave         Simulated._done, _part, leave
     Neighbours.beat, look_around, farewell     Simulated._beat, _done, leave
-    Views.show, finish                         Simulated._show, _part
+    Views.update, finish                       Simulated._show, _part
     Pool, SegmentReader                        Slots
 
 A metadata operation is what a client must ask a server for: open, create, link, unlink, rename, a look at what others
@@ -72,7 +72,7 @@ LINE = 105
 """Bytes of a result."""
 CODING = 20e-9
 """Seconds to write or to read a byte of a revision (and to compute it), as measured with a thousand farmers."""
-SHOW_PATIENCE = inspect.signature(views.Views.show).parameters["patience"].default
+SHOW_PATIENCE = inspect.signature(views.Views.update).parameters["patience"].default
 FINISH_PATIENCE = 10.0
 NOWHERE = Workdir("/nowhere")
 
@@ -236,13 +236,13 @@ class Simulated:
         yield self.world.ask("beats", BEAT + look * count)
 
     def _show(self, patience: float) -> Process:
-        self.views._put_off()
+        self.views._schedule_next()
         if not self.views._results:
             return
         got = yield from self._lock(patience)
         yield self.world.ask("views", CHECK + SHOW * got)
         if got:
-            self.views._forget()
+            self.views._drop_pending()
             yield from self._unlock()
             yield self.world.ask("views", READ) + self.ground.coding
             self.commits.known = self.ground.newest

@@ -138,7 +138,7 @@ def _blocks(log: logs.Log, header: str) -> Iterator[bytes]:
 def _explain(
     workdir: Workdir, state: State, task_id: int, modes: dict[int, tuple[int, str, bool]], header: bool
 ) -> bool:
-    """Explain why a task has no log. Return True if it has no output: with `--logs packed` there is no log then."""
+    """Explain why a task has no log. Return True if it wrote nothing: with `--logs packed` it then has no log."""
     why = locate_task(state, task_id)
     if why == _RECORDED and task_id in modes:
         _, mode, succeeded = modes[task_id]

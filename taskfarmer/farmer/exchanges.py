@@ -26,7 +26,7 @@ from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.options import Reporter
 from taskfarmer.pool.pool import Pool
 from taskfarmer.storage import durable
-from taskfarmer.views.views import EVERY, Views
+from taskfarmer.views.views import UPDATE_EVERY, Views
 
 LONG_LIST_OF_RETURNED = 4096
 LARGEST_LOOK = 4096
@@ -156,7 +156,7 @@ class Exchanges:
         state = self.ledger.state
         ahead = pacing.ahead(pace.duration) and self.pool.attentive and state.left
         self.pool.ahead = ahead and self.deadline.calm(now, state)
-        self.views.every = pacing.shows(len(self.ledger.state.farmers), EVERY)
+        self.views.every = pacing.shows(len(self.ledger.state.farmers), UPDATE_EVERY)
         if self.views.due(now) and not leave:  # what is left to show is shown last
             self._show_views()
 
@@ -179,7 +179,7 @@ class Exchanges:
 
     def _show_views(self) -> None:
         try:
-            self.views.show()
+            self.views.update()
         except OSError as error:
             self._warn_of_views(f"{error.filename}: {durable.reason(error)}")
         except StorageError as error:
@@ -193,7 +193,7 @@ class Exchanges:
     def mend_views(self) -> None:
         """We were expelled: if nobody else will look at the views, make sure that we left them exact."""
         try:
-            self.views.mend()
+            self.views.complete_after_expulsion()
         except (OSError, TaskFarmerError) as error:
             text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             self.reporter.warning(f"{text}; the views may not be exact: taskfarmer check WORKDIR --repair")

@@ -223,7 +223,7 @@ class Intake:
             # results meanwhile, the views do not add up and are made anew at its end
             self.between()
             try:
-                views.begin(self.workdir, state, self.between)
+                views.create_views(self.workdir, state, self.between)
             except OSError as error:
                 self.reporter.warning(f"{error.filename}: {error.strerror}; the views are made later")
             Ledger(self.workdir, farm, "import").commits.hint(state.epoch, state.revision)

@@ -87,7 +87,7 @@ class PackWriter:
     def add(self, fd: int, size: int, task_id: int, attempt: int, status: int) -> None:
         """Append the output of a finished attempt: the first `size` bytes of a scratch file.
 
-        If there is no output, only a head line is written. Raises OSError if the disk does not accept all of it, or if
+        Without output, only a head line is written. Raises OSError if the disk does not accept all of it, or if
         the scratch file is shorter than `size`.
         """
         spans = list(kept_spans(0, size, self._limit))
