@@ -1,4 +1,4 @@
-"""An independent reading of packed files by docs/workdir-format.md: every byte belongs to a head line or its piece."""
+"""An independent reader of packed files, see docs/workdir-format.md: every byte belongs to a head line or its piece."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAD = re.compile(
 
 
 def check_packs(logs: Path) -> int:
-    """Assert that packed files consist of whole pieces, and parts of all their pieces; how many parts there are."""
+    """Assert that packed files consist of whole pieces, and parts of all their pieces. Return the number of parts."""
     count = 0
     for pack in (logs / "packed").iterdir():
         data = pack.read_bytes()

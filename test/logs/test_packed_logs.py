@@ -1,4 +1,4 @@
-"""`--logs packed` and `failed`: what tasks wrote is found, byte for byte, whatever became of them or their farmer."""
+"""`--logs packed` and `failed`: the exact output of tasks is found, also if they or their farmer were killed."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def plugged(farm: Farm) -> None:
 
 
 def kill(farmer: Farmer) -> None:
-    """End a farmer, its workers and their tasks, so fast that none can react."""
+    """Kill a farmer, its workers and their tasks, so fast that none of them can react."""
     kill_at_once(farmer.pid)
     farmer.wait()
 
 
-def test_each_task_finds_its_own_and_people_can_read_all(farm: Farm) -> None:
+def test_the_output_of_each_task_is_found_in_one_readable_file(farm: Farm) -> None:
     farm.write(
         "echo hello", "true", "printf 'no end'", "echo bad >&2; exit 3", "no-such-command", "printenv TASKFARMER_LOG"
     )
@@ -82,7 +82,7 @@ def test_each_task_finds_its_own_and_people_can_read_all(farm: Farm) -> None:
     assert {line.log for line in farm.check().lines} == {"packed"}
 
 
-def test_a_task_that_truncates_its_output_does_not_hurt_its_neighbours(farm: Farm) -> None:
+def test_a_task_that_truncates_its_output_does_not_damage_others(farm: Farm) -> None:
     lines = ("echo x > /dev/stderr; echo {} >> /dev/stdout", "echo lost; : > /dev/stdout; echo {}", "echo {}")
     farm.write(*[lines[task % 3].format(f"mark-{task}") for task in range(60)])
     assert farm.run("-n", 2, "--logs", "packed").wait() == 0
@@ -93,7 +93,7 @@ def test_a_task_that_truncates_its_output_does_not_hurt_its_neighbours(farm: Far
     check_packs(farm.workdir / "logs")
 
 
-def test_large_outputs_of_two_workers_at_once_are_found_byte_for_byte(farm: Farm) -> None:
+def test_large_outputs_of_two_concurrent_workers_are_found_exactly(farm: Farm) -> None:
     farm.write(*[BIG] * 6)
     assert farm.run("-n", 2, "--logs", "packed").wait() == 0
     for task in range(6):
@@ -113,7 +113,7 @@ def test_the_output_of_killed_farmers_is_found(farm: Farm) -> None:
         assert output(farm, task) == b"short %d\n" % task
 
 
-def test_damaged_and_torn_pieces_hide_no_others(farm: Farm) -> None:
+def test_corrupt_and_torn_pieces_do_not_hide_others(farm: Farm) -> None:
     farm.write(*[f"echo {'x' * 300} $PROC_NUMBER"] * 30)
     assert farm.run("-n", 1, "--logs", "packed").wait() == 0
     (path,) = (farm.workdir / "logs" / "packed").iterdir()
@@ -137,7 +137,7 @@ def test_a_packed_file_that_cannot_be_read_is_named(farm: Farm) -> None:
     assert f"{path}: not a regular file; the output in it is not shown".encode() in logs(farm, 0).stderr
 
 
-def test_a_part_of_which_pieces_are_missing_is_read_from_its_scratch_file(farm: Farm) -> None:
+def test_an_incomplete_part_is_read_from_its_scratch_file(farm: Farm) -> None:
     """A worker was killed while it copied the output of a task."""
     wait = farm.begun(f"echo begins; {BIG}; echo ends; : > {farm.folder}/written; sleep 1000")
     farm.write(wait)
@@ -151,7 +151,7 @@ def test_a_part_of_which_pieces_are_missing_is_read_from_its_scratch_file(farm: 
     assert output(farm, 0) == b"begins\n" + big(0) + b"ends\n"
 
 
-def test_attempts_follow_each_other_under_a_line_that_says_so(farm: Farm) -> None:
+def test_attempts_are_printed_in_order_with_a_line_before_each(farm: Farm) -> None:
     farm.write("echo try $TASKFARMER_ATTEMPT; exit 1")
     modes = ("packed", "files", "packed")
     for number, mode in enumerate(modes):
@@ -176,13 +176,13 @@ def test_only_logs_of_failed_tasks_are_kept(farm: Farm) -> None:
     assert farmer.wait() == 75
     assert sorted(path.name for path in (farm.workdir / "logs").iterdir() if path.is_file()) == ["log_1", "log_4"]
     assert farm.log(1) == "bad\n"
-    assert farm.log(4).startswith("stays\n")  # given back
+    assert farm.log(4).startswith("stays\n")  # released
     said = logs(farm, 0, 2).stderr
     assert b"only logs of failed tasks are kept" in said
     assert b"it wrote nothing" in said
 
 
-def test_a_later_attempt_is_appended_where_only_failed_ones_are_kept(farm: Farm) -> None:
+def test_a_later_attempt_is_appended_if_only_failed_tasks_have_logs(farm: Farm) -> None:
     farm.write("echo try $TASKFARMER_ATTEMPT; exit 1")
     assert farm.run("--logs", "failed").wait() == 1
     words = [sys.executable, "-m", "taskfarmer", "retry", str(farm.workdir), "0"]
@@ -192,7 +192,7 @@ def test_a_later_attempt_is_appended_where_only_failed_ones_are_kept(farm: Farm)
 
 
 @pytest.mark.parametrize("mode", ["packed", "failed", "files"])
-def test_a_runner_of_the_users_own_has_its_logs_in_every_mode(farm: Farm, mode: str) -> None:
+def test_a_custom_runner_has_its_logs_in_every_mode(farm: Farm, mode: str) -> None:
     plugged(farm)
     farm.write("echo one", "close", "echo three; exit 3", "echo four")
     assert farm.run("-n", 1, "-r", "talks", "--logs", mode).wait() == 1
@@ -203,7 +203,7 @@ def test_a_runner_of_the_users_own_has_its_logs_in_every_mode(farm: Farm, mode: 
 
 
 @pytest.mark.parametrize("runner", ["default", "talks"])
-def test_what_outlives_its_task_writes_into_nobody_elses_log(farm: Farm, runner: str) -> None:
+def test_a_process_that_outlives_its_task_does_not_write_to_other_logs(farm: Farm, runner: str) -> None:
     plugged(farm)
     go = farm.folder / "go"
     farm.write(
@@ -227,7 +227,7 @@ def test_the_output_of_a_task_whose_worker_was_killed_is_found(farm: Farm) -> No
     assert re.findall(rb"^\d here", output(farm, 0), re.MULTILINE) == [b"1 here", b"2 here"]
 
 
-def test_check_finds_nothing_wrong_with_packed_logs(farm: Farm) -> None:
+def test_check_accepts_packed_logs(farm: Farm) -> None:
     farm.write("echo one", "exit 1")
     assert farm.run("--logs", "packed").wait() == 1
     words = [sys.executable, "-m", "taskfarmer", "check", str(farm.workdir)]
@@ -272,7 +272,7 @@ def test_lines_are_searched_in_all_modes(farm: Farm) -> None:
     assert logs(farm, "--grep", "(").returncode == 2
 
 
-def test_that_nothing_was_kept_is_told(farm: Farm) -> None:
+def test_logs_explains_that_no_logs_were_kept(farm: Farm) -> None:
     farm.write("echo gone")
     assert farm.run("--logs", "none").wait() == 0
     done = logs(farm, 0)
@@ -286,7 +286,7 @@ def test_no_file_is_touched_for_a_task_that_writes_nothing(farm: Farm, counting:
 
 
 def test_a_full_disk_loses_no_result_and_no_output(farm: Farm, tmp_path: Path) -> None:
-    """What the packed file cannot take stays in the scratch file: that is on the disk already."""
+    """If the packed file cannot grow, the output stays in the scratch file, which is on the disk already."""
     with DISKS["tmpfs"](tmp_path) as disk:
         farm.workdir = disk / "farm"
         wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
@@ -306,7 +306,7 @@ def test_a_full_disk_loses_no_result_and_no_output(farm: Farm, tmp_path: Path) -
         assert output(farm, 21) == b"more\n"
 
 
-def test_a_long_list_says_once_how_many_inodes_its_logs_take(farm: Farm) -> None:
+def test_a_long_list_causes_one_warning_about_inodes(farm: Farm) -> None:
     farm.list.write_text("true\n" * 100_001)
     farmer = farm.start("-n", 1)
     farmer.says("100001 tasks make as many log files")

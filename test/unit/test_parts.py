@@ -14,7 +14,7 @@ from taskfarmer.storage.layout import Workdir
 from taskfarmer.worker.output.limit import cut_line, cut_out_middle, kept_spans
 
 
-def test_a_head_line_says_how_long_its_piece_is() -> None:
+def test_a_head_line_has_the_length_of_its_piece() -> None:
     first, second = packs.first_head(7, 1, 3 << 8, (12, 12), "now"), packs.next_head(7, 1, 5)
     assert first == b"=== taskfarmer: task 7, attempt 1, exit 3, 12 bytes, now ===\n"
     assert packs.parse_head(first + b"more") == (7, 1, 12, 12, len(first), None)
@@ -35,7 +35,7 @@ def test_a_head_line_of_a_running_attempt_has_its_scratch_file() -> None:
 @pytest.mark.parametrize(
     "line", [b"", b"=== taskfarmer: task 7, attempt 1, exit 3, 12", b"x" + packs.next_head(7, 1, 5)]
 )
-def test_what_is_no_whole_head_line_is_not_parsed(line: bytes) -> None:
+def test_an_incomplete_head_line_is_not_parsed(line: bytes) -> None:
     assert packs.parse_head(line) is None
     for number in range(len(packs.running_head(7, 1, 3, 2))):
         assert packs.parse_head(packs.running_head(7, 1, 3, 2)[:number]) is None
