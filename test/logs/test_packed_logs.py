@@ -182,6 +182,21 @@ def test_only_logs_of_failed_tasks_are_kept(farm: Farm) -> None:
     assert b"it wrote nothing" in said
 
 
+@pytest.mark.parametrize("options", [("failed",), ("packed",), ("files", "--log-limit", "64k")], ids=" ".join)
+def test_output_in_a_scratch_file_belongs_to_its_last_task(farm: Farm, options: tuple[str, ...]) -> None:
+    """The tasks before were announced, too."""
+    grep = f'grep -qs "task $PROC_NUMBER, attempt 1, running" {farm.workdir}/logs/packed/*'
+    wait = f"while ! {grep}; do sleep 0.02; done"
+    farm.write(wait, f"echo good; {wait}", "echo stays; " + farm.begun("sleep 1000"))
+    farmer = farm.start("-n", 1, "--logs", *options)
+    farm.wait_for_tasks(2)
+    eventually(lambda: runs(farm, 2), "the packed file records what runs")
+    check_packs(farm.workdir / "logs")
+    kill(farmer)
+    assert output(farm, 2) == b"stays\n"
+    assert [logs(farm, task).stdout for task in (0, 1)] == [b"", b"" if options == ("failed",) else b"good\n"]
+
+
 def test_a_later_attempt_is_appended_if_only_failed_tasks_have_logs(farm: Farm) -> None:
     farm.write("echo try $TASKFARMER_ATTEMPT; exit 1")
     assert farm.run("--logs", "failed").wait() == 1
