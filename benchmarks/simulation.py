@@ -13,7 +13,7 @@ for these functions:
     Farmer._work, _seconds_to_wait, _process   Simulated.life, _until, _absorb
     Farmer._done, _leave, Leaving.leave        Simulated._done, _part, leave
     PeerMonitor.beat, expel_dead, leave_note   Simulated._beat, _done, leave
-    Views.show, finish                         Simulated._show, _part
+    Views.update, finish                         Simulated._show, _part
     Pool, SegmentReader                        Slots
 
 A metadata operation is a request of a client to a server: open, create, link, unlink, rename, reading a file that
@@ -79,7 +79,7 @@ LINE = 105
 """Bytes of a result."""
 CODING = 20e-9
 """Seconds to write or to read (and compute) a byte of a revision, as measured with a thousand farmers."""
-SHOW_PATIENCE = inspect.signature(views.Views.show).parameters["patience"].default
+SHOW_PATIENCE = inspect.signature(views.Views.update).parameters["patience"].default
 FINISH_PATIENCE = 10.0
 NOWHERE = Workdir("/nowhere")
 
@@ -243,13 +243,13 @@ class Simulated:
         yield self.world.ask("beats", BEAT + look * count)
 
     def _show(self, patience: float) -> Process:
-        self.views._put_off()
+        self.views._schedule_next()
         if not self.views._results:
             return
         got = yield from self._lock(patience)
         yield self.world.ask("views", CHECK + SHOW * got)
         if got:
-            self.views._forget()
+            self.views._drop_pending()
             yield from self._unlock()
             yield self.world.ask("views", READ) + self.ground.coding
             self.commits.known = self.ground.newest

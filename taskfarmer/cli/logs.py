@@ -19,7 +19,7 @@ from taskfarmer.storage.layout import Workdir
 from taskfarmer.ui.stderr import print_error
 from taskfarmer.ui.stdout import write_untrusted, write_untrusted_lines
 
-_RECORDED = "it is recorded, but its log is gone, or it never had one"
+_RECORDED = "it is recorded, but its log was removed or never existed"
 LONGEST_LINE = 1 << 20
 
 
@@ -36,24 +36,24 @@ Examples:
 
 \b
 Exit status:
-  0   every log was printed, or a line was found
-  1   a task has no log; stderr says why. With --grep: no line matches
-  2   wrong usage, or no such task
-  74  the farm is damaged, or cannot be read
+  0   all logs were printed; with --grep: a line matches
+  1   a task has no log (see stderr); with --grep: no line matches
+  2   wrong usage, or a task does not exist
+  74  the farm is damaged or cannot be read
 """,
 )
 @workdir_argument
 @click.argument("ids", nargs=-1, metavar="[ID|FIRST-LAST]...")
-@click.option("--failed", is_flag=True, help="The logs of all tasks that failed.")
-@click.option("--grep", metavar="PATTERN", help="Print lines that match (a regular expression of Python) as `ID:line`.")
+@click.option("--failed", is_flag=True, help="Print the logs of all failed tasks.")
+@click.option("--grep", metavar="PATTERN", help="Print lines that match a Python regular expression, as `ID:line`.")
 @verbose_option
 def command(workdir: str, ids: tuple[str, ...], failed: bool, grep: str | None) -> int:
-    """Print the logs of tasks: what they wrote to standard output and standard error.
+    """Print the output of tasks, both standard output and standard error.
 
-    They are found whichever `--logs` their farmers had, also while tasks run and where a farmer was killed. --grep
-    looks through those of the tasks that are named, or of all.
+    It works with every `--logs` mode, while tasks run, and after a farmer was killed. --grep searches the logs of the
+    given tasks, or of all tasks.
 
-    A pipe or a file gets the bytes as they are. On a terminal control characters are escaped: `| less -R` shows colors.
+    Pipes and files get the bytes unchanged. On a terminal, control characters are escaped; use `| less -R` for colors.
     """
     if bool(ids) == failed and not (grep is not None and not ids):
         raise click.UsageError("give task IDs, or --failed" + ("; not both" if failed else ", or --grep PATTERN"))
@@ -62,20 +62,20 @@ def command(workdir: str, ids: tuple[str, ...], failed: bool, grep: str | None) 
     ledger = Ledger(found, farm, "logs")
     state = ledger.look()
     wanted = failed_tasks(found, ledger) if failed else parse_ids(ids, state.tasks) if ids else None
-    shelf = logs.LogStore(found, farm.farm)
+    store = logs.LogStore(found, farm.farm)
     if pattern is not None:
-        return 0 if _search(shelf, state, pattern, wanted) else 1
+        return 0 if _print_matches(store, state, pattern, wanted) else 1
     assert wanted is not None
     if not wanted:
-        print_error("no task of this farm failed")
-    return 1 if _show(shelf, state, wanted) else 0
+        print_error("this farm has no failed tasks")
+    return 1 if _print_logs(store, state, wanted) else 0
 
 
 def _compiled(pattern: str) -> re.Pattern[bytes]:
     try:
         return re.compile(os.fsencode(pattern))
     except re.error as error:
-        raise click.UsageError(f"--grep {pattern!r} is no regular expression: {error}") from error
+        raise click.UsageError(f"--grep {pattern!r} is not a valid regular expression: {error}") from error
 
 
 def failed_tasks(workdir: Workdir, ledger: Ledger) -> list[int]:
@@ -88,43 +88,43 @@ def failed_tasks(workdir: Workdir, ledger: Ledger) -> list[int]:
     return [task_id for task_id, where in enumerate(place) if where == results.IS_FAILED]
 
 
-def _show(shelf: logs.LogStore, state: State, wanted: list[int]) -> int:
-    """Print the logs of tasks; how many have none."""
-    found = shelf.workdir
-    there = shelf.find(set(wanted))
-    absent = {task_id for task_id, some in there.items() if not some}
-    recorded = logs.kept_as(found, state, absent) if absent else {}
-    for doubt in shelf.doubts:
-        print_error(doubt)
+def _print_logs(store: logs.LogStore, state: State, wanted: list[int]) -> int:
+    """Print the logs of tasks. Return the number of tasks without one."""
+    found = store.find(set(wanted))
+    without = {task_id for task_id, some in found.items() if not some}
+    modes = logs.recorded_modes(store.workdir, state, without) if without else {}
+    for warning in store.warnings:
+        print_error(warning)
     missing = 0
     for task_id in wanted:
-        some = there[task_id]
-        if not some and not _silent(found, state, task_id, recorded, len(wanted) > 1):
+        some = found[task_id]
+        if not some and not _explain(store.workdir, state, task_id, modes, len(wanted) > 1):
             missing += 1
-        for one in some:
-            missing += not _put(one, header=len(wanted) > 1, attempts=len(some) > 1 or one.attempt > 1)
+        for log in some:
+            missing += not _print_log(log, header=len(wanted) > 1, attempts=len(some) > 1 or log.attempt > 1)
     return missing
 
 
-def _put(one: logs.Log, header: bool, attempts: bool) -> bool:
-    title = f"==> task {one.task_id}: {one.path} <==\n" if header else ""
-    if attempts and one.attempt:
-        title += f"=== taskfarmer: attempt {one.attempt}, {one.farmer} ===\n"
+def _print_log(log: logs.Log, header: bool, attempts: bool) -> bool:
+    """Print a log, with a header line and a line for the attempt if wanted. Return whether that was possible."""
+    title = f"==> task {log.task_id}: {log.path} <==\n" if header else ""
+    if attempts and log.attempt:
+        title += f"=== taskfarmer: attempt {log.attempt}, {log.farmer} ===\n"
     try:
-        write_untrusted(_blocks(one, title))
+        write_untrusted(_blocks(log, title))
     except OSError as error:
         if error.filename == "stdout":
             raise
         gone = " has no log" if isinstance(error, FileNotFoundError) else ""
-        print_error(f"task {one.task_id}{gone}: {one.path}: {error.strerror}")
+        print_error(f"task {log.task_id}{gone}: {log.path}: {error.strerror}")
         return False
     return True
 
 
-def _blocks(one: logs.Log, header: str) -> Iterator[bytes]:
-    """The bytes of a log; with a header before it, it ends with a line feed."""
+def _blocks(log: logs.Log, header: str) -> Iterator[bytes]:
+    """The bytes of a log. With a header before it, the log ends with a line feed."""
     last = b"\n"
-    blocks = one.blocks()
+    blocks = log.blocks()
     first = next(blocks, b"")
     if header:
         yield header.encode("utf-8", "surrogateescape")
@@ -135,49 +135,49 @@ def _blocks(one: logs.Log, header: str) -> Iterator[bytes]:
         yield b"\n"
 
 
-def _silent(
-    found: Workdir, state: State, task_id: int, recorded: dict[int, tuple[int, str, bool]], header: bool
+def _explain(
+    workdir: Workdir, state: State, task_id: int, modes: dict[int, tuple[int, str, bool]], header: bool
 ) -> bool:
-    """Whether a task without a log wrote nothing, as with `--logs packed` there is none then; else say why."""
+    """Explain why a task has no log. Return True if it wrote nothing: with `--logs packed` it then has no log."""
     why = locate_task(state, task_id)
-    if why == _RECORDED and task_id in recorded:
-        _, mode, well = recorded[task_id]
+    if why == _RECORDED and task_id in modes:
+        _, mode, succeeded = modes[task_id]
         if mode == "packed":
             if header:
-                write_untrusted([f"==> task {task_id}: nothing was written <==\n".encode()])
+                write_untrusted([f"==> task {task_id}: no output <==\n".encode()])
             return True
         if mode == "none":
             why = "it is recorded, and its farmer ran with --logs none"
         elif mode == "failed":
-            what = "only those of tasks that fail are kept" if well else "it wrote nothing"
-            why = f"it is recorded, and its farmer ran with --logs failed: {what}"
-    print_error(f"task {task_id} has no log ({found.log(task_id)}): {why}")
+            reason = "only logs of failed tasks are kept" if succeeded else "it wrote nothing"
+            why = f"it is recorded, and its farmer ran with --logs failed: {reason}"
+    print_error(f"task {task_id} has no log ({workdir.log(task_id)}): {why}")
     return False
 
 
-def _search(shelf: logs.LogStore, state: State, pattern: re.Pattern[bytes], wanted: list[int] | None) -> int:
-    """Print the lines that match with the task's ID before each; how many they were."""
+def _print_matches(store: logs.LogStore, state: State, pattern: re.Pattern[bytes], wanted: list[int] | None) -> int:
+    """Print matching lines, each after the ID of its task. Return their number."""
     count = 0
 
     def matches() -> Iterator[bytes]:
         nonlocal count
-        for one in shelf.all(state.tasks) if wanted is None else chain(*shelf.find(set(wanted)).values()):
+        for log in store.all(state.tasks) if wanted is None else chain(*store.find(set(wanted)).values()):
             try:
-                for line in _lines(one.blocks(holes=False)):
+                for line in _lines(log.blocks(skip_holes=True)):
                     if pattern.search(line):
                         count += 1
-                        yield b"%d:%s\n" % (one.task_id, line)
+                        yield b"%d:%s\n" % (log.task_id, line)
             except OSError as error:
-                print_error(f"task {one.task_id}: {one.path}: {error.strerror}")
+                print_error(f"task {log.task_id}: {log.path}: {error.strerror}")
 
     write_untrusted_lines(matches())
-    for doubt in shelf.doubts:
-        print_error(doubt)
+    for warning in store.warnings:
+        print_error(warning)
     return count
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines without their ends; one that does not end is cut into pieces."""
+    """Lines without line feeds. A line that is too long is split."""
     rest = b""
     for data in blocks:
         *whole, rest = (rest + data).split(b"\n")
@@ -190,18 +190,18 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def locate_task(state: State, task_id: int) -> str:
-    """Where a task is, in words, by the ledger alone."""
+    """The state of a task in words, according to the ledger alone."""
     for farmer, entry in state.farmers.items():
-        if _among(state, entry.claims, task_id):
-            return f"it is held by {farmer}, and has not begun or not written anything yet"
+        if _contains(state, entry.claims, task_id):
+            return f"it is claimed by {farmer}, and has not started or not written anything yet"
     number = state.segment_of(task_id)
     if number is None:
         return f"it is not in this farm, which has {state.tasks} tasks"
     segment = state.segments[number]
-    if task_id - segment.first >= segment.next or _among(state, state.returned, task_id):
+    if task_id - segment.first >= segment.next or _contains(state, state.returned, task_id):
         return "it is unprocessed"
     return _RECORDED
 
 
-def _among(state: State, intervals: str, task_id: int) -> bool:
+def _contains(state: State, intervals: str, task_id: int) -> bool:
     return any(0 <= task_id - state.first_id(one) < one.count for one in parse_intervals(intervals))

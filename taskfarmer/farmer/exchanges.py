@@ -26,7 +26,7 @@ from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.options import Reporter
 from taskfarmer.pool.pool import Pool
 from taskfarmer.storage import durable
-from taskfarmer.views.views import EVERY, Views
+from taskfarmer.views.views import UPDATE_EVERY, Views
 
 LONG_LIST_OF_RETURNED = 4096
 LARGEST_SKIP_WINDOW = 4096
@@ -159,7 +159,7 @@ class Exchanges:
         state = self.ledger.state
         prefetch = pacing.should_prefetch(pace.duration) and self.pool.attentive and state.left
         self.pool.ahead = prefetch and self.walltime.allows_prefetch(now, state)
-        self.views.every = pacing.view_period(len(self.ledger.state.farmers), EVERY)
+        self.views.every = pacing.view_period(len(self.ledger.state.farmers), UPDATE_EVERY)
         if self.views.due(now) and not leave:  # a leaving farmer updates the views last of all
             self._update_views()
 
@@ -182,7 +182,7 @@ class Exchanges:
 
     def _update_views(self) -> None:
         try:
-            self.views.show()
+            self.views.update()
         except OSError as error:
             self._warn_of_views(f"{error.filename}: {durable.reason(error)}")
         except StorageError as error:
@@ -196,7 +196,7 @@ class Exchanges:
     def repair_views(self) -> None:
         """Make the views exact after this farmer was expelled, unless another farmer will."""
         try:
-            self.views.mend()
+            self.views.complete_after_expulsion()
         except (OSError, TaskFarmerError) as error:
             text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             self.reporter.warning(f"{text}; the views may be stale; rebuild them: taskfarmer check WORKDIR --repair")

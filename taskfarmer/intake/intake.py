@@ -221,7 +221,7 @@ class Intake:
             # views do not add up, and that farmer rebuilds them when it exits
             self.between()
             try:
-                views.begin(self.workdir, state, self.between)
+                views.create_views(self.workdir, state, self.between)
             except OSError as error:
                 self.reporter.warning(f"{error.filename}: {error.strerror}; the views will be created later")
             Ledger(self.workdir, farm, "import").commits.hint(state.epoch, state.revision)

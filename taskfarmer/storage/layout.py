@@ -174,9 +174,6 @@ class Workdir(NamedTuple):
     def pack(self, farmer: str) -> str:
         return os.path.join(self.packed, farmer)
 
-    def pack_index(self, farmer: str) -> str:
-        return os.path.join(self.packed, farmer + ".index")
-
     def set_aside(self, farmer: str, task_id: int, attempt: int) -> str:
         """Where the output of an attempt is that stayed a file of its own."""
         return os.path.join(self.packed, f"{farmer}.{task_id}.{attempt}")

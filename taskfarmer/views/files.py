@@ -1,8 +1,8 @@
-"""The views as files, and `views.json`, which says up to where they are true.
+"""The files of the views, and `views.json`, which records how far they are up to date.
 
-`views.json` holds how many bytes of results are shown and how long each view is. A view that is longer
-or shorter was changed by somebody, or by a crash between two writes, and is made anew. Nothing is ever
-decided from a view, so nothing here is synced.
+`views.json` contains the bytes of results that the views show, and the size of each view. If a view has another size,
+it was edited, or a crash came between two writes: then it is rebuilt. No decision depends on a view, so nothing here is
+synced.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from taskfarmer.storage.layout import Workdir
 
 TIMELINE_START = b'[\n{"name":"process_labels","ph":"M","pid":0,"args":{"labels":"taskfarmer"}}'
 TIMELINE_END = b"\n]\n"
-SETTLING = 0.3
+SETTLE_SECONDS = 0.3
+"""Seconds after which a wrong size is checked again: a farmer may be between two writes."""
 TIMELINE = "timeline.json"
 GROWING = ("finished", "failed", TIMELINE)
+"""Views that are appended to; `toprocess` is replaced."""
 _NOT_OURS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)
-"""Errors of `open` which mean that a view is missing, is no regular file, or belongs to another user."""
+"""Errors of `open` if a view is missing, is not a regular file, or belongs to another user."""
 
 
-class Shown(NamedTuple):
-    """What the views show: bytes of results, the revision that `toprocess` is from, the sizes of all."""
+class ViewsRecord(NamedTuple):
+    """The content of `views.json`: bytes of results shown, the revision of `toprocess`, and the size of each view."""
 
     results: int
     revision: int
     sizes: Mapping[str, int]
 
 
-def path_of(workdir: Workdir, name: str) -> str:
+def view_path(workdir: Workdir, name: str) -> str:
     return {
         "toprocess": workdir.toprocess,
         "finished": workdir.finished,
@@ -46,8 +48,8 @@ def path_of(workdir: Workdir, name: str) -> str:
     }[name]
 
 
-def load(workdir: Workdir) -> Shown | None:
-    """What `views.json` says; None where it is missing or damaged."""
+def load(workdir: Workdir) -> ViewsRecord | None:
+    """The record in `views.json`; None if it is missing or corrupt."""
     try:
         document: dict[str, Any] | None = unsealed(durable.read(workdir.views))
     except OSError:
@@ -57,34 +59,34 @@ def load(workdir: Workdir) -> Shown | None:
     try:
         sizes = members.table(document, "sizes")
         known = {name: members.whole(sizes, name) for name in sizes}
-        return Shown(members.whole(document, "results"), members.whole(document, "revision"), known)
+        return ViewsRecord(members.whole(document, "results"), members.whole(document, "revision"), known)
     except ValueError:
         return None
 
 
-def encoded(shown: Shown) -> bytes:
-    """The content of `views.json`."""
+def encode(shown: ViewsRecord) -> bytes:
+    """The record as a sealed document."""
     return sealed({"format": 1, "results": shown.results, "revision": shown.revision, "sizes": dict(shown.sizes)})
 
 
-def save(workdir: Workdir, shown: Shown) -> None:
-    write_anew(workdir.views, [encoded(shown)], workdir.shared)
+def save(workdir: Workdir, shown: ViewsRecord) -> None:
+    replace_view(workdir.views, [encode(shown)], workdir.shared)
 
 
 def sizes(workdir: Workdir, names: Iterable[str]) -> dict[str, int]:
-    """The sizes of the views as they are; -1 for one that is no file."""
+    """The current sizes of views; -1 if one is missing or is not a regular file."""
     found = {}
     for name in names:
         try:
-            there = os.lstat(path_of(workdir, name))
+            there = os.lstat(view_path(workdir, name))
             found[name] = there.st_size if stat.S_ISREG(there.st_mode) else -1
         except OSError:
             found[name] = -1
     return found
 
 
-def write_anew(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
-    """Make a view and rename it into place; its size. Whatever stands there is replaced, a directory too."""
+def replace_view(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
+    """Write a view and rename it into place, also if a directory is there. Return its size."""
     temporary = durable.temp_name(path)
     size = 0
     try:
@@ -101,14 +103,14 @@ def write_anew(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
         except IsADirectoryError:
             os.rename(path, durable.temp_name(path))
             os.rename(temporary, path)
-    except BaseException:  # the parts may be of a damaged file
+    except BaseException:  # the parts may be read from a corrupt file
         durable.unlink_quietly(temporary)
         raise
     return size
 
 
 def create(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
-    """Make the first view of that name; its size. FileExistsError, and nothing changed, if there is one."""
+    """Write a new view. Return its size. Raises FileExistsError, without any change, if it exists."""
     size = 0
     with durable.with_filename(path), open(path, "xb", buffering=1 << 20, opener=durable.open_exclusive) as file:
         try:
@@ -118,16 +120,16 @@ def create(path: str, parts: Iterable[bytes], shared: bool = False) -> int:
                 size += file.write(part)
             file.flush()
         except OSError:
-            os.ftruncate(file.fileno(), 0)  # a full disk needs the room; the name may be of another file by now
+            os.ftruncate(file.fileno(), 0)  # frees space on a full disk; the name may belong to another file by now
             raise
     return size
 
 
 @contextmanager
-def growing(workdir: Workdir, shown: Shown, names: Iterable[str]) -> Iterator[dict[str, int] | None]:
-    """Descriptors of views to write into. None if one of them is not as long as `shown` has it.
+def open_growing(workdir: Workdir, shown: ViewsRecord, names: Iterable[str]) -> Iterator[dict[str, int] | None]:
+    """Open views for writing. None if the size of one differs from the record.
 
-    The length is that of the open file: whatever replaces the view after that, our lines are not in it.
+    The size of the open file is compared: if another process replaces the view later, it does not get our lines.
     """
     opened: dict[str, int] = {}
     try:
@@ -137,8 +139,8 @@ def growing(workdir: Workdir, shown: Shown, names: Iterable[str]) -> Iterator[di
             os.close(fd)
 
 
-def _open_to_grow(workdir: Workdir, shown: Shown, name: str, opened: dict[str, int]) -> bool:
-    path = path_of(workdir, name)
+def _open_to_grow(workdir: Workdir, shown: ViewsRecord, name: str, opened: dict[str, int]) -> bool:
+    path = view_path(workdir, name)
     flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_APPEND if name != TIMELINE else 0)
     try:
         fd = opened[name] = os.open(path, flags)
@@ -151,7 +153,7 @@ def _open_to_grow(workdir: Workdir, shown: Shown, name: str, opened: dict[str, i
 
 
 def append(path: str, fd: int, parts: Sequence[bytes]) -> int:
-    """Write at the end of an open view; how many bytes it has more."""
+    """Write at the end of an open view. Return the number of bytes added."""
     with durable.with_filename(path):
         written = durable.write_parts(fd, parts)
         durable.drop_page_cache(fd, written)
@@ -159,7 +161,7 @@ def append(path: str, fd: int, parts: Sequence[bytes]) -> int:
 
 
 def extend_timeline(path: str, fd: int, slices: Sequence[bytes], size: int) -> int:
-    """Write over the closing bracket; the file is a complete document before and after. How many bytes it has more."""
+    """Overwrite the closing bracket; the file stays a complete document. Return the number of bytes added."""
     with durable.with_filename(path):
         os.lseek(fd, size - len(TIMELINE_END), os.SEEK_SET)
         written = durable.write_parts(fd, (*slices, TIMELINE_END))
@@ -168,16 +170,16 @@ def extend_timeline(path: str, fd: int, slices: Sequence[bytes], size: int) -> i
 
 
 def edited_by_hand(workdir: Workdir) -> list[str]:
-    """A warning for a `toprocess` that is not as long as it was written; none where it is."""
+    """A warning if the size of `toprocess` differs from the record; else an empty list."""
     before = _toprocess_sizes(workdir)
     if before is None or before[0] == before[1]:
         return []
-    time.sleep(SETTLING)  # a farmer may be between the two files
+    time.sleep(SETTLE_SECONDS)  # a farmer may have written only one of the two files
     if _toprocess_sizes(workdir) != before:
         return []
     return [
-        f"{workdir.toprocess} was edited by hand, or its last update was cut short: it is a view, edits of it change "
-        "nothing; to run tasks again use `taskfarmer retry`, to make the file anew `taskfarmer check --repair`"
+        f"{workdir.toprocess} was edited by hand, or its last update was interrupted; it is a view, so edits have no "
+        "effect. To run tasks again use `taskfarmer retry`, to rebuild the file `taskfarmer check --repair`"
     ]
 
 

@@ -1,4 +1,4 @@
-"""How farmers are called in a timeline."""
+"""Names and labels of farmers in a timeline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DIGITS_OF_TIMES = 12
 
 
 def farmer_events(identity: Identity | None, farmer: str, slots: int) -> bytes:
-    """The events that name a farmer and its slots; a farmer whose identity is lost goes by its ID."""
+    """The events that name a farmer and its slots. Without an identity, the farmer's ID is its name."""
     name = farmer
     if identity is not None:
         job = identity.job_name
@@ -21,7 +21,7 @@ def farmer_events(identity: Identity | None, farmer: str, slots: int) -> bytes:
 
 
 def _labels(identity: Identity) -> str:
-    """More about a farmer's job: its step, how often it was started again, its CPUs, when its allocation ends."""
+    """Details of a farmer's job: step, number of restarts, CPUs, end of the allocation."""
     job = identity.job
     found = [f"step {job['SLURM_STEP_ID']}"] if job.get("SLURM_STEP_ID") else []
     if (job.get("SLURM_RESTART_COUNT") or "0") != "0":

@@ -1,4 +1,4 @@
-"""Making the views anew, out of segments and every byte of results that counts."""
+"""Rebuilds the views from the segments and all counted results."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from taskfarmer.views import files
 from taskfarmer.views.labels import farmer_events
 
 EXACT_TRIES = 5
-"""How often views are made anew, at most, while the ledger changes meanwhile."""
+"""How often the views are rebuilt, at most, if the ledger changes meanwhile."""
 _CACHED_BLOCKS = 4096
 
 
 def rebuild(workdir: Workdir, ledger: Ledger) -> None:
-    """Make all views anew, under the farm's lock where it can be had.
+    """Rebuild all views, under the farm's lock if it is available.
 
-    A rebuild that took long (its node slept, the file system hung) may have replaced the views that the last farmer
-    made. So the ledger is compared afterwards: a farmer that holds tasks will update the views later; if there is none
-    and the ledger has changed, they are made once more.
+    A rebuild that took long (its node was suspended, the file system hung) may have replaced views that the last farmer
+    wrote. So the ledger is compared afterwards. If it has changed and no farmer has claims, the views are rebuilt
+    again; a farmer with claims updates the views later.
     """
     with ledger.lock.held(patience=30.0):
         for _ in range(EXACT_TRIES):
@@ -45,14 +45,14 @@ def rebuild_unlocked(
     state: State,
     between: Callable[[], None] = lambda: None,
     agrees_within: float = math.inf,
-) -> files.Shown:
-    """Make all views anew; `between` is called between file operations. Errors are those of `results.survey`."""
+) -> files.ViewsRecord:
+    """Rebuild all views. `between` is called between file operations. Raises the errors of `results.survey`."""
     survey = results.survey(workdir, state, agrees_within=agrees_within, between=between)
     reader = SegmentReader(workdir)
     try:
         sizes = {
-            name: files.write_anew(
-                files.path_of(workdir, name), _lines(state, reader, survey.place, place), workdir.shared
+            name: files.replace_view(
+                files.view_path(workdir, name), _lines_of(state, reader, survey.place, place), workdir.shared
             )
             for name, place in (("finished", results.IS_FINISHED), ("failed", results.IS_FAILED))
         }
@@ -60,29 +60,30 @@ def rebuild_unlocked(
         sizes["toprocess"] = write_toprocess(workdir, state, reader)
         between()
         timeline = _timeline(workdir, state, reader, between)
-        sizes["timeline.json"] = files.write_anew(workdir.timeline, timeline, workdir.shared)
+        sizes["timeline.json"] = files.replace_view(workdir.timeline, timeline, workdir.shared)
     finally:
         reader.close()
-    shown = files.Shown(state.journaled, state.revision, sizes)
+    shown = files.ViewsRecord(state.journaled, state.revision, sizes)
     files.save(workdir, shown)
     return shown
 
 
 def write_toprocess(workdir: Workdir, state: State, reader: SegmentReader) -> int:
-    """Write the unprocessed tasks in the order of their IDs; the size."""
-    return files.write_anew(workdir.toprocess, unprocessed(state, reader), workdir.shared)
+    """Write the unprocessed tasks in the order of their IDs. Return the size of the file."""
+    return files.replace_view(workdir.toprocess, unprocessed(state, reader), workdir.shared)
 
 
 def unprocessed(state: State, reader: SegmentReader) -> Iterator[bytes]:
+    """The lines of the unprocessed tasks, in blocks."""
     returned = sorted(parse_intervals(state.returned), key=lambda one: (one.segment, one.start))
     for number, segment in enumerate(state.segments):
         for one in returned:
             if one.segment == number:
-                yield from _stretch(state, reader, number, one.start, one.count)
-        yield from _stretch(state, reader, number, segment.next, segment.tasks - segment.next)
+                yield from _lines_from(state, reader, number, one.start, one.count)
+        yield from _lines_from(state, reader, number, segment.next, segment.tasks - segment.next)
 
 
-def _stretch(state: State, reader: SegmentReader, number: int, start: int, count: int) -> Iterator[bytes]:
+def _lines_from(state: State, reader: SegmentReader, number: int, start: int, count: int) -> Iterator[bytes]:
     stop = start + count
     while start < stop:
         step = min(stop - start, 64 * BLOCK)
@@ -90,8 +91,8 @@ def _stretch(state: State, reader: SegmentReader, number: int, start: int, count
         start += step
 
 
-def _lines(state: State, reader: SegmentReader, places: bytearray, wanted: int) -> Iterator[bytes]:
-    """The lines of tasks in one place, a block of the segment at a time."""
+def _lines_of(state: State, reader: SegmentReader, places: bytearray, wanted: int) -> Iterator[bytes]:
+    """The lines of the tasks whose place is `wanted`, a block of a segment at a time."""
     mark = bytes([wanted])
     for segment in state.segments:
         for start in range(0, segment.tasks, BLOCK):
@@ -103,7 +104,7 @@ def _lines(state: State, reader: SegmentReader, places: bytearray, wanted: int) 
 
 
 class _Commands:
-    """Commands by ID; results of one farmer come nearly in order, so a few blocks are kept."""
+    """Commands by task ID. A farmer's results are nearly in order, so a few blocks are cached."""
 
     def __init__(self, state: State, reader: SegmentReader) -> None:
         self.state = state

@@ -101,7 +101,7 @@ class Starter:
                 if status is not None:
                     return status
         finally:
-            if self.logs.passes:
+            if self.logs.close_after_start:
                 durable.close_quietly(log)
         return None
 

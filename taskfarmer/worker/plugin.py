@@ -24,7 +24,7 @@ from taskfarmer.worker.batch import Task
 from taskfarmer.worker.context import NotStarted, SlotContext
 from taskfarmer.worker.launch import Environment, command_of
 from taskfarmer.worker.leftovers import END, KEEP
-from taskfarmer.worker.output.files import ANY
+from taskfarmer.worker.output.files import ANY_CHILD
 from taskfarmer.worker.output.output import Output
 from taskfarmer.worker.slot import Slot
 from taskfarmer.worker.worker import AWAIT_STOP, FLUSH_EVERY, Worker, WorkerSetup, died_of_stop_signal
@@ -254,13 +254,13 @@ class PluginTask:
         status = self._run(task_id, attempt, command)
         if os.getpid() != self._pid:  # a child that `run` forked; the worker reports the task
             os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-        if self.logs.heeds:
-            self.logs.ended(task_id, attempt, status, ANY)
+        if self.logs.handles_task_end:
+            self.logs.on_task_end(task_id, attempt, status, ANY_CHILD)
         return status
 
     def _run(self, task_id: int, attempt: int, command: str) -> int:
         fd, path = self.logs.open(task_id, attempt)
-        log = self.logs.text(fd)
+        log = self.logs.open_text(fd)
         number = b"%d" % task_id
         variables = {b"PROC_NUMBER": number, b"TASKFARMER_TASK_ID": number, b"TASKFARMER_LOG": path}
         os.environb.update(variables | {b"TASKFARMER_ATTEMPT": b"%d" % attempt})
@@ -275,7 +275,7 @@ class PluginTask:
             return 1 << 8
         finally:
             self.running = False
-            self.logs.end_text(log)
+            self.logs.release_text(log)
 
     def set_deadline(self, deadline: float) -> None:
         """Set the end of the farmer for tasks that start later, in epoch seconds; 0 if it has none."""

@@ -162,7 +162,7 @@ class ProgramWorker(Worker):
         until_sure = self._release_held_back() if self._held_back else None
         if self.pending and self._free:
             self.flush()
-        timeout = max(0.0, self.flush_due - time.monotonic()) if self.pending else self.output.patience()
+        timeout = max(0.0, self.flush_due - time.monotonic()) if self.pending else self.output.seconds_until_flush()
         if until_sure is not None and (timeout is None or until_sure < timeout):
             timeout = until_sure
         if self._lingering or self.leftovers.expected:
@@ -224,8 +224,8 @@ class ProgramWorker(Worker):
         """
         slot = self.slots[task.batch.slot]
         logs = self.output.slots[slot.number]
-        if logs.heeds:
-            logs.ended(task.task_id, task.batch.attempt, status, task.pid)
+        if logs.handles_task_end:
+            logs.on_task_end(task.task_id, task.batch.attempt, status, task.pid)
         if task.argv is None:
             self.runner.cleanup(task.task_id)
         slot.last = task

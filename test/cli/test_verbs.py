@@ -296,7 +296,7 @@ def test_the_retry_of_a_claimed_task_is_refused_with_the_name_of_its_farmer(hous
         name = status(house)["farmers"][0]["farmer"]
         done = house.verb("retry", WORKDIR, "0")
         assert done.status == 2
-        assert f"it is held by {name}" in done.error_line
+        assert f"it is claimed by {name}" in done.error_line
 
 
 def test_a_retry_without_failed_tasks_is_not_an_error(farm_run: Run, house: House) -> None:

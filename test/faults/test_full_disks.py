@@ -281,7 +281,7 @@ def make(path: str, data: bytes) -> None:
         pytest.param(grow, id="a view that grows"),
         pytest.param(lambda path, data: grow(path, data, timeline=True), id="the timeline"),
         pytest.param(make, id="a view that is created"),
-        pytest.param(lambda path, data: files.write_anew(path, [data]), id="a view that is rebuilt"),
+        pytest.param(lambda path, data: files.replace_view(path, [data]), id="a view that is rebuilt"),
     ],
 )
 def test_the_error_of_a_full_disk_names_the_file(disk: Path, write: Callable[[str, bytes], object]) -> None:

@@ -1,4 +1,4 @@
-"""A user's folder with a farm in it, and a library that counts file operations."""
+"""A directory with a farm, and a library that counts file operations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.system import compiled  # noqa: E402
 
 @pytest.fixture
 def farm(tmp_path: Path) -> Iterator[Farm]:
-    """A folder for a list and its farm; all its processes are ended."""
+    """A directory for a task list and its farm. Its processes are killed when the test ends."""
     one = Farm(tmp_path)
     try:
         yield one
@@ -30,6 +30,6 @@ def farm(tmp_path: Path) -> Iterator[Farm]:
 
 @pytest.fixture(scope="session")
 def counting(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The library of benchmarks/slow.c."""
+    """The library compiled from benchmarks/slow.c."""
     need(shutil.which("cc"), "there is no C compiler")
     return compiled("slow.c", str(tmp_path_factory.mktemp("library")), "-shared", "-fPIC")

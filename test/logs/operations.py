@@ -14,9 +14,9 @@ FEW, MANY = 50, 1050
 
 
 def operations(farm: Farm, library: str, command: str, *options: object) -> float:
-    """Those of a farmer and its workers for one task more, on logs and tasks; not those of the task itself.
+    """File operations of a farmer and its workers in `logs` and `tasks` for one more task, without those of the task.
 
-    What else a farmer does, exchanges, heartbeats and views, goes by the time: on a busy machine that is more.
+    Other operations (exchanges, heartbeats, views) depend on the time: on a busy machine there are more of them.
     """
     found = []
     for size in (FEW, MANY):

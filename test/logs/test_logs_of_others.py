@@ -1,4 +1,4 @@
-"""No file that was there before is emptied, cut or replaced: output of a ghost, of another farm, files of the user."""
+"""No existing file is emptied, truncated or replaced: output of an expelled farmer, of another farm, files of users."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def verb(*words: object) -> subprocess.CompletedProcess[bytes]:
 
 
 def everything(folder: Path) -> dict[str, bytes | None]:
-    """What is in a folder: the contents of files, None for folders."""
+    """The contents of all files in a directory; None for directories."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
 
 
-def test_no_module_opens_a_file_to_empty_it() -> None:
+def test_no_module_opens_a_file_with_truncation() -> None:
     assert [str(path) for path in (TOP / "taskfarmer").rglob("*.py") if "O_TRUNC" in path.read_text()] == []
 
 
@@ -50,7 +50,7 @@ def other(tmp_path: Path) -> Iterator[Farm]:
 
 
 @pytest.mark.parametrize("options", [(), LIMIT, ("--logs", "failed")], ids=" ".join)
-def test_farms_with_one_logs_dir_keep_and_find_their_own_outputs(
+def test_farms_with_the_same_logs_dir_keep_and_find_their_outputs(
     farm: Farm, other: Farm, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     farm.write("echo of the first; exit 1", "echo only the first has this one; exit 1")
@@ -75,7 +75,7 @@ def test_farms_with_one_logs_dir_keep_and_find_their_own_outputs(
     assert verb("logs", other.workdir, "--grep", "^of").stdout == b"0:of the second\n" * 2
 
 
-def test_farms_with_one_logs_dir_have_packed_logs_of_their_own(farm: Farm, other: Farm, tmp_path: Path) -> None:
+def test_farms_with_the_same_logs_dir_have_separate_packed_logs(farm: Farm, other: Farm, tmp_path: Path) -> None:
     farm.write("echo of the first")
     other.write("echo of the second")
     for one in (farm, other):
@@ -84,17 +84,17 @@ def test_farms_with_one_logs_dir_have_packed_logs_of_their_own(farm: Farm, other
     assert verb("logs", other.workdir, 0).stdout == b"of the second\n"
 
 
-def test_a_task_that_only_another_farm_has_a_log_of_has_none(farm: Farm, other: Farm, tmp_path: Path) -> None:
+def test_a_log_of_another_farm_is_not_printed(farm: Farm, other: Farm, tmp_path: Path) -> None:
     farm.write("echo well")
     other.write("echo of the second")
     assert farm.run("--logs-dir", tmp_path / "logs", "--logs", "failed").process.returncode == 0
     assert other.run("--logs-dir", tmp_path / "logs").process.returncode == 0
     done = verb("logs", farm.workdir, 0)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert b"only those of tasks that fail are kept" in done.stderr
+    assert b"only logs of failed tasks are kept" in done.stderr
 
 
-def test_logs_inside_another_farm_are_not_taken_for_its_own(farm: Farm, other: Farm) -> None:
+def test_logs_in_the_work_directory_of_another_farm_are_kept_apart(farm: Farm, other: Farm) -> None:
     farm.write("echo of the first")
     other.write("echo of the second", "echo more of it")
     assert farm.run().process.returncode == 0
@@ -105,7 +105,7 @@ def test_logs_inside_another_farm_are_not_taken_for_its_own(farm: Farm, other: F
     assert verb("logs", other.workdir, "0-1").stdout.splitlines()[1::2] == [b"of the second", b"more of it"]
 
 
-def test_a_log_of_the_users_in_a_logs_dir_stays(farm: Farm, tmp_path: Path) -> None:
+def test_a_users_file_with_the_name_of_a_log_is_kept(farm: Farm, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "log_0").write_text("my own, without an end")
     farm.write("echo of the task")
@@ -118,7 +118,7 @@ def test_a_log_of_the_users_in_a_logs_dir_stays(farm: Farm, tmp_path: Path) -> N
     assert verb("logs", farm.workdir, 0).stdout == b"of the task\n"
 
 
-# --- a user's files in a new work directory -----------------------------------------------------------
+# --- files of a user in a new work directory -----------------------------------------------------------
 
 NAMES = (
     "toprocess",
@@ -135,7 +135,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_work_directory_with_a_users_file_of_that_name_is_refused_untouched(farm: Farm, name: str) -> None:
+def test_a_directory_with_a_users_file_of_a_farms_name_is_refused(farm: Farm, name: str) -> None:
     farm.write("echo hi")
     path = farm.workdir / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def test_a_work_directory_with_a_users_file_of_that_name_is_refused_untouched(fa
     assert everything(farm.workdir) == before
 
 
-def test_files_in_the_way_are_named(farm: Farm) -> None:
+def test_conflicting_files_are_listed(farm: Farm) -> None:
     farm.write("echo hi")
     (farm.workdir / "logs").mkdir(parents=True)
     for name in ("timeline.json", *(f"logs/log_{n}" for n in range(6))):
@@ -160,7 +160,7 @@ def test_files_in_the_way_are_named(farm: Farm) -> None:
     assert b": timeline.json, logs/log_0, logs/log_1, logs/log_2, logs/log_3 and 2 more." in said
 
 
-def test_a_work_directory_with_other_files_of_the_users_becomes_a_farm(farm: Farm) -> None:
+def test_a_directory_with_other_files_of_a_user_becomes_a_farm(farm: Farm) -> None:
     farm.write("echo hi")
     for name in ("notes", "logs/mine", "tasks/mine", "ledger/mine", "farmers/mine", "jobs/mine"):
         path = farm.workdir / name
@@ -186,7 +186,7 @@ def test_a_farmer_that_wakes_after_its_lease_leaves_the_logs_of_recorded_tasks(
     try:
         ghost = field.start("-n", 4, "--lease", 3, *options, node="ghost")
         results = field.workdir / "results"
-        # its slots have their next tasks at hand then
+        # its slots have prefetched their next tasks by then
         eventually(lambda: sum(path.read_bytes().count(b"\n") for path in results.glob("*")) >= 12, "some results")
         ghost.stop_tree()
         other = field.run("-n", 16, "--wait", *options, node="other")
@@ -199,7 +199,7 @@ def test_a_farmer_that_wakes_after_its_lease_leaves_the_logs_of_recorded_tasks(
         ghost.continue_tree()
         assert ghost.wait() == 74, ghost.said
         after = {path.name: path.read_bytes() for path in logs.glob("log_*")}
-        # with `files` nothing of the ghost reaches them; else it may append
+        # with `files` no output of the ghost reaches them; in other modes it may append
         kept = {name: text if options else after[name] for name, text in before.items()}
         assert {name: after[name][: len(text)] for name, text in kept.items()} == before
     finally:

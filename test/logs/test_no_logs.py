@@ -1,4 +1,4 @@
-"""`--logs none`: what tasks write is lost, and no file is touched for any of them."""
+"""`--logs none`: the output of tasks is discarded, and no file is opened for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ import os
 INI = "".join(f"[{name.lower()}]\nRunner = myrunners.{name}\n" for name in ("Talks", "Closes", "Silent"))
 
 
-def test_tasks_write_into_nothing_and_are_told_so(farm: Farm) -> None:
+def test_tasks_write_to_dev_null_and_get_it_as_their_log(farm: Farm) -> None:
     farm.write(
         f"readlink /proc/$$/fd/1 /proc/$$/fd/2 > {farm.folder}/fds; echo $TASKFARMER_LOG >> {farm.folder}/fds",
         "echo much; echo more >&2",
@@ -43,7 +43,7 @@ def test_tasks_write_into_nothing_and_are_told_so(farm: Farm) -> None:
     assert {line.log for line in farm.check().lines} == {"none"}
 
 
-def test_a_later_farmer_may_keep_logs_again(farm: Farm) -> None:
+def test_a_later_farmer_may_store_logs_again(farm: Farm) -> None:
     farm.write("echo first")
     assert farm.run("--logs", "none").wait() == 0
     farm.append("echo second\n")
@@ -57,7 +57,7 @@ def plugged(farm: Farm) -> None:
     (farm.folder / "runners.ini").write_text(INI)
 
 
-def test_a_runner_of_the_users_own_has_a_text_file_of_dev_null(farm: Farm) -> None:
+def test_a_custom_runner_gets_a_text_file_of_dev_null(farm: Farm) -> None:
     plugged(farm)
     (farm.folder / "saw").mkdir()
     farm.write(*[str(farm.folder / "saw")] * 5)
@@ -68,7 +68,7 @@ def test_a_runner_of_the_users_own_has_a_text_file_of_dev_null(farm: Farm) -> No
     assert os.listdir(farm.workdir / "logs") == []
 
 
-def test_a_runner_that_closes_its_log_gets_another_one(farm: Farm) -> None:
+def test_a_runner_that_closes_its_log_gets_a_new_one(farm: Farm) -> None:
     plugged(farm)
     farm.write(*["x"] * 20)
     farmer = farm.run("-r", "closes", "-n", 1, "--logs", "none")

@@ -1,4 +1,4 @@
-"""`--logs packed` and `failed`: what tasks wrote is found, byte for byte, whatever became of them or their farmer."""
+"""`--logs packed` and `failed`: the exact output of tasks is found, also if they or their farmer were killed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from disks import DISKS, full
 from farming import eventually, kill_at_once
 from farms import Farm, Farmer
 from operations import operations
-from pieces import check_index
+from pieces import check_packs
 
 RUNNER = """
 import subprocess
@@ -51,18 +51,23 @@ def packed(farm: Farm) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (farm.workdir / "logs" / "packed").glob("*")}
 
 
+def runs(farm: Farm, task: int) -> bool:
+    """Whether the packed file contains the scratch file of a task's first attempt."""
+    return any(b"task %d, attempt 1, running, 0 bytes, slot " % task in data for data in packed(farm).values())
+
+
 def plugged(farm: Farm) -> None:
     (farm.folder / "myrunners.py").write_text(RUNNER)
     (farm.folder / "runners.ini").write_text("[talks]\nRunner = myrunners.Talks\n")
 
 
 def kill(farmer: Farmer) -> None:
-    """End a farmer, its workers and their tasks, so fast that none can react."""
+    """Kill a farmer, its workers and their tasks, so fast that none of them can react."""
     kill_at_once(farmer.pid)
     farmer.wait()
 
 
-def test_each_task_finds_its_own_and_people_can_read_all(farm: Farm) -> None:
+def test_the_output_of_each_task_is_found_in_one_readable_file(farm: Farm) -> None:
     farm.write(
         "echo hello", "true", "printf 'no end'", "echo bad >&2; exit 3", "no-such-command", "printenv TASKFARMER_LOG"
     )
@@ -71,15 +76,13 @@ def test_each_task_finds_its_own_and_people_can_read_all(farm: Farm) -> None:
     assert b"not found" in output(farm, 4) or b"No such file" in output(farm, 4)
     assert output(farm, 5).startswith(f"{farm.workdir}/logs/running/".encode())
     assert os.listdir(farm.workdir / "logs" / "running") == []
-    found = packed(farm)
-    assert len(found) == 2
-    (text,) = (data for name, data in found.items() if not name.endswith(".index"))
+    (text,) = packed(farm).values()
     assert re.search(rb"^=== taskfarmer: task 2, attempt 1, exit 0, 6 bytes, .* ===\nno end\n=== ", text, re.MULTILINE)
-    check_index(farm.workdir / "logs")
+    check_packs(farm.workdir / "logs")
     assert {line.log for line in farm.check().lines} == {"packed"}
 
 
-def test_a_task_that_truncates_its_output_does_not_hurt_its_neighbours(farm: Farm) -> None:
+def test_a_task_that_truncates_its_output_does_not_damage_others(farm: Farm) -> None:
     lines = ("echo x > /dev/stderr; echo {} >> /dev/stdout", "echo lost; : > /dev/stdout; echo {}", "echo {}")
     farm.write(*[lines[task % 3].format(f"mark-{task}") for task in range(60)])
     assert farm.run("-n", 2, "--logs", "packed").wait() == 0
@@ -87,54 +90,68 @@ def test_a_task_that_truncates_its_output_does_not_hurt_its_neighbours(farm: Far
         assert (farm.workdir / "logs" / f"log_{task}").exists() is False
     found = logs(farm, "--grep", "^mark-")
     assert sorted(found.stdout.split()) == sorted(b"%d:mark-%d" % (task, task) for task in range(60))
-    check_index(farm.workdir / "logs")
+    check_packs(farm.workdir / "logs")
 
 
-def test_large_outputs_of_two_workers_at_once_are_found_byte_for_byte(farm: Farm) -> None:
+def test_large_outputs_of_two_concurrent_workers_are_found_exactly(farm: Farm) -> None:
     farm.write(*[BIG] * 6)
     assert farm.run("-n", 2, "--logs", "packed").wait() == 0
     for task in range(6):
         assert output(farm, task) == big(task)
-    check_index(farm.workdir / "logs")
+    check_packs(farm.workdir / "logs")
 
 
 def test_the_output_of_killed_farmers_is_found(farm: Farm) -> None:
     farm.write(*["echo short $PROC_NUMBER"] * 40, farm.marked("echo running; sleep 1000"), farm.marked("sleep 1000"))
     farmer = farm.start("-n", 2, "--logs", "packed")
     farm.wait_for_tasks(40, 41)
-    index = farm.workdir / "logs" / "packed" / "none"
-
-    def told() -> bool:
-        return any(b"runs 40 " in data for name, data in packed(farm).items() if name.endswith(".index"))
-
-    eventually(told, f"{index} tells what runs")
+    eventually(lambda: runs(farm, 40), "the packed file records what runs")
     assert output(farm, 40) == b"running\n"  # it runs
     kill(farmer)
     assert output(farm, 40) == b"running\n"
     for task in (0, 1, 20, 38, 39):
         assert output(farm, task) == b"short %d\n" % task
-    # without any index all that was written is found
-    for path in (farm.workdir / "logs" / "packed").glob("*.index"):
-        path.unlink()
-    for task in (0, 17, 39):
-        assert output(farm, task) == b"short %d\n" % task
 
 
-def test_a_damaged_index_is_told_and_made_up_for(farm: Farm) -> None:
+def test_corrupt_and_torn_pieces_do_not_hide_others(farm: Farm) -> None:
     farm.write(*[f"echo {'x' * 300} $PROC_NUMBER"] * 30)
-    assert farm.run("-n", 2, "--logs", "packed").wait() == 0
-    (path,) = (farm.workdir / "logs" / "packed").glob("*.index")
-    lines = path.read_bytes().splitlines(keepends=True)
-    lines[3] = lines[3].replace(b"part", b"pbrt")
-    lines[7] = lines[7][:-12]  # torn, and the next one follows it
-    path.write_bytes(b"".join(lines)[:-5])
-    for task in (0, 2, 3, 4, 6, 7, 8, 29):
-        done = logs(farm, task)
-        assert done.stdout == f"{'x' * 300} {task}\n".encode(), task
-        assert b"2 lines are damaged" in done.stderr
+    assert farm.run("-n", 1, "--logs", "packed").wait() == 0
+    (path,) = (farm.workdir / "logs" / "packed").iterdir()
+    pieces = path.read_bytes().split(b"=== taskfarmer: ")[1:]
+    pieces[3] = pieces[3].replace(b"task", b"tusk")
+    pieces[7] = pieces[7][:-200]  # the next one follows in the same line
+    pieces[12] = pieces[12][:30]
+    path.write_bytes(b"".join(b"=== taskfarmer: " + piece for piece in pieces)[:-5])
+    for task in (0, 2, 4, 6, 8, 11, 13, 28):
+        assert output(farm, task) == f"{'x' * 300} {task}\n".encode(), task
+    assert output(farm, 7) == b"x" * (300 + len(" 7\n") - 200)
+    assert output(farm, 29) == b"x" * (300 + len(" 29\n") - 5)
 
 
-def test_attempts_follow_each_other_under_a_line_that_says_so(farm: Farm) -> None:
+def test_a_packed_file_that_cannot_be_read_is_named(farm: Farm) -> None:
+    farm.write("echo hello")
+    assert farm.run("--logs", "packed").wait() == 0
+    (path,) = (farm.workdir / "logs" / "packed").iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    assert f"{path}: not a regular file; the output in it is not shown".encode() in logs(farm, 0).stderr
+
+
+def test_an_incomplete_part_is_read_from_its_scratch_file(farm: Farm) -> None:
+    """A worker was killed while it copied the output of a task."""
+    wait = farm.marked(f"echo begins; {BIG}; echo ends; : > {farm.folder}/written; sleep 1000")
+    farm.write(wait)
+    farmer = farm.start("-n", 1, "--logs", "packed")
+    eventually(lambda: (farm.folder / "written").exists() and runs(farm, 0), "its scratch file is recorded")
+    kill(farmer)
+    (path,) = (farm.workdir / "logs" / "packed").iterdir()
+    size = (1 << 20) - 200
+    with open(path, "ab") as file:
+        file.write(b"=== taskfarmer: task 0, attempt 1, exit 0, %d of 9999999 bytes, now ===\n" % size + bytes(size))
+    assert output(farm, 0) == b"begins\n" + big(0) + b"ends\n"
+
+
+def test_attempts_are_printed_in_order_with_a_line_before_each(farm: Farm) -> None:
     farm.write("echo try $TASKFARMER_ATTEMPT; exit 1")
     modes = ("packed", "files", "packed")
     for number, mode in enumerate(modes):
@@ -159,13 +176,28 @@ def test_only_logs_of_failed_tasks_are_kept(farm: Farm) -> None:
     assert farmer.wait() == 75
     assert sorted(path.name for path in (farm.workdir / "logs").iterdir() if path.is_file()) == ["log_1", "log_4"]
     assert farm.log(1) == "bad\n"
-    assert farm.log(4).startswith("stays\n")  # given back
+    assert farm.log(4).startswith("stays\n")  # released
     said = logs(farm, 0, 2).stderr
-    assert b"only those of tasks that fail are kept" in said
+    assert b"only logs of failed tasks are kept" in said
     assert b"it wrote nothing" in said
 
 
-def test_a_later_attempt_is_appended_where_only_failed_ones_are_kept(farm: Farm) -> None:
+@pytest.mark.parametrize("options", [("failed",), ("packed",), ("files", "--log-limit", "64k")], ids=" ".join)
+def test_output_in_a_scratch_file_belongs_to_its_last_task(farm: Farm, options: tuple[str, ...]) -> None:
+    """The tasks before were announced, too."""
+    grep = f'grep -qs "task $PROC_NUMBER, attempt 1, running" {farm.workdir}/logs/packed/*'
+    wait = f"while ! {grep}; do sleep 0.02; done"
+    farm.write(wait, f"echo good; {wait}", "echo stays; " + farm.marked("sleep 1000"))
+    farmer = farm.start("-n", 1, "--logs", *options)
+    farm.wait_for_tasks(2)
+    eventually(lambda: runs(farm, 2), "the packed file records what runs")
+    check_packs(farm.workdir / "logs")
+    kill(farmer)
+    assert output(farm, 2) == b"stays\n"
+    assert [logs(farm, task).stdout for task in (0, 1)] == [b"", b"" if options == ("failed",) else b"good\n"]
+
+
+def test_a_later_attempt_is_appended_if_only_failed_tasks_have_logs(farm: Farm) -> None:
     farm.write("echo try $TASKFARMER_ATTEMPT; exit 1")
     assert farm.run("--logs", "failed").wait() == 1
     words = [sys.executable, "-m", "taskfarmer", "retry", str(farm.workdir), "0"]
@@ -175,7 +207,7 @@ def test_a_later_attempt_is_appended_where_only_failed_ones_are_kept(farm: Farm)
 
 
 @pytest.mark.parametrize("mode", ["packed", "failed", "files"])
-def test_a_runner_of_the_users_own_has_its_logs_in_every_mode(farm: Farm, mode: str) -> None:
+def test_a_custom_runner_has_its_logs_in_every_mode(farm: Farm, mode: str) -> None:
     plugged(farm)
     farm.write("echo one", "close", "echo three; exit 3", "echo four")
     assert farm.run("-n", 1, "-r", "talks", "--logs", mode).wait() == 1
@@ -186,7 +218,7 @@ def test_a_runner_of_the_users_own_has_its_logs_in_every_mode(farm: Farm, mode: 
 
 
 @pytest.mark.parametrize("runner", ["default", "talks"])
-def test_what_outlives_its_task_writes_into_nobody_elses_log(farm: Farm, runner: str) -> None:
+def test_a_process_that_outlives_its_task_does_not_write_to_other_logs(farm: Farm, runner: str) -> None:
     plugged(farm)
     go = farm.folder / "go"
     farm.write(
@@ -204,34 +236,13 @@ def test_the_output_of_a_task_whose_worker_was_killed_is_found(farm: Farm) -> No
     farm.write("echo $TASKFARMER_ATTEMPT here; " + farm.marked("[ $TASKFARMER_ATTEMPT = 2 ] || sleep 1000"))
     farmer = farm.start("-n", 1, "--logs", "packed")
     farm.wait_for_tasks(0)
-    eventually(lambda: any(b"runs 0 1 " in data for data in packed(farm).values()), "the index tells what runs")
+    eventually(lambda: runs(farm, 0), "the packed file records what runs")
     os.kill(farmer.workers()[0], signal.SIGKILL)
     assert farmer.wait() == 0, farmer.said
     assert re.findall(rb"^\d here", output(farm, 0), re.MULTILINE) == [b"1 here", b"2 here"]
 
 
-@pytest.mark.parametrize("mode", ["files", "packed"])
-def test_a_running_task_with_a_limit_does_not_keep_the_disk(farm: Farm, mode: str) -> None:
-    """The middle of its file is given back while it runs; head and tail are there in the end."""
-    wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
-    farm.write(farm.marked(f"echo begins; head -c 20000000 /dev/zero; {wait}; echo ends"))
-    farmer = farm.start("-n", 1, "--logs", mode, "--log-limit", "64k")
-    farm.wait_for_tasks(0)
-    folder = farm.workdir / "logs" / "running"
-
-    def sizes() -> list[tuple[int, int]]:
-        found = [path.stat() for path in folder.iterdir() if path.is_file()]
-        return [(one.st_size, one.st_blocks * 512) for one in found]
-
-    eventually(lambda: sizes() and sizes()[0][0] > 20000000, "it has written")
-    eventually(lambda: sizes()[0][1] < 200_000, "its blocks are given back")
-    (farm.folder / "go").touch()
-    assert farmer.wait() == 0, farmer.said
-    text = output(farm, 0)
-    assert text.startswith(b"begins\n") and text.endswith(b"ends\n") and len(text) < 66000
-
-
-def test_check_finds_nothing_wrong_with_packed_logs(farm: Farm) -> None:
+def test_check_accepts_packed_logs(farm: Farm) -> None:
     farm.write("echo one", "exit 1")
     assert farm.run("--logs", "packed").wait() == 1
     words = [sys.executable, "-m", "taskfarmer", "check", str(farm.workdir)]
@@ -276,7 +287,7 @@ def test_lines_are_searched_in_all_modes(farm: Farm) -> None:
     assert logs(farm, "--grep", "(").returncode == 2
 
 
-def test_that_nothing_was_kept_is_told(farm: Farm) -> None:
+def test_logs_explains_that_no_logs_were_kept(farm: Farm) -> None:
     farm.write("echo gone")
     assert farm.run("--logs", "none").wait() == 0
     done = logs(farm, 0)
@@ -290,7 +301,7 @@ def test_no_file_is_touched_for_a_task_that_writes_nothing(farm: Farm, counting:
 
 
 def test_a_full_disk_loses_no_result_and_no_output(farm: Farm, tmp_path: Path) -> None:
-    """What the packed file cannot take stays in the scratch file: that is on the disk already."""
+    """If the packed file cannot grow, the output stays in the scratch file, which is on the disk already."""
     with DISKS["tmpfs"](tmp_path) as disk:
         farm.workdir = disk / "farm"
         wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
@@ -310,7 +321,7 @@ def test_a_full_disk_loses_no_result_and_no_output(farm: Farm, tmp_path: Path) -
         assert output(farm, 21) == b"more\n"
 
 
-def test_a_long_list_says_once_how_many_inodes_its_logs_take(farm: Farm) -> None:
+def test_a_long_list_causes_one_warning_about_inodes(farm: Farm) -> None:
     farm.list.write_text("true\n" * 100_001)
     farmer = farm.start("-n", 1)
     farmer.says("100001 tasks create as many log files")

@@ -1,4 +1,4 @@
-"""Directories of logs are removed while a farmer runs: tasks go on, and the output of those that follow is kept."""
+"""If log directories are removed while a farmer runs, tasks go on, and the output of later tasks is kept."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def test_tasks_go_on_when_their_logs_are_removed(farm: Farm, mode: tuple[str, ..
     farm.check()
     for task in range(2, 10):
         assert output(farm, task) == b"after %d\n" % task
-    if mode != ("files",):  # there the file of a task that runs has no name any more
+    if mode != ("files",):  # in that mode the log of the running task is lost
         assert output(farm, 1) == b"runs\n"
 
 
 @pytest.mark.parametrize("name", ["running", "packed"])
 @pytest.mark.parametrize("mode", MODES[1:], ids=" ".join)
-def test_tasks_go_on_when_a_directory_inside_is_removed(farm: Farm, mode: tuple[str, ...], name: str) -> None:
+def test_tasks_go_on_when_a_subdirectory_is_removed(farm: Farm, mode: tuple[str, ...], name: str) -> None:
     wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
     farm.write(
         "echo first; exit 1", farm.marked(f"echo runs; {wait}; exit 1"), *["echo after $PROC_NUMBER; exit 1"] * 8
     )
     farmer = farm.start("-n", 1, "--logs", *mode)
     farm.wait_for_tasks(1)
-    shutil.rmtree(farm.workdir / "logs" / name, ignore_errors=True)  # not every mode has both yet
+    shutil.rmtree(farm.workdir / "logs" / name, ignore_errors=True)  # depending on the mode, it may not exist yet
     (farm.folder / "go").touch()
     assert farmer.wait() == 1, farmer.said
     assert "warning" not in farmer.said
@@ -60,7 +60,7 @@ def test_tasks_go_on_when_a_directory_inside_is_removed(farm: Farm, mode: tuple[
         assert output(farm, task) == b"after %d\n" % task
 
 
-def test_a_runner_of_the_users_own_goes_on_when_logs_are_removed(farm: Farm) -> None:
+def test_a_custom_runner_goes_on_when_logs_are_removed(farm: Farm) -> None:
     (farm.folder / "myrunners.py").write_text(
         "import shutil\n"
         "class Talks:\n"
@@ -76,7 +76,7 @@ def test_a_runner_of_the_users_own_goes_on_when_logs_are_removed(farm: Farm) -> 
     assert output(farm, 2) == b"runner 2\n"
 
 
-def test_a_file_in_the_place_of_the_logs_is_told(farm: Farm) -> None:
+def test_a_file_in_place_of_the_logs_directory_is_reported(farm: Farm) -> None:
     wait = f"while ! [ -e {farm.folder}/go ]; do sleep 0.02; done"
     farm.write(farm.marked(wait), "echo after")
     farmer = farm.start("-n", 1)

@@ -176,17 +176,16 @@ def files(farm: Path) -> dict[str, Path]:
         "submitted": next((farm / "jobs" / "submitted").iterdir()),
         "log": farm / "logs" / "log_0",
         "pack": pack,
-        "index of a pack": pack.with_suffix(".index"),
     }
     return named | others
 
 
 KINDS = (
     *("farm.json", "HEAD", "revision", "segment", "index", "journal", "identity", "alive", "locks.json", "stop"),
-    *("submitted", "finished", "toprocess", "timeline.json", "views.json", "log", "pack", "index of a pack"),
+    *("submitted", "finished", "toprocess", "timeline.json", "views.json", "log", "pack"),
 )
 
-LOOKED_AT_TWICE = ("farm.json", "revision", "journal", "segment", "finished", "index of a pack")
+LOOKED_AT_TWICE = ("farm.json", "revision", "journal", "segment", "finished", "pack")
 
 
 def zeros(path: Path) -> None:
@@ -413,16 +412,27 @@ def test_verbs_survive_odd_names_in_the_folders_of_a_farm(folder: Path, name: st
         sane(verb(folder, *words))
 
 
-def test_verbs_survive_a_packed_log_with_a_false_index(folder: Path) -> None:
-    index = files(folder / WORKDIR)["index of a pack"]
-    for words in (b"part 0 1 0 0 00000000 %s" % b"9" * 10, b"part 0 1 0 0 00000000 9+9" + b"9" * 40):
-        index.write_bytes(b"%s %08x\n" % (words, zlib.crc32(words)))
-        sane(verb(folder, "logs", "0"))
-    for pieces in (b"0+999999999999999999", b"999999999999999999+5", b"-1+3", b"0+10," * 100_000 + b"0+1"):
-        words = b"part 0 1 0 0 00000000 " + pieces
-        index.write_bytes(b"%s %08x\n" % (words, zlib.crc32(words)))
-        for verbs in (("logs", "0"), ("logs", "--grep", "x")):
-            sane(verb(folder, *verbs))
-    words = b"runs 0 1 ../../../../../../dev/zero"
-    index.write_bytes(b"%s %08x\n" % (words, zlib.crc32(words)))
-    sane(verb(folder, "logs", "0"))
+def test_verbs_survive_a_packed_log_with_false_head_lines(folder: Path) -> None:
+    pack = files(folder / WORKDIR)["pack"]
+    size = b"9" * 18
+    for heads in (
+        b"exit 0, %s bytes" % size,
+        b"exit 0, %s9 bytes" % size,
+        b"exit 0, 1 of %s bytes" % size,
+        b"exit 0, -1 bytes",
+        b"exit %s, 1 bytes" % (b"9" * 5000),
+        b"running, %s bytes, slot 0, file 1" % size,
+        b"running, 0 bytes, slot ../../../../../../../dev/zero, file 1",
+        b"running, 0 bytes, slot 999999999, file 999999999",
+    ):
+        for data in (b"", b"x\n", b"x" * 5000):
+            pack.write_bytes((b"=== taskfarmer: task 0, attempt 1, %s ===\n%s" % (heads, data)) * 10)
+            for verbs in (("logs", "0"), ("logs", "--grep", "y")):
+                sane(verb(folder, *verbs))
+
+
+def test_a_packed_log_of_many_torn_pieces_uses_little_memory(folder: Path) -> None:
+    pack = files(folder / WORKDIR)["pack"]
+    for heads in (b"continued, 1000 bytes", b"exit 0, 1 of 9999 bytes", b"running, 0 bytes, slot 1, file 1"):
+        pack.write_bytes((b"=== taskfarmer: task 0, attempt 1, %s ===\n" % heads) * 500_000)
+        sane(verb(folder, "logs", "--grep", "y"))

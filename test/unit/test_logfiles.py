@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer.formats.packs import attempt_head
+from taskfarmer.formats.packs import attempt_header
 from taskfarmer.inspect import logs
 from taskfarmer.worker.batch import Batch
 from taskfarmer.worker.context import NotStarted, SlotContext
@@ -129,7 +129,7 @@ def test_an_attempt_that_appends_notices_that_the_log_was_taken_over(
 
 
 def test_a_large_log_is_appended_to(place: SlotContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "MOST_COPIED", 100)
+    monkeypatch.setattr(folder, "COPY_LIMIT", 100)
     early = written(LogFolder(place), 1, b"x" * 101)
     written(LogFolder(place), 2, b"two\n")
     os.write(early, b"early\n")
@@ -189,7 +189,7 @@ def test_a_log_is_appended_to_if_links_are_not_possible(place: SlotContext, monk
 
 def test_the_parts_of_a_farm_are_found_at_any_block_boundary() -> None:
     def head(farm: str, task: int, attempt: int) -> bytes:
-        return attempt_head(farm, task, attempt, "host", "2026-11-30 04:00:00")
+        return attempt_header(farm, task, attempt, "host", "2026-11-30 04:00:00")
 
     shown = head(FARM, 8, 1)  # output of a task
     text = b"before\n" + head(FARM, 7, 1) + b"a" + head(OTHER, 7, 1) + b"b\n" + head(FARM, 7, 2) + shown + b"c"
@@ -199,7 +199,7 @@ def test_the_parts_of_a_farm_are_found_at_any_block_boundary() -> None:
     ):
         for place in range(1, len(text)):
             blocks = iter((text[:place], text[place:]))
-            assert b"".join(logs.own_parts(blocks, 7, FARM.encode(), first)) == expected
+            assert b"".join(logs.sections_of_farm(blocks, 7, FARM.encode(), first)) == expected
 
 
 def test_a_batch_that_waited_for_most_of_the_lease_is_not_started(place: SlotContext) -> None:

@@ -15,7 +15,7 @@ from farming import need  # noqa: E402
 
 @pytest.fixture(scope="session")
 def stops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shared object of stops.c."""
+    """The shared object compiled from stops.c."""
     made = tmp_path_factory.mktemp("shim") / "stops.so"
     need(shutil.which("gcc"), "gcc is not installed")
     words = ["gcc", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o", made, HERE / "stops.c", "-ldl"]

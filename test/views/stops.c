@@ -1,8 +1,8 @@
-/* A process that stops itself (SIGSTOP), once, just before it makes one call: as on a node that is suspended then.
+/* Suspends a process (SIGSTOP) once, just before a certain call, as if its node were suspended then.
 
    STOPS_CALL  open (for writing), write or rename
-   STOPS_NAME  how the path ends; that of the target for rename
-   STOPS_NTH   at which of these calls, from 1 */
+   STOPS_NAME  the end of the path; for rename, of the target
+   STOPS_NTH   the number of the call, from 1 */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

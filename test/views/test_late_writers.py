@@ -1,6 +1,6 @@
-"""A process that sleeps just before it writes a view, and wakes up when all others have ended, leaves exact views.
+"""A process that is suspended just before it writes a view, and resumes after all others, leaves exact views.
 
-The race is forced: a shim (stops.c) stops the process at the very call.
+The race is forced: a shim (stops.c) suspends the process at that call.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def field(tmp_path: Path) -> Iterator[Field]:
 
 @contextmanager
 def stopping(shim: Path, call: str, name: str, nth: int = 1) -> Iterator[None]:
-    """What is started inside the block stops itself before the `nth` such call."""
+    """A process started inside the block suspends itself before the `nth` such call."""
     with pytest.MonkeyPatch.context() as patched:
         for variable, value in (("CALL", call), ("NAME", name), ("NTH", str(nth))):
             patched.setenv(f"STOPS_{variable}", value)
@@ -75,10 +75,10 @@ def views_are_exact(workdir: Path, retried: bool = False) -> None:
 @pytest.mark.parametrize(
     ("call", "name", "nth"), [("open", "/finished", 2), ("write", "/finished", 1), ("rename", "/views.json", 1)]
 )
-def test_a_farmer_that_was_expelled_in_the_middle_of_an_update_leaves_exact_views(
+def test_a_farmer_expelled_in_the_middle_of_an_update_leaves_exact_views(
     field: Field, stops: Path, call: str, name: str, nth: int
 ) -> None:
-    """When the farm is made, each view is opened and none is renamed."""
+    """When the farm is created, each view is opened and none is renamed."""
     field.write(f"sleep 0.4; echo {number}" for number in range(TASKS))
     with stopping(stops, call, name, nth):
         late = field.start("-n", 2, "--lease", 2)
@@ -102,10 +102,10 @@ def test_a_farmer_that_was_expelled_in_the_middle_of_an_update_leaves_exact_view
         ("rename", "/views.json", 1, True),
     ],
 )
-def test_a_farmer_that_has_left_and_sleeps_before_its_last_write_leaves_exact_views(
+def test_a_farmer_suspended_before_its_last_write_leaves_exact_views(
     field: Field, stops: Path, call: str, name: str, nth: int, lost: bool
 ) -> None:
-    """With `views.json` `lost` it makes all views anew."""
+    """If `views.json` is `lost`, it rebuilds all views."""
     field.write([*(["true"] * 20), *(["sleep 0.5"] * 20)])
     with stopping(stops, call, name, nth):
         late = field.start("-n", 4)
@@ -122,9 +122,7 @@ def test_a_farmer_that_has_left_and_sleeps_before_its_last_write_leaves_exact_vi
 
 
 @pytest.mark.parametrize("name", ["/finished", "/toprocess", "/views.json"])
-def test_a_farmer_that_sleeps_while_it_makes_the_first_views_leaves_exact_views(
-    field: Field, stops: Path, name: str
-) -> None:
+def test_a_farmer_suspended_while_it_creates_the_views_leaves_exact_views(field: Field, stops: Path, name: str) -> None:
     field.write(["true"] * 20)
     with stopping(stops, "open", name):
         late = field.start("-n", 2)
@@ -141,7 +139,7 @@ def test_a_farmer_that_sleeps_while_it_makes_the_first_views_leaves_exact_views(
     [(["retry", "3", "5-9"], "/toprocess"), (["check", "--repair"], "/finished")],
     ids=["retry", "check"],
 )
-def test_a_verb_that_sleeps_while_it_makes_the_views_anew_leaves_exact_views(
+def test_a_verb_suspended_while_it_rebuilds_the_views_leaves_exact_views(
     field: Field, stops: Path, words: list[str], name: str
 ) -> None:
     field.write(["true"] * 20)

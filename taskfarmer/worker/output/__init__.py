@@ -1,1 +1,1 @@
-"""The output of tasks: a class for each mode of `--logs`, and the files behind them."""
+"""The output of tasks: a class for each mode of `--logs`, and the files that they write."""

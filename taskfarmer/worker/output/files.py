@@ -1,95 +1,91 @@
-"""Where the output of a slot's tasks goes: a class for each mode of `--logs`, all with one interface.
+"""The logs of a slot: the interface of all modes of `--logs`, and the modes `files` and `none`.
 
-`open` gives the descriptor that a task gets for its output and errors, and the path that it is told; `ended` says that
-the task has ended. A slot runs one task at a time, so each object knows the one that it is about.
+`open` returns the descriptor for a task's output and errors, and the path for its TASKFARMER_LOG. `on_task_end` is
+called when the task has ended. A slot runs one task at a time, so an object only keeps the current one.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TextIO
 
 from taskfarmer.worker.context import SlotContext
 from taskfarmer.worker.output.folder import LogFolder
 
-ANY = -1
+ANY_CHILD = -1
 
 
 class Logs:
-    """What all modes have in common. A runner of the user's own writes through a text file of its own."""
+    """The interface of all modes. A custom runner writes through a text file, see `open_text`."""
 
-    def __init__(self, place: SlotContext) -> None:
-        self.place = place
+    def __init__(self, context: SlotContext) -> None:
+        self.context = context
 
-    passes = False
-    """Whether the descriptor is for this task alone, and to be closed as soon as the task has it."""
-    heeds = True
-    """Whether `ended` has something to do."""
+    close_after_start = False
+    """Whether the descriptor belongs to one task, and must be closed once the task's process has it."""
+    handles_task_end = True
+    """Whether `on_task_end` must be called."""
+    announce_at = math.inf
+    """When `announce` must be called for the running task, on the monotonic clock."""
 
     def open(self, task_id: int, attempt: int) -> tuple[int, bytes]:
-        """A descriptor for a task's output, and TASKFARMER_LOG: where that is while the task runs.
+        """A descriptor for a task's output, and the path of its file while the task runs.
 
-        NotStarted where there can be none.
+        Raises NotStarted if the file cannot be opened.
         """
         raise NotImplementedError
 
-    def text(self, fd: int) -> TextIO:
-        """A text file on the descriptor, for a runner of the user's own; `end_text` ends the use of both."""
+    def open_text(self, fd: int) -> TextIO:
+        """A text file on the descriptor, for a custom runner. Pass it to `release_text` when the task has ended."""
         raise NotImplementedError
 
-    def end_text(self, text: TextIO) -> None:
+    def release_text(self, text: TextIO) -> None:
+        """Write the file's buffer. The file may be used again for the next task."""
         raise NotImplementedError
 
-    def ended(self, task_id: int, attempt: int, status: int, group: int = 0) -> None:
+    def announce(self) -> None:
+        """Record which file the running task writes to, so that its output is found if the farmer is killed."""
+
+    def on_task_end(self, task_id: int, attempt: int, status: int, group: int = 0) -> None:
         """A task has ended with this wait status.
 
-        `group` is its process group, 0 for none, ANY for any child.
+        `group` is its process group, 0 if it has none, or ANY_CHILD if all children of this process belong to it.
         """
 
-    @property
-    def waits(self) -> bool:
-        """Whether there is something to say of the task that runs, which is done by `flush` a moment later."""
-        return False
-
-    def flush(self, now: float) -> None:
-        """Say what there is to say, `now` on the monotonic clock."""
-
-    def look(self) -> None:
-        """Hold what a running task writes to the limit."""
-
     def close(self) -> None:
-        """No more tasks come."""
+        """Release files; no more tasks are started."""
 
 
 class FileLogs(Logs):
     """`files`: a file for each task, `log_<ID>`."""
 
-    passes = True
-    heeds = False
+    close_after_start = True
+    handles_task_end = False
 
     def __init__(self, folder: LogFolder) -> None:
-        super().__init__(folder.place)
+        super().__init__(folder.context)
         self._folder = folder
-        self._prefix = os.fsencode(os.path.join(folder.place.logs, "log_"))
+        self._prefix = os.fsencode(os.path.join(folder.context.logs, "log_"))
 
     def open(self, task_id: int, attempt: int) -> tuple[int, bytes]:
         return self._folder.open_log(task_id, attempt), b"%s%d" % (self._prefix, task_id)
 
-    def text(self, fd: int) -> TextIO:
+    def open_text(self, fd: int) -> TextIO:
         os.set_blocking(fd, True)
         return text_file(fd)
 
-    def end_text(self, text: TextIO) -> None:
-        close(text)
+    def release_text(self, text: TextIO) -> None:
+        close_text_quietly(text)
 
 
 class NoLogs(Logs):
-    """`none`: what tasks write is lost, and no file is touched for any of them."""
+    """`none`: tasks write to /dev/null, and no file is opened for any of them."""
 
-    heeds = False
+    handles_task_end = False
 
-    def __init__(self, place: SlotContext) -> None:
-        super().__init__(place)
+    def __init__(self, context: SlotContext) -> None:
+        super().__init__(context)
         path = os.fsencode(os.devnull)
         self._opened = os.open(path, os.O_WRONLY | os.O_CLOEXEC), path
         self._text: TextIO | None = None
@@ -97,23 +93,23 @@ class NoLogs(Logs):
     def open(self, task_id: int, attempt: int) -> tuple[int, bytes]:
         return self._opened
 
-    def text(self, fd: int) -> TextIO:
-        """The same file for all tasks, but for a runner that closes it."""
+    def open_text(self, fd: int) -> TextIO:
+        """The same file for all tasks, unless a runner has closed it."""
         if self._text is None or self._text.closed:
             self._text = text_file(os.dup(fd))
         return self._text
 
-    def end_text(self, text: TextIO) -> None:
+    def release_text(self, text: TextIO) -> None:
         pass
 
 
 def text_file(fd: int) -> TextIO:
-    """What PyTaskFarmer calls `logfh`: a text file that takes any text, on a descriptor that it then owns."""
+    """PyTaskFarmer's `logfh`: a text file that accepts any text. It owns the descriptor."""
     return os.fdopen(fd, "a", encoding="utf-8", errors="surrogateescape")
 
 
-def close(text: TextIO) -> None:
+def close_text_quietly(text: TextIO) -> None:
     try:
         text.close()
     except (OSError, ValueError):
-        pass  # a full disk does not take what is in its buffer
+        pass  # if the disk is full, its buffer cannot be written

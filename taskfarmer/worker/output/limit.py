@@ -1,38 +1,37 @@
-"""How much may be written: `--log-limit`, and whether the disk has room for more.
+"""Limits of output: `--log-limit`, and whether the disk of the logs has free space.
 
-Of a task that writes more than its limit the head and the tail are kept, and how much is missing between them is said.
-While a task runs, the middle of its file is given back to the file system (a hole: the file keeps its length), where
-that can be done; when it has ended, the middle is cut out.
+If a task writes more than its limit, the middle of its output is cut out after it ends. A line in its place contains
+the number of bytes that were cut out.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from collections.abc import Iterator
 
 from taskfarmer.storage import durable
 
-_KEEP_SIZE, _PUNCH_HOLE = 1, 2
-_PAGE = 4096
+_PROBE_SIZE = 4096
 _BLOCK = 1 << 20
+Span = tuple[int, int] | bytes
+"""A part of a shortened file: a range of bytes of the original file, or the line in place of the middle."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def missing(size: int) -> bytes:
-    """The line that stands for what was cut out."""
+def cut_line(size: int) -> bytes:
+    """The line in place of `size` bytes that were cut out."""
     return b"\n=== taskfarmer: %d bytes were cut out here (--log-limit) ===\n" % size
 
 
-def kept(start: int, end: int, limit: int) -> Iterator[tuple[int, int] | bytes]:
-    """What is kept of the bytes `start` to `end` of a file: ranges of it, and the line between them.
+def kept_spans(start: int, end: int, limit: int) -> Iterator[Span]:
+    """The spans to keep of the bytes `start` to `end` of a file.
 
-    Nothing is cut out where that would make room for less than the line.
+    Nothing is cut out if the line in its place would be longer.
     """
     size, half = end - start, limit // 2
     cut = size - 2 * half
-    line = missing(cut)
+    line = cut_line(cut)
     if not limit or cut <= len(line):
         yield start, end
         return
@@ -41,53 +40,38 @@ def kept(start: int, end: int, limit: int) -> Iterator[tuple[int, int] | bytes]:
     yield end - half, end
 
 
-def shorten(fd: int, start: int, limit: int) -> None:
-    """Cut the middle out of the bytes of a file from `start` on; it is open for both, and not to append."""
-    place = start
-    for part in list(kept(start, os.fstat(fd).st_size, limit)):
-        if isinstance(part, bytes):
-            place += _put(fd, part, place)
+def cut_out_middle(fd: int, start: int, limit: int) -> None:
+    """Shorten a file to `limit` bytes after `start`. `fd` is open for reading and writing, without O_APPEND."""
+    target = start
+    for span in list(kept_spans(start, os.fstat(fd).st_size, limit)):
+        if isinstance(span, bytes):
+            target += _write_at(fd, span, target)
             continue
-        begin, end = part
-        if begin == place:
-            place = end
+        source, end = span
+        if source == target:
+            target = end
             continue
-        while begin < end:
-            data = os.pread(fd, min(_BLOCK, end - begin), begin)
+        while source < end:
+            data = os.pread(fd, min(_BLOCK, end - source), source)
             if not data:
                 break
-            place += _put(fd, data, place)
-            begin += len(data)
-    os.ftruncate(fd, place)
+            target += _write_at(fd, data, target)
+            source += len(data)
+    os.ftruncate(fd, target)
 
 
-def _put(fd: int, data: bytes, place: int) -> int:
+def _write_at(fd: int, data: bytes, offset: int) -> int:
     view = memoryview(data)
     while view:
-        written = os.pwrite(fd, view, place)
-        view, place = view[written:], place + written
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
     return len(data)
 
 
-def punch(fd: int, start: int, limit: int) -> bool:
-    """Free the blocks of the middle of a file that grows; False where the file system cannot."""
-    half = limit // 2
-    begin = -(-(start + half) // _PAGE) * _PAGE
-    end = (os.fstat(fd).st_size - half) // _PAGE * _PAGE
-    if end <= begin:
-        return True
-    try:
-        call = ctypes.CDLL(None).fallocate
-    except (OSError, AttributeError):
-        return False
-    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    return not call(fd, _PUNCH_HOLE | _KEEP_SIZE, begin, end - begin)
-
-
 def has_room(fd: int, by_writing: bool = True) -> bool:
-    """Whether the file system of an open directory has room for more; True where it does not say.
+    """Whether the file system of an open directory has free space; True if that is unknown.
 
-    That a quota is exceeded, or that no more files can be made, is only seen `by_writing` a small file.
+    An exceeded quota, or a file system without free inodes, is only noticed `by_writing` a small file.
     """
     try:
         found = os.fstatvfs(fd)
@@ -95,16 +79,16 @@ def has_room(fd: int, by_writing: bool = True) -> bool:
         return True
     if found.f_blocks and not found.f_bavail:
         return False
-    return not by_writing or _takes_a_file(fd)
+    return not by_writing or _accepts_file(fd)
 
 
-def _takes_a_file(fd: int) -> bool:
+def _accepts_file(fd: int) -> bool:
     name = f".probe.{durable.random_name()}"
     try:
         probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, durable.FILE_MODE, dir_fd=fd)
         try:
             try:
-                durable.write_all(probe, bytes(_PAGE))
+                durable.write_all(probe, bytes(_PROBE_SIZE))
             finally:
                 os.close(probe)
         finally:

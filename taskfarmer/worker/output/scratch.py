@@ -1,44 +1,48 @@
-"""`packed`, `failed` and `--log-limit`: a slot's tasks write into a scratch file. Their output is taken from there.
+"""`packed`, `failed` and `--log-limit`: the tasks of a slot write to a scratch file. Their output is copied from there.
 
-A task has only the scratch file of its slot, so it cannot hurt what others wrote, whatever it does to its output. Only
-a scratch file is ever cut: attempts on other nodes and other farms may append to a log at any time.
-Nothing is done for a task that writes nothing. A scratch file is not used again if something of an ended task still has
-it open, or if it was removed. A crash leaves the scratch files of tasks that ran, and of those for which there was no
-room elsewhere. The farmer's index records their tasks if these ran longer than a moment.
+A task only has the scratch file of its slot open, so it cannot damage the output of other tasks. Only scratch files are
+ever truncated: attempts on other nodes and other farms may append to a log at any time. If a task writes nothing, no
+file is touched. A worker stops using a scratch file if a process of an ended task still has it open, or if it was
+removed.
+
+A crash leaves the scratch files of running tasks, and of tasks whose output could not be copied. If a task runs longer
+than `ANNOUNCE_AFTER`, a head line in the farmer's packed file records its scratch file.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import TextIO
 
 from taskfarmer.errors import AGAIN, remedy
-from taskfarmer.formats.packs import Runs, runs_line
 from taskfarmer.storage import durable
 from taskfarmer.worker.context import NotStarted, SlotContext
-from taskfarmer.worker.output.files import ANY, Logs, close, text_file
+from taskfarmer.worker.output.files import ANY_CHILD, Logs, close_text_quietly, text_file
 from taskfarmer.worker.output.folder import LogFolder
-from taskfarmer.worker.output.limit import kept, punch, shorten
-from taskfarmer.worker.output.packed import Folder, Pack, removed
+from taskfarmer.worker.output.limit import cut_out_middle, kept_spans
+from taskfarmer.worker.output.packed import LogSubdirectory, PackWriter, is_unlinked
 
-MOMENT = 0.02
-"""Seconds after which the index is told of a task that runs."""
+ANNOUNCE_AFTER = 0.02
+"""Seconds after which the scratch file of a running task is announced in the packed file."""
+_RETRY_AFTER = 1.0
+"""Seconds until an announcement that the disk did not accept is retried."""
 LARGE = 1 << 26
-"""Bytes of output from which on a file is kept as it is: to copy it would keep the worker's other slots waiting."""
+"""Bytes of output above which the scratch file is kept as it is: to copy it would block the worker's other slots."""
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _BLOCK = 1 << 20
 
 
 class ScratchLogs(Logs):
-    """The scratch file of a slot. What becomes of what is in it is for subclasses."""
+    """The scratch file of a slot. Subclasses decide where the output of an ended task is stored."""
 
-    keeps_empty = False
-    """Whether `_keep` has something to do for a task that wrote nothing."""
+    stores_empty = False
+    """Whether `_store` must also be called if a task wrote nothing."""
 
-    def __init__(self, place: SlotContext, pack: Pack, running: Folder) -> None:
-        super().__init__(place)
-        self.pack = pack
+    def __init__(self, context: SlotContext, pack: PackWriter, running: LogSubdirectory) -> None:
+        super().__init__(context)
+        self._pack = pack
         self._running = running
         self._fd = -1
         self._name = ""
@@ -46,102 +50,114 @@ class ScratchLogs(Logs):
         self._count = 0
         self._text: TextIO | None = None
         self._task: tuple[int, int] | None = None
-        self._begun = 0.0
-        self._said = False
+        self._announced = False
 
     def open(self, task_id: int, attempt: int) -> tuple[int, bytes]:
         if self._fd < 0:
-            self._fresh()
+            self._create()
         self._task = task_id, attempt
-        self._begun = time.monotonic()
+        self.announce_at = time.monotonic() + ANNOUNCE_AFTER
         return self._fd, self._path
 
-    def _fresh(self) -> None:
-        workdir = self.pack.workdir
+    def _create(self) -> None:
+        workdir = self._pack.workdir
         while True:
             self._count += 1
-            path = workdir.scratch(self.place.farmer, self.place.slot, self._count)
+            path = workdir.scratch(self.context.farmer, self.context.slot, self._count)
             try:
                 self._fd = self._running.open(os.path.basename(path), _FLAGS)
             except FileExistsError:
                 continue
             except OSError as error:
-                raise NotStarted(f"{path}: {error.strerror}; logs cannot be kept; {remedy(error, AGAIN)}") from error
+                raise NotStarted(f"{path}: {error.strerror}; cannot store logs; {remedy(error, AGAIN)}") from error
             self._name, self._path = os.path.basename(path), os.fsencode(path)
             return
 
-    def text(self, fd: int) -> TextIO:
+    def open_text(self, fd: int) -> TextIO:
         if self._text is None:
             self._text = text_file(os.dup(fd))
         return self._text
 
-    def end_text(self, text: TextIO) -> None:
-        """Write what is in its buffer. One that takes no more, or was closed, is not used again."""
+    def release_text(self, text: TextIO) -> None:
+        """Write the file's buffer. If that fails, or the runner has closed the file, the next task gets another one."""
         try:
             text.flush()
         except (OSError, ValueError):
-            close(text)
+            close_text_quietly(text)
             self._text = None
 
-    @property
-    def waits(self) -> bool:
-        return self._task is not None and not self._said
+    def announce(self) -> None:
+        if self._task is None:
+            return
+        try:
+            self._pack.add_running(*self._task, self.context.slot, self._count)
+        except OSError:
+            self.announce_at = time.monotonic() + _RETRY_AFTER
+        else:
+            self.announce_at = math.inf
+            self._announced = True
 
-    def flush(self, now: float) -> None:
-        if self._task is not None and not self._said and now - self._begun >= MOMENT:
-            self._said = True
-            self.pack.say(runs_line(Runs(*self._task, self._name)))
-
-    def look(self) -> None:
-        if self._task is not None and os.fstat(self._fd).st_size > self.place.log_limit:
-            punch(self._fd, 0, self.place.log_limit)
-
-    def ended(self, task_id: int, attempt: int, status: int, group: int = 0) -> None:
+    def on_task_end(self, task_id: int, attempt: int, status: int, group: int = 0) -> None:
         if self._task is None:
             return
         self._task = None
+        self.announce_at = math.inf
         try:
-            size = os.lseek(self._fd, 0, os.SEEK_END)  # says as much as fstat, for less
-        except OSError:  # a network file system has lost it
+            size = os.lseek(self._fd, 0, os.SEEK_END)  # as exact as fstat, and cheaper
+        except OSError:  # stale handle on a network file system
             size = 1
-        lingers = _lives(group)
-        if size or lingers or self.keeps_empty:
+        leftovers = _has_processes(group)
+        recorded = False
+        if size or leftovers or self.stores_empty:
             try:
-                self._keep(size, task_id, attempt, status, lingers)
-                if self._fd >= 0 and removed(self._fd):
-                    self._let_go()
-            except OSError:  # a full disk, say: nothing is lost that is in the scratch file
+                recorded = self._store(size, task_id, attempt, status, leftovers)
+                if self._fd >= 0 and is_unlinked(self._fd):
+                    self._close()
+            except OSError:  # a full disk, for example: the scratch file still contains everything
                 self._set_aside(task_id, attempt)
-        elif self._said:
-            self.pack.nothing(task_id, attempt, status)
-        if self._said:
-            self._said = False
-            self.pack.flush()  # before another task writes into the file that the index says is this one's
+                recorded = True
+        if self._announced:
+            self._announced = False
+            if not recorded:
+                self._record_end(task_id, attempt, status)
 
-    def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> None:
+    def _record_end(self, task_id: int, attempt: int, status: int) -> None:
+        """Record that an announced task has ended, before another task writes to the scratch file."""
+        try:
+            self._pack.add(self._fd, 0, task_id, attempt, status)
+        except OSError:
+            if self._fd >= 0:
+                self._remove()
+
+    def _store(self, size: int, task_id: int, attempt: int, status: int, leftovers: bool) -> bool:
+        """Store the output of an ended task. Return whether `taskfarmer logs` then ignores the announcement.
+
+        It does so if the packed file has all of the output, or if the scratch file was set aside.
+        """
         raise NotImplementedError
 
     def _shorten(self) -> None:
-        """Bring the scratch file to its limit; FileNotFoundError if it was removed."""
-        if self.place.log_limit:
+        """Shorten the scratch file to its limit; FileNotFoundError if it was removed."""
+        if self.context.log_limit:
             fd = self._running.open(self._name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
-                shorten(fd, 0, self.place.log_limit)
+                cut_out_middle(fd, 0, self.context.log_limit)
             finally:
                 os.close(fd)
 
     def _set_aside(self, task_id: int, attempt: int) -> None:
-        """Keep the scratch file as it is, under a name that says whose it was."""
-        name = os.path.basename(self.pack.workdir.set_aside(self.place.farmer, task_id, attempt))
+        """Keep the scratch file, under a name that contains the task and the attempt."""
+        name = os.path.basename(self._pack.workdir.set_aside(self.context.farmer, task_id, attempt))
         try:
-            os.rename(self._name, name, src_dir_fd=self._running.fd, dst_dir_fd=self.pack.folder.fd)
+            os.rename(self._name, name, src_dir_fd=self._running.fd, dst_dir_fd=self._pack.folder.fd)
         except OSError:
             pass
-        self._let_go()
+        self._close()
 
-    def _let_go(self) -> None:
+    def _close(self) -> None:
+        """Stop using the scratch file; the next task gets a new one."""
         if self._text is not None:
-            close(self._text)
+            close_text_quietly(self._text)
             self._text = None
         durable.close_quietly(self._fd)
         self._fd = -1
@@ -151,7 +167,7 @@ class ScratchLogs(Logs):
             os.unlink(self._name, dir_fd=self._running.fd)
         except OSError:
             pass
-        self._let_go()
+        self._close()
 
     def close(self) -> None:
         if self._fd >= 0 and self._task is None:
@@ -159,93 +175,93 @@ class ScratchLogs(Logs):
 
 
 class PackedLogs(ScratchLogs):
-    """`packed`: everything goes to one file of the farmer."""
+    """`packed`: all output is appended to one file of the farmer."""
 
-    def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> None:
-        large = min(size, self.place.log_limit or size) > LARGE
-        if (lingers or large) and not removed(self._fd):
-            if not lingers:
+    def _store(self, size: int, task_id: int, attempt: int, status: int, leftovers: bool) -> bool:
+        large = min(size, self.context.log_limit or size) > LARGE
+        if (leftovers or large) and not is_unlinked(self._fd):
+            if not leftovers:
                 self._shorten()
             self._set_aside(task_id, attempt)
-            return
-        self.pack.add(self._fd, size, task_id, attempt, status)
-        if lingers:
-            self._let_go()
+            return True
+        self._pack.add(self._fd, size, task_id, attempt, status)
+        if leftovers:
+            self._close()
         else:
             os.ftruncate(self._fd, 0)
+        return True
 
 
 class FailedLogs(ScratchLogs):
-    """`failed`: what did not end well gets a file as with `files`; the rest is forgotten."""
+    """`failed`: tasks that did not succeed get a file as in mode `files`; other output is discarded."""
 
-    def __init__(self, place: SlotContext, folder: LogFolder, pack: Pack, running: Folder) -> None:
-        super().__init__(place, pack, running)
+    def __init__(self, context: SlotContext, folder: LogFolder, pack: PackWriter, running: LogSubdirectory) -> None:
+        super().__init__(context, pack, running)
         self._folder = folder
 
-    def _is_kept(self, size: int, status: int) -> bool:
+    def _wants_log(self, size: int, status: int) -> bool:
         return size > 0 and status != 0
 
-    def _keep(self, size: int, task_id: int, attempt: int, status: int, lingers: bool) -> None:
-        if self._said:
-            self.pack.nothing(task_id, attempt, status)
-        if self._is_kept(size, status):
-            if self._becomes_log(task_id, attempt):
+    def _store(self, size: int, task_id: int, attempt: int, status: int, leftovers: bool) -> bool:
+        if self._wants_log(size, status):
+            if self._link_as_log(task_id, attempt):
                 self._remove()
-                return
-            if lingers and not removed(self._fd):
+                return False
+            if leftovers and not is_unlinked(self._fd):
                 self._shorten()
                 self._set_aside(task_id, attempt)
-                return
-            self._copy(task_id, attempt)
-        if lingers:
+                return True
+            self._copy_to_log(task_id, attempt)
+        if leftovers:
             self._remove()
         else:
             os.ftruncate(self._fd, 0)
+        return False
 
-    def _becomes_log(self, task_id: int, attempt: int) -> bool:
-        """Whether the scratch file got the name of the task's log; not if that has to have a header, or exists."""
+    def _link_as_log(self, task_id: int, attempt: int) -> bool:
+        """Link the scratch file to `log_<ID>`. Return False if that file exists, or if it must start with a header."""
         if attempt > 1 or self._folder.all_headers:
             return False
         try:
             self._shorten()
             durable.add_name(self._name, f"log_{task_id}", self._running.fd, self._folder.fd)
         except OSError:
-            return False  # it is copied then
+            return False  # the output is copied instead
         return True
 
-    def _copy(self, task_id: int, attempt: int) -> None:
+    def _copy_to_log(self, task_id: int, attempt: int) -> None:
         try:
             log = self._folder.open_log(task_id, attempt)
         except NotStarted as error:
             raise OSError from error
         try:
-            for span in kept(0, os.fstat(self._fd).st_size, self.place.log_limit):
-                place, end = (0, len(span)) if isinstance(span, bytes) else span
-                while place < end:
-                    data = span if isinstance(span, bytes) else os.pread(self._fd, min(_BLOCK, end - place), place)
+            for span in kept_spans(0, os.fstat(self._fd).st_size, self.context.log_limit):
+                offset, end = (0, len(span)) if isinstance(span, bytes) else span
+                while offset < end:
+                    data = span if isinstance(span, bytes) else os.pread(self._fd, min(_BLOCK, end - offset), offset)
                     if not data:
                         break
                     durable.write_all(log, data)
-                    place += len(data)
+                    offset += len(data)
         finally:
             durable.close_quietly(log)
 
 
 class LimitedLogs(FailedLogs):
-    """`files` with `--log-limit`: every task gets a file, and what it writes is brought to the limit before."""
+    """`files` with `--log-limit`: every task gets a file, and its output is shortened first."""
 
-    keeps_empty = True
+    stores_empty = True
 
-    def _is_kept(self, size: int, status: int) -> bool:
+    def _wants_log(self, size: int, status: int) -> bool:
         return True
 
 
-def _lives(group: int) -> bool:
-    """Whether anything is left of a task that has ended: a process of its group, or any living child of ours."""
+def _has_processes(group: int) -> bool:
+    """Whether processes of an ended task are alive: in its process group, or any child of this process."""
     if not group:
         return False
     try:
-        if group == ANY:
+        if group == ANY_CHILD:
             return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         os.killpg(group, 0)
     except (ProcessLookupError, ChildProcessError):
