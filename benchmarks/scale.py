@@ -17,7 +17,7 @@ nothing else makes it longer, and five minutes at most. So half of the time is e
 
 The size of the revision makes this quadratic: faster metadata helps little beyond 5,000 farmers. What grows with the
 number of farmers whatever T is are heartbeats: 7 operations in 75 s each with more than a thousand farmers (see
-`liveness.beat_of`), so 93 per second and thousand farmers.
+`heartbeat.beat_interval`), so 93 per second and thousand farmers.
 """
 
 from __future__ import annotations
@@ -191,5 +191,5 @@ def hold(ground: Ground, crowd: Sequence[Simulated], each: int) -> None:
 
 def _stopped(one: Simulated, waited: list[float]) -> Process:
     """A farmer all of whose tasks are dead now; it goes, and how long that took is noted."""
-    one.ledger.note(FarmerReport(returned=list(one.ledger.held)))
+    one.ledger.add_report(FarmerReport(returned=list(one.ledger.held)))
     yield from one.leave(waited)

@@ -44,7 +44,7 @@ from taskfarmer.ledger.epochs import CLOSED_AT_ONCE, after
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import FarmerReport
 from taskfarmer.ledger.state import Segment, State, begin_epoch, stamp
-from taskfarmer.peers.heartbeat import beat_of
+from taskfarmer.peers.heartbeat import beat_interval
 from taskfarmer.storage import locks, turns
 from taskfarmer.storage.layout import Workdir, epoch_name
 from taskfarmer.views import views
@@ -103,7 +103,7 @@ class Ground:
         now = self.world.now
         self.newest = state
         self.oldest = max(self.oldest, now - since)
-        if self.empty_at == math.inf and not state.left:
+        if self.empty_at == math.inf and not state.has_unprocessed:
             self.empty_at = now
             self.until_empty = Counter(commits=state.revision - 1, lost=self.lost, **self.world.operations)
         if state.finished == len(self.lengths) and self.recorded_at == math.inf:
@@ -137,7 +137,7 @@ class Simulated:
         farm = Farm(ground.newest.farm, "list", "default", {}, None, LEASE, EPOCH_LENGTH, 0.0)
         self.ledger = SimulatedLedger(NOWHERE, farm, self.name, ground.slots)
         self.commits = self.ledger.commits
-        self.commits.known = ground.newest
+        self.commits.last_seen = ground.newest
         self.pool = Slots(ground.slots, ground.lengths, ground.diary)
         none, pool, deadline = cast(Any, None), cast(Any, self.pool), cast(Any, NoDeadline())
         self.views = views.Views(NOWHERE, self.ledger, none)
@@ -153,7 +153,7 @@ class Simulated:
     def life(self) -> Process:
         """Work until nothing is left to take, and go."""
         yield self.world.ask("starts", START + SETTLE_IN) + 3 * self.ground.coding
-        self._next_beat = self.world.now + beat_of(LEASE, len(self.ledger.state.farmers))
+        self._next_beat = self.world.now + beat_interval(LEASE, len(self.ledger.state.farmers))
         while True:
             if self.world.now >= self._next_beat:
                 yield from self._beat()
@@ -170,7 +170,7 @@ class Simulated:
         """When something is due, or a slot finds nothing to do."""
         now = self.world.now
         due = self.exchanges.due(now, True)
-        if self.pool.running and self.ledger.told_everything:
+        if self.pool.running and self.ledger.all_settled:
             # with the first task that ends there is something to tell
             due = min(due, max(self.exchanges.next, self.pool.running[0][0]))
         due = min(due, self._next_beat, self.views.due_at)
@@ -189,7 +189,7 @@ class Simulated:
         news.finished = news.ended = len(ended)
         news.seconds = sum(times)
         news.times = Counter(map(time_class, times))
-        self.ledger.note(news)
+        self.ledger.add_report(news)
         self._since = min(self._since, ended[0][0])
 
     def _done(self) -> Generator[float, None, bool]:
@@ -200,17 +200,17 @@ class Simulated:
             yield world.ask("others", 1)
         if pool.outstanding or pool.queued:
             return False
-        if not cadence.exhausted or not self.ledger.told_everything:
+        if not cadence.exhausted or not self.ledger.all_settled:
             cadence.make(max(1, cadence.wants()))
             yield from self._obey()
-            if pool.queued or not cadence.exhausted or not self.ledger.told_everything:
+            if pool.queued or not cadence.exhausted or not self.ledger.all_settled:
                 return False
         if world.now < self._next_look:
             return False
         self._next_look = world.now + pacing.jittered(pacing.waiting(cadence.pace()), world.chance.random())
         yield world.ask("others", LOOK_AROUND + 2 * READ) + 2 * self.ground.coding
-        self.commits.known = self.ground.newest
-        if self.commits.known.left:
+        self.commits.last_seen = self.ground.newest
+        if self.commits.last_seen.has_unprocessed:
             cadence.again()
             return False
         return True
@@ -228,7 +228,7 @@ class Simulated:
 
     def _beat(self) -> Process:
         farmers = len(self.ledger.state.farmers)
-        self._next_beat = self.world.now + beat_of(LEASE, farmers)
+        self._next_beat = self.world.now + beat_interval(LEASE, farmers)
         idle = self.exchanges.exhausted
         count = min(peers.watched(farmers, idle), max(0, farmers - 1))
         self._met[idle] += 1
@@ -245,7 +245,7 @@ class Simulated:
             self.views._forget()
             yield from self._unlock()
             yield self.world.ask("views", READ) + self.ground.coding
-            self.commits.known = self.ground.newest
+            self.commits.last_seen = self.ground.newest
 
     # --- the ledger ----------------------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class Simulated:
                     commits.turn.won()
                     commits.commits += 1
                 yield world.ask("exchanges", SYNC * (wanted is not state))
-                commits.known = self.ledger.won = won
+                commits.last_seen = self.ledger.won = won
                 return
             ground.lost += 1
             commits.lost += 1
@@ -302,7 +302,7 @@ class Simulated:
             attempt += 1
             if world.now > end:
                 raise Contended(f"{attempt} commits of others came first")
-            pause = commits.pause(attempt, len(state.farmers))
+            pause = commits.backoff(attempt, len(state.farmers))
             yield world.chance.uniform(0, min(pause, max(0.0, end - world.now)))
 
     def _try(self, state: State, wanted: State) -> Generator[float, None, State | None]:
@@ -373,7 +373,7 @@ class Simulated:
     def leave(self, waited: list[float] | None = None) -> Process:
         """Tell the last news and go; where that is not to be had in time, say farewell. `waited` gets the seconds."""
         begin = self.world.now
-        while not self.ledger.told_everything or self.ledger.registered:
+        while not self.ledger.all_settled or self.ledger.registered:
             try:
                 yield from self._exchange(0, True, leaving.STOPPED if waited is not None else leaving.PATIENCE)
             except Contended:

@@ -122,7 +122,7 @@ class SimulatedLedger(Ledger):
 
     def is_in(self, state: State) -> None:
         """The farmer has come long ago, and holds what `state` says."""
-        self.seq, self.commits.known = 1, state
+        self.seq, self.commits.last_seen = 1, state
         self._conclude(state, FarmerReport())
 
 

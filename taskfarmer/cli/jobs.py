@@ -65,12 +65,12 @@ def command(workdir: str, as_json: bool, patience: float) -> int:
 def _workers(workdir: str) -> list[FarmerInfo]:
     from taskfarmer.inspect import status
     from taskfarmer.ledger import Ledger
-    from taskfarmer.peers.identity import identity_of
+    from taskfarmer.peers.identity import load_identity
 
     found, farm = open_farm(workdir)
     workers = []
     for one in status.look(found, Ledger(found, farm, "jobs")).farmers:
-        identity = identity_of(found, one.farmer)
+        identity = load_identity(found, one.farmer)
         variables = identity.job if identity is not None else {}
         workers.append(FarmerInfo(variables, one.host, one.slots, one.held, one.verdict))
     return workers

@@ -270,7 +270,7 @@ def _check_list(settings: Settings) -> None:
         return
     if farm is None:
         raise TaskListError(f"{settings.tasklist}: there is no task in it, so there is nothing to submit")
-    if not Ledger(intake.workdir, farm, "submit").look().held:
+    if not Ledger(intake.workdir, farm, "submit").refresh().held:
         raise TaskListError(
             f"{settings.tasklist}: all of its tasks are recorded, so there is nothing to submit; `taskfarmer retry` "
             "makes tasks unprocessed again"

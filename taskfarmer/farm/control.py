@@ -13,19 +13,19 @@ from taskfarmer.formats import members
 from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.ledger.state import State
 from taskfarmer.peers import arrivals
-from taskfarmer.peers.identity import introduce
+from taskfarmer.peers.identity import new_identity
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
 
 def farmers_at_work(workdir: Workdir, state: State) -> list[str]:
     """Those that the ledger knows, and those that have come and taken nothing yet, unless they are known to be dead."""
-    me = introduce(0, "", {})
+    me = new_identity(0, "", {})
     arriving = arrivals.unregistered(workdir, state.farmers, (".alive",))
     return sorted({*state.farmers, *(one for one in arriving if not arrivals.is_gone(workdir, me, one))})
 
 
-def order_stop(workdir: Workdir, farmers: Iterable[str], now: bool) -> None:
+def request_stop(workdir: Workdir, farmers: Iterable[str], now: bool) -> None:
     """Tell `farmers` to stop; `now` leaves their tasks no time. Those that an earlier order named are named again."""
     before, at_once = _order(workdir)
     named = sorted({*farmers, *(before if at_once == now else ())})
@@ -37,7 +37,7 @@ def order_stop(workdir: Workdir, farmers: Iterable[str], now: bool) -> None:
         ) from error
 
 
-def told_to_stop(workdir: Workdir, farmer: str) -> str | None:
+def stop_requested(workdir: Workdir, farmer: str) -> str | None:
     """`stop` or `stop --now` where this farmer was told so."""
     farmers, now = _order(workdir)
     if farmer not in farmers:

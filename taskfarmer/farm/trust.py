@@ -45,7 +45,7 @@ def refuse_strangers(workdir: Workdir, tasklist: str | None = None) -> None:
             )
 
 
-def doubts_of_list(tasklist: str) -> list[str]:
+def list_warnings(tasklist: str) -> list[str]:
     """A warning for a task list that anybody may change; none for others, whoever they belong to."""
     found, folder = _status(tasklist), os.path.dirname(os.path.abspath(tasklist))
     where = _status(folder)

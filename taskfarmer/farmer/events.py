@@ -36,7 +36,7 @@ MANY_LOGS = 100_000
 
 def of_inodes(settings: Settings, state: State, workdir: Workdir) -> str | None:
     """What a log file for each task of a long list means, or None where that is not much."""
-    if settings.logs != "files" or state.tasks <= MANY_LOGS or not state.left:
+    if settings.logs != "files" or state.tasks <= MANY_LOGS or not state.has_unprocessed:
         return None
     return (
         f"{state.tasks} tasks make as many log files, an inode each, in {workdir.logs}; --logs packed keeps all in one "

@@ -17,7 +17,7 @@ from itertools import groupby
 from taskfarmer.errors import FileTooLarge, StorageError, TaskFarmerError
 from taskfarmer.farmer import pacing
 from taskfarmer.farmer.walltime import Deadline
-from taskfarmer.formats.intervals import Interval, counted
+from taskfarmer.formats.intervals import Interval, count_tasks
 from taskfarmer.formats.results import LOST, result_line
 from taskfarmer.formats.tasks import parse_task
 from taskfarmer.formats.timeline import farmer_number, time_slice
@@ -92,7 +92,7 @@ class Exchanges:
         """When the next exchange is to be looked at; `now + 60` where nothing waits for one."""
         if self.trouble:
             return self.retry_at
-        if self.ledger.told_everything and not (taking and self.wants()):
+        if self.ledger.all_settled and not (taking and self.wants()):
             return now + 60.0
         return self.next
 
@@ -108,9 +108,9 @@ class Exchanges:
                 self.make(0)
             return
         want = self.wants() if taking else 0
-        if not want and self.ledger.told_everything:
+        if not want and self.ledger.all_settled:
             return
-        untold = self.ledger.untold_bytes
+        untold = self.ledger.unsettled_bytes
         much = pacing.too_much(self.pace(), untold) or untold > self.ledger.limit / PARTS_OF_LIMIT
         if now >= self.next or much or self._out_of_turn(now, want):
             self.make(want)
@@ -146,7 +146,7 @@ class Exchanges:
         self.gained += gained
         self._take_gained()
         # what is left although we wanted some needs more time than we have
-        self.exhausted = not gained and (not self.ledger.state.left or (want > 0 and room < math.inf))
+        self.exhausted = not gained and (not self.ledger.state.has_unprocessed or (want > 0 and room < math.inf))
         now = time.monotonic()
         self.deadline.slowest_exchange = max(self.deadline.slowest_exchange, now - begin)
         pace = self.pace()
@@ -154,7 +154,7 @@ class Exchanges:
         self.pool.batch_size = min(pacing.batch_size(pace), self._largest_batch)
         # not towards the end of the list: another slot may be free sooner
         state = self.ledger.state
-        ahead = pacing.ahead(pace.duration) and self.pool.attentive and state.left
+        ahead = pacing.ahead(pace.duration) and self.pool.attentive and state.has_unprocessed
         self.pool.ahead = ahead and self.deadline.calm(now, state)
         self.views.every = pacing.shows(len(self.ledger.state.farmers), EVERY)
         if self.views.due(now) and not leave:  # what is left to show is shown last
@@ -166,9 +166,9 @@ class Exchanges:
         `took_everything` takes in what the list has more; False if that did not succeed, or not yet.
         """
         try:
-            if not self.ledger.ends_here() or self.ledger.look().left:
+            if not self.ledger.is_last_farmer() or self.ledger.refresh().has_unprocessed:
                 return False
-            return took_everything() and self.ledger.ends_here()
+            return took_everything() and self.ledger.is_last_farmer()
         except StorageError:
             return False  # the exchange that follows says what is wrong
 
@@ -252,16 +252,16 @@ class Exchanges:
         place = 0
         for needs, group in groupby(lines, lambda line: self.deadline.needs(now, line, state)):
             some = list(group)
-            part = interval.part(place, len(some))
+            part = interval.slice(place, len(some))
             place += len(some)
             if needs is None:
                 self.pool.add(part, some)
             else:
-                back.returned.append(part.needing(max(part.needs, needs)))
-        all_passed_over = counted(back.returned) == interval.count
+                back.returned.append(part.with_needs(max(part.needs, needs)))
+        all_passed_over = count_tasks(back.returned) == interval.count
         self._passed_over = min(LARGEST_LOOK, 2 * max(self._passed_over, interval.count)) if all_passed_over else 0
-        if not back.nothing:
-            self.ledger.note(back)
+        if not back.is_empty:
+            self.ledger.add_report(back)
 
     def _give_up(self, interval: Interval, lines: list[bytes]) -> None:
         now = time.time()
@@ -275,4 +275,4 @@ class Exchanges:
             times = f"{interval.deaths} times a farmer or a worker died while it ran"
             self.reporter.warning(f"task {task_id} is failed as lost: {times} (--max-deaths)")
         self.lost_here += interval.count
-        self.ledger.note(tidings)
+        self.ledger.add_report(tidings)

@@ -24,7 +24,7 @@ from taskfarmer.farmer.peers import Neighbours
 from taskfarmer.farmer.places import first_place
 from taskfarmer.farmer.pulse import VIEWS, Pulse
 from taskfarmer.farmer.walltime import Deadline
-from taskfarmer.formats.intervals import Interval, counted
+from taskfarmer.formats.intervals import Interval, count_tasks
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import FarmerReport, Ledger
 from taskfarmer.options import Ending, Reporter, Settings
@@ -147,7 +147,7 @@ class Farmer:
         self.growth.announce()
         self.neighbours.begin_to_watch()
         state = self.ledger.state
-        return state.left or self.growth.untaken or self.neighbours.worth_waiting(state, self.settings)
+        return state.has_unprocessed or self.growth.untaken or self.neighbours.worth_waiting(state, self.settings)
 
     def _taking(self, now: float) -> bool:
         return now >= self.hold.until and not self.stopped_by and self.deadline.fits(now, self.ledger.state)
@@ -208,20 +208,20 @@ class Farmer:
 
     def _has_room(self) -> bool:
         """Whether there is a slot for a new task, and none in the farm."""
-        return self.exchanges.exhausted or (self.pool.idle > 0 and not self.ledger.state.left)
+        return self.exchanges.exhausted or (self.pool.idle > 0 and not self.ledger.state.has_unprocessed)
 
     # --- what workers tell ---------------------------------------------------------------------
 
     def _absorb(self, happened: PoolReport, ending: bool = False) -> None:
         tidings = happened.tidings
-        if not tidings.nothing:
+        if not tidings.is_empty:
             self.finished += tidings.finished
             self.failed += tidings.failed
             self.returned += sum(one.count for one in (*tidings.returned, *tidings.died, *tidings.overran))
             self.deadline.say_what_is_too_long(tidings.overran, self.ledger.state)
             if tidings.failed:
                 self.speech.failures(tidings.lines)
-            self.ledger.note(tidings)
+            self.ledger.add_report(tidings)
             if tidings.finished:
                 self.hold.over()
         self.survivors += happened.survivors
@@ -275,22 +275,22 @@ class Farmer:
             if now - exchanges.trouble_since > TROUBLE_FOR:
                 self._die(exchanges.trouble)
             return False
-        if not exchanges.exhausted or not self.ledger.told_everything:
+        if not exchanges.exhausted or not self.ledger.all_settled:
             if not self.settings.wait and exchanges.ends_here(lambda: self.growth.took_everything(now)):
                 return True
             exchanges.make(max(1, exchanges.wants()))
-            if self.pool.queued or not exchanges.exhausted or not self.ledger.told_everything:
+            if self.pool.queued or not exchanges.exhausted or not self.ledger.all_settled:
                 return False
         if now < self._next_look:
             return False
         self._next_look = now + pacing.jittered(pacing.waiting(exchanges.pace()), random.random())
         self.growth.look(now, at_once=True)
-        self.neighbours.look_around(self.ledger.look())
+        self.neighbours.look_around(self.ledger.refresh())
         state = self.ledger.state
         if self.deadline.anything_fits(now, state):
             exchanges.again()
             return False
-        if state.left:
+        if state.has_unprocessed:
             self.deadline.say_what_is_left(now, state)
         elif self.neighbours.worth_waiting(state, self.settings) or self.growth.waits(now, self.deadline):
             return False
@@ -333,8 +333,8 @@ class Farmer:
 
     def _give_back(self, intervals: list[Interval]) -> None:
         if intervals:
-            self.returned += counted(intervals)
-            self.ledger.note(FarmerReport(returned=intervals))
+            self.returned += count_tasks(intervals)
+            self.ledger.add_report(FarmerReport(returned=intervals))
 
     def _part(self) -> None:
         """Record, give back, leave the ledger, make the views exact."""
@@ -379,13 +379,14 @@ class Farmer:
             self.finished,
             self.failed + self.exchanges.lost_here,
             self.returned,
-            0 if self.leaving.note_left else self.ledger.untold,
+            0 if self.leaving.note_left else self.ledger.unsettled,
             progress_of(self.ledger.state, self.pool),
             self.stopped_by,
-            self.fatal or self.growth.fatal(self.stopped_by) or "; ".join(self.ledger.unexpelled().values()) or None,
+            self.fatal or self.growth.fatal(self.stopped_by) or "; ".join(self.ledger.unexpellable().values()) or None,
             tuple(self.survivors),
             time.monotonic() - self.begin,
-            self.again or (self.leaving.note_left and bool(self.returned or (self.stopped_by and self.ledger.untold))),
+            self.again
+            or (self.leaving.note_left and bool(self.returned or (self.stopped_by and self.ledger.unsettled))),
             self.growth.untaken,
             self.neighbours.hold_tasks(self.ledger.state),
         )

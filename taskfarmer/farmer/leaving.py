@@ -52,7 +52,7 @@ class Leaving:
         """
         begin = time.monotonic()
         self.pulse.allow(LEAVE)
-        while not self.ledger.told_everything or self.ledger.registered:
+        while not self.ledger.all_settled or self.ledger.registered:
             # an earlier exchange that landed after all may have gained something
             give_back(self.exchanges.give_up())
             if self.too_slow:
@@ -60,7 +60,7 @@ class Leaving:
             try:
                 self.exchanges.make(0, leave=True, patience=STOPPED if stopped else PATIENCE)
             except (Contended, Stopped):
-                return self.ledger.left_after_all() or self._leave_note()
+                return self.ledger.has_left() or self._leave_note()
             if not self.exchanges.trouble:
                 continue  # what landed may have been an earlier exchange, that did not leave
             now = time.monotonic()
@@ -72,7 +72,7 @@ class Leaving:
         return True
 
     def _leave_note(self) -> bool:
-        journal, size = self.ledger.depart()
+        journal, size = self.ledger.flush_journal()
         try:
             self.neighbours.farewell(journal, size)
         except OSError as error:

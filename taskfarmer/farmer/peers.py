@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from taskfarmer.errors import StorageError
-from taskfarmer.farm.control import told_to_stop
+from taskfarmer.farm.control import stop_requested
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.jobs import Jobs
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.state import State
 from taskfarmer.options import Reporter, Settings
 from taskfarmer.peers import arrivals
-from taskfarmer.peers.heartbeat import Presence, beat_of, every_of
+from taskfarmer.peers.heartbeat import Presence, announced_interval, beat_interval
 from taskfarmer.peers.identity import Identity
 from taskfarmer.peers.lockproofs import LockProofs
 from taskfarmer.peers.watch import Watch
@@ -66,7 +66,7 @@ class Neighbours:
         """Show that we are there, from now on."""
         self.presence = Presence(self.workdir, self.identity)
         self._last_beat = now
-        self.exchanges.on_trouble = self.presence.give_ballast
+        self.exchanges.on_trouble = self.presence.free_ballast
 
     def beat(self, now: float, running: list[list[int]]) -> None:
         """Show that we live; look whether others do; find out whether others think that we do not."""
@@ -74,7 +74,7 @@ class Neighbours:
             return
         self._note_beat(now)
         farmers = self.ledger.state.farmers
-        beat = beat_of(self.ledger.farm.lease, len(farmers))
+        beat = beat_interval(self.ledger.farm.lease, len(farmers))
         self.next_beat = now + beat
         assert self.presence is not None
         self.presence.every = beat
@@ -85,7 +85,7 @@ class Neighbours:
         if missing or gap > self.ledger.farm.lease / 2:
             try:
                 self.ledger.commits.check_farm()
-                state = self.ledger.look()
+                state = self.ledger.refresh()
             except StorageError as error:
                 self.exchanges.in_trouble(str(error))
                 return
@@ -113,7 +113,7 @@ class Neighbours:
     def show(self, running: list[list[int]], sync: bool = False) -> None:
         """Write a heartbeat, `sync` where it must be on the disk before something happens; see if we are to stop."""
         assert self.presence is not None
-        self.told_to = told_to_stop(self.workdir, self.identity.farmer)
+        self.told_to = stop_requested(self.workdir, self.identity.farmer)
         try:
             self.presence.beat(running, sync=sync)
         except OSError as error:
@@ -122,7 +122,7 @@ class Neighbours:
     def farewell(self, journal: str, size: int) -> None:
         """Leave a note: all our tasks have ended, and so many bytes of the journal are on the disk."""
         assert self.presence is not None
-        self.presence.farewell(journal, size)
+        self.presence.write_farewell(journal, size)
 
     def begin_to_watch(self) -> None:
         """Look at those that we are to watch, so that their silence counts from now on."""
@@ -153,7 +153,7 @@ class Neighbours:
         run of our own job.
         """
         holders = self._holders(state)
-        unexpelled = self.ledger.unexpelled()
+        unexpelled = self.ledger.unexpellable()
         if settings.wait:
             return any(farmer not in unexpelled for farmer in holders)
         if self._silent(holders, state) or not all(map(self.watch.seen_beating, self._earlier_runs(holders))):
@@ -190,7 +190,7 @@ class Neighbours:
     def _beat_of(self, farmer: str) -> float:
         """Seconds between two heartbeats of a farmer, as far as it says so."""
         try:
-            return every_of(durable.read(self.workdir.alive(farmer)))
+            return announced_interval(durable.read(self.workdir.alive(farmer)))
         except OSError:
             return 0.0
 
@@ -201,7 +201,7 @@ class Neighbours:
         """
         if not any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(state))):
             return False
-        return any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(self.ledger.look())))
+        return any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(self.ledger.refresh())))
 
     def hold_tasks(self, state: State) -> bool:
         """Whether other farmers hold tasks."""
@@ -231,7 +231,7 @@ class Neighbours:
         except StorageError as error:
             self.exchanges.in_trouble(str(error))
             return
-        for why in self.ledger.hidden.values():
+        for why in self.ledger.delayed_expulsions.values():
             if why not in self._told:
                 self._told.add(why)
                 self.reporter.warning(why)
@@ -251,10 +251,10 @@ class Neighbours:
         them = self.watch.identity(farmer)
         if them is None:
             return None
-        self.proofs.look(them, now)
+        self.proofs.observe(them, now)
         silent = self.watch.suspicious(farmer)
         if silent is not None:
-            if self.proofs.ended(them):
+            if self.proofs.has_ended(them):
                 return f"its lock is free, and {them.host} is a container of this node"
             return self.jobs.ended(them.job, now - silent, now)
         why = self.jobs.was_earlier_run(them.job)
@@ -267,7 +267,7 @@ class Neighbours:
         """If nobody else is registered, remove what is left of farmers that died before their first commit."""
         state = self.ledger.state
         if not state.farmers:
-            now = self.presence.shown if self.presence is not None else None
+            now = self.presence.last_beat if self.presence is not None else None
             lease, between = self.ledger.farm.lease, self.ledger.commits.between
             arrivals.sweep(self.workdir, self.identity, state.farmers, lease, now, between)
 

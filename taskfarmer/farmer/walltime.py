@@ -56,7 +56,7 @@ class Deadline:
             self._say_end(now)
             pool.tell(protocol.Command(protocol.DEADLINE, seconds=self.epoch_end))
             if presence is not None:
-                presence.learn("SLURM_JOB_END_TIME", f"{self._allocation.end:.0f}")
+                presence.add_job_info("SLURM_JOB_END_TIME", f"{self._allocation.end:.0f}")
         if not self.warned and now >= self.end - self.settings.warn_time:
             self.warned = True
             assert self.settings.warn_signal is not None
@@ -159,7 +159,7 @@ class Deadline:
 
     def anything_fits(self, now: float, state: State) -> bool:
         """Whether there is a task to take that may be begun."""
-        return self.fits(now, state) and state.has(self.room(now))
+        return self.fits(now, state) and state.has_claimable(self.room(now))
 
     def say_what_is_left(self, now: float, state: State) -> None:
         """Tell why a farmer ends although there are tasks."""

@@ -50,15 +50,15 @@ class Interval:
     def stop(self) -> int:
         return self.start + self.count
 
-    def part(self, first: int, count: int) -> Interval:
+    def slice(self, first: int, count: int) -> Interval:
         """The `count` tasks from the `first`-th of this interval on."""
         return Interval(self.segment, self.start + first, count, self.attempt, self.deaths, self.needs)
 
-    def again(self, died: bool = False) -> Interval:
+    def next_attempt(self, died: bool = False) -> Interval:
         """The same tasks as they are given out the next time."""
         return Interval(self.segment, self.start, self.count, self.attempt + 1, self.deaths + died, self.needs)
 
-    def needing(self, seconds: int) -> Interval:
+    def with_needs(self, seconds: int) -> Interval:
         """The same tasks, each of which is known to need as many seconds."""
         return Interval(self.segment, self.start, self.count, self.attempt, self.deaths, seconds)
 
@@ -129,7 +129,7 @@ def write_intervals(intervals: Iterable[Interval]) -> str:
     """One string for all `intervals`, neighbours joined; their order stays."""
     words: list[str] = []
     group: list[Interval] = []
-    for one in joined(intervals):
+    for one in merge_adjacent(intervals):
         if group and (len(group) == LONGEST_GROUP or not _follows(group[-1], one)):
             words.append(_word(group))
             group = []
@@ -164,14 +164,14 @@ def _word(group: list[Interval]) -> str:
     return f"{first.segment}~{text}{kind}"
 
 
-def joined(intervals: Iterable[Interval]) -> Iterator[Interval]:
+def merge_adjacent(intervals: Iterable[Interval]) -> Iterator[Interval]:
     """The same tasks with intervals that touch each other made one."""
     last: Interval | None = None
     for one in intervals:
         if not one.count:
             continue
         if last is not None and last.stop == one.start and _kind(last) == _kind(one):
-            last = last.part(0, last.count + one.count)
+            last = last.slice(0, last.count + one.count)
         else:
             if last is not None:
                 yield last
@@ -180,11 +180,11 @@ def joined(intervals: Iterable[Interval]) -> Iterator[Interval]:
         yield last
 
 
-def counted(intervals: Iterable[Interval]) -> int:
+def count_tasks(intervals: Iterable[Interval]) -> int:
     return sum(one.count for one in intervals)
 
 
-def without(held: Iterable[Interval], taken: Iterable[Interval]) -> list[Interval]:
+def subtract(held: Iterable[Interval], taken: Iterable[Interval]) -> list[Interval]:
     """What is left of `held` when the tasks of `taken` at the same attempt are gone; order kept."""
     gone: dict[tuple[int, int], list[Interval]] = {}
     for one in taken:
@@ -198,8 +198,8 @@ def without(held: Iterable[Interval], taken: Iterable[Interval]) -> list[Interva
             if cut.stop <= place or cut.start >= one.stop:
                 continue
             if cut.start > place:
-                left.append(one.part(place - one.start, cut.start - place))
+                left.append(one.slice(place - one.start, cut.start - place))
             place = cut.stop
         if place < one.stop:
-            left.append(one.part(place - one.start, one.stop - place))
+            left.append(one.slice(place - one.start, one.stop - place))
     return left

@@ -68,7 +68,7 @@ class Intake:
         """The farm of this list: the one in the work directory, or a new one. Exactly one farmer makes it."""
         self.check_readable()
         trust.refuse_strangers(self.workdir, self.path)
-        for doubt in trust.doubts_of_list(self.path):
+        for doubt in trust.list_warnings(self.path):
             self.reporter.warning(doubt)
         self.between()
         farm = self.existing()
@@ -226,7 +226,7 @@ class Intake:
                 views.begin(self.workdir, state, self.between)
             except OSError as error:
                 self.reporter.warning(f"{error.filename}: {error.strerror}; the views are made later")
-            Ledger(self.workdir, farm, "import").commits.hint(state.epoch, state.revision)
+            Ledger(self.workdir, farm, "import").commits.write_hint(state.epoch, state.revision)
             self._say_who_may_join(locks)
             return farm
         found = self.existing()
@@ -282,7 +282,7 @@ class Intake:
 
     def _take_in(self, ledger: Ledger, found: tuple[int, int] | None, running: bool) -> int | None:
         """The number of new tasks; None if another farmer was faster with some of them."""
-        state = ledger.look()
+        state = ledger.refresh()
         last = state.segments[-1]
         if self.handler is not None and not self.handler.by_line:
             if not self.importer.took_nothing_yet(state):

@@ -79,7 +79,7 @@ class Commits:
         self.epoch_length = epoch_length
         self.patience = patience
         self.between: Callable[[], None] = lambda: None
-        self.known: State | None = None
+        self.last_seen: State | None = None
         self.uncertain = False
         self._seen = (-1, "")
         self.lost = 0
@@ -168,9 +168,9 @@ class Commits:
         while True:
             state = self._look()
             if state is not None:
-                if self.known is None:
+                if self.last_seen is None:
                     refuse_contradictions(self.workdir.revision(self._seen[1], state.revision), state)
-                self.known = state
+                self.last_seen = state
                 return state
             self.check_farm()
             if time.monotonic() > end:
@@ -182,7 +182,7 @@ class Commits:
             time.sleep(random.uniform(0.05, 0.2))
 
     def _look(self) -> State | None:
-        state = self.known
+        state = self.last_seen
         hint = self._hinted()
         confirmed = state is not None and hint is not None and hint.revision >= state.revision
         if hint is not None and (state is None or hint.revision > state.revision):
@@ -254,7 +254,7 @@ class Commits:
             stuck = self._stuck(state, stuck)
             if time.monotonic() > end:
                 raise Contended(f"{self.workdir.ledger}: {attempt} commits of others came first")
-            pause = self.pause(attempt, len(state.farmers))
+            pause = self.backoff(attempt, len(state.farmers))
             self._rest(random.uniform(0, min(pause, max(0.0, end - time.monotonic()))))
 
     @contextmanager
@@ -274,7 +274,7 @@ class Commits:
             if seconds <= 0:
                 return
 
-    def pause(self, attempt: int, farmers: int) -> float:
+    def backoff(self, attempt: int, farmers: int) -> float:
         """Seconds within which to try again after so many lost commits.
 
         It grows fast until all that may be trying, too, have room: where locks are not shared and many start at
@@ -335,8 +335,8 @@ class Commits:
             return None
         if fresh is not None and won.revision == following.revision and won.epoch != fresh:
             self._drop(fresh)  # an earlier try of ours landed unseen, and names another one
-        self.known = won
-        self.hint(self._seen[1], won.revision)
+        self.last_seen = won
+        self.write_hint(self._seen[1], won.revision)
         return won
 
     def _drop(self, fresh: str | None) -> None:
@@ -362,7 +362,7 @@ class Commits:
                     )
                 if found.by == following.by:
                     return found
-                self.known = found
+                self.last_seen = found
                 return False
             later = self._listed()
             if later is not None and later.revision > state.revision:
@@ -395,5 +395,5 @@ class Commits:
             path = self.workdir.epoch(epoch)
             raise StorageError(f"{path}: {error.strerror}; a commit may not last; {remedy(error, AGAIN)}") from error
 
-    def hint(self, epoch: str, number: int) -> None:
+    def write_hint(self, epoch: str, number: int) -> None:
         head.write(self.workdir, epoch, number)

@@ -30,11 +30,11 @@ class FarmerReport:
     views: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
 
     @property
-    def nothing(self) -> bool:
-        return not (self.lines or self.gone)
+    def is_empty(self) -> bool:
+        return not (self.lines or self.no_longer_held)
 
     @property
-    def gone(self) -> tuple[Interval, ...]:
+    def no_longer_held(self) -> tuple[Interval, ...]:
         """All that the farmer holds no more."""
         return (*self.done, *self.returned, *self.died, *self.overran)
 

@@ -52,15 +52,17 @@ def _is_of(journal: str, farmer: str) -> bool:
     return journal == farmer or (number != journal and number.isdecimal())
 
 
-def left_by(workdir: Workdir, state: State, farmer: str, trusting: bool) -> tuple[Settlement, tuple[Interval, ...]]:
+def settlement_of(
+    workdir: Workdir, state: State, farmer: str, trusting: bool
+) -> tuple[Settlement, tuple[Interval, ...]]:
     """What a farmer that is to be expelled recorded beyond what counts, and the tasks that ran when it died.
 
     StaleView if it cannot be seen yet; one that is not `trusting` any more does without what the note promises.
     """
     note = note_of(workdir, farmer) if trusting else None
     if note is None:
-        return results.left_behind(workdir, state, farmer), _ran(workdir, state, farmer)
-    what = results.left_behind(workdir, state, farmer, note.journal, note.size)
+        return results.uncounted_results(workdir, state, farmer), _ran(workdir, state, farmer)
+    what = results.uncounted_results(workdir, state, farmer, note.journal, note.size)
     return what, ()  # whoever writes a note has ended all its tasks
 
 

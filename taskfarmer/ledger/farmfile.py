@@ -114,7 +114,7 @@ def _farm(document: Mapping[str, Any]) -> Farm:
     )
 
 
-def demand(workdir: Workdir) -> Farm:
+def require(workdir: Workdir) -> Farm:
     """The farm in this directory; NotAFarm where there is none."""
     try:
         there = stat.S_ISDIR(os.stat(workdir.path).st_mode)

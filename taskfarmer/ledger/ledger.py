@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from taskfarmer.errors import AGAIN, FileTooLarge, StaleView, StorageError, remedy
-from taskfarmer.formats.intervals import Interval, joined, parse_intervals, without
+from taskfarmer.formats.intervals import Interval, merge_adjacent, parse_intervals, subtract
 from taskfarmer.ledger import expulsion, results
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import Commits
@@ -62,38 +62,38 @@ class Ledger:
     @property
     def state(self) -> State:
         """The state as last seen."""
-        return self.commits.known or self.look()
+        return self.commits.last_seen or self.refresh()
 
-    def look(self) -> State:
+    def refresh(self) -> State:
         return self.commits.newest()
 
     @property
-    def untold(self) -> int:
+    def unsettled(self) -> int:
         """Results that no commit counts yet."""
         return self._open.ended + (self._sent.ended if self._sent else 0)
 
     @property
-    def untold_bytes(self) -> int:
+    def unsettled_bytes(self) -> int:
         """How long the lines of those results are."""
         return self._open.size + (self._sent.size if self._sent else 0)
 
     @property
-    def told_everything(self) -> bool:
-        return self._open.nothing and self._sent is None
+    def all_settled(self) -> bool:
+        return self._open.is_empty and self._sent is None
 
-    def ends_here(self) -> bool:
+    def is_last_farmer(self) -> bool:
         """Whether, as last seen, nothing is left, nobody else is here, and we give nothing back."""
         state = self.state
         return (
             self.registered
-            and not state.left
+            and not state.has_unprocessed
             and list(state.farmers) == [self.me]
             and not any(one.returned or one.died or one.overran for one in (self._open, self._sent) if one is not None)
         )
 
     # --- a farmer's side -----------------------------------------------------------------------
 
-    def note(self, news: FarmerReport) -> None:
+    def add_report(self, news: FarmerReport) -> None:
         """Remember what happened, for the next exchange. Nothing is written yet."""
         news.size = sum(map(len, news.lines))
         self._open.add(news)
@@ -119,8 +119,8 @@ class Ledger:
         self._write()
         self.commits.between()
         change = self._change(sent, want, leave, room)
-        if sent.nothing and self.registered and not leave and not self.commits.uncertain:
-            state = self.look()  # who only asks whether there is something need not wait for the lock
+        if sent.is_empty and self.registered and not leave and not self.commits.uncertain:
+            state = self.refresh()  # who only asks whether there is something need not wait for the lock
             if change(state) is state:
                 return self._conclude(state, sent)
         self.seq = self._tried = self.seq + 1
@@ -152,10 +152,10 @@ class Ledger:
         settlement = Settlement(
             journal,
             self._journal.size if self._journal else 0,
-            tuple(joined(sent.done)),
-            tuple(joined(sent.returned)),
-            tuple(joined(sent.died)),
-            tuple(joined(sent.overran)),
+            tuple(merge_adjacent(sent.done)),
+            tuple(merge_adjacent(sent.returned)),
+            tuple(merge_adjacent(sent.died)),
+            tuple(merge_adjacent(sent.overran)),
             sent.finished,
             sent.failed,
             sent.seconds,
@@ -170,10 +170,10 @@ class Ledger:
                 return state
             if self.registered:
                 states.entry_of(state, self.me)
-            if sent.nothing and not leave and not (want > 0 and state.has(room)):
+            if sent.is_empty and not leave and not (want > 0 and state.has_claimable(room)):
                 return state
             new = state if self.registered else states.join(state, self.me, journal, self.slots)
-            if not sent.nothing:
+            if not sent.is_empty:
                 new = states.settle(new, self.me, settlement)
             new = states.claim(new, self.me, want, room)
             return states.leave(new, self.me) if leave else new
@@ -183,18 +183,18 @@ class Ledger:
     def _conclude(self, state: State, sent: FarmerReport) -> tuple[list[Interval], FarmerReport]:
         entry = state.farmers.get(self.me)
         self.registered = entry is not None
-        before = without(self.held, sent.gone)
+        before = subtract(self.held, sent.no_longer_held)
         self.held = parse_intervals(entry.claims) if entry else []
         self._sent = None
         self._tried = 0
         self._written.clear()
-        return without(self.held, before), sent
+        return subtract(self.held, before), sent
 
     def _resolve(self) -> tuple[list[Interval], FarmerReport] | None:
         """If a commit was tried and its end is not known: what it came to if it landed after all, else None."""
         if self._sent is None or not self._tried:
             return None
-        state = self.look()
+        state = self.refresh()
         if not self._landed(state) and self.commits.uncertain:
             # what we see may be old: whatever has the next number, we see it when we take that ourselves
             self.seq += 1
@@ -242,7 +242,7 @@ class Ledger:
         except OSError as error:
             if self._journal is not None:
                 self._journal.failed = True
-            where = f"{self.workdir.journal(self._journal_name())}: {durable.reason(error)}; {self.untold} results"
+            where = f"{self.workdir.journal(self._journal_name())}: {durable.reason(error)}; {self.unsettled} results"
             if error.errno == errno.EFBIG and sum(map(len, self._written + fresh)) > self.limit:
                 raise FileTooLarge(f"{where} are not recorded, and their tasks will run again") from error
             raise StorageError(f"{where} wait in memory to be recorded") from error
@@ -260,7 +260,7 @@ class Ledger:
             with suppress(OSError):  # a full disk, say: it is tried again when there is something to write
                 self._journal = self._fresh_journal()
 
-    def depart(self) -> tuple[str, int]:
+    def flush_journal(self) -> tuple[str, int]:
         """Bring everything that was noted into the journal, for a farmer that leaves without a commit.
 
         The journal's name and size, for its note. StorageError as from an exchange. Whether an exchange that was
@@ -270,9 +270,9 @@ class Ledger:
         self._write()
         return self._journal_name(), self._journal.size if self._journal else 0
 
-    def left_after_all(self) -> bool:
+    def has_left(self) -> bool:
         """Whether the commit with which we leave was made, although it was broken off before it was on the disk."""
-        state = self.commits.known
+        state = self.commits.last_seen
         if not self._leaving or self._sent is None or state is None or state.by != (self.me, self._tried):
             return False
         self._conclude(state, self._sent)
@@ -304,7 +304,9 @@ class Ledger:
             for farmer in names:
                 if farmer in new.farmers:
                     try:
-                        what, died = expulsion.left_by(self.workdir, new, farmer, farmer not in self.unexpelled())
+                        what, died = expulsion.settlement_of(
+                            self.workdir, new, farmer, farmer not in self.unexpellable()
+                        )
                     except StaleView as error:
                         self._hidden.setdefault(farmer, (time.monotonic(), str(error)))
                         continue
@@ -321,11 +323,11 @@ class Ledger:
         return gone
 
     @property
-    def hidden(self) -> dict[str, str]:
+    def delayed_expulsions(self) -> dict[str, str]:
         """Dead farmers whose journals could not be read when they were to be expelled, and why."""
         return {name: why for name, (_, why) in self._hidden.items()}
 
-    def unexpelled(self) -> dict[str, str]:
+    def unexpellable(self) -> dict[str, str]:
         """Those of them for which that lasts longer than a file system may show old contents."""
         now = time.monotonic()
         return {name: why for name, (since, why) in self._hidden.items() if now - since > self.commits.patience}
@@ -361,11 +363,11 @@ class Ledger:
                 elif wanted is not None:
                     raise ValueError(task_id)
             count = len(again)
-            made = state, states.retry(state, tuple(joined(again)), finished, failed) if again else state
+            made = state, states.retry(state, tuple(merge_adjacent(again)), finished, failed) if again else state
             return made[1]
 
         def nothing_to_do() -> bool:
-            state = self.look()
+            state = self.refresh()
             return change(state) is state
 
         if results.with_newer_states(nothing_to_do):

@@ -22,7 +22,7 @@ from typing import TypeVar
 from taskfarmer.errors import Damaged, FarmError, FarmGone, StaleView, StorageError, remedy
 from taskfarmer.formats import limits
 from taskfarmer.formats.durations import time_class
-from taskfarmer.formats.intervals import Interval, each_interval, joined, parse_intervals
+from taskfarmer.formats.intervals import Interval, each_interval, merge_adjacent, parse_intervals
 from taskfarmer.formats.results import FINISHED, OUTCOMES, RECORDED_AS_FAILED, RETURNED, result_words
 from taskfarmer.ledger.state import Settlement, State
 from taskfarmer.storage import durable, reading
@@ -55,7 +55,7 @@ def with_newer_states(action: Callable[[], T], patience: float = 60.0) -> T:
         time.sleep(0.25)
 
 
-def journals(workdir: Workdir, state: State) -> dict[str, tuple[str, int]]:
+def counted_journals(workdir: Workdir, state: State) -> dict[str, tuple[str, int]]:
     """Name -> (path, bytes that count) of every journal with anything in it.
 
     Lengths come from the state; those that it has forgotten, from the names of the files.
@@ -95,7 +95,7 @@ def read_counted(
     end = begin + patience
     while True:
         try:
-            found = durable.retry_stale(lambda: journals(workdir, state))
+            found = durable.retry_stale(lambda: counted_journals(workdir, state))
         except OSError as error:
             raise _unreadable(workdir, error) from error
         if sum(size for _, size in found.values()) == state.journaled:
@@ -126,7 +126,7 @@ def _first_missing(workdir: Workdir, state: State, found: Mapping[str, tuple[str
     return workdir.journal(missing[0]) if missing else workdir.results
 
 
-def renamed(workdir: Workdir, name: str) -> str:
+def find_renamed(workdir: Workdir, name: str) -> str:
     """Where a journal is since an epoch turned. It may have grown beyond our state before its length was its name."""
     try:
         entries = durable.retry_stale(lambda: os.listdir(workdir.results))
@@ -152,7 +152,7 @@ def _exactly(workdir: Workdir, name: str, path: str, size: int, end: float) -> I
                         done += len(line)
                         yield line
         except FileNotFoundError:
-            path, there = renamed(workdir, name), 0
+            path, there = find_renamed(workdir, name), 0
         except OSError as error:
             if error.errno not in reading.STALE:
                 why = error.strerror or "no file to read"
@@ -234,7 +234,7 @@ def _unrecord(found: Survey, state: State) -> None:
             found.place[first : first + one.count] = bytes([place]) * one.count
 
 
-def left_behind(
+def uncounted_results(
     workdir: Workdir, state: State, farmer: str, journal: str | None = None, promised: int = 0
 ) -> Settlement:
     """What a dead farmer recorded beyond what counts: the unbroken run of whole lines of its claims.
@@ -277,7 +277,7 @@ def _claimed(state: State, claims: Iterable[Interval]) -> dict[tuple[int, int], 
     for one in claims:
         first = state.first_id(one)
         for place in range(one.count):
-            held[first + place, one.attempt] = one.part(place, 1)
+            held[first + place, one.attempt] = one.slice(place, 1)
     return held
 
 
@@ -307,7 +307,7 @@ def _unbroken(journal: str, start: int, lines: Iterable[bytes], held: dict[tuple
     return Settlement(
         journal,
         size,
-        tuple(joined(done)),
+        tuple(merge_adjacent(done)),
         finished=finished,
         failed=failed,
         seconds=round(seconds, 3),

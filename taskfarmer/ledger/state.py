@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from taskfarmer.errors import Expelled, StaleView
 from taskfarmer.formats.intervals import (
     Interval,
-    counted,
+    count_tasks,
     each_interval,
     parse_group,
     parse_intervals,
-    without,
+    subtract,
     write_intervals,
 )
 
@@ -98,24 +98,24 @@ class State:
     @cached_property
     def unprocessed(self) -> int:
         fresh = sum(segment.tasks - segment.next for segment in self.segments)
-        return fresh + counted(each_interval(self.returned))
+        return fresh + count_tasks(each_interval(self.returned))
 
     @property
-    def left(self) -> bool:
+    def has_unprocessed(self) -> bool:
         """Whether there is anything to take; cheap whatever the farm's size."""
         return bool(self.returned) or any(segment.next < segment.tasks for segment in self.segments)
 
-    def has(self, room: float) -> bool:
+    def has_claimable(self, room: float) -> bool:
         """Whether there is anything to take that is not known to need more than `room` seconds."""
         if room == math.inf:
-            return self.left
+            return self.has_unprocessed
         if any(segment.next < segment.tasks for segment in self.segments):
             return True
         return any(float(word.partition("^")[2] or 0) <= room for word in self.returned.split())
 
     @cached_property
     def held(self) -> int:
-        return sum(counted(each_interval(entry.claims)) for entry in self.farmers.values())
+        return sum(count_tasks(each_interval(entry.claims)) for entry in self.farmers.values())
 
     @property
     def journaled(self) -> int:
@@ -189,8 +189,8 @@ def settle(state: State, farmer: str, what: Settlement) -> State:
     entry = entry_of(state, farmer)
     told = (*what.done, *what.returned, *what.died, *what.overran)
     held = parse_intervals(entry.claims)
-    claims = without(held, told)
-    if counted(claims) + counted(told) != counted(held):
+    claims = subtract(held, told)
+    if count_tasks(claims) + count_tasks(told) != count_tasks(held):
         raise StaleView(
             f"{farmer} tells of tasks that it does not hold any more: the file system showed an older ledger than "
             "the one that counts; nothing was recorded twice"
@@ -214,10 +214,10 @@ def settle(state: State, farmer: str, what: Settlement) -> State:
 
 def _back(state: State, what: Settlement) -> list[Interval]:
     """What goes back, as it is given out the next time: what ran out of time only where there is more of it."""
-    back = [one.again() for one in what.returned] + [one.again(died=True) for one in what.died]
+    back = [one.next_attempt() for one in what.returned] + [one.next_attempt(died=True) for one in what.died]
     tried = int(state.longest * FITS_AGAIN)
     for one in what.overran:
-        back.append(one.again().needing(state.longest + 1 if one.needs >= tried else tried))
+        back.append(one.next_attempt().with_needs(state.longest + 1 if one.needs >= tried else tried))
     return back
 
 
@@ -234,11 +234,11 @@ def claim(state: State, farmer: str, want: int, room: float = math.inf) -> State
 
     `room` is how many seconds the farmer has; what needs more is left for others.
     """
-    if want <= 0 or not state.left:
+    if want <= 0 or not state.has_unprocessed:
         return state
     entry = entry_of(state, farmer)
     returned, got = _take_returned(state.returned, want, room)
-    want -= counted(got)
+    want -= count_tasks(got)
     segments = list(state.segments)
     for number, segment in enumerate(segments):
         take = min(want, segment.tasks - segment.next)
@@ -271,8 +271,8 @@ def _take_returned(returned: str, want: int, room: float) -> tuple[str, list[Int
         left: list[Interval] = []
         for one in group:
             take = min(want, one.count)
-            got.append(one.part(0, take))
-            left.append(one.part(take, one.count - take))
+            got.append(one.slice(0, take))
+            left.append(one.slice(take, one.count - take))
             want -= take
         returned = f"{write_intervals(left)} {returned}".strip()
     return " ".join(filter(None, (*passed, returned))), got
@@ -311,7 +311,7 @@ def expel(state: State, farmer: str, what: Settlement, died: tuple[Interval, ...
     state = settle(state, farmer, what)
     rest = parse_intervals(state.farmers[farmer].claims)
     ran = [one for claimed in rest for one in _common(claimed, died)]
-    back = [one.again() for one in without(rest, ran)] + [one.again(died=True) for one in ran]
+    back = [one.next_attempt() for one in subtract(rest, ran)] + [one.next_attempt(died=True) for one in ran]
     emptied = state.farmers[farmer]._replace(claims="")
     state = replace(
         state,
@@ -327,7 +327,7 @@ def _common(claimed: Interval, others: tuple[Interval, ...]) -> list[Interval]:
         if (other.segment, other.attempt) == (claimed.segment, claimed.attempt):
             start, stop = max(claimed.start, other.start), min(claimed.stop, other.stop)
             if start < stop:
-                found.append(claimed.part(start - claimed.start, stop - start))
+                found.append(claimed.slice(start - claimed.start, stop - start))
     return found
 
 

@@ -32,7 +32,7 @@ PAD = len(b',"pad":""')
 """Bytes that an empty padding takes in a heartbeat, which never gets shorter."""
 
 
-def beat_of(lease: float, farmers: int = 1) -> float:
+def beat_interval(lease: float, farmers: int = 1) -> float:
     """Seconds between heartbeats where a farmer is taken for dead after `lease` seconds of silence.
 
     Those of many `farmers` beat less often each, but eight times in a lease in any case: so whoever is seen to be
@@ -76,7 +76,7 @@ class Presence:
         return self._fd
 
     @property
-    def shown(self) -> float | None:
+    def last_beat(self) -> float | None:
         """When we beat last, by the clock of the file server; None if that cannot be seen."""
         try:
             return os.fstat(self._fd).st_mtime
@@ -112,7 +112,7 @@ class Presence:
         self._size = 0
         self.beat()
 
-    def learn(self, name: str, value: str) -> None:
+    def add_job_info(self, name: str, value: str) -> None:
         """Add something about our job to what others can read of us."""
         self.identity = replace(self.identity, job={**self.identity.job, name: value})
         try:
@@ -122,11 +122,11 @@ class Presence:
         except OSError:
             pass  # it is for people
 
-    def give_ballast(self) -> None:
+    def free_ballast(self) -> None:
         """Free the little room that was kept for the moment when the disk is full."""
         durable.unlink_quietly(self.workdir.ballast(self.identity.farmer))
 
-    def farewell(self, journal: str, size: int) -> None:
+    def write_farewell(self, journal: str, size: int) -> None:
         """Leave the note that all our tasks have ended and our journal is complete: others settle `size` bytes of it.
 
         One file operation, and no sync: a note that is lost costs the others the time to find us dead.
@@ -136,7 +136,7 @@ class Presence:
 
     def leave(self) -> None:
         """Take the signs of life away; who we were stays."""
-        self.give_ballast()
+        self.free_ballast()
         durable.unlink_quietly(self.workdir.alive(self.identity.farmer))
         self.close()
 
@@ -162,7 +162,7 @@ def running_of(workdir: Workdir, farmer: str) -> list[tuple[int, int]]:
     ]
 
 
-def every_of(content: bytes) -> float:
+def announced_interval(content: bytes) -> float:
     """The seconds between two beats that a heartbeat speaks of; 0 where it does not, or where it is torn."""
     every = (unsealed(content) or {}).get("every", 0.0)
     return float(every) if members.is_number(every) else 0.0  # type: ignore[arg-type]

@@ -81,7 +81,7 @@ def short_name(host: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in host.split(".")[0])[:32] or "host"
 
 
-def introduce(slots: int, version: str, job: dict[str, str]) -> Identity:
+def new_identity(slots: int, version: str, job: dict[str, str]) -> Identity:
     """The identity of this process as a new farmer."""
     host, pid = os.uname().nodename, os.getpid()
     return Identity(
@@ -98,7 +98,7 @@ def introduce(slots: int, version: str, job: dict[str, str]) -> Identity:
     )
 
 
-def identity_of(workdir: Workdir, farmer: str) -> Identity | None:
+def load_identity(workdir: Workdir, farmer: str) -> Identity | None:
     """Who a farmer is; None if its file is missing, damaged, or not as such files are."""
     try:
         document: dict[str, Any] = unsealed(durable.read(workdir.identity(farmer))) or {}

@@ -9,9 +9,9 @@ from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
 
-def keep(workdir: Workdir, verdict: Verdict, here: str, there: str) -> None:
+def save(workdir: Workdir, verdict: Verdict, here: str, there: str) -> None:
     """Leave word. That locks are not shared between two nodes outweighs that others share them."""
-    before = kept(workdir)
+    before = load(workdir)
     if before is not None and (before[0] != "shared" or verdict == "shared"):
         return
     try:
@@ -20,7 +20,7 @@ def keep(workdir: Workdir, verdict: Verdict, here: str, there: str) -> None:
         pass  # it is for people
 
 
-def kept(workdir: Workdir) -> tuple[str, list[str]] | None:
+def load(workdir: Workdir) -> tuple[str, list[str]] | None:
     """`shared`, `local` or `unsupported`, and between which two hosts; None where nothing was found out yet."""
     try:
         document = unsealed(durable.read(workdir.locks)) or {}

@@ -59,7 +59,7 @@ class LockProof:
         """Whether now is the time to try for the lock."""
         return self._answer is None and self._risen and self._holds
 
-    def look(self, sign: Sign | None, now: float) -> None:
+    def observe(self, sign: Sign | None, now: float) -> None:
         """What is read in the peer's file; None where nothing, or nothing whole, is read."""
         if sign is None or sign.beat < self._newest or self.verdict != "unknown":
             return
@@ -73,7 +73,7 @@ class LockProof:
         if self._answer is not None and self._is_later_than_the_try(sign, now):
             self.verdict = _MEANING[self._answer]
 
-    def tried(self, answer: Answer, now: float, asked: int | None = None) -> None:
+    def record_answer(self, answer: Answer, now: float, asked: int | None = None) -> None:
         """What the try came to. `asked` is the first number that we ourselves write after it, if we write any."""
         assert self.ready
         self._answer, self._tried, self._asked = answer, now, asked

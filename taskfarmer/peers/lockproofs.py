@@ -13,11 +13,11 @@ import os
 from taskfarmer.formats.sealed import unsealed
 from taskfarmer.options import Reporter
 from taskfarmer.peers.identity import Identity
-from taskfarmer.peers.lockfacts import keep
+from taskfarmer.peers.lockfacts import save
 from taskfarmer.peers.lockproof import STALENESS, LockProof, Sign, Verdict
 from taskfarmer.peers.trylock import try_lock
 from taskfarmer.storage import durable, locks
-from taskfarmer.storage.filesystems import known
+from taskfarmer.storage.filesystems import fs_facts
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.mountchecks import quick_checks
 from taskfarmer.storage.mounts import mount_of
@@ -25,7 +25,7 @@ from taskfarmer.storage.mounts import mount_of
 _Node = tuple[str, str, int]
 
 
-def say_what_mounts_tell(reporter: Reporter, directory: str, lock: str) -> None:
+def report_mounts(reporter: Reporter, directory: str, lock: str) -> None:
     """Warn of what the mounts of a farm and of its lock are known for; the rest is detail."""
     for check in quick_checks(directory, lock):
         speak = reporter.warning if check.state in ("slow", "unsafe") else reporter.detail
@@ -40,9 +40,9 @@ def prove_lock(proof: LockProof, alive: str, now: float) -> Verdict:
     try:
         document = unsealed(durable.read(alive))
         sign = _sign(document) if document is not None else None
-        proof.look(sign, now)
+        proof.observe(sign, now)
         if proof.ready:
-            proof.tried(try_lock(alive), now)
+            proof.record_answer(try_lock(alive), now)
     except OSError:
         pass  # gone, or not to be read now
     return proof.verdict
@@ -68,7 +68,7 @@ class LockProofs:
         self._proofs: dict[str, LockProof] = {}
         self._of_one_kernel: bool | None = None
 
-    def look(self, them: Identity, now: float) -> None:
+    def observe(self, them: Identity, now: float) -> None:
         """One step of the proof with a farmer of another node."""
         node = node_of(them)
         if node == node_of(self.me) or node in self.verdicts:
@@ -78,17 +78,17 @@ class LockProofs:
         if verdict != "unknown":
             self.verdicts[node] = verdict
             self._proofs.clear()
-            keep(self.workdir, verdict, self.me.host, them.host)
+            save(self.workdir, verdict, self.me.host, them.host)
 
     def forget(self, farmer: str) -> None:
         self._proofs.pop(farmer, None)
 
-    def ended(self, them: Identity) -> bool:
+    def has_ended(self, them: Identity) -> bool:
         """Whether a farmer in another container of this node has ended, tasks and all, as its free lock proves."""
         if not them.is_in_container_beside(self.me) or self.verdicts.get(node_of(them)) != "shared":
             return False
         if self._of_one_kernel is None:
-            self._of_one_kernel = known(mount_of(self.workdir.farmers)).shared is False
+            self._of_one_kernel = fs_facts(mount_of(self.workdir.farmers)).shared is False
         alive = self.workdir.alive(them.farmer)
         # the lock of a file that a purge has removed is not free
         return self._of_one_kernel and os.path.exists(alive) and locks.alive_is_free(alive)

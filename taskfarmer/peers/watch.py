@@ -24,8 +24,8 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from taskfarmer.peers.heartbeat import BEATS_OF_A_LEASE, beat_of, every_of
-from taskfarmer.peers.identity import Identity, identity_of, short_name
+from taskfarmer.peers.heartbeat import BEATS_OF_A_LEASE, announced_interval, beat_interval
+from taskfarmer.peers.identity import Identity, load_identity, short_name
 from taskfarmer.storage import durable, locks
 from taskfarmer.storage.layout import Workdir
 
@@ -51,7 +51,7 @@ class Watch:
         self.workdir = workdir
         self.me = me
         self.lease = lease
-        self.beat = beat_of(lease)
+        self.beat = beat_interval(lease)
         self._seen: dict[str, _Watched] = {}
         self._identities: dict[str, Identity | None] = {}
         self._looked: dict[str, float] = {}
@@ -107,7 +107,7 @@ class Watch:
         self._looked[farmer] = self._served
         seen = self._seen.get(farmer)
         if seen is None or seen.content != content:
-            every = every_of(content) or (seen.every if seen is not None else 0.0)
+            every = announced_interval(content) or (seen.every if seen is not None else 0.0)
             self._seen[farmer] = _Watched(content, every, beats=seen is not None)
             return 0.0
         seen.looks += 1
@@ -117,7 +117,7 @@ class Watch:
     def identity(self, farmer: str) -> Identity | None:
         """Who a farmer is; None if its file cannot be read (yet)."""
         if self._identities.get(farmer) is None:
-            self._identities[farmer] = identity_of(self.workdir, farmer)
+            self._identities[farmer] = load_identity(self.workdir, farmer)
         return self._identities[farmer]
 
     def seen_beating(self, farmer: str) -> bool:

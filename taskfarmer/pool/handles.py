@@ -65,8 +65,8 @@ class TaskQueue:
 
     def cut(self, size: int) -> tuple[Interval, list[bytes]]:
         size = min(size, self.interval.count)
-        part, lines = self.interval.part(0, size), self.lines[self.offset : self.offset + size]
-        self.interval = self.interval.part(size, self.interval.count - size)
+        part, lines = self.interval.slice(0, size), self.lines[self.offset : self.offset + size]
+        self.interval = self.interval.slice(size, self.interval.count - size)
         self.offset += size
         return part, lines
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from itertools import groupby
 
 from taskfarmer import protocol
-from taskfarmer.formats.intervals import Interval, joined
+from taskfarmer.formats.intervals import Interval, merge_adjacent
 from taskfarmer.ledger.ledger import FarmerReport
 from taskfarmer.pool.handles import AssignedBatch, PoolReport, SlotHandle, TaskQueue, WorkerHandle
 from taskfarmer.pool.processes import UNRESPONSIVE, WorkerProcesses
@@ -95,7 +95,7 @@ class Pool(WorkerProcesses):
                     self.add(part, lines)
                 else:
                     back.append(part)
-        return list(joined(back))
+        return list(merge_adjacent(back))
 
     def following(self, most: int) -> list[Interval]:
         """The first `most` tasks of the queue."""
@@ -103,7 +103,7 @@ class Pool(WorkerProcesses):
         for stock in self.queue:
             if most <= 0:
                 break
-            found.append(stock.interval.part(0, min(most, stock.interval.count)))
+            found.append(stock.interval.slice(0, min(most, stock.interval.count)))
             most -= found[-1].count
         return found
 
@@ -245,10 +245,10 @@ class Pool(WorkerProcesses):
             self._unstarted(seat, news)
             return
         batch = seat.batches[0]
-        done = batch.interval.part(batch.done, news.count)
+        done = batch.interval.slice(batch.done, news.count)
         tidings = happened.tidings
         if news.kind in (protocol.INTERRUPTED, protocol.UNFINISHED):
-            last, done = done.part(news.count - 1, 1), done.part(0, news.count - 1)
+            last, done = done.slice(news.count - 1, 1), done.slice(0, news.count - 1)
             if news.kind == protocol.UNFINISHED or (self.warned and not self.stopping):
                 tidings.returned.append(last)
             else:
@@ -293,10 +293,10 @@ class Pool(WorkerProcesses):
     def _unstarted(self, seat: SlotHandle, news: WorkerReport) -> None:
         batch = next(batch for batch in seat.batches if batch.number == news.number)
         keep = batch.interval.count - news.count
-        back = batch.interval.part(keep, news.count)
+        back = batch.interval.slice(keep, news.count)
         self.queue.appendleft(TaskQueue(back, batch.lines[keep:]))
         self.queued += back.count
-        batch.interval, batch.lines = batch.interval.part(0, keep), batch.lines[:keep]
+        batch.interval, batch.lines = batch.interval.slice(0, keep), batch.lines[:keep]
         self._has(seat, -news.count)
         self._progress(seat, batch, 0)
 

@@ -36,7 +36,7 @@ def recover(batches: Iterable[AssignedBatch], shown: int, attempt: int) -> Recov
     """
     found = Recovered()
     for batch in batches:
-        rest, lines = batch.interval.part(batch.done, batch.left), batch.lines[batch.done :]
+        rest, lines = batch.interval.slice(batch.done, batch.left), batch.lines[batch.done :]
         place = _place_of(abs(shown) - 1, lines) if shown and rest.attempt == attempt else None
         if place is None:
             if rest.count:
@@ -45,11 +45,11 @@ def recover(batches: Iterable[AssignedBatch], shown: int, attempt: int) -> Recov
         for stock in found.kept:
             found.returned.append(stock.interval)
         found.kept.clear()
-        found.died, found.command = rest.part(place, 1), parse_task(lines[place])[1]
+        found.died, found.command = rest.slice(place, 1), parse_task(lines[place])[1]
         if place:
-            found.returned.append(rest.part(0, place))
+            found.returned.append(rest.slice(0, place))
         if rest.count > place + 1:
-            found.kept.append(TaskQueue(rest.part(place + 1, rest.count - place - 1), lines[place + 1 :]))
+            found.kept.append(TaskQueue(rest.slice(place + 1, rest.count - place - 1), lines[place + 1 :]))
     return found
 
 

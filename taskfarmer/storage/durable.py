@@ -193,7 +193,7 @@ def publish(prepared: str, target: str) -> OSError | None:
     change any more, not even by an NFS request that is sent again; the caller finds out who won by
     reading, never from the answer.
     """
-    answer = linked(prepared, target)
+    answer = try_link(prepared, target)
     try:
         os.unlink(prepared)
     except FileNotFoundError:
@@ -205,7 +205,7 @@ def replace(path: str, data: bytes, shared: bool = False) -> None:
     """Exchange a file for a new one in one step; readers see the old or the new."""
     temporary = temp_name(path)
     prepare(temporary, data, shared)
-    swap(temporary, path)
+    rename_over(temporary, path)
 
 
 def temp_name(path: str) -> str:
@@ -214,7 +214,7 @@ def temp_name(path: str) -> str:
     return os.path.join(folder, f".{name}.{random_name()}")
 
 
-def swap(temporary: str, path: str) -> None:
+def rename_over(temporary: str, path: str) -> None:
     """Rename a prepared file over `path`."""
     try:
         os.rename(temporary, path)
@@ -265,7 +265,7 @@ def add_name(name: str, target: str, dir_fd: int, target_dir_fd: int) -> None:
     os.link(name, target, src_dir_fd=dir_fd, dst_dir_fd=target_dir_fd, follow_symlinks=False)
 
 
-def linked(path: str, target: str) -> OSError | None:
+def try_link(path: str, target: str) -> OSError | None:
     """What `link` answers; None for success."""
     try:
         os.link(path, target)

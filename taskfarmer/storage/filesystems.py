@@ -13,7 +13,7 @@ Locks = Literal["shared", "local", "none", "unknown"]
 """Whether `flock` is said to exclude between nodes; `none` where the call is refused."""
 
 
-class Knowledge(NamedTuple):
+class FsFacts(NamedTuple):
     """`shared` says whether other nodes see the same files; None where the name does not tell."""
 
     shared: bool | None
@@ -52,40 +52,40 @@ _NETWORK: dict[str, tuple[Locks, str]] = {
 }
 
 
-def known(mount: Mount | None) -> Knowledge:
+def fs_facts(mount: Mount | None) -> FsFacts:
     """What name and options of a mount say."""
     if mount is None:
-        return Knowledge(None, "unknown", "the kernel does not tell what file system this is")
+        return FsFacts(None, "unknown", "the kernel does not tell what file system this is")
     if mount.type in _LOCAL:
-        return Knowledge(False, "unknown", _LOCAL[mount.type])
+        return FsFacts(False, "unknown", _LOCAL[mount.type])
     if mount.type == "lustre":
         return _lustre(mount)
     if mount.type in ("nfs", "nfs4"):
         return _nfs(mount)
     if mount.type in _NETWORK:
         locks, text = _NETWORK[mount.type]
-        return Knowledge(True, locks, text)
+        return FsFacts(True, locks, text)
     if mount.type == "fuse.glusterfs":
-        return Knowledge(True, "shared", "GlusterFS: locks are kept by its servers, for all nodes")
+        return FsFacts(True, "shared", "GlusterFS: locks are kept by its servers, for all nodes")
     if mount.type == "fuse.sshfs":
-        return Knowledge(True, "local", "sshfs: SFTP has no file locks, so they are local to each node")
+        return FsFacts(True, "local", "sshfs: SFTP has no file locks, so they are local to each node")
     if mount.type.split(".")[0] in ("fuse", "fuseblk"):
-        return Knowledge(None, "unknown", f"a file system that a program makes (FUSE); {_PROVE}")
-    return Knowledge(None, "unknown", f"nothing is known here about {mount.type}: prove it")
+        return FsFacts(None, "unknown", f"a file system that a program makes (FUSE); {_PROVE}")
+    return FsFacts(None, "unknown", f"nothing is known here about {mount.type}: prove it")
 
 
-def _lustre(mount: Mount) -> Knowledge:
+def _lustre(mount: Mount) -> FsFacts:
     if mount.option("localflock") is not None:
-        return Knowledge(True, "local", "Lustre, mounted with localflock: locks are local to each node")
+        return FsFacts(True, "local", "Lustre, mounted with localflock: locks are local to each node")
     if mount.option("flock") is not None:
-        return Knowledge(True, "shared", "Lustre, mounted with flock: locks hold for all nodes")
+        return FsFacts(True, "shared", "Lustre, mounted with flock: locks hold for all nodes")
     if mount.option("noflock") is not None:
-        return Knowledge(True, "none", "Lustre, mounted with noflock: there are no locks")
-    return Knowledge(True, "unknown", "Lustre; the mount does not say what locks are: prove it")
+        return FsFacts(True, "none", "Lustre, mounted with noflock: there are no locks")
+    return FsFacts(True, "unknown", "Lustre; the mount does not say what locks are: prove it")
 
 
-def _nfs(mount: Mount) -> Knowledge:
+def _nfs(mount: Mount) -> FsFacts:
     local = mount.option("local_lock") in ("all", "flock")
     if local or mount.option("nolock") is not None:
-        return Knowledge(True, "local", "NFS, mounted with nolock or local_lock: locks are local to each node")
-    return Knowledge(True, "shared", "NFS: locks are kept by the server, for all nodes that mount it so")
+        return FsFacts(True, "local", "NFS, mounted with nolock or local_lock: locks are local to each node")
+    return FsFacts(True, "shared", "NFS: locks are kept by the server, for all nodes that mount it so")

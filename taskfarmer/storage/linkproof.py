@@ -21,7 +21,7 @@ def prove_links(folder: str) -> None:
     first, second, third = (os.path.join(folder, f".probe.{durable.random_name()}") for _ in range(3))
     try:
         durable.write_new(first, b"first\n")
-        answer = durable.linked(first, second)
+        answer = durable.try_link(first, second)
         if answer is not None and answer.errno in _NO_LINKS:
             raise NotAFarm(
                 f"{folder}: this file system has no hard links ({answer.strerror}), so a farm cannot be "
@@ -33,7 +33,7 @@ def prove_links(folder: str) -> None:
                 raise answer
             raise NotAFarm(f"{folder}: `link` makes no second name here; put the work directory elsewhere with -w DIR")
         durable.write_new(third, b"third\n")
-        if durable.linked(third, second) is None or not _reads_as(second, b"first\n"):
+        if durable.try_link(third, second) is None or not _reads_as(second, b"first\n"):
             raise NotAFarm(f"{folder}: `link` replaces files here; put the work directory elsewhere with -w DIR")
     finally:
         for path in (first, second, third):

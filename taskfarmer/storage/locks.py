@@ -88,7 +88,7 @@ class FarmLock:
         self._fd = -1
         self._stands = False
 
-    def doubts(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """A warning where something that is no lock of ours is in its place; none where nothing is there."""
         folder = os.path.dirname(self.path)
         ours = not self.private or os.path.basename(folder) == _private_name(os.getuid())

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from taskfarmer.storage.filesystems import known
+from taskfarmer.storage.filesystems import fs_facts
 from taskfarmer.storage.mounts import Mount, mount_of
 
 State = Literal["proven", "known", "not proven", "slow", "unsafe"]
@@ -38,7 +38,7 @@ class MountedPath:
 
 def judge_places(directory: MountedPath, locks: MountedPath, met: bool = False) -> list[Check]:
     """What mounts say of the two directories. Where other nodes were `met`, what was proven with them outweighs it."""
-    here, there = known(directory.mount), known(locks.mount)
+    here, there = fs_facts(directory.mount), fs_facts(locks.mount)
     checks = [Check("file system", "known", _mounted(directory.mount), here.text)]
     if locks.path != directory.path:
         found = f"{locks.path}: {_mounted(locks.mount)}"

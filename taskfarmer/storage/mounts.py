@@ -47,7 +47,7 @@ def _text(field: bytes) -> str:
     return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field))
 
 
-def holding(path: str, mounts: list[Mount]) -> Mount | None:
+def find_mount(path: str, mounts: list[Mount]) -> Mount | None:
     """The mount that a path without symbolic links is on: the longest that fits, and of those the newest."""
     best: Mount | None = None
     for mount in mounts:
@@ -63,4 +63,4 @@ def mount_of(path: str) -> Mount | None:
         table = durable.read(_TABLE)
     except OSError:
         return None
-    return holding(os.path.realpath(path), parse(table))
+    return find_mount(os.path.realpath(path), parse(table))

@@ -114,7 +114,7 @@ class Views:
         with self.ledger.lock.held(patience) as got:
             wrote = self._append_if_we_may(got)
         if wrote:
-            state = self.ledger.look()
+            state = self.ledger.refresh()
             if self.ledger.registered:
                 entry_of(state, self.identity.farmer)
         self._took = time.monotonic() - self._last
@@ -174,7 +174,7 @@ class Views:
 
     def mend(self) -> None:
         """We were expelled, and may have written since: make the views exact unless others will."""
-        if not self._others_will(self.ledger.look()):
+        if not self._others_will(self.ledger.refresh()):
             with self.ledger.lock.held(patience=10.0):
                 self._make_exact()
 
@@ -194,10 +194,10 @@ class Views:
         """
         for number in range(EXACT_TRIES):
             # if nobody else was registered a moment ago, the look after the write will do
-            state = self.ledger.look() if number or self.ledger.state.farmers else self.ledger.state
+            state = self.ledger.refresh() if number or self.ledger.state.farmers else self.ledger.state
             if not self._write_exact(state, self._last_of(state)):
                 return
-            now = self.ledger.look()
+            now = self.ledger.refresh()
             if not self._last_of(now) or exact(self.workdir, now, files.load(self.workdir)):
                 return
 

@@ -16,18 +16,18 @@ OF_THE_LEDGER = (
     Mutation(
         "a revision older than one that was seen is accepted",
         "Read the newest revision N ... never accept one older than was seen before",
-        ((f"{COMMITS}._look", "state = self.known", "state = None"),),
+        ((f"{COMMITS}._look", "state = self.last_seen", "state = None"),),
         weather={"stale": 20.0, "locks": "none"},
     ),
     Mutation(
         "the file is linked before its bytes are on the disk",
         "Write it to a fresh file in ledger/<epoch>/tmp/, fsync, close",
-        (("durable:prepare", "os.fsync(fd)", "pass"),),
+        (("storage.durable:prepare", "os.fsync(fd)", "pass"),),
     ),
     Mutation(
         "the prepared name stays while it is read who won",
         "Unlink the prepared name: from here on the outcome cannot change",
-        (("durable:publish", "os.unlink(prepared)", "pass"),),
+        (("storage.durable:publish", "os.unlink(prepared)", "pass"),),
         weather={"late": 0.2, "locks": "none"},
     ),
     Mutation(
@@ -99,7 +99,7 @@ OF_THE_LEDGER = (
     Mutation(
         "a fresh epoch is named before it is durable",
         "the committer makes the next epoch's directory, complete and durable, and its revision names it",
-        (("durable:make_directory", "sync_directory(os.path.dirname(path))", "pass"),),
+        (("storage.durable:make_directory", "sync_directory(os.path.dirname(path))", "pass"),),
     ),
     Mutation(
         "an epoch begins before the end of the one before is durable",
@@ -151,14 +151,14 @@ OF_THE_LEDGER = (
     Mutation(
         "results count before they are on the disk",
         "appends a line as each task ends, and fsyncs the file before the commit that settles them",
-        (("durable:Journal.append", "os.fsync(self._fd)", "pass"),),
+        (("storage.durable:Journal.append", "os.fsync(self._fd)", "pass"),),
     ),
     Mutation(
         "a failed fsync is tried again",
         "a failed fsync is never tried again on the same file",
         (
             (
-                "durable:Journal.append",
+                "storage.durable:Journal.append",
                 "        os.fsync(self._fd)\n",
                 "        try:\n            os.fsync(self._fd)\n"
                 "        except OSError:\n            os.fsync(self._fd)\n",
@@ -170,7 +170,7 @@ OF_THE_LEDGER = (
         "a journal that failed is written on",
         "a journal that failed once is left as it is",
         (
-            ("durable:Journal.append", "self.failed = True", "pass"),
+            ("storage.durable:Journal.append", "self.failed = True", "pass"),
             (f"{LEDGER}._write", "self._journal.failed = True", "pass"),
         ),
         weather=GUSTY,
@@ -184,7 +184,7 @@ OF_THE_LEDGER = (
     Mutation(
         "a dead farmer's journal is counted as it is seen",
         "It fsyncs that file first, so that what it counts stays",
-        (("ledger.results:left_behind", "durable.sync_file(path)", "pass"),),
+        (("ledger.results:uncounted_results", "durable.sync_file(path)", "pass"),),
         weather={"kills": 0.002},
     ),
     Mutation(
@@ -216,7 +216,7 @@ OF_THE_LEDGER = (
         "and freezes that length. Whatever a ghost appends later does not count",
         (
             (
-                "ledger.results:journals",
+                "ledger.results:counted_journals",
                 "size = wanted[journal] if journal in wanted",
                 "size = len(durable.read(os.path.join(workdir.results, name))) if journal in wanted",
             ),

@@ -41,7 +41,7 @@ OF_STATES = (
     Mutation(
         "a task is given out again as the same attempt",
         "attempt rises whenever a task is given out again",
-        (("model:Interval.again", "self.attempt + 1", "self.attempt"),),
+        (("formats.intervals:Interval.next_attempt", "self.attempt + 1", "self.attempt"),),
         "transitions",
     ),
     Mutation(
@@ -53,15 +53,19 @@ OF_STATES = (
     Mutation(
         "a farmer settles what it does not hold",
         "one commit settles a batch that it holds",
-        ((f"{STATE}:settle", "if counted(claims) + counted(told) != counted(held):", "if False:"),),
+        ((f"{STATE}:settle", "if count_tasks(claims) + count_tasks(told) != count_tasks(held):", "if False:"),),
         "transitions",
     ),
     Mutation(
         "an old attempt is settled for the one that is held",
         "one commit settles a batch that it holds",
         (
-            ("model:without", "gone.setdefault((one.segment, one.attempt), [])", "gone.setdefault(one.segment, [])"),
-            ("model:without", "gone.get((one.segment, one.attempt), ())", "gone.get(one.segment, ())"),
+            (
+                "formats.intervals:subtract",
+                "gone.setdefault((one.segment, one.attempt), [])",
+                "gone.setdefault(one.segment, [])",
+            ),
+            ("formats.intervals:subtract", "gone.get((one.segment, one.attempt), ())", "gone.get(one.segment, ())"),
         ),
         "transitions",
     ),

@@ -303,7 +303,7 @@ def test_views_are_exact_although_a_retry_was_killed_before_it_made_them_anew(fi
     field.write(["true", f"test -e {field.folder}/ready"])
     assert field.run("--proc", 1).process.returncode == 1
     workdir = Workdir.at(str(field.workdir))
-    assert Ledger(workdir, farmfile.demand(workdir), "a verb").retry() == 1
+    assert Ledger(workdir, farmfile.require(workdir), "a verb").retry() == 1
     (field.folder / "ready").touch()
     assert field.run("--proc", 1).process.returncode == 0
     report = check(field.workdir, views=True, retried=True)

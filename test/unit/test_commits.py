@@ -65,7 +65,7 @@ def finishing(farmer: str, seq: int) -> Callable[[State], State]:
         state = states.join(state, farmer, farmer, 1)
         entry = state.farmers[farmer]
         done = tuple(states.parse_intervals(entry.claims))
-        count = states.counted(done)
+        count = states.count_tasks(done)
         told = states.Settlement(farmer, entry.bytes + count, done, finished=count, seconds=float(seq))
         return states.claim(states.settle(state, farmer, told), farmer, 3)
 
@@ -268,7 +268,7 @@ def test_a_farmer_that_slept_through_epochs_looks_again_from_nothing(workdir: Wo
     for seq in range(1, 41):
         other.commit(taking("b"), "b", seq)
     assert not os.path.exists(workdir.epoch(asleep.epoch))
-    assert sleeper.known == asleep
+    assert sleeper.last_seen == asleep
     state = sleeper.commit(taking("sleeper"), "sleeper", 2)
     assert state.revision == 42
     assert state.farmers["sleeper"].claims == write_intervals([Interval(0, 0, 1), Interval(0, 41, 1)])

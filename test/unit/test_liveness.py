@@ -16,7 +16,7 @@ from taskfarmer.formats.sealed import sealed
 from taskfarmer.peers import heartbeat
 from taskfarmer.peers import watch as watching
 from taskfarmer.peers.heartbeat import Presence, running_of
-from taskfarmer.peers.identity import Identity, introduce
+from taskfarmer.peers.identity import Identity, new_identity
 from taskfarmer.peers.watch import Watch
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
@@ -67,7 +67,7 @@ def appear(workdir: Workdir, clock: Clock) -> Iterator[Callable[[Identity], Pres
 
 @pytest.fixture
 def me() -> Identity:
-    return introduce(2, "0", {})
+    return new_identity(2, "0", {})
 
 
 @pytest.fixture
@@ -93,13 +93,13 @@ def gone_process() -> int:
 
 
 def test_a_beat_is_a_twentieth_of_the_lease_within_bounds() -> None:
-    assert [heartbeat.beat_of(lease) for lease in (0.1, 3, 60, 600, 86400)] == [0.2, 0.2, 3.0, 30.0, 30.0]
+    assert [heartbeat.beat_interval(lease) for lease in (0.1, 3, 60, 600, 86400)] == [0.2, 0.2, 3.0, 30.0, 30.0]
 
 
 def test_those_of_many_farmers_beat_less_often_but_eight_times_in_a_lease() -> None:
-    assert [heartbeat.beat_of(600, farmers) for farmers in (1, 16, 400, 1000, 10**5)] == [30, 30, 30, 70, 75]
-    assert [heartbeat.beat_of(60, farmers) for farmers in (1, 10, 1000)] == [3, 3, 7.5]
-    assert heartbeat.beat_of(1, 10**5) == 0.2
+    assert [heartbeat.beat_interval(600, farmers) for farmers in (1, 16, 400, 1000, 10**5)] == [30, 30, 30, 70, 75]
+    assert [heartbeat.beat_interval(60, farmers) for farmers in (1, 10, 1000)] == [3, 3, 7.5]
+    assert heartbeat.beat_interval(1, 10**5) == 0.2
 
 
 def test_two_beats_are_missed_by_the_beat_of_the_one_that_is_silent(
@@ -273,7 +273,7 @@ def test_a_heartbeat_that_cannot_be_read_counts_as_nothing(
 def test_a_farewell_is_believed_at_once(
     workdir: Workdir, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
 ) -> None:
-    appear(elsewhere).farewell(elsewhere.farmer, 0)
+    appear(elsewhere).write_farewell(elsewhere.farmer, 0)
     assert Watch(workdir, me, LEASE).verdict(elsewhere.farmer) == "it said farewell"
 
 

@@ -73,7 +73,7 @@ def test_of_two_tries_of_one_commit_the_one_that_landed_is_believed(
     ledger.exchange(1)  # the end of an epoch, which the second try would call by another name
     monkeypatch.undo()
     ledger.exchange(1)
-    seen = Ledger(workdir, FARM, OTHER).look()
+    seen = Ledger(workdir, FARM, OTHER).refresh()
     assert seen == ledger.state
     assert (seen.revision, problems(seen)) == (5, [])
     assert len([name for name in os.listdir(workdir.ledger) if name.startswith("000001-")]) == 1
@@ -82,7 +82,7 @@ def test_of_two_tries_of_one_commit_the_one_that_landed_is_believed(
 def test_results_whose_commit_landed_unseen_are_told_once(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(workdir, FARM, ME, 2)
     gained, _ = ledger.exchange(2)
-    ledger.note(ended(gained[0]))
+    ledger.add_report(ended(gained[0]))
     Hidden(monkeypatch, errno.EIO, looks=6)
     told = 0
     for _ in range(4):
@@ -91,17 +91,17 @@ def test_results_whose_commit_landed_unseen_are_told_once(workdir: Workdir, monk
         except Exception as error:
             assert "it is not known what was committed" in str(error)
     assert told == 2
-    assert Ledger(workdir, FARM, OTHER).look().finished == 2
+    assert Ledger(workdir, FARM, OTHER).refresh().finished == 2
 
 
 def test_a_farmer_that_left_is_not_told_that_it_was_expelled(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(workdir, FARM, ME, 2)
     gained, _ = ledger.exchange(2)
-    ledger.note(ended(gained[0]))
+    ledger.add_report(ended(gained[0]))
     Hidden(monkeypatch, errno.ENOENT, looks=2)
     ledger.exchange(leave=True)
     assert not ledger.registered
-    assert Ledger(workdir, FARM, OTHER).look().finished == 2
+    assert Ledger(workdir, FARM, OTHER).refresh().finished == 2
 
 
 def test_a_sweeper_who_slept_leaves_the_epochs_of_another_farm(workdir: Workdir) -> None:
@@ -153,7 +153,7 @@ def test_an_epoch_begins_when_the_end_of_the_one_before_is_durable(
     workdir: Workdir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger, other = Ledger(workdir, FARM, ME, 2), Ledger(workdir, FARM, OTHER, 2)
-    first = ledger.look().epoch
+    first = ledger.refresh().epoch
     other.exchange(1)
     for _ in range(3):
         ledger.exchange(1)
@@ -192,4 +192,4 @@ def test_a_directory_whose_handle_is_stale_is_a_farm_that_is_gone(
 
     monkeypatch.setattr("taskfarmer.ledger.commits.os.listdir", stale)
     with pytest.raises(FarmGone):
-        ledger.look()
+        ledger.refresh()

@@ -18,7 +18,7 @@ from taskfarmer.ledger.ledger import FarmerReport, Ledger
 from taskfarmer.ledger.segments import SegmentWriter
 from taskfarmer.ledger.state import Segment
 from taskfarmer.peers.heartbeat import Presence
-from taskfarmer.peers.identity import introduce
+from taskfarmer.peers.identity import new_identity
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
@@ -60,24 +60,24 @@ def ended(start: int, count: int) -> FarmerReport:
 
 def leave_note(workdir: Workdir, journal: str, size: int) -> None:
     """The note as a farmer writes it."""
-    presence = Presence(workdir, replace(introduce(2, "0", {}), farmer=ME))
+    presence = Presence(workdir, replace(new_identity(2, "0", {}), farmer=ME))
     presence.beat([[0, 5, 1]])
-    presence.farewell(journal, size)
+    presence.write_farewell(journal, size)
     presence.close()
 
 
 def returned(ledger: Ledger) -> list[tuple[int, int, int, int]]:
-    found = parse_intervals(ledger.look().returned)
+    found = parse_intervals(ledger.refresh().returned)
     return [(one.start, one.count, one.attempt, one.deaths) for one in found]
 
 
 def test_what_is_in_the_journal_counts_and_the_rest_is_released(workdir: Workdir, me: Ledger, other: Ledger) -> None:
-    me.note(ended(0, 3))
-    journal, size = me.depart()
+    me.add_report(ended(0, 3))
+    journal, size = me.flush_journal()
     assert size == os.path.getsize(workdir.journal(journal))
     leave_note(workdir, journal, size)
     assert other.expel([ME]) == [ME]
-    assert other.look().finished == 3
+    assert other.refresh().finished == 3
     assert returned(other) == [(3, 7, 2, 0)], "none of them ran when the farmer left"
     assert sorted(os.listdir(workdir.farmers)) == [f"{ME}.json"]
 
@@ -95,7 +95,7 @@ def test_an_exchange_may_be_broken_off_between_any_two_operations(
         if left < 0:
             raise Stopped("")
 
-    me.note(ended(0, 3))
+    me.add_report(ended(0, 3))
     me.do_between(between)
     try:
         me.exchange(5)
@@ -104,10 +104,10 @@ def test_an_exchange_may_be_broken_off_between_any_two_operations(
     else:
         pytest.skip("an exchange has fewer operations")
     me.do_between(lambda: None)
-    me.note(ended(3, 2))
-    leave_note(workdir, *me.depart())
+    me.add_report(ended(3, 2))
+    leave_note(workdir, *me.flush_journal())
     assert other.expel([ME]) == [ME]
-    state = other.look()
+    state = other.refresh()
     assert (state.finished, state.held, state.unprocessed) == (5, 0, 95)
 
 
@@ -118,38 +118,38 @@ def test_the_commit_with_which_a_farmer_leaves_may_be_broken_off_when_it_has_lan
     def between() -> None:
         nonlocal calls
         calls += 1
-        if me.commits.known is not None and me.commits.known.revision == 2:
+        if me.commits.last_seen is not None and me.commits.last_seen.revision == 2:
             raise Stopped("")
 
-    me.note(FarmerReport([], [], returned=[Interval(0, 0, 10)]))
+    me.add_report(FarmerReport([], [], returned=[Interval(0, 0, 10)]))
     me.do_between(between)
     with pytest.raises(Stopped):
         me.exchange(0, leave=True)
     assert calls
-    assert me.left_after_all()
-    assert me.told_everything
+    assert me.has_left()
+    assert me.all_settled
     assert not me.registered
-    assert ME not in other.look().farmers
+    assert ME not in other.refresh().farmers
 
 
 def test_bytes_that_cannot_be_seen_yet_are_waited_for(workdir: Workdir, me: Ledger, other: Ledger) -> None:
     """A network file system may show a journal as it was a moment ago: what it does not show is not run again."""
-    me.note(ended(0, 3))
-    journal, size = me.depart()
+    me.add_report(ended(0, 3))
+    journal, size = me.flush_journal()
     leave_note(workdir, journal, size)
     path = workdir.journal(journal)
     whole = durable.read(path)
     Path(path).write_bytes(whole[: len(whole) // 2])
     assert other.expel([ME]) == []
-    assert "fewer bytes can be seen" in other.hidden[ME]
+    assert "fewer bytes can be seen" in other.delayed_expulsions[ME]
     assert returned(other) == []
     Path(path).write_bytes(whole)
     assert other.expel([ME]) == [ME]
-    assert other.look().finished == 3
+    assert other.refresh().finished == 3
 
 
 def test_a_note_that_is_not_filled_yet_is_waited_for(workdir: Workdir, me: Ledger, other: Ledger) -> None:
-    leave_note(workdir, *me.depart())
+    leave_note(workdir, *me.flush_journal())
     note = Path(workdir.farewell(ME))
     whole = note.read_bytes()
     note.write_bytes(b"")
@@ -160,14 +160,14 @@ def test_a_note_that_is_not_filled_yet_is_waited_for(workdir: Workdir, me: Ledge
 
 @pytest.mark.parametrize("text", [b"", sealed({"journal": ME, "bytes": 10**9})], ids=["empty", "promises too much"])
 def test_a_wrong_note_costs_time_and_no_more(workdir: Workdir, me: Ledger, other: Ledger, text: bytes) -> None:
-    me.note(ended(0, 3))
-    leave_note(workdir, *me.depart())
+    me.add_report(ended(0, 3))
+    leave_note(workdir, *me.flush_journal())
     Path(workdir.farewell(ME)).write_bytes(text)
     assert other.expel([ME]) == []
     other.commits.patience = -1.0
     assert other.expel([ME]) == [ME]
-    assert other.look().finished == 3
-    assert other.unexpelled() == {}
+    assert other.refresh().finished == 3
+    assert other.unexpellable() == {}
 
 
 @pytest.mark.parametrize(
@@ -184,29 +184,29 @@ def test_a_wrong_note_costs_time_and_no_more(workdir: Workdir, me: Ledger, other
 def test_of_a_note_that_names_no_journal_of_its_farmer_only_the_name_is_believed(
     workdir: Workdir, me: Ledger, other: Ledger, text: bytes
 ) -> None:
-    me.note(ended(0, 3))
-    leave_note(workdir, *me.depart())
+    me.add_report(ended(0, 3))
+    leave_note(workdir, *me.flush_journal())
     Path(workdir.farewell(ME)).write_bytes(text)
     assert other.expel([ME]) == [ME]
-    assert other.look().finished == 3
+    assert other.refresh().finished == 3
 
 
 def test_results_in_a_fresh_journal_that_no_commit_knows_count(
     workdir: Workdir, me: Ledger, other: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first journal failed; the farmer is stopped before a commit names the second one."""
-    me.note(ended(0, 2))
+    me.add_report(ended(0, 2))
     me.exchange(0)
-    me.note(ended(2, 1))
+    me.add_report(ended(2, 1))
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         with pytest.raises(StorageError):
-            me.depart()
-    journal, size = me.depart()
+            me.flush_journal()
+    journal, size = me.flush_journal()
     assert journal == f"{ME}-r1"
     leave_note(workdir, journal, size)
     assert other.expel([ME]) == [ME]
-    state = other.look()
+    state = other.refresh()
     assert state.finished == 3
     assert set(state.departed) == {ME, f"{ME}-r1"}
     assert returned(other) == [(3, 7, 2, 0)]

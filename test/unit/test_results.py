@@ -37,7 +37,7 @@ def line(task: int, outcome: bytes = FINISHED, attempt: int = 1) -> bytes:
 
 def left(workdir: Workdir, state: State, *lines: bytes) -> states.Settlement:
     Path(workdir.journal(ME)).write_bytes(b"".join(lines))
-    return results.left_behind(workdir, state, ME)
+    return results.uncounted_results(workdir, state, ME)
 
 
 def test_whole_lines_of_a_dead_farmers_claims_count_in_any_order(workdir: Workdir) -> None:
@@ -82,13 +82,13 @@ def test_what_counts_already_is_not_counted_again(workdir: Workdir) -> None:
 
 
 def test_a_dead_farmer_without_a_journal_left_nothing(workdir: Workdir) -> None:
-    assert results.left_behind(workdir, holding(), ME).done == ()
+    assert results.uncounted_results(workdir, holding(), ME).done == ()
 
 
 def test_a_dead_farmers_journal_that_is_shorter_than_what_counts_is_an_old_view(workdir: Workdir) -> None:
     state = states.settle(holding(), ME, states.Settlement(ME, len(line(0)), (Interval(0, 0, 1),), finished=1))
     with pytest.raises(StaleView, match="cannot be seen"):
-        results.left_behind(workdir, state, ME)
+        results.uncounted_results(workdir, state, ME)
     with pytest.raises(StaleView, match="fewer bytes can be seen than"):
         left(workdir, state, line(0)[:-1])
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from taskfarmer.errors import Expelled, StaleView
-from taskfarmer.formats.intervals import Interval, joined, parse_intervals, write_intervals
+from taskfarmer.formats.intervals import Interval, merge_adjacent, parse_intervals, write_intervals
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.document import from_document, to_document
 from taskfarmer.ledger.state import Segment, Settlement, State, problems
@@ -42,7 +42,7 @@ class Histories(RuleBasedStateMachine):
         return sorted(data.draw(st.sets(st.sampled_from(tasks)))) if tasks else []
 
     def intervals(self, tasks: list[int]) -> tuple[Interval, ...]:
-        return tuple(joined(self.state.interval_of(task, self.place[task][1]) for task in tasks))
+        return tuple(merge_adjacent(self.state.interval_of(task, self.place[task][1]) for task in tasks))
 
     def end(self, tasks: list[int], outcome: str) -> None:
         for task in tasks:
@@ -120,7 +120,7 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
         finished, failed = self.some(data, "finished"), self.some(data, "failed")
-        again = tuple(one.again() for one in self.intervals(finished + failed))
+        again = tuple(one.next_attempt() for one in self.intervals(finished + failed))
         self.state = states.retry(self.state, again, len(finished), len(failed))
         self.back(finished + failed)
 
@@ -162,7 +162,7 @@ class Histories(RuleBasedStateMachine):
         places = [place for place, _ in self.place.values()]
         assert (self.state.finished, self.state.failed) == (places.count("finished"), places.count("failed"))
         assert self.state.unprocessed == places.count("unprocessed")
-        assert self.state.left == ("unprocessed" in places)
+        assert self.state.has_unprocessed == ("unprocessed" in places)
         assert self.state.journaled == len(self.recorded)
 
     @invariant()

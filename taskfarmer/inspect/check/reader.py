@@ -11,7 +11,7 @@ from taskfarmer.inspect.check.revisions import Snapshot, newest_revision, read_f
 from taskfarmer.inspect.check.tasks import FAILED, FINISHED, FRESH, HELD, RETURNED, Tasks, read_tasks
 from taskfarmer.inspect.check.views import check_views
 from taskfarmer.peers.arrivals import MOST, is_gone, unregistered
-from taskfarmer.peers.identity import identity_of, introduce
+from taskfarmer.peers.identity import load_identity, new_identity
 from taskfarmer.storage.layout import Workdir
 
 
@@ -51,7 +51,7 @@ def _check_farmers(workdir: Workdir, snapshot: Snapshot, lease: float, findings:
 
     A note for what is left of one that is dead, and for a registered one of which nothing says who it is.
     """
-    me = introduce(0, "", {})
+    me = new_identity(0, "", {})
     arriving = False
     for farmer in unregistered(workdir, snapshot.claims)[:MOST]:
         if is_gone(workdir, me, farmer, lease, time.time()):
@@ -60,7 +60,7 @@ def _check_farmers(workdir: Workdir, snapshot: Snapshot, lease: float, findings:
         else:
             arriving = arriving or os.path.lexists(workdir.alive(farmer))
     for farmer in snapshot.claims:
-        if identity_of(workdir, farmer) is None:
+        if load_identity(workdir, farmer) is None:
             text = "missing or damaged: nothing says who this registered farmer is; it can be expelled all the same"
             findings.tell(workdir.identity(farmer), text, "farmers", note=True)
     return arriving
