@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 
 from taskfarmer.errors import NotAFarm
 from taskfarmer.storage import durable
+from taskfarmer.storage.eventually import FOR_A_NAME, wait_until_visible
 from taskfarmer.storage.layout import Workdir
-
-PATIENCE = 2.0
-"""Seconds for another member, who makes the same farm, to open a directory that it has just made."""
 
 _OPEN = stat.S_ISGID | stat.S_IRWXG
 
@@ -40,22 +37,24 @@ def share_folder(workdir: Workdir, folder: str) -> None:
             f"{workdir.path}: --shared-group: belongs to group {group_of(workdir)}, and you are no member of it: make "
             "the directory as one of yours (newgrp, chgrp), or name another one with -w DIR"
         )
-    end = time.monotonic() + PATIENCE
-    while not _is_open(folder, number):
-        try:
-            if os.stat(folder).st_gid != number:
-                os.chown(folder, -1, number)
-            durable.share_directory(folder)
-        except PermissionError:
-            if time.monotonic() < end:
-                time.sleep(0.05)
-                continue
-            raise NotAFarm(
-                f"{folder}: --shared-group: belongs to another user and is not open to the group: let its owner "
-                "chmod g+rwxs it, or name another work directory with -w DIR"
-            ) from None
-        if not _is_open(folder, number):
-            raise _not_taken(folder)
+    try:
+        # another member, who makes the same farm, may be about to open a directory that it has just made
+        wait_until_visible(lambda: _open_to_group(folder, number), FOR_A_NAME, 0.05, PermissionError)
+    except PermissionError:
+        raise NotAFarm(
+            f"{folder}: --shared-group: belongs to another user and is not open to the group: let its owner "
+            "chmod g+rwxs it, or name another work directory with -w DIR"
+        ) from None
+
+
+def _open_to_group(folder: str, number: int) -> None:
+    if _is_open(folder, number):
+        return
+    if os.stat(folder).st_gid != number:
+        os.chown(folder, -1, number)
+    durable.share_directory(folder)
+    if not _is_open(folder, number):
+        raise _not_taken(folder)
 
 
 def _is_open(folder: str, number: int) -> bool:

@@ -24,6 +24,7 @@ from taskfarmer.peers import lockfacts
 from taskfarmer.peers.heartbeat import running_of
 from taskfarmer.peers.identity import Identity, load_identity, new_identity
 from taskfarmer.storage import durable, locks
+from taskfarmer.storage.eventually import FOR_A_NAME, wait_until_visible
 from taskfarmer.storage.layout import Workdir, epoch_number, is_revision
 from taskfarmer.views import files
 
@@ -31,7 +32,7 @@ NEWEST = 10
 FIRST_TAIL, SHORTEST_TAIL = 1 << 16, 1 << 12
 LONGEST_TAILS = 32 << 20
 """Bytes of results that are kept in memory while failures are looked for; more are read a block at a time."""
-LOST_PATIENCE = 2.0
+LOST_PATIENCE = FOR_A_NAME
 """Seconds for a file system to show a revision that another node has named."""
 CLOCK_SKEW = 600.0
 """Seconds by which the clocks of two nodes may differ before an outdated failure could be shown."""
@@ -124,21 +125,25 @@ def look(workdir: Workdir, ledger: Ledger) -> Status:
     )
 
 
+class _RevisionLost(Damaged):
+    """A revision newer than the newest one that can be read existed, and is missing."""
+
+
 def _newest(workdir: Workdir, ledger: Ledger) -> State:
     """The newest revision; Damaged where what is there shows that it was not the last: its counts are old."""
-    end = time.monotonic() + LOST_PATIENCE
-    while True:
+
+    def newest() -> State:
         state = ledger.refresh()
         lost = _lost(workdir, state)
         if lost is None:
             return state
-        if time.monotonic() > end:
-            raise Damaged(
-                f"{lost}: missing, so revision {state.revision} is not the newest; restore it from a snapshot of the "
-                "file system, or run the list again: that goes on from there, with what the results have. Only "
-                f"{workdir.head} may tell of it: where that is damaged, remove it"
-            )
-        time.sleep(0.1)
+        raise _RevisionLost(
+            f"{lost}: missing, so revision {state.revision} is not the newest; restore it from a snapshot of the "
+            "file system, or run the list again: that goes on from there, with what the results have. Only "
+            f"{workdir.head} may tell of it: where that is damaged, remove it"
+        )
+
+    return wait_until_visible(newest, LOST_PATIENCE, 0.1, _RevisionLost)
 
 
 def _lost(workdir: Workdir, state: State) -> str | None:

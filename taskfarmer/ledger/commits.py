@@ -40,10 +40,11 @@ from taskfarmer.ledger import epochs, farmfile, head
 from taskfarmer.ledger.document import RESTORE, decode, refuse_contradictions, to_document
 from taskfarmer.ledger.state import State, begin_epoch, stamp
 from taskfarmer.storage import durable, locks, turns
+from taskfarmer.storage.eventually import FOR_A_NAME, FOR_CONTENTS, wait_until_visible
 from taskfarmer.storage.layout import Workdir, epoch_number, is_revision
 from taskfarmer.storage.locks import FarmLock
 
-PATIENCE = 60.0
+PATIENCE = FOR_CONTENTS
 FIRST_PAUSE = 0.02
 LEAST_ROOM = 1.0
 MOST_ROOM = 5.0
@@ -54,6 +55,15 @@ Change = Callable[[State], State]
 
 def encode(state: State) -> bytes:
     return sealed(to_document(state))
+
+
+def _whole_document(path: str) -> dict[str, object]:
+    """The document in a revision; Damaged if its checksum is wrong, for instance since it looks short yet."""
+    data = durable.read(path)
+    document = unsealed(data)
+    if document is None:
+        raise Damaged(f"{path}: not what was written into it ({len(data)} bytes, wrong checksum); {RESTORE}")
+    return document
 
 
 def _unreadable(path: str, error: OSError) -> StorageError:
@@ -92,22 +102,14 @@ class Commits:
         """A revision, or None where there is none (or none that can be seen yet)."""
         self.between()
         path = self.workdir.revision(epoch, number)
-        end = time.monotonic() + 2.0
-        while True:
-            try:
-                data = durable.read(path)
-            except (FileNotFoundError, NotADirectoryError):
+        try:
+            document = wait_until_visible(lambda: _whole_document(path), FOR_A_NAME, 0.1, Damaged)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno == errno.ESTALE:
                 return None
-            except OSError as error:
-                if error.errno == errno.ESTALE:
-                    return None
-                raise _unreadable(path, error) from error
-            document = unsealed(data)
-            if document is not None:
-                break
-            if time.monotonic() > end:
-                raise Damaged(f"{path}: not what was written into it ({len(data)} bytes, wrong checksum); {RESTORE}")
-            time.sleep(0.1)
+            raise _unreadable(path, error) from error
         state = decode(path, document)
         if state.farm == self.farm and state.revision >= self._seen[0]:
             self._seen = state.revision, epoch
@@ -164,22 +166,22 @@ class Commits:
 
         Damaged if the first one that we see contradicts itself: it may be anybody's.
         """
-        end = time.monotonic() + self.patience
-        while True:
-            state = self._look()
-            if state is not None:
-                if self.last_seen is None:
-                    refuse_contradictions(self.workdir.revision(self._seen[1], state.revision), state)
-                self.last_seen = state
-                return state
-            self.check_farm()
-            if time.monotonic() > end:
-                raise StaleView(
-                    f"{self.workdir.ledger}: no revision can be seen that is as new as one seen before; the file "
-                    f"system shows old contents, or the ledger is lost, or {self.workdir.farm} is of another farm: "
-                    "restore them from a snapshot, or start anew in another work directory (-w)"
-                )
-            time.sleep(random.uniform(0.05, 0.2))
+        state = wait_until_visible(self._newest, self.patience, 0.125, jitter=0.075)
+        if self.last_seen is None:
+            refuse_contradictions(self.workdir.revision(self._seen[1], state.revision), state)
+        self.last_seen = state
+        return state
+
+    def _newest(self) -> State:
+        state = self._look()
+        if state is not None:
+            return state
+        self.check_farm()
+        raise StaleView(
+            f"{self.workdir.ledger}: no revision can be seen that is as new as one seen before; the file "
+            f"system shows old contents, or the ledger is lost, or {self.workdir.farm} is of another farm: "
+            "restore them from a snapshot, or start anew in another work directory (-w)"
+        )
 
     def _look(self) -> State | None:
         state = self.last_seen
@@ -348,33 +350,32 @@ class Commits:
 
         It is as it was read: where an earlier try of the same commit landed unseen, it is not `following`.
         """
+        answer = durable.publish(prepared, self.workdir.revision(state.epoch, following.revision))
+        return wait_until_visible(lambda: self._winner(state, following, answer), self.patience, 0.05)
+
+    def _winner(self, state: State, following: State, answer: OSError | None) -> State | Literal[False] | None:
+        """One attempt to read who won; StaleView if nothing can be read yet."""
         by, seq = following.by
         target = self.workdir.revision(state.epoch, following.revision)
-        answer = durable.publish(prepared, target)
-        end = time.monotonic() + self.patience
-        while True:
-            found = self._load(state.epoch, following.revision)
-            if found is not None:
-                if answer is None and found.by != following.by:
-                    raise Forked(
-                        f"{target}: `link` said that it is ours, but it is from {found.by[0]}; this file system "
-                        "cannot be shared safely"
-                    )
-                if found.by == following.by:
-                    return found
-                self.last_seen = found
-                return False
-            later = self._listed()
-            if later is not None and later.revision > state.revision:
-                entry = later.farmers.get(by)  # we slept through the epoch
-                return later if entry is not None and entry.seq == seq else None
-            if answer is not None and answer.errno != errno.EEXIST:
-                raise answer
-            if time.monotonic() > end:
-                self.check_farm()
-                raise StaleView(f"{target}: `link` says that it is there, but it cannot be read; {AGAIN}")
-            self.check_farm()
-            time.sleep(0.05)
+        found = self._load(state.epoch, following.revision)
+        if found is not None:
+            if answer is None and found.by != following.by:
+                raise Forked(
+                    f"{target}: `link` said that it is ours, but it is from {found.by[0]}; this file system "
+                    "cannot be shared safely"
+                )
+            if found.by == following.by:
+                return found
+            self.last_seen = found
+            return False
+        later = self._listed()
+        if later is not None and later.revision > state.revision:
+            entry = later.farmers.get(by)  # we slept through the epoch
+            return later if entry is not None and entry.seq == seq else None
+        if answer is not None and answer.errno != errno.EEXIST:
+            raise answer
+        self.check_farm()
+        raise StaleView(f"{target}: `link` says that it is there, but it cannot be read; {AGAIN}")
 
     def make_durable(self, state: State) -> None:
         """Make sure that a state that we have seen, perhaps another one's, is there after a power failure.

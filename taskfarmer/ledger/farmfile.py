@@ -10,7 +10,6 @@ import errno
 import os
 import re
 import stat
-import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from taskfarmer.errors import Damaged, NotAFarm, StorageError, hit_a_limit, reme
 from taskfarmer.formats import members
 from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.storage import durable
+from taskfarmer.storage.eventually import FOR_A_NAME, wait_until_visible
 from taskfarmer.storage.layout import Workdir
 
 FORMAT = 1
@@ -48,18 +48,20 @@ class Farm(NamedTuple):
 
 
 def document_of(workdir: Workdir) -> dict[str, object] | None:
-    """What `farm.json` holds, None where it is damaged; one that was just made may look short for a moment."""
-    end = time.monotonic() + 2.0
-    while True:
-        try:
-            document = unsealed(durable.read(workdir.farm))
-            if document is not None or time.monotonic() > end:
-                return document
-        except PermissionError:
-            # another member of the group may be about to open a directory that it has just made
-            if not workdir.shared or time.monotonic() > end:
-                raise
-        time.sleep(0.1)
+    """The document in `farm.json`, None if it is corrupt; one that was just written may look short for a moment."""
+
+    def read() -> dict[str, object]:
+        document = unsealed(durable.read(workdir.farm))
+        if document is None:
+            raise Damaged(f"{workdir.farm}: not what was written into it; {_RESTORE}")
+        return document
+
+    # another member of the group may be about to open a directory that it has just made to the group
+    not_yet = (Damaged, PermissionError) if workdir.shared else (Damaged,)
+    try:
+        return wait_until_visible(read, FOR_A_NAME, 0.1, not_yet)
+    except Damaged:
+        return None
 
 
 def load(workdir: Workdir) -> Farm | None:

@@ -26,6 +26,7 @@ from taskfarmer.formats.intervals import Interval, each_interval, merge_adjacent
 from taskfarmer.formats.results import FINISHED, OUTCOMES, RECORDED_AS_FAILED, RETURNED, result_words
 from taskfarmer.ledger.state import Settlement, State
 from taskfarmer.storage import durable, reading
+from taskfarmer.storage.eventually import FOR_CONTENTS, wait_until_visible
 from taskfarmer.storage.layout import Workdir
 
 _JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r[0-9]+)?)(?:\.([0-9]{1,18}))?")
@@ -40,19 +41,12 @@ UNPROCESSED, HELD, IS_FINISHED, IS_FAILED = 0, 1, 2, 3
 T = TypeVar("T")
 
 
-def with_newer_states(action: Callable[[], T], patience: float = 60.0) -> T:
+def with_newer_states(action: Callable[[], T], patience: float = FOR_CONTENTS) -> T:
     """The result of `action`, which compares the newest state with the journals; called again while they disagree.
 
     A file system with caches may show new journals beside an old ledger, so each call has to look for a newer state.
     """
-    end = time.monotonic() + patience
-    while True:
-        try:
-            return action()
-        except StaleView:
-            if time.monotonic() > end:
-                raise
-        time.sleep(0.25)
+    return wait_until_visible(action, patience, 0.25)
 
 
 def counted_journals(workdir: Workdir, state: State) -> dict[str, tuple[str, int]]:
@@ -81,7 +75,7 @@ def _nothing() -> None:
 def read_counted(
     workdir: Workdir,
     state: State,
-    patience: float = 60.0,
+    patience: float = FOR_CONTENTS,
     agrees_within: float = math.inf,
     between: Callable[[], None] = _nothing,
 ) -> Iterator[tuple[str, Iterator[bytes]]]:
@@ -91,25 +85,26 @@ def read_counted(
     do not agree with the state, within `patience` seconds and `agrees_within`; Damaged if a journal stays shorter.
     `between` is called between file operations.
     """
-    begin = time.monotonic()
-    end = begin + patience
-    while True:
-        try:
-            found = durable.retry_stale(lambda: counted_journals(workdir, state))
-        except OSError as error:
-            raise _unreadable(workdir, error) from error
-        if sum(size for _, size in found.values()) == state.journaled:
-            break
-        if time.monotonic() > min(end, begin + agrees_within):
-            raise StaleView(
-                f"{_first_missing(workdir, state, found)}: missing, or this node sees an old directory: "
-                f"{sum(size for _, size in found.values())} bytes of results can be seen where the ledger counts "
-                f"{state.journaled}; {RESTORE}"
-            )
-        time.sleep(0.25)
+    end = time.monotonic() + patience
+    found = wait_until_visible(lambda: _all_journals(workdir, state), min(patience, agrees_within), 0.25)
     for name, (path, size) in found.items():
         between()
         yield name, _exactly(workdir, name, path, size, end)
+
+
+def _all_journals(workdir: Workdir, state: State) -> dict[str, tuple[str, int]]:
+    """The counted journals; StaleView if their lengths do not add up to the bytes that the state counts."""
+    try:
+        found = durable.retry_stale(lambda: counted_journals(workdir, state))
+    except OSError as error:
+        raise _unreadable(workdir, error) from error
+    total = sum(size for _, size in found.values())
+    if total == state.journaled:
+        return found
+    raise StaleView(
+        f"{_first_missing(workdir, state, found)}: missing, or this node sees an old directory: "
+        f"{total} bytes of results can be seen where the ledger counts {state.journaled}; {RESTORE}"
+    )
 
 
 def _unreadable(workdir: Workdir, error: OSError) -> FarmError:
@@ -191,7 +186,7 @@ class Survey:
 def survey(
     workdir: Workdir,
     state: State,
-    patience: float = 60.0,
+    patience: float = FOR_CONTENTS,
     agrees_within: float = math.inf,
     between: Callable[[], None] = _nothing,
 ) -> Survey:

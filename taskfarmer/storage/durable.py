@@ -19,10 +19,10 @@ import os
 import resource
 import secrets
 import stat
-import time
 from collections.abc import Iterable
 
 from taskfarmer.errors import StorageError
+from taskfarmer.storage.eventually import FOR_A_NAME, wait_until_visible
 from taskfarmer.storage.reading import read as read
 from taskfarmer.storage.reading import read_range as read_range
 from taskfarmer.storage.reading import retry_stale as retry_stale
@@ -40,8 +40,6 @@ _BLOCK = 1 << 20
 """Bytes that are written at once."""
 _END = 1 << 16
 """Bytes in the largest page that there is."""
-_SEEN_WITHIN = 2.0
-"""Seconds until what another node has made is seen here, at the latest: GlusterFS may say "taken" and "not there"."""
 
 
 def largest_file() -> float:
@@ -60,15 +58,11 @@ def random_name(length: int = 8) -> str:
 
 
 def wait_visible(path: str) -> os.stat_result | None:
-    """What stands at a path where something should, waiting until it is seen; None where there is nothing."""
-    end = time.monotonic() + _SEEN_WITHIN
-    while True:
-        try:
-            return os.stat(path)
-        except OSError:
-            if time.monotonic() >= end:
-                return None
-        time.sleep(0.02)
+    """The status of a path, waiting until it is visible; None if nothing appears there."""
+    try:
+        return wait_until_visible(lambda: os.stat(path), FOR_A_NAME, 0.02, OSError)
+    except OSError:
+        return None
 
 
 def sync_directory(path: str) -> None:

@@ -34,7 +34,7 @@ OF_THE_LEDGER = (
         "the reply of link is believed",
         "Who won is read from the ledger, never from the reply: NFS can lose one",
         (
-            (f"{COMMITS}._link", "if found.by == following.by:", "if answer is None:"),
+            (f"{COMMITS}._winner", "if found.by == following.by:", "if answer is None:"),
             (f"{COMMITS}.commit", "if state.by == (by, seq) or (mine is not None and mine.seq == seq):", "if False:"),
         ),
         weather=LOSSY,
@@ -48,7 +48,7 @@ OF_THE_LEDGER = (
     Mutation(
         "what was meant to be written is taken for what was written",
         "Who won is read from the ledger: what it holds is known from the committed state alone",
-        ((f"{COMMITS}._link", "return found\n", "return following\n"),),
+        ((f"{COMMITS}._winner", "return found\n", "return following\n"),),
         weather=LOSSY,
     ),
     Mutation(
@@ -65,13 +65,19 @@ OF_THE_LEDGER = (
     Mutation(
         "a fork is not noticed",
         "a mismatch of what link said and what the ledger says is a fork, and fatal",
-        ((f"{COMMITS}._link", "if answer is None and found.by != following.by:", "if False:"),),
+        ((f"{COMMITS}._winner", "if answer is None and found.by != following.by:", "if False:"),),
         weather={"lying": 0.5, "locks": "none"},
     ),
     Mutation(
         "a damaged revision is passed over",
         "A damaged revision is an error that names the file, never skipped",
-        ((f"{COMMITS}._load", "            raise Damaged(", "            return None\n            raise Damaged("),),
+        (
+            (
+                f"{COMMITS}._load",
+                "except (FileNotFoundError, NotADirectoryError):",
+                "except (FileNotFoundError, NotADirectoryError, Damaged):",
+            ),
+        ),
     ),
     Mutation(
         "the farm's id is not compared",
@@ -226,24 +232,14 @@ OF_THE_LEDGER = (
     Mutation(
         "bytes that cannot be seen are done without",
         "must see exactly the bytes that the state counts of every one of them",
-        (
-            (
-                "ledger.results:read_counted",
-                "if sum(size for _, size in found.values()) == state.journaled:",
-                "if True:",
-            ),
-        ),
+        (("ledger.results:_all_journals", "if total == state.journaled:", "if True:"),),
         weather=STALE,
     ),
     Mutation(
         "retry believes what it sees of results",
         "their sum must equal the state's counters; else the view is stale",
         (
-            (
-                "ledger.results:read_counted",
-                "if sum(size for _, size in found.values()) == state.journaled:",
-                "if True:",
-            ),
+            ("ledger.results:_all_journals", "if total == state.journaled:", "if True:"),
             ("ledger.results:_exactly", "if there >= size:", "if True:"),
             ("ledger.results:_exactly", "if done == size:", "if True:"),
             (

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from taskfarmer.errors import StaleView
 from taskfarmer.formats import limits
 from taskfarmer.formats.results import result_words
 from taskfarmer.inspect.check.report import ProblemLog, listed, opened
 from taskfarmer.inspect.check.revisions import Snapshot
 from taskfarmer.inspect.check.tasks import FAILED, FINISHED, FRESH, NOWHERE, WORDS, Tasks
+from taskfarmer.storage.eventually import FOR_PEOPLE, wait_until_visible
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.reading import lines
 
-PATIENCE = 5.0
+PATIENCE = FOR_PEOPLE
 """Seconds for a file system to show what other nodes wrote."""
 
 _JOURNAL = re.compile(r"(.+-[0-9a-f]{8}(?:-r[0-9]+)?)(?:\.([0-9]{1,18}))?")
@@ -55,17 +56,19 @@ def check_journals(workdir: Workdir, snapshot: Snapshot, tasks: Tasks, findings:
 def _counted(workdir: Workdir, snapshot: Snapshot, findings: ProblemLog) -> list[Counted]:
     """Every journal; looked for until their bytes add up, or for some seconds."""
     wanted = sum(snapshot.sizes.values()) + snapshot.closed_bytes
-    end = time.monotonic() + PATIENCE
-    while True:
-        found = list(_journals(workdir, snapshot))
+    found: list[Counted] = []
+
+    def add_up() -> None:
+        found[:] = _journals(workdir, snapshot)
         total = sum(journal.size or 0 for journal in found if os.path.exists(journal.path))
-        if total == wanted:
-            return found
-        if time.monotonic() > end:
-            text = f"{total} bytes of results are there where the ledger counts {wanted}"
-            findings.tell(workdir.results, text)
-            return found
-        time.sleep(0.25)
+        if total != wanted:
+            raise StaleView(f"{total} bytes of results are there where the ledger counts {wanted}")
+
+    try:
+        wait_until_visible(add_up, PATIENCE, 0.25)
+    except StaleView as error:
+        findings.tell(workdir.results, str(error))
+    return found
 
 
 def _journals(workdir: Workdir, snapshot: Snapshot) -> Iterator[Counted]:
