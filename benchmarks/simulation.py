@@ -144,7 +144,7 @@ class Simulated:
         self.exchanges = cadence(none, self.ledger, pool, self.views, deadline, 10)
         self.exchanges.reader = pool
         self._since = math.inf
-        self._excludes = False
+        self._timeouts = 0
         self._next_beat = self._next_look = self._next_growth = 0.0
         self._met: Counter[bool] = Counter()
 
@@ -271,7 +271,7 @@ class Simulated:
         end = world.now + patience
         while True:
             got = yield from self._lock(min(locks.PATIENCE, max(0.0, end - world.now)))
-            if not commits.commits and not self._excludes:
+            if not commits.commits:
                 yield world.ask("turns", LOOK_WHOSE)
                 commits.turn.careful = turns.CAREFUL if ground.taken else commits.turn.careful
             left = min(turns.PATIENCE, max(0.0, end - world.now))
@@ -297,8 +297,7 @@ class Simulated:
                 return
             ground.lost += 1
             commits.lost += 1
-            if not self._excludes:
-                commits.turn.lost()
+            commits.turn.lost()
             attempt += 1
             if world.now > end:
                 raise Contended(f"{attempt} commits of others came first")
@@ -332,14 +331,15 @@ class Simulated:
     def _lock(self, patience: float) -> Generator[float, None, bool]:
         world = self.world
         start = world.now
-        pause = locks.FIRST_PAUSE  # no lock is stuck here, so that patience stays as it is
+        patience = max(min(patience, locks.LEAST_PATIENCE), patience * 0.5**self._timeouts)
+        pause = locks.FIRST_PAUSE
         yield world.ask("locks", TRY)
         while not (got := self._try_lock()) and world.now - start < patience:
             left = patience - (world.now - start)
             yield max(0.0, min(left, pause * world.chance.uniform(0.7, 1.3)))
             pause = min(pause * 1.5, locks.LONGEST_PAUSE)
             yield world.ask("locks", TRY)
-            self._excludes = self._excludes or (self.ground.shared and self.ground.locked)
+        self._timeouts = 0 if got else self._timeouts + 1
         return got
 
     def _take_turn(self, patience: float) -> Generator[float, None, bool]:

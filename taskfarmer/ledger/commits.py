@@ -250,8 +250,7 @@ class Commits:
                     epochs.sweep(self.workdir, won.epoch, self.farm, self.between)
                 return won
             self.lost += 1
-            if not self.lock.excludes or self.lock.in_vain:  # else it was one who did not get the lock in time
-                self.turn.lost()
+            self.turn.lost()
             attempt += 1
             stuck = self._stuck(state, stuck)
             if time.monotonic() > end:
@@ -263,7 +262,7 @@ class Commits:
     def _alone(self, text: str, end: float) -> Iterator[None]:
         """Keep the others away inside the block, as far as they can be kept away, and not after `end`."""
         with self.lock.held(min(locks.PATIENCE, max(0.0, end - time.monotonic()))):
-            if not self.commits and not self.lock.excludes:
+            if not self.commits:
                 self.turn.do_as_others()
             with self.turn.taken(text, min(turns.PATIENCE, max(0.0, end - time.monotonic()))):
                 yield

@@ -20,7 +20,6 @@ from contextlib import contextmanager, suppress
 
 from filelock import Timeout, UnixFileLock
 
-from taskfarmer import procfs
 from taskfarmer.errors import UsageError
 
 FIRST_PAUSE = 0.05
@@ -68,8 +67,7 @@ class FarmLock:
 
     A `private` one lies in scratch space. Its path is in `farm.json` for good, and what is there may have been
     exchanged since: it is used only as long as its folder is ours alone. A `shared` one is for the group.
-    `in_vain` counts how often in a row it was waited for while nobody else got it. `excludes` says that it does keep
-    nodes apart: twice in a row it was refused while nobody on this node had it. `between` is called while we wait.
+    `between` is called while we wait.
     """
 
     def __init__(self, path: str, private: bool = False, shared: bool = False) -> None:
@@ -77,8 +75,7 @@ class FarmLock:
         self.private = private
         self.between: Callable[[], None] = lambda: None
         self.unusable = False
-        self.in_vain = 0
-        self.excludes = False
+        self._timeouts = 0
         # thread_local=False: the farmer has no threads, and its workers never touch this lock
         mode = 0o660 if shared else 0o600
         # an old filelock prints a traceback of its own when it refuses an argument, so it is looked at before
@@ -158,26 +155,20 @@ class FarmLock:
     def held(self, patience: float = PATIENCE) -> Iterator[bool]:
         """Hold the lock, or not, inside the block; yields whether it is held. `patience` is in seconds.
 
-        It is halved with each time in a row that it was not enough, so that a lock that is stuck costs little; one
-        that had another holder in the beginning than in the end is only busy.
+        Each timeout halves the next wait until the lock is acquired again, so a lock that is stuck costs little.
         """
         self.between()
         start = time.monotonic()
-        patience = max(min(patience, LEAST_PATIENCE), patience * 0.5**self.in_vain)
+        patience = max(min(patience, LEAST_PATIENCE), patience * 0.5**self._timeouts)
         pause = FIRST_PAUSE
         got = self._try()
-        holder = None if got else _holder(self.path)
         while not got and not self.unusable and time.monotonic() - start < patience:
             left = patience - (time.monotonic() - start)
             self.between()
             time.sleep(max(0.0, min(left, pause * random.uniform(0.7, 1.3))))
             pause = min(pause * 1.5, LONGEST_PAUSE)
             got = self._try()
-            if not (got or self.unusable or self.excludes) and holder == b"":
-                # a process of another container has it, perhaps: /proc/locks does not show those
-                self.excludes = _holder(self.path) == b"" and procfs.shows_whole_kernel()
-        stuck = not got and (not holder or _holder(self.path) == holder)
-        self.in_vain = self.in_vain + 1 if stuck else 0
+        self._timeouts = 0 if got else self._timeouts + 1
         try:
             yield got
         finally:
@@ -192,21 +183,6 @@ def _refuse_outdated() -> None:
     complaint = outdated()
     if complaint is not None:
         raise UsageError(complaint)
-
-
-def _holder(path: str) -> bytes | None:
-    """The process that holds a file's lock, as far as this node knows (proc(5), /proc/locks).
-
-    b"" where none here does, None where that cannot be seen. A file is known by its inode's number alone: some file
-    systems (btrfs) tell another device there than `stat` does, and to take another file for this one only costs time.
-    """
-    try:
-        there = b":%d" % os.stat(path).st_ino
-        with open("/proc/locks", "rb") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return None
-    return next((words[4] for words in map(bytes.split, lines) if words[5:6] and words[5].endswith(there)), b"")
 
 
 def hold_alive(fd: int) -> bool:

@@ -32,9 +32,6 @@ FARM = "f" * 16
 class NoLock:
     """A lock that everybody gets at once."""
 
-    excludes = False
-    in_vain = 0
-
     def held(self, patience: float = 5.0) -> AbstractContextManager[bool]:
         return nullcontext(True)
 
@@ -158,17 +155,6 @@ def test_a_newcomer_takes_the_turn_where_others_do(workdir: Workdir) -> None:
     newcomer.commit(taking("a"), "a", 1, patience=0.0)  # without it, since somebody has it
     os.unlink(workdir.turn)
     assert turns_seen(workdir, newcomer, 2, 2) == ["a.2.0"]
-
-
-@pytest.mark.parametrize(("excludes", "in_vain", "careful"), [(True, 0, False), (True, 1, True), (False, 0, True)])
-def test_a_lock_that_keeps_nodes_apart_is_enough(
-    workdir: Workdir, monkeypatch: pytest.MonkeyPatch, excludes: bool, in_vain: int, careful: bool
-) -> None:
-    monkeypatch.setattr(NoLock, "excludes", excludes)
-    monkeypatch.setattr(NoLock, "in_vain", in_vain)
-    mine = commits_of(workdir)
-    overtaken(workdir, mine, 1)
-    assert bool(mine.turn.careful) is careful
 
 
 def answering(number: int | None, linked: bool) -> Callable[[str, str], OSError | None]:
