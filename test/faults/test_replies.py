@@ -139,7 +139,7 @@ def test_a_file_system_whose_links_are_not_made_gets_no_farm(farm: Farm, liar: L
     farm.write("true")
     farmer = farm.run(environment=liar.variables("empty"))
     assert farmer.wait() == 2
-    assert "`link` makes no second name here" in farmer.said
+    assert "`link` does not create a second name here" in farmer.said
     assert not farm.workdir.exists()
 
 

@@ -126,7 +126,7 @@ def test_a_file_system_without_link_counts_is_accepted_if_its_links_exclude(
     monkeypatch.setattr(os, "stat", stat)
     linkproof.prove_links(str(tmp_path))
     monkeypatch.setattr(os, "link", lambda source, target: None)
-    with pytest.raises(NotAFarm, match=r"makes no second name.*-w DIR"):
+    with pytest.raises(NotAFarm, match=r"does not create a second name.*-w DIR"):
         linkproof.prove_links(str(tmp_path))
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []

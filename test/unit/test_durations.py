@@ -81,13 +81,13 @@ def test_the_forms_of_slurm_mean_what_slurm_means(text: str, expected: float) ->
     ],
 )
 def test_everything_else_is_refused_with_what_could_be_written(text: str) -> None:
-    with pytest.raises(ValueError, match="is no duration: write"):
+    with pytest.raises(ValueError, match=r"invalid duration .*: write"):
         seconds(text)
 
 
 @pytest.mark.parametrize("text", ["1:60", "1:00:60", "1:90:00", "1-24", "1-02:60", "1-02:00:99"])
 def test_a_field_behind_the_first_must_fit(text: str) -> None:
-    with pytest.raises(ValueError, match="more than fits"):
+    with pytest.raises(ValueError, match="too large for a field"):
         seconds(text)
 
 
