@@ -99,7 +99,7 @@ class Ledger:
         self._open.add(news)
 
     def exchange(
-        self, want: int = 0, leave: bool = False, patience: float = math.inf, room: float = math.inf
+        self, want: int = 0, leave: bool = False, patience: float = math.inf, seconds_left: float = math.inf
     ) -> tuple[list[Interval], FarmerReport]:
         """Tell what was noted, take up to `want` tasks: one commit, or none where there is nothing to do.
 
@@ -110,15 +110,15 @@ class Ledger:
         that is told is in the journal.
         """
         if not self.seq:
-            self._settle_in()
-        landed = self._resolve()
+            self._sync_farm()
+        landed = self._finish_previous()
         if landed is not None:
             return landed
-        sent = self._gather()
+        sent = self._collect()
         self._leaving = leave
-        self._write()
+        self._write_journal()
         self.commits.between()
-        change = self._change(sent, want, leave, room)
+        change = self._change(sent, want, leave, seconds_left)
         if sent.is_empty and self.registered and not leave and not self.commits.uncertain:
             state = self.refresh()  # who only asks whether there is something need not wait for the lock
             if change(state) is state:
@@ -127,7 +127,7 @@ class Ledger:
         state = self.commits.commit(change, self.me, self.seq, patience)
         return self._conclude(state, sent)
 
-    def _gather(self) -> FarmerReport:
+    def _collect(self) -> FarmerReport:
         """All that is to be told: what was noted, and what an exchange that failed was to tell."""
         if self._sent is None:
             self._sent = self._open
@@ -136,7 +136,7 @@ class Ledger:
         self._open = FarmerReport()
         return self._sent
 
-    def _settle_in(self) -> None:
+    def _sync_farm(self) -> None:
         """Make `farm.json` last before anything is done in its name: whoever made it may have died before that."""
         try:
             durable.sync_directory(self.workdir.path)
@@ -147,7 +147,7 @@ class Ledger:
                 f"{self.workdir.path}: {error.strerror}; the farm may not last; {remedy(error, AGAIN)}"
             ) from error
 
-    def _change(self, sent: FarmerReport, want: int, leave: bool, room: float) -> Callable[[State], State]:
+    def _change(self, sent: FarmerReport, want: int, leave: bool, seconds_left: float) -> Callable[[State], State]:
         journal = self._journal_name()
         settlement = Settlement(
             journal,
@@ -170,12 +170,12 @@ class Ledger:
                 return state
             if self.registered:
                 states.entry_of(state, self.me)
-            if sent.is_empty and not leave and not (want > 0 and state.has_claimable(room)):
+            if sent.is_empty and not leave and not (want > 0 and state.has_claimable(seconds_left)):
                 return state
             new = state if self.registered else states.join(state, self.me, journal, self.slots)
             if not sent.is_empty:
                 new = states.settle(new, self.me, settlement)
-            new = states.claim(new, self.me, want, room)
+            new = states.claim(new, self.me, want, seconds_left)
             return states.leave(new, self.me) if leave else new
 
         return change
@@ -190,22 +190,22 @@ class Ledger:
         self._written.clear()
         return subtract(self.held, before), sent
 
-    def _resolve(self) -> tuple[list[Interval], FarmerReport] | None:
+    def _finish_previous(self) -> tuple[list[Interval], FarmerReport] | None:
         """If a commit was tried and its end is not known: what it came to if it landed after all, else None."""
         if self._sent is None or not self._tried:
             return None
         state = self.refresh()
-        if not self._landed(state) and self.commits.uncertain:
+        if not self._has_landed(state) and self.commits.uncertain:
             # what we see may be old: whatever has the next number, we see it when we take that ourselves
             self.seq += 1
-            state = self.commits.commit(lambda new: new if self._landed(new) else replace(new), self.me, self.seq)
-        if self._landed(state):
+            state = self.commits.commit(lambda new: new if self._has_landed(new) else replace(new), self.me, self.seq)
+        if self._has_landed(state):
             self.commits.make_durable(state)
             return self._conclude(state, self._sent)
         self._tried = 0
         return None
 
-    def _landed(self, state: State) -> bool:
+    def _has_landed(self, state: State) -> bool:
         """Whether the commit that was tried is in this state."""
         entry = state.farmers.get(self.me)
         if entry is None:
@@ -222,35 +222,35 @@ class Ledger:
     def _journal_name(self) -> str:
         return f"{self.me}-r{self._journals - 1}" if self._journals > 1 else self.me
 
-    def _write(self) -> None:
+    def _write_journal(self) -> None:
         """Bring the lines that are to be told into the journal; a fresh one if the last one failed or is full."""
         assert self._sent is not None
-        fresh = self._sent.lines
-        full = self._journal is not None and self._journal.size + sum(map(len, fresh)) > self.limit
+        lines = self._sent.lines
+        full = self._journal is not None and self._journal.size + sum(map(len, lines)) > self.limit
         if self._journal is not None and (self._journal.failed or full):
             # it stays: a farmer that expels us may have counted lines of it, although our own write failed
             self._journal.close()
             self._journal = None
-            fresh, self._written = self._written + fresh, []
-            self._sent.lines = fresh
-        if not fresh:
+            lines, self._written = self._written + lines, []
+            self._sent.lines = lines
+        if not lines:
             return
         try:
             if self._journal is None:
-                self._journal = self._fresh_journal()
-            self._journal.append(fresh)
+                self._journal = self._new_journal()
+            self._journal.append(lines)
         except OSError as error:
             if self._journal is not None:
                 self._journal.failed = True
             where = f"{self.workdir.journal(self._journal_name())}: {durable.reason(error)}; {self.unsettled} results"
-            if error.errno == errno.EFBIG and sum(map(len, self._written + fresh)) > self.limit:
+            if error.errno == errno.EFBIG and sum(map(len, self._written + lines)) > self.limit:
                 raise FileTooLarge(f"{where} are not recorded, and their tasks will run again") from error
             raise StorageError(f"{where} wait in memory to be recorded") from error
         # `_written` is what stands in the journal and does not count yet
-        self._written += fresh
+        self._written += lines
         self._sent.lines = []
 
-    def _fresh_journal(self) -> durable.Journal:
+    def _new_journal(self) -> durable.Journal:
         self._journals += 1
         return durable.Journal(self.workdir.journal(self._journal_name()), self.workdir.shared)
 
@@ -258,7 +258,7 @@ class Ledger:
         """Make the journal, if there is none, while there is time: it takes three file operations of four."""
         if self._journal is None and self.registered:
             with suppress(OSError):  # a full disk, say: it is tried again when there is something to write
-                self._journal = self._fresh_journal()
+                self._journal = self._new_journal()
 
     def flush_journal(self) -> tuple[str, int]:
         """Bring everything that was noted into the journal, for a farmer that leaves without a commit.
@@ -266,8 +266,8 @@ class Ledger:
         The journal's name and size, for its note. StorageError as from an exchange. Whether an exchange that was
         broken off landed does not matter: who expels us finds out what counts.
         """
-        self._gather()
-        self._write()
+        self._collect()
+        self._write_journal()
         return self._journal_name(), self._journal.size if self._journal else 0
 
     def has_left(self) -> bool:
@@ -304,14 +304,14 @@ class Ledger:
             for farmer in names:
                 if farmer in new.farmers:
                     try:
-                        what, died = expulsion.settlement_of(
+                        settlement, died = expulsion.settlement_of(
                             self.workdir, new, farmer, farmer not in self.unexpellable()
                         )
                     except StaleView as error:
                         self._hidden.setdefault(farmer, (time.monotonic(), str(error)))
                         continue
                     self._hidden.pop(farmer, None)
-                    new = states.expel(new, farmer, what, died)
+                    new = states.expel(new, farmer, settlement, died)
                     gone.append(farmer)
             return new
 
@@ -352,18 +352,18 @@ class Ledger:
                 return made[1]
             found = results.survey(self.workdir, state, agrees_within=results.STATE_IS_NEW_FOR)
             chosen = range(len(found.place)) if wanted is None else wanted
-            again = []
+            retried = []
             finished = failed = 0
             for task_id in chosen:
                 place = found.place[task_id] if 0 <= task_id < len(found.place) else -1
                 if place == results.IS_FAILED or (wanted is not None and place == results.IS_FINISHED):
-                    again.append(state.interval_of(task_id, found.attempt[task_id] + 1))
+                    retried.append(state.interval_of(task_id, found.attempt[task_id] + 1))
                     finished += place == results.IS_FINISHED
                     failed += place == results.IS_FAILED
                 elif wanted is not None:
                     raise ValueError(task_id)
-            count = len(again)
-            made = state, states.retry(state, tuple(merge_adjacent(again)), finished, failed) if again else state
+            count = len(retried)
+            made = state, states.retry(state, tuple(merge_adjacent(retried)), finished, failed) if retried else state
             return made[1]
 
         def nothing_to_do() -> bool:

@@ -25,9 +25,9 @@ from taskfarmer.formats.intervals import (
     write_intervals,
 )
 
-_ENOUGH = 100
+_MAX_PROBLEMS = 100
 """Problems of a state that are told."""
-_MOST_RUNS = 10**9
+_MAX_ATTEMPTS = 10**9
 FITS_AGAIN = 0.95
 """Where a task ran out of time, the next attempt gets this share of the longest time that any farmer had, at least."""
 
@@ -105,13 +105,13 @@ class State:
         """Whether there is anything to take; cheap whatever the farm's size."""
         return bool(self.returned) or any(segment.next < segment.tasks for segment in self.segments)
 
-    def has_claimable(self, room: float) -> bool:
+    def has_claimable(self, seconds_left: float) -> bool:
         """Whether there is anything to take that is not known to need more than `room` seconds."""
-        if room == math.inf:
+        if seconds_left == math.inf:
             return self.has_unprocessed
         if any(segment.next < segment.tasks for segment in self.segments):
             return True
-        return any(float(word.partition("^")[2] or 0) <= room for word in self.returned.split())
+        return any(float(word.partition("^")[2] or 0) <= seconds_left for word in self.returned.split())
 
     @cached_property
     def held(self) -> int:
@@ -181,55 +181,57 @@ def entry_of(state: State, farmer: str) -> Entry:
         ) from None
 
 
-def settle(state: State, farmer: str, what: Settlement) -> State:
+def settle(state: State, farmer: str, settlement: Settlement) -> State:
     """The farmer's `done` are recorded, its `returned` unprocessed again, one attempt further.
 
     Where the farmer went on in a fresh journal, the old one departs with what counts of it.
     """
     entry = entry_of(state, farmer)
-    told = (*what.done, *what.returned, *what.died, *what.overran)
+    reported = (*settlement.done, *settlement.returned, *settlement.died, *settlement.overran)
     held = parse_intervals(entry.claims)
-    claims = subtract(held, told)
-    if count_tasks(claims) + count_tasks(told) != count_tasks(held):
+    claims = subtract(held, reported)
+    if count_tasks(claims) + count_tasks(reported) != count_tasks(held):
         raise StaleView(
             f"{farmer} tells of tasks that it does not hold any more: the file system showed an older ledger than "
             "the one that counts; nothing was recorded twice"
         )
     departed = state.departed
-    if what.journal != entry.journal and entry.bytes:
+    if settlement.journal != entry.journal and entry.bytes:
         departed = {**departed, entry.journal: entry.bytes}
-    entry = entry._replace(claims=write_intervals(claims), journal=what.journal, bytes=what.bytes)
+    entry = entry._replace(claims=write_intervals(claims), journal=settlement.journal, bytes=settlement.bytes)
     return replace(
         state,
         farmers={**state.farmers, farmer: entry},
         departed=departed,
-        returned=_returned(state.returned, _back(state, what)),
-        finished=state.finished + what.finished,
-        failed=state.failed + what.failed,
-        seconds=round(state.seconds + what.seconds, 3),
-        ended=state.ended + what.ended,
-        times=_summed(state.times, what.times),
+        returned=_append_intervals(state.returned, _released(state, settlement)),
+        finished=state.finished + settlement.finished,
+        failed=state.failed + settlement.failed,
+        seconds=round(state.seconds + settlement.seconds, 3),
+        ended=state.ended + settlement.ended,
+        times=_summed(state.times, settlement.times),
     )
 
 
-def _back(state: State, what: Settlement) -> list[Interval]:
+def _released(state: State, settlement: Settlement) -> list[Interval]:
     """What goes back, as it is given out the next time: what ran out of time only where there is more of it."""
-    back = [one.next_attempt() for one in what.returned] + [one.next_attempt(died=True) for one in what.died]
+    released = [one.next_attempt() for one in settlement.returned] + [
+        one.next_attempt(died=True) for one in settlement.died
+    ]
     tried = int(state.longest * FITS_AGAIN)
-    for one in what.overran:
-        back.append(one.next_attempt().with_needs(state.longest + 1 if one.needs >= tried else tried))
-    return back
+    for one in settlement.overran:
+        released.append(one.next_attempt().with_needs(state.longest + 1 if one.needs >= tried else tried))
+    return released
 
 
 def _summed(times: Mapping[int, int], more: Mapping[int, int]) -> Mapping[int, int]:
     return {number: times.get(number, 0) + more.get(number, 0) for number in {*times, *more}} if more else times
 
 
-def _returned(text: str, more: list[Interval]) -> str:
+def _append_intervals(text: str, more: list[Interval]) -> str:
     return " ".join(filter(None, (text, write_intervals(more))))
 
 
-def claim(state: State, farmer: str, want: int, room: float = math.inf) -> State:
+def claim(state: State, farmer: str, want: int, seconds_left: float = math.inf) -> State:
     """Give the farmer up to `want` tasks: what came back first, then the list in its order.
 
     `room` is how many seconds the farmer has; what needs more is left for others.
@@ -237,7 +239,7 @@ def claim(state: State, farmer: str, want: int, room: float = math.inf) -> State
     if want <= 0 or not state.has_unprocessed:
         return state
     entry = entry_of(state, farmer)
-    returned, got = _take_returned(state.returned, want, room)
+    returned, got = _claim_returned(state.returned, want, seconds_left)
     want -= count_tasks(got)
     segments = list(state.segments)
     for number, segment in enumerate(segments):
@@ -248,25 +250,25 @@ def claim(state: State, farmer: str, want: int, room: float = math.inf) -> State
             want -= take
     if not got:
         return state
-    claims = write_intervals(sorted([*parse_intervals(entry.claims), *got], key=_place))
+    claims = write_intervals(sorted([*parse_intervals(entry.claims), *got], key=_sort_key))
     return replace(
         state,
         returned=returned,
         segments=tuple(segments),
         farmers={**state.farmers, farmer: entry._replace(claims=claims)},
-        longest=max(state.longest, int(room)) if room < math.inf else state.longest,
+        longest=max(state.longest, int(seconds_left)) if seconds_left < math.inf else state.longest,
     )
 
 
-def _take_returned(returned: str, want: int, room: float) -> tuple[str, list[Interval]]:
+def _claim_returned(returned: str, want: int, seconds_left: float) -> tuple[str, list[Interval]]:
     """What is left of `returned`, and up to `want` tasks out of it that need no more than `room` seconds."""
-    passed: list[str] = []
+    skipped: list[str] = []
     got: list[Interval] = []
     while want and returned:
         word, _, returned = returned.partition(" ")
         group = parse_group(word)
-        if group[0].needs > room:
-            passed.append(word)
+        if group[0].needs > seconds_left:
+            skipped.append(word)
             continue
         left: list[Interval] = []
         for one in group:
@@ -275,10 +277,10 @@ def _take_returned(returned: str, want: int, room: float) -> tuple[str, list[Int
             left.append(one.slice(take, one.count - take))
             want -= take
         returned = f"{write_intervals(left)} {returned}".strip()
-    return " ".join(filter(None, (*passed, returned))), got
+    return " ".join(filter(None, (*skipped, returned))), got
 
 
-def _place(one: Interval) -> tuple[int, ...]:
+def _sort_key(one: Interval) -> tuple[int, ...]:
     """Claims are kept in this order, in which they are shortest; it means nothing."""
     return one.segment, one.attempt, one.deaths, one.needs, one.start
 
@@ -301,27 +303,27 @@ def leave(state: State, farmer: str) -> State:
     return replace(state, farmers=farmers, departed=departed)
 
 
-def expel(state: State, farmer: str, what: Settlement, died: tuple[Interval, ...] = ()) -> State:
+def expel(state: State, farmer: str, settlement: Settlement, died: tuple[Interval, ...] = ()) -> State:
     """A dead farmer is gone: `what` counts the results that it left; the rest goes back.
 
     `died` are those of its tasks that ran when it died: one death more for each.
     """
     if farmer not in state.farmers:
         return state
-    state = settle(state, farmer, what)
-    rest = parse_intervals(state.farmers[farmer].claims)
-    ran = [one for claimed in rest for one in _common(claimed, died)]
-    back = [one.next_attempt() for one in subtract(rest, ran)] + [one.next_attempt(died=True) for one in ran]
+    state = settle(state, farmer, settlement)
+    remaining = parse_intervals(state.farmers[farmer].claims)
+    ran = [one for claimed in remaining for one in _intersection(claimed, died)]
+    released = [one.next_attempt() for one in subtract(remaining, ran)] + [one.next_attempt(died=True) for one in ran]
     emptied = state.farmers[farmer]._replace(claims="")
     state = replace(
         state,
         farmers={**state.farmers, farmer: emptied},
-        returned=_returned(state.returned, back),
+        returned=_append_intervals(state.returned, released),
     )
     return leave(state, farmer)
 
 
-def _common(claimed: Interval, others: tuple[Interval, ...]) -> list[Interval]:
+def _intersection(claimed: Interval, others: tuple[Interval, ...]) -> list[Interval]:
     found = []
     for other in others:
         if (other.segment, other.attempt) == (claimed.segment, claimed.attempt):
@@ -335,7 +337,7 @@ def retry(state: State, again: tuple[Interval, ...], finished: int, failed: int)
     """Recorded tasks are unprocessed again. `again` carries the attempt that they are to have next."""
     return replace(
         state,
-        returned=_returned(state.returned, list(again)),
+        returned=_append_intervals(state.returned, list(again)),
         finished=state.finished - finished,
         failed=state.failed - failed,
     )
@@ -374,14 +376,14 @@ def problems(state: State) -> list[str]:
                 wrong.append(f"{place}: {one!r} names no tasks of this farm")
             elif one.stop > len(seen[one.segment]):
                 wrong.append(f"{place}: {one!r} was never given out")
-            elif min(one.attempt - 1, one.deaths, one.needs) < 0 or max(one.attempt, one.deaths) > _MOST_RUNS:
+            elif min(one.attempt - 1, one.deaths, one.needs) < 0 or max(one.attempt, one.deaths) > _MAX_ATTEMPTS:
                 wrong.append(f"{place}: {one!r} has an impossible attempt, number of deaths, or need of time")
             else:
                 tasks = seen[one.segment]
                 if (twice := tasks.find(1, one.start, one.stop)) >= 0:
                     wrong.append(f"task {state.segments[one.segment].first + twice} is twice in the ledger: {place}")
                 tasks[one.start : one.stop] = b"\1" * one.count
-            if len(wrong) > _ENOUGH:
+            if len(wrong) > _MAX_PROBLEMS:
                 return wrong
     total = state.unprocessed + state.held + state.finished + state.failed
     if total != state.tasks:

@@ -127,9 +127,7 @@ class FarmLock:
                     self._lock.acquire(blocking=False)
                     return True
                 self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-                os.register_at_fork(
-                    after_in_child=self.close
-                )  # so no worker keeps the lock of a killed farmer
+                os.register_at_fork(after_in_child=self.close)  # so no worker keeps the lock of a killed farmer
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(self._fd).st_nlink:
                 return True

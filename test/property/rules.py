@@ -16,7 +16,7 @@ OF_THE_LEDGER = (
     Mutation(
         "a revision older than one that was seen is accepted",
         "Read the newest revision N ... never accept one older than was seen before",
-        ((f"{COMMITS}._look", "state = self.last_seen", "state = None"),),
+        ((f"{COMMITS}._find_newest", "state = self.last_seen", "state = None"),),
         weather={"stale": 20.0, "locks": "none"},
     ),
     Mutation(
@@ -34,7 +34,7 @@ OF_THE_LEDGER = (
         "the reply of link is believed",
         "Who won is read from the ledger, never from the reply: NFS can lose one",
         (
-            (f"{COMMITS}._winner", "if found.by == following.by:", "if answer is None:"),
+            (f"{COMMITS}._read_winner", "if found.by == following.by:", "if answer is None:"),
             (f"{COMMITS}.commit", "if state.by == (by, seq) or (mine is not None and mine.seq == seq):", "if False:"),
         ),
         weather=LOSSY,
@@ -48,7 +48,7 @@ OF_THE_LEDGER = (
     Mutation(
         "what was meant to be written is taken for what was written",
         "Who won is read from the ledger: what it holds is known from the committed state alone",
-        ((f"{COMMITS}._winner", "return found\n", "return following\n"),),
+        ((f"{COMMITS}._read_winner", "return found\n", "return following\n"),),
         weather=LOSSY,
     ),
     Mutation(
@@ -65,7 +65,7 @@ OF_THE_LEDGER = (
     Mutation(
         "a fork is not noticed",
         "a mismatch of what link said and what the ledger says is a fork, and fatal",
-        ((f"{COMMITS}._winner", "if answer is None and found.by != following.by:", "if False:"),),
+        ((f"{COMMITS}._read_winner", "if answer is None and found.by != following.by:", "if False:"),),
         weather={"lying": 0.5, "locks": "none"},
     ),
     Mutation(
@@ -83,8 +83,8 @@ OF_THE_LEDGER = (
         "the farm's id is not compared",
         "A farmer of a farm that was removed and made anew ends its tasks, writes nothing, exits non-zero",
         (
-            (f"{COMMITS}._listed", "if state is not None and state.farm == self.farm:", "if state is not None:"),
-            (f"{COMMITS}._hinted", "if found is not None and found.farm == self.farm", "if found is not None"),
+            (f"{COMMITS}._from_listing", "if state is not None and state.farm == self.farm:", "if state is not None:"),
+            (f"{COMMITS}._from_hint", "if found is not None and found.farm == self.farm", "if found is not None"),
             (f"{COMMITS}.check_farm", 'if document is None or document.get("farm") != self.farm:', "if False:"),
         ),
         weather={"pauses": 0.001, "locks": "local"},
@@ -92,13 +92,13 @@ OF_THE_LEDGER = (
     Mutation(
         "a commit that failed is taken for one that did not land",
         "never believed: NFS can lose a reply, and show what was",
-        ((f"{LEDGER}._resolve", "if not self._landed(state) and self.commits.uncertain:", "if False:"),),
+        ((f"{LEDGER}._finish_previous", "if not self._has_landed(state) and self.commits.uncertain:", "if False:"),),
         weather=LOSSY,
     ),
     Mutation(
         "the name of a farm is not brought to the disk",
         "a farm that somebody works in is there after a power failure",
-        ((f"{LEDGER}.exchange", "self._settle_in()", "pass"),),
+        ((f"{LEDGER}.exchange", "self._sync_farm()", "pass"),),
         weather={"refused": 0.05},
     ),
     # --- epochs -----------------------------------------------------------------------------------
@@ -177,14 +177,14 @@ OF_THE_LEDGER = (
         "a journal that failed once is left as it is",
         (
             ("storage.durable:Journal.append", "self.failed = True", "pass"),
-            (f"{LEDGER}._write", "self._journal.failed = True", "pass"),
+            (f"{LEDGER}._write_journal", "self._journal.failed = True", "pass"),
         ),
         weather=GUSTY,
     ),
     Mutation(
         "what does not count yet is not written into the fresh journal",
         "everything that does not count yet is written again into a fresh one",
-        ((f"{LEDGER}._write", "self._written + fresh, []", "fresh, []"),),
+        ((f"{LEDGER}._write_journal", "self._written + lines, []", "lines, []"),),
         weather=GUSTY,
     ),
     Mutation(

@@ -19,9 +19,9 @@ OF_STATES = (
         (
             (
                 f"{STATE}:claim",
-                "_take_returned(state.returned, want, room)",
-                "_take_returned(state.returned, want - min(want, sum(one.tasks - one.next for one in state.segments)), "
-                "room)",
+                "_claim_returned(state.returned, want, seconds_left)",
+                "_claim_returned(state.returned, want - min(want, sum(one.tasks - one.next for one in state.segments))"
+                ", seconds_left)",
             ),
         ),
         "transitions",
@@ -29,13 +29,19 @@ OF_STATES = (
     Mutation(
         "what is given back is nowhere",
         "One commit settles what ended and returns the rest",
-        ((f"{STATE}:settle", "returned=_returned(state.returned, _back(state, what))", "returned=state.returned"),),
+        (
+            (
+                f"{STATE}:settle",
+                "returned=_append_intervals(state.returned, _released(state, settlement))",
+                "returned=state.returned",
+            ),
+        ),
         "transitions",
     ),
     Mutation(
         "what a dead farmer held is nowhere",
         "Expel: the commit counts ..., returns the rest",
-        ((f"{STATE}:expel", "returned=_returned(state.returned, back)", "returned=state.returned"),),
+        ((f"{STATE}:expel", "returned=_append_intervals(state.returned, released)", "returned=state.returned"),),
         "transitions",
     ),
     Mutation(
@@ -47,13 +53,19 @@ OF_STATES = (
     Mutation(
         "all that a dead farmer held died with it",
         "deaths counts only farmers that died while the task ran",
-        ((f"{STATE}:expel", "ran = [one for claimed in rest for one in _common(claimed, died)]", "ran = list(rest)"),),
+        (
+            (
+                f"{STATE}:expel",
+                "ran = [one for claimed in remaining for one in _intersection(claimed, died)]",
+                "ran = list(remaining)",
+            ),
+        ),
         "transitions",
     ),
     Mutation(
         "a farmer settles what it does not hold",
         "one commit settles a batch that it holds",
-        ((f"{STATE}:settle", "if count_tasks(claims) + count_tasks(told) != count_tasks(held):", "if False:"),),
+        ((f"{STATE}:settle", "if count_tasks(claims) + count_tasks(reported) != count_tasks(held):", "if False:"),),
         "transitions",
     ),
     Mutation(
@@ -72,13 +84,13 @@ OF_STATES = (
     Mutation(
         "finished tasks are not counted",
         "the revision carries the sums",
-        ((f"{STATE}:settle", "finished=state.finished + what.finished", "finished=state.finished"),),
+        ((f"{STATE}:settle", "finished=state.finished + settlement.finished", "finished=state.finished"),),
         "transitions",
     ),
     Mutation(
         "a journal that was given up does not count any more",
         "departed: how much of its result file counts",
-        ((f"{STATE}:settle", "if what.journal != entry.journal and entry.bytes:", "if False:"),),
+        ((f"{STATE}:settle", "if settlement.journal != entry.journal and entry.bytes:", "if False:"),),
         "transitions",
     ),
     Mutation(

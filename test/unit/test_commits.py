@@ -229,7 +229,7 @@ def test_a_revision_that_cannot_be_seen_yet_is_waited_for(workdir: Workdir, monk
         return real(path)
 
     monkeypatch.setattr(durable, "read", read)
-    monkeypatch.setattr(mine, "_listed", lambda: None)
+    monkeypatch.setattr(mine, "_from_listing", lambda: None)
     state = mine.commit(taking("a"), "a", 1)
     assert state.revision == 2
     assert (state.farmers["b"].claims, state.farmers["a"].claims) == ("0:0", "0:1")
@@ -323,7 +323,7 @@ def test_an_epoch_whose_name_may_have_been_committed_is_not_dropped(
         # the link lands, its reply is an error, and the revision cannot be seen for a while
         lying.setattr(durable, "publish", answering(errno.EIO, linked=True))
         lying.setattr(commits, "_load", lambda epoch, number: None)
-        lying.setattr(commits, "_listed", lambda: None)
+        lying.setattr(commits, "_from_listing", lambda: None)
         lying.setattr(commits, "newest", lambda: state)
         with pytest.raises(StorageError):
             commits.commit(taking("a"), "a", 8)

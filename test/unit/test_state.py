@@ -192,17 +192,17 @@ def test_a_death_is_counted_only_for_tasks_that_ran() -> None:
 
 def test_what_ran_out_of_time_goes_to_those_that_have_the_longest_time_seen() -> None:
     state = states.join(states.join(fresh(4), "a", "a", 1), "b", "b", 1)
-    state = states.claim(state, "a", 2, room=1000.0)
+    state = states.claim(state, "a", 2, seconds_left=1000.0)
     assert state.longest == 1000
     state = states.settle(state, "a", Settlement("a", 0, overran=(Interval(0, 1, 1),)))
     assert state.returned == "0:1@2^950"
-    assert states.claim(state, "b", 4, room=900.0).farmers["b"].claims == "0:2+2"
-    again = states.claim(state, "b", 4, room=960.0)
+    assert states.claim(state, "b", 4, seconds_left=900.0).farmers["b"].claims == "0:2+2"
+    again = states.claim(state, "b", 4, seconds_left=960.0)
     assert again.farmers["b"].claims == "0:2+2 0:1@2^950"
     assert not again.returned
     twice = states.settle(again, "b", Settlement("b", 0, overran=(Interval(0, 1, 1, 2, needs=950),)))
     assert twice.returned == "0:1@3^1001"
-    assert states.claim(twice, "a", 4, room=1000.0).returned == "0:1@3^1001"
+    assert states.claim(twice, "a", 4, seconds_left=1000.0).returned == "0:1@3^1001"
     assert states.claim(twice, "a", 4).farmers["a"].claims == "0:0 0:1@3^1001"
     assert problems(twice) == []
 
@@ -211,9 +211,9 @@ def test_tasks_that_are_passed_over_stay_in_their_order() -> None:
     returned = "0:0@2^50 0:1@2 0:2@2^70 0:3@2"
     state = states.join(replace(fresh(6), returned=returned), "a", "a", 1)
     state = replace(state, segments=(replace(state.segments[0], next=4),))
-    after = states.claim(state, "a", 1, room=10.0)
+    after = states.claim(state, "a", 1, seconds_left=10.0)
     assert (after.returned, after.farmers["a"].claims) == ("0:0@2^50 0:2@2^70 0:3@2", "0:1@2")
-    after = states.claim(state, "a", 9, room=60.0)
+    after = states.claim(state, "a", 9, seconds_left=60.0)
     assert after.returned == "0:2@2^70"
 
 
