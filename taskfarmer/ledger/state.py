@@ -1,9 +1,9 @@
-"""The state of a farm and every way in which it may change: pure functions `State -> State`.
+"""The state of a farm and all its transitions: pure functions `State -> State`.
 
-No file, no clock, no chance. A task is in exactly one place: beyond `next` of its segment or in
-`returned` (unprocessed), in one farmer's claims (held), or recorded in results (finished or failed).
-A transition moves tasks between these places and nothing else, so the sum stays what it is; `problems`
-checks that, and `docs/workdir-format.md` names each member.
+No files, no clock, no randomness. A task is in exactly one place: beyond `next` of its segment or in `returned`
+(unprocessed), in the claims of one farmer (held), or recorded in results (finished or failed). A transition only moves
+tasks between these places, so their sum is constant. `problems` checks that, and `docs/workdir-format.md` describes
+each member.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from taskfarmer.formats.intervals import (
 )
 
 _MAX_PROBLEMS = 100
-"""Problems of a state that are told."""
+"""Maximum number of problems to list."""
 _MAX_ATTEMPTS = 10**9
 FITS_AGAIN = 0.95
-"""Where a task ran out of time, the next attempt gets this share of the longest time that any farmer had, at least."""
+"""If a task runs out of time, its next attempt gets at least this share of the longest time of any farmer."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Tasks that came in by one import: IDs `first` to `first + tasks - 1`; `next` were given out.
+    """Tasks from one import: IDs `first` to `first + tasks - 1`, of which the first `next` were claimed at least once.
 
-    `source_bytes` and `source_sha256` say how much of the task list is in this segment and all before
-    it; `open_end` that the last of these lines had no newline yet. `timed`: some of its tasks say how long they
-    take; `time` is what the list said of that last, in seconds, 0 for nothing. `source_crc` is the checksum of the
-    segment's `.source`, "" if there is none.
+    `source_bytes` and `source_sha256` describe the part of the task list that is in this segment and all before it;
+    `open_end` is set if the last line had no newline yet. `timed` is set if some tasks have an expected duration;
+    `time` is the last duration in the list, in seconds, or 0. `source_crc` is the checksum of the segment's `.source`,
+    "" if it has none.
     """
 
     file: str
@@ -56,7 +56,7 @@ class Segment:
 
 
 class Entry(NamedTuple):
-    """What the ledger knows of a farmer: its claims, and how much of its journal counts."""
+    """A farmer's entry: its claims, and the number of counted bytes of its journal."""
 
     seq: int
     claims: str
@@ -68,6 +68,8 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
+    """The state of a farm after one commit."""
+
     farm: str
     revision: int
     by: tuple[str, int]
@@ -92,7 +94,7 @@ class State:
 
     @cached_property
     def timed(self) -> bool:
-        """Whether some tasks say how long they take."""
+        """Whether some tasks have an expected duration."""
         return any(segment.timed for segment in self.segments)
 
     @cached_property
@@ -102,11 +104,11 @@ class State:
 
     @property
     def has_unprocessed(self) -> bool:
-        """Whether there is anything to take; cheap whatever the farm's size."""
+        """Whether any task can be claimed; cheap even for large farms."""
         return bool(self.returned) or any(segment.next < segment.tasks for segment in self.segments)
 
     def has_claimable(self, seconds_left: float) -> bool:
-        """Whether there is anything to take that is not known to need more than `room` seconds."""
+        """Whether any task can be claimed that may finish in `seconds_left`, as far as is known."""
         if seconds_left == math.inf:
             return self.has_unprocessed
         if any(segment.next < segment.tasks for segment in self.segments):
@@ -119,7 +121,7 @@ class State:
 
     @property
     def journaled(self) -> int:
-        """The bytes of results that count, over all journals that there ever were."""
+        """The counted bytes of results, over all journals that ever existed."""
         present = sum(entry.bytes for entry in self.farmers.values())
         return present + sum(self.departed.values()) + self.closed_bytes
 
@@ -145,10 +147,10 @@ class State:
 
 @dataclass(frozen=True)
 class Settlement:
-    """What a farmer has to tell: `done` are recorded in its journal up to `bytes`; `returned` go back.
+    """A farmer's report for one commit: `done` are recorded in its journal up to `bytes`; `returned` are released.
 
-    `died` go back too, each with one death more: they ran when their worker died. `overran` go back
-    because the farmer's time was over. `times` counts finished tasks by their class of durations.
+    `died` are released, too, each with one more death: they were running when their worker died. `overran` are released
+    because the farmer's time ran out. `times` counts finished tasks by class of duration.
     """
 
     journal: str
@@ -165,26 +167,27 @@ class Settlement:
 
 
 def join(state: State, farmer: str, journal: str, slots: int) -> State:
-    """The farmer is in the ledger; no change where it is already."""
+    """Add the farmer to the ledger; no change if it is there."""
     if farmer in state.farmers:
         return state
     return replace(state, farmers={**state.farmers, farmer: Entry(0, "", journal, 0, slots)})
 
 
 def entry_of(state: State, farmer: str) -> Entry:
+    """The farmer's entry; Expelled if it has none."""
     try:
         return state.farmers[farmer]
     except KeyError:
         raise Expelled(
-            "other farmers took this one for dead (no sign of life for the lease) and gave its tasks to "
-            "others; nothing more is recorded here. A longer --lease at the farm's making prevents that"
+            "expelled as dead by other farmers (no heartbeat for the lease), which released its tasks; no more results "
+            "are recorded. A longer --lease when the farm is created avoids this"
         ) from None
 
 
 def settle(state: State, farmer: str, settlement: Settlement) -> State:
-    """The farmer's `done` are recorded, its `returned` unprocessed again, one attempt further.
+    """Record the farmer's `done` tasks, and release its `returned` ones with the next attempt number.
 
-    Where the farmer went on in a fresh journal, the old one departs with what counts of it.
+    If the farmer continued in a new journal, the old one departs with its counted bytes.
     """
     entry = entry_of(state, farmer)
     reported = (*settlement.done, *settlement.returned, *settlement.died, *settlement.overran)
@@ -192,8 +195,8 @@ def settle(state: State, farmer: str, settlement: Settlement) -> State:
     claims = subtract(held, reported)
     if count_tasks(claims) + count_tasks(reported) != count_tasks(held):
         raise StaleView(
-            f"{farmer} tells of tasks that it does not hold any more: the file system showed an older ledger than "
-            "the one that counts; nothing was recorded twice"
+            f"{farmer} reports tasks that it no longer holds: the file system showed an older ledger; no task was "
+            "recorded twice"
         )
     departed = state.departed
     if settlement.journal != entry.journal and entry.bytes:
@@ -213,10 +216,9 @@ def settle(state: State, farmer: str, settlement: Settlement) -> State:
 
 
 def _released(state: State, settlement: Settlement) -> list[Interval]:
-    """What goes back, as it is given out the next time: what ran out of time only where there is more of it."""
-    released = [one.next_attempt() for one in settlement.returned] + [
-        one.next_attempt(died=True) for one in settlement.died
-    ]
+    """The released tasks at their next attempt. Those that ran out of time need more time than they had."""
+    released = [one.next_attempt() for one in settlement.returned]
+    released += [one.next_attempt(died=True) for one in settlement.died]
     tried = int(state.longest * FITS_AGAIN)
     for one in settlement.overran:
         released.append(one.next_attempt().with_needs(state.longest + 1 if one.needs >= tried else tried))
@@ -232,9 +234,9 @@ def _append_intervals(text: str, more: list[Interval]) -> str:
 
 
 def claim(state: State, farmer: str, want: int, seconds_left: float = math.inf) -> State:
-    """Give the farmer up to `want` tasks: what came back first, then the list in its order.
+    """Give the farmer up to `want` tasks: first released ones, then the list in its order.
 
-    `room` is how many seconds the farmer has; what needs more is left for others.
+    Tasks that are known to need more than `seconds_left` are left to other farmers.
     """
     if want <= 0 or not state.has_unprocessed:
         return state
@@ -243,11 +245,11 @@ def claim(state: State, farmer: str, want: int, seconds_left: float = math.inf) 
     want -= count_tasks(got)
     segments = list(state.segments)
     for number, segment in enumerate(segments):
-        take = min(want, segment.tasks - segment.next)
-        if take:
-            got.append(Interval(number, segment.next, take))
-            segments[number] = replace(segment, next=segment.next + take)
-            want -= take
+        count = min(want, segment.tasks - segment.next)
+        if count:
+            got.append(Interval(number, segment.next, count))
+            segments[number] = replace(segment, next=segment.next + count)
+            want -= count
     if not got:
         return state
     claims = write_intervals(sorted([*parse_intervals(entry.claims), *got], key=_sort_key))
@@ -261,7 +263,7 @@ def claim(state: State, farmer: str, want: int, seconds_left: float = math.inf) 
 
 
 def _claim_returned(returned: str, want: int, seconds_left: float) -> tuple[str, list[Interval]]:
-    """What is left of `returned`, and up to `want` tasks out of it that need no more than `room` seconds."""
+    """The remaining text of `returned`, and up to `want` of its tasks that need at most `seconds_left`."""
     skipped: list[str] = []
     got: list[Interval] = []
     while want and returned:
@@ -270,23 +272,23 @@ def _claim_returned(returned: str, want: int, seconds_left: float) -> tuple[str,
         if group[0].needs > seconds_left:
             skipped.append(word)
             continue
-        left: list[Interval] = []
+        unclaimed: list[Interval] = []
         for one in group:
-            take = min(want, one.count)
-            got.append(one.slice(0, take))
-            left.append(one.slice(take, one.count - take))
-            want -= take
-        returned = f"{write_intervals(left)} {returned}".strip()
+            count = min(want, one.count)
+            got.append(one.slice(0, count))
+            unclaimed.append(one.slice(count, one.count - count))
+            want -= count
+        returned = f"{write_intervals(unclaimed)} {returned}".strip()
     return " ".join(filter(None, (*skipped, returned))), got
 
 
 def _sort_key(one: Interval) -> tuple[int, ...]:
-    """Claims are kept in this order, in which they are shortest; it means nothing."""
+    """The order in which the text of claims is shortest; it has no other meaning."""
     return one.segment, one.attempt, one.deaths, one.needs, one.start
 
 
 def stamp(state: State, farmer: str, seq: int) -> State:
-    """Write the number of the farmer's commit into its entry, from which it sees later that it won."""
+    """Write the number of the farmer's commit into its entry, from which it learns later that it won."""
     entry = state.farmers.get(farmer)
     if entry is None:
         return state
@@ -294,7 +296,7 @@ def stamp(state: State, farmer: str, seq: int) -> State:
 
 
 def leave(state: State, farmer: str) -> State:
-    """The farmer holds nothing more and goes; its journal stays, as long as it counts."""
+    """Remove a farmer that holds no tasks; its journal departs with its counted bytes."""
     entry = entry_of(state, farmer)
     if entry.claims:
         raise ValueError(f"{farmer} cannot leave: it holds {entry.claims}")
@@ -304,9 +306,9 @@ def leave(state: State, farmer: str) -> State:
 
 
 def expel(state: State, farmer: str, settlement: Settlement, died: tuple[Interval, ...] = ()) -> State:
-    """A dead farmer is gone: `what` counts the results that it left; the rest goes back.
+    """Remove a dead farmer: `settlement` counts the results that it left; its other tasks are released.
 
-    `died` are those of its tasks that ran when it died: one death more for each.
+    `died` are the tasks that were running when it died; each gets one more death.
     """
     if farmer not in state.farmers:
         return state
@@ -334,7 +336,7 @@ def _intersection(claimed: Interval, others: tuple[Interval, ...]) -> list[Inter
 
 
 def retry(state: State, again: tuple[Interval, ...], finished: int, failed: int) -> State:
-    """Recorded tasks are unprocessed again. `again` carries the attempt that they are to have next."""
+    """Make recorded tasks unprocessed again. `again` has the attempt number that each gets next."""
     return replace(
         state,
         returned=_append_intervals(state.returned, list(again)),
@@ -344,14 +346,14 @@ def retry(state: State, again: tuple[Interval, ...], finished: int, failed: int)
 
 
 def grow(state: State, segment: Segment) -> State:
-    """The list has more tasks at its end. No change where somebody else took them in already."""
+    """Add new tasks from the end of the list. No change if another farmer has added them."""
     if segment.first != state.tasks:
         return state
     return replace(state, segments=(*state.segments, segment))
 
 
 def begin_epoch(state: State, epoch: str, closed: Mapping[str, int]) -> State:
-    """From the next revision on the ledger is in another directory; `closed` journals are forgotten."""
+    """Continue in another directory from the next revision on; `closed` journals are forgotten."""
     departed = {name: size for name, size in state.departed.items() if name not in closed}
     return replace(
         state,
@@ -363,9 +365,9 @@ def begin_epoch(state: State, epoch: str, closed: Mapping[str, int]) -> State:
 
 
 def problems(state: State) -> list[str]:
-    """What is wrong with a state by itself: tasks in two places, or in none. ValueError where intervals are none.
+    """Inconsistencies of a state: tasks in two places, or in none. ValueError if the text of an interval is invalid.
 
-    A byte for each task that was given out is all the memory that this takes, whatever the intervals are.
+    It needs one byte of memory for each task that was ever claimed, whatever the intervals are.
     """
     wrong = []
     places = [("returned", state.returned), *((f"held by {name}", one.claims) for name, one in state.farmers.items())]
@@ -373,11 +375,11 @@ def problems(state: State) -> list[str]:
     for place, text in places:
         for one in each_interval(text):
             if not 0 <= one.segment < len(seen) or one.count < 1 or one.start < 0:
-                wrong.append(f"{place}: {one!r} names no tasks of this farm")
+                wrong.append(f"{place}: {one!r} does not name tasks of this farm")
             elif one.stop > len(seen[one.segment]):
-                wrong.append(f"{place}: {one!r} was never given out")
+                wrong.append(f"{place}: {one!r} was never claimed")
             elif min(one.attempt - 1, one.deaths, one.needs) < 0 or max(one.attempt, one.deaths) > _MAX_ATTEMPTS:
-                wrong.append(f"{place}: {one!r} has an impossible attempt, number of deaths, or need of time")
+                wrong.append(f"{place}: {one!r} has an invalid attempt, number of deaths, or needed time")
             else:
                 tasks = seen[one.segment]
                 if (twice := tasks.find(1, one.start, one.stop)) >= 0:

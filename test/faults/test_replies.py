@@ -149,7 +149,7 @@ def test_alone_with_links_that_are_not_done_a_farmer_says_which_revision_it_cann
     farm.run("--timeout", "0.000001")
     lied_to = farm.start("-n", 2, "--grace", 0, environment=liar.variables("empty", after=1))
     assert lied_to.wait(150) == TROUBLE, lied_to.said
-    assert "says that it is there, but it cannot be read" in lied_to.said
+    assert "reports that it exists, but it cannot be read" in lied_to.said
     farm.no_survivors()
     assert farm.run("--wait").wait() == 0
     assert farm.check().finished == set(range(20))

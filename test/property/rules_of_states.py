@@ -10,7 +10,7 @@ OF_STATES = (
     Mutation(
         "a claim does not advance",
         "Claim advances next by a batch and adds it to the farmer's claims",
-        ((f"{STATE}:claim", "next=segment.next + take", "next=segment.next"),),
+        ((f"{STATE}:claim", "next=segment.next + count", "next=segment.next"),),
         "transitions",
     ),
     Mutation(

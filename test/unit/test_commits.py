@@ -190,7 +190,7 @@ def test_a_commit_that_was_not_made_is_an_error_and_nothing_is_left(
     commits = commits_of(workdir)
     with monkeypatch.context() as lying:
         lying.setattr(durable, "publish", answering(number, linked=False))
-        with pytest.raises(StorageError, match="it is not known what was committed"):
+        with pytest.raises(StorageError, match="outcome of the commit unknown"):
             commits.commit(taking("a"), "a", 1)
     state = commits.newest()
     assert state.revision == 0

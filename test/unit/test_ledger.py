@@ -77,7 +77,7 @@ def test_a_farm_whose_views_are_seen_before_its_name_is_no_foreign_directory(tmp
     finally:
         timer.join()
     os.unlink(workdir.farm)
-    with pytest.raises(NotAFarm, match="failed: this directory holds no farm"):
+    with pytest.raises(NotAFarm, match="failed: this directory has no farm"):
         farmfile.refuse_foreign(workdir)
 
 
@@ -226,7 +226,7 @@ def test_a_commit_whose_directory_cannot_be_synced_is_found_by_the_next_exchange
     ledger.exchange()  # the journal's own directory is synced here
     ledger.add_report(ended(Interval(0, 3, 3)))
     fail_once(monkeypatch, durable, "sync_directory", OSError(errno.EIO, "Input/output error"))
-    with pytest.raises(StorageError, match="may not last"):
+    with pytest.raises(StorageError, match="may be lost"):
         ledger.exchange(5)
     other = Ledger(workdir, made, OTHER, 2)
     other.exchange(1)

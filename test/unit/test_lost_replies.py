@@ -89,7 +89,7 @@ def test_results_whose_commit_landed_unseen_are_told_once(workdir: Workdir, monk
         try:
             told += ledger.exchange(1)[1].finished
         except Exception as error:
-            assert "it is not known what was committed" in str(error)
+            assert "outcome of the commit unknown" in str(error)
     assert told == 2
     assert Ledger(workdir, FARM, OTHER).refresh().finished == 2
 
@@ -123,7 +123,7 @@ def test_another_attempt_of_a_held_task_cannot_be_settled() -> None:
     once = Settlement("a", 0, returned=(Interval(0, 0, 1),))
     state = states.claim(states.settle(state, "a", once), "a", 1)
     assert state.farmers["a"].claims == "0:0@2"
-    with pytest.raises(StaleView, match="does not hold"):
+    with pytest.raises(StaleView, match="no longer holds"):
         states.settle(state, "a", once)
 
 

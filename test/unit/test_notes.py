@@ -141,7 +141,7 @@ def test_bytes_that_cannot_be_seen_yet_are_waited_for(workdir: Workdir, me: Ledg
     whole = durable.read(path)
     Path(path).write_bytes(whole[: len(whole) // 2])
     assert other.expel([ME]) == []
-    assert "fewer bytes can be seen" in other.delayed_expulsions[ME]
+    assert "fewer bytes are visible" in other.delayed_expulsions[ME]
     assert returned(other) == []
     Path(path).write_bytes(whole)
     assert other.expel([ME]) == [ME]
