@@ -73,7 +73,7 @@ class Commits:
     """The revisions of one farm.
 
     `lost` counts commits that another farmer won, `commits` those that we won. `exclusive` is a moving average of the
-    seconds for which we hold the lock. `uncertain` means that a commit of ours failed and may have landed nevertheless.
+    seconds for which we hold the lock. `uncertain` means that our last commit failed and may have landed nevertheless.
     `between` is called between file operations. It may raise Stopped, which has the effect of a failed file operation.
     """
 
@@ -235,7 +235,7 @@ class Commits:
                     return state  # an earlier attempt won, although its reply was lost
                 next_state = change(state)
                 if next_state is state:
-                    if self.uncertain:  # perhaps an earlier attempt of ours did it
+                    if self.uncertain:  # perhaps our earlier attempt did it
                         self.make_durable(state)
                     return state
                 won = self._try(state, next_state, by, seq)
@@ -334,7 +334,7 @@ class Commits:
                 self._drop_epoch(new_epoch)
             return None
         if new_epoch is not None and won.revision == following.revision and won.epoch != new_epoch:
-            self._drop_epoch(new_epoch)  # an earlier attempt of ours landed unseen, and names another epoch
+            self._drop_epoch(new_epoch)  # our earlier attempt landed unseen, and names another epoch
         self.last_seen = won
         self.write_hint(self._seen[1], won.revision)
         return won

@@ -1,7 +1,7 @@
 """`farm.json`: the properties of a farm. Written once, as the last file when a farm is created.
 
-Without it there is no farm: the remains of an interrupted start (a segment, an epoch with a revision 0 that has another
-farm ID) are not named by any file and do no harm.
+Without it the directory has no farm: the remains of an interrupted start (a segment, an epoch with a revision 0 that
+has another farm ID) are not named by any file and do no harm.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def document_of(workdir: Workdir) -> dict[str, object] | None:
 
 
 def load(workdir: Workdir) -> Farm | None:
-    """The farm in this directory; None if there is none (yet)."""
+    """The farm in this directory; None if it has none (yet)."""
     try:
         document = document_of(workdir)
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def load(workdir: Workdir) -> Farm | None:
             raise Damaged(f"{workdir.farm}: a dangling symbolic link; {_RESTORE}") from None
         return None
     except NotADirectoryError:
-        raise NotAFarm(f"{workdir.path}: not a directory; name another work directory with -w DIR") from None
+        raise NotAFarm(f"{workdir.path}: not a directory; use another work directory with -w DIR") from None
     except PermissionError as error:
         raise NotAFarm(
             f"{workdir.farm}: {error.strerror}; only its owner, or its group, may work on this farm; use your own work "

@@ -1,10 +1,10 @@
 """The interface to the ledger: a farmer settles results, claims tasks and releases them.
 
-A farmer's side has two stores. `_open` is what happened since the last exchange; `_sent` is the report of the exchange
-in progress. An exchange first makes the results durable in the farmer's journal, then commits that they count. The
-tasks that the farmer holds afterwards are read from the committed state alone. If an exchange fails, the next one first
-finds out whether its commit landed. A journal that failed once is not written again, and all results that do not count
-yet are written to a new one.
+A farmer has two reports. `_open` collects all events since the last exchange; `_sent` belongs to the exchange in
+progress. An exchange first makes the results durable in the farmer's journal, then commits that they count. The tasks
+that the farmer holds afterwards are read from the committed state alone. If an exchange fails, the next one first finds
+out whether its commit landed. A journal that failed once is not written again, and all results that do not count yet
+are written to a new one.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ class Ledger:
         return durable.Journal(self.workdir.journal(self._journal_name()), self.workdir.shared)
 
     def open_journal(self) -> None:
-        """Create the journal early, if there is none: that is three of the four file operations of the first write."""
+        """Create the journal early if it is missing: that is three of the four file operations of the first write."""
         if self._journal is None and self.registered:
             with suppress(OSError):  # for instance a full disk: it is retried when there are results to write
                 self._journal = self._new_journal()
@@ -286,7 +286,7 @@ class Ledger:
     # --- other changes ----------------------------------------------------------------------
 
     def apply(self, change: Callable[[State], State]) -> State:
-        """Commit a change that does not include results of ours.
+        """Commit a change that does not settle our results.
 
         It uses another name than our exchanges, whose numbers in our entry must keep their meaning. A change that
         landed unseen is computed again, and then there is nothing left to do.

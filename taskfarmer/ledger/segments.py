@@ -104,7 +104,7 @@ class SegmentWriter:
 
     def discard(self) -> None:
         """Remove the files; no revision names them."""
-        with suppress(OSError):  # a full disk refuses the buffered data, which is no longer needed
+        with suppress(OSError):  # a full disk refuses the buffered data, which we do not need any more
             self._file.close()
         discard(self.workdir, self.name)
 

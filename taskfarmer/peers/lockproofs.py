@@ -1,9 +1,9 @@
-"""What a farmer proves of the file system beside its work: whether locks exclude between it and the nodes it meets.
+"""Proofs that a farmer makes during its work: whether locks exclude between it and each node that it meets.
 
-The result is left in the farm for people (`locks.json`). It is evidence only between containers of one node: a farmer
-in another pid namespace of our kernel whose lock is free has ended, tasks and all, if the file system belongs to this
-kernel alone. Between two kernels a free lock proves nothing: servers drop the locks of clients that are silent, NFSv4's
-and Ceph's after a minute or two, and such a client may only be cut off.
+The result is stored in the farm for people (`locks.json`). It is evidence only between containers of one node: if the
+file system belongs to this kernel alone, a farmer in another pid namespace whose lock is free has ended, with all its
+tasks. Between two kernels a free lock proves nothing: servers drop the locks of silent clients, NFSv4 and Ceph after a
+minute or two, and such a client may only be disconnected.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _Node = tuple[str, str, int]
 
 
 def report_mounts(reporter: Reporter, directory: str, lock: str) -> None:
-    """Warn of what the mounts of a farm and of its lock are known for; the rest is detail."""
+    """Warn of known problems of the mounts of a farm and its lock; other facts are details."""
     for check in quick_checks(directory, lock):
-        speak = reporter.warning if check.state in ("slow", "unsafe") else reporter.detail
-        speak(f"{check.name}: {check.found}: {check.means}")
+        log = reporter.warning if check.state in ("slow", "unsafe") else reporter.detail
+        log(f"{check.name}: {check.found}: {check.means}")
 
 
 def prove_lock(proof: LockProof, alive: str, now: float) -> Verdict:
-    """One step of the proof with the alive file of a farmer on another node; to be called at every look at it.
+    """One step of the proof with the alive file of a farmer on another node; to be called at each look at it.
 
-    `now` is on our own steady clock. A heartbeat without `"held": true` proves nothing, ever.
+    `now` is on our monotonic clock. A heartbeat without `"held": true` proves nothing.
     """
     try:
         document = unsealed(durable.read(alive))
@@ -44,7 +44,7 @@ def prove_lock(proof: LockProof, alive: str, now: float) -> Verdict:
         if proof.ready:
             proof.record_answer(try_lock(alive), now)
     except OSError:
-        pass  # gone, or not to be read now
+        pass  # gone, or not readable now
     return proof.verdict
 
 
@@ -84,11 +84,11 @@ class LockProofs:
         self._proofs.pop(farmer, None)
 
     def has_ended(self, them: Identity) -> bool:
-        """Whether a farmer in another container of this node has ended, tasks and all, as its free lock proves."""
+        """Whether a farmer in another container of this node has ended with all its tasks, as its free lock proves."""
         if not them.is_in_container_beside(self.me) or self.verdicts.get(node_of(them)) != "shared":
             return False
         if self._of_one_kernel is None:
             self._of_one_kernel = fs_facts(mount_of(self.workdir.farmers)).shared is False
         alive = self.workdir.alive(them.farmer)
-        # the lock of a file that a purge has removed is not free
+        # if a purge has removed the file, its lock is not free
         return self._of_one_kernel and os.path.exists(alive) and locks.alive_is_free(alive)

@@ -42,7 +42,7 @@ _END = 1 << 16
 
 
 def largest_file() -> float:
-    """The maximum size of a file of this process in bytes (`ulimit -f`); infinity if there is no limit."""
+    """The maximum size of a file of this process in bytes (`ulimit -f`); infinity if unlimited."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return math.inf if limit == resource.RLIM_INFINITY else limit
 
@@ -78,7 +78,7 @@ def sync_directory(path: str) -> None:
 
 
 def sync_file(path: str) -> None:
-    """Make durable what another process wrote into a file."""
+    """Make the data durable that another process wrote into a file."""
     flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         fd = os.open(path, os.O_RDWR | flags)
@@ -183,7 +183,7 @@ def publish(prepared: str, target: str) -> OSError | None:
     """Try to link a prepared file to its name, and unlink the prepared name.
 
     Returns the error of `link`, or None. Since the prepared name is gone, the outcome is final, even if an NFS request
-    is sent again. The caller reads the target to learn who won: the answer of `link` is not reliable.
+    is sent again. The caller reads the target to learn which farmer won: the answer of `link` is not reliable.
     """
     answer = try_link(prepared, target)
     try:

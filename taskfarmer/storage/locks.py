@@ -87,7 +87,7 @@ class FarmLock:
         self._exists = False
 
     def warnings(self) -> list[str]:
-        """A warning if the path is not a lock of ours; an empty list if it does not exist."""
+        """A warning if the path is not our lock file; an empty list if it is, or does not exist."""
         folder = os.path.dirname(self.path)
         ours = not self.private or os.path.basename(folder) == _private_name(os.getuid())
         if not ours or not os.path.lexists(folder) or self._is_sound():

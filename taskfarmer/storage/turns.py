@@ -91,7 +91,7 @@ class Turn:
             pause = min(pause * 1.5, MOST_PAUSE)
 
     def _owner(self) -> str:
-        """The text of the current turn; "" if there is none, or it cannot be read."""
+        """The text of the current turn; "" if it is missing or cannot be read."""
         try:
             return os.readlink(self.path)
         except OSError:

@@ -221,7 +221,7 @@ def test_what_a_dead_node_holds_is_waited_for_where_nobody_else_does(field: Fiel
     eventually(lambda: time.time() - alive.stat().st_mtime > 3, "it is silent for some beats")
     last = field.run("-n", 3)
     assert last.process.returncode == 0, last.said
-    assert "no sign of life" in last.said
+    assert "no heartbeat" in last.said
     assert all_done(field, 3) == {0: 2, 1: 2, 2: 2}
 
 

@@ -85,7 +85,7 @@ def test_a_file_in_the_place_of_a_directory_is_refused(tmp_path: Path) -> None:
     workdir = Workdir.at(str(tmp_path / "farm"))
     os.mkdir(workdir.path)
     Path(workdir.tasks).write_text("not a directory\n")
-    with pytest.raises(StorageError, match="tasks: File exists; the work directory cannot be made here"):
+    with pytest.raises(StorageError, match="tasks: File exists; cannot create the work directory here"):
         make_folders(workdir)
 
 

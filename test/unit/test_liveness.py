@@ -131,7 +131,7 @@ def test_whatever_a_heartbeat_says_of_itself_silence_for_the_lease_is_death(
     watch = Watch(workdir, me, LEASE)
     assert observe(watch, clock, elsewhere.farmer, LEASE - BEAT) is None
     clock.now += BEAT
-    assert "no sign of life" in str(watch.verdict(elsewhere.farmer))
+    assert "no heartbeat" in str(watch.verdict(elsewhere.farmer))
 
 
 def test_many_idle_farmers_see_all_the_others_together(workdir: Workdir, me: Identity) -> None:
@@ -208,7 +208,7 @@ def test_a_process_that_is_gone_is_evidence_only_on_its_own_node(
     watch = Watch(workdir, me, LEASE)
     assert observe(watch, clock, other.farmer, LEASE - BEAT) is None
     clock.now += BEAT
-    assert "no sign of life for 60 s" in str(watch.verdict(other.farmer))
+    assert "no heartbeat for 60 s" in str(watch.verdict(other.farmer))
 
 
 @pytest.mark.parametrize("unknown", [{"boot": ""}, {"pid_namespace": 0}])
@@ -238,7 +238,7 @@ def test_silence_for_the_lease_is_death_and_not_a_second_before(
     watch = Watch(workdir, me, LEASE)
     assert observe(watch, clock, elsewhere.farmer, LEASE - BEAT) is None
     clock.now += BEAT
-    assert "no sign of life for 60 s" in str(watch.verdict(elsewhere.farmer))
+    assert "no heartbeat for 60 s" in str(watch.verdict(elsewhere.farmer))
 
 
 def test_a_beat_begins_the_count_anew(
@@ -274,7 +274,7 @@ def test_a_farewell_is_believed_at_once(
     workdir: Workdir, me: Identity, elsewhere: Identity, appear: Callable[[Identity], Presence]
 ) -> None:
     appear(elsewhere).write_farewell(elsewhere.farmer, 0)
-    assert Watch(workdir, me, LEASE).verdict(elsewhere.farmer) == "it said farewell"
+    assert Watch(workdir, me, LEASE).verdict(elsewhere.farmer) == "it left cleanly"
 
 
 def test_a_damaged_identity_leaves_only_silence(
@@ -285,7 +285,7 @@ def test_a_damaged_identity_leaves_only_silence(
     Path(workdir.identity(other.farmer)).write_bytes(sealed(asdict(other))[:-3])
     watch = Watch(workdir, me, LEASE)
     assert watch.verdict(other.farmer) is None
-    assert "no sign of life" in str(observe(watch, clock, other.farmer, LEASE))
+    assert "no heartbeat" in str(observe(watch, clock, other.farmer, LEASE))
 
 
 def test_an_identity_may_say_more_than_this_version_knows(

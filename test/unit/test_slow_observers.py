@@ -78,7 +78,7 @@ def test_a_dead_farmer_is_expelled_although_each_look_is_late(watch: Watch, cloc
         assert clock.now - begin < 3 * LEASE, "never expelled"
         why = watch.verdict(them.identity.farmer)
         slow_work(watch, clock)
-    assert "no sign of life" in why
+    assert "no heartbeat" in why
     assert clock.now - begin >= LEASE
 
 
