@@ -68,7 +68,7 @@ def test_a_journal_that_failed_once_takes_nothing_more(tmp_path: Path, monkeypat
         broken.setattr(os, "fsync", fails(errno.EIO))
         with pytest.raises(OSError, match="Input/output"):
             journal.append([b"second\n"])
-    with pytest.raises(StorageError, match="fresh file"):
+    with pytest.raises(StorageError, match="new journal"):
         journal.append([b"third\n"])
     assert journal.size == 6
     journal.close()
