@@ -45,9 +45,10 @@ from taskfarmer.storage.locks import FarmLock
 
 PATIENCE = FOR_CONTENTS
 FIRST_PAUSE = 0.02
-LEAST_ROOM = 1.0
-MOST_ROOM = 5.0
-ROOM = 8.0
+MIN_BACKOFF, MAX_BACKOFF = 1.0, 5.0
+"""Bounds of the longest pause after several lost commits, in seconds."""
+BACKOFF_OF_A_FARMER = 8.0
+"""That pause is so many times the time for which all farmers together hold the lock once."""
 _GONE = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 Change = Callable[[State], State]
 
@@ -155,9 +156,7 @@ class Commits:
                 raise StorageError(f"{self.workdir.farm}: {error.strerror}; {advice}") from error
             document = {}
         if document is None or document.get("farm") != self.farm:
-            raise FarmGone(
-                f"{self.workdir.path}: the work directory was deleted or re-created while in use; stopping its tasks"
-            )
+            raise FarmGone(f"{self.workdir.path}: the work directory was deleted or re-created while in use; stopping")
 
     def newest(self) -> State:
         """The newest visible revision, which is never older than one read before.
@@ -183,6 +182,7 @@ class Commits:
         )
 
     def _find_newest(self) -> State | None:
+        """The newest visible revision; None if it is older than one seen before."""
         state = self.last_seen
         hint = self._from_hint()
         confirmed = state is not None and hint is not None and hint.revision >= state.revision
@@ -280,8 +280,8 @@ class Commits:
         It grows fast until all farmers that may be retrying have enough time: if locks are not shared and many farmers
         start at once, early retries are lost again.
         """
-        room = min(MOST_ROOM, max(LEAST_ROOM, ROOM * farmers * self.exclusive))
-        return float(min(FIRST_PAUSE * 4 ** min(attempt, 8), room))
+        longest = min(MAX_BACKOFF, max(MIN_BACKOFF, BACKOFF_OF_A_FARMER * farmers * self.exclusive))
+        return float(min(FIRST_PAUSE * 4 ** min(attempt, 8), longest))
 
     def _check_progress(self, state: State, since: tuple[int, float] | None) -> tuple[int, float]:
         """The revision after which commits are lost, and since when; StaleView if no farmer has won for too long."""
@@ -296,7 +296,7 @@ class Commits:
         return since
 
     def _try(self, state: State, next_state: State, by: str, seq: int) -> State | None:
-        """One attempt at the revision after `state`: the revision if it is ours, None if we lost."""
+        """One attempt at the revision after `state`: the revision if it is ours, None if we lost or that is unknown."""
         following = replace(stamp(next_state, by, seq), revision=state.revision + 1, by=(by, seq))
         new_epoch: str | None = None
         linked = False

@@ -47,13 +47,13 @@ class Ledger:
         self._sent: FarmerReport | None = None
         self._tried = 0
         self._applied = 0
-        self._also = f"{me}-also-{durable.random_name()}"
+        self._other_name = f"{me}-also-{durable.random_name()}"
         self._leaving = False
         self._journal: durable.Journal | None = None
         self._journals = 0
         self.limit = durable.largest_file()
         self._written: list[bytes] = []
-        self._hidden: dict[str, tuple[float, str]] = {}
+        self._delayed: dict[str, tuple[float, str]] = {}
 
     def do_between(self, between: Callable[[], None]) -> None:
         """Call `between` between file operations; it may raise Stopped."""
@@ -80,6 +80,7 @@ class Ledger:
 
     @property
     def all_settled(self) -> bool:
+        """Whether a commit counts everything that was reported."""
         return self._open.is_empty and self._sent is None
 
     def is_last_farmer(self) -> bool:
@@ -92,18 +93,17 @@ class Ledger:
             and not any(one.returned or one.died or one.overran for one in (self._open, self._sent) if one is not None)
         )
 
-    # --- exchanges of a farmer -----------------------------------------------------------------------
+    # --- exchanges of a farmer -----------------------------------------------------------------
 
-    def add_report(self, news: FarmerReport) -> None:
+    def add_report(self, report: FarmerReport) -> None:
         """Add to the report for the next exchange. Nothing is written yet."""
-        news.size = sum(map(len, news.lines))
-        self._open.add(news)
+        report.size = sum(map(len, report.lines))
+        self._open.add(report)
 
     def exchange(
         self, want: int = 0, leave: bool = False, patience: float = math.inf, seconds_left: float = math.inf
     ) -> tuple[list[Interval], FarmerReport]:
-        """Settle the reported results and claim up to `want` tasks, in one commit; without a commit if there is nothing
-        to do.
+        """Settle the reported results and claim up to `want` tasks, in one commit, or none if there is nothing to do.
 
         Tasks that are known to need more than `seconds_left` are not claimed. Returns the claimed tasks, and the report
         that is now settled. With `leave` the farmer leaves; it must not hold tasks other than those it reports. Raises
@@ -149,6 +149,7 @@ class Ledger:
             ) from error
 
     def _change(self, sent: FarmerReport, want: int, leave: bool, seconds_left: float) -> Callable[[State], State]:
+        """The change of the state by an exchange."""
         journal = self._journal_name()
         settlement = Settlement(
             journal,
@@ -182,6 +183,7 @@ class Ledger:
         return change
 
     def _conclude(self, state: State, sent: FarmerReport) -> tuple[list[Interval], FarmerReport]:
+        """Read from the committed state what we hold; the tasks that we claimed, and the settled report."""
         entry = state.farmers.get(self.me)
         self.registered = entry is not None
         before = subtract(self.held, sent.no_longer_held)
@@ -283,7 +285,7 @@ class Ledger:
         if self._journal is not None:
             self._journal.close()
 
-    # --- other changes ----------------------------------------------------------------------
+    # --- other changes ---------------------------------------------------------------------------
 
     def apply(self, change: Callable[[State], State]) -> State:
         """Commit a change that does not settle our results.
@@ -292,7 +294,7 @@ class Ledger:
         landed unseen is computed again, and then there is nothing left to do.
         """
         self._applied += 1
-        return self.commits.commit(change, self._also, self._applied)
+        return self.commits.commit(change, self._other_name, self._applied)
 
     def expel(self, dead: Iterable[str]) -> list[str]:
         """Expel dead farmers; the names of those that our commit removed."""
@@ -309,9 +311,9 @@ class Ledger:
                             self.workdir, new, farmer, farmer not in self.unexpellable()
                         )
                     except StaleView as error:
-                        self._hidden.setdefault(farmer, (time.monotonic(), str(error)))
+                        self._delayed.setdefault(farmer, (time.monotonic(), str(error)))
                         continue
-                    self._hidden.pop(farmer, None)
+                    self._delayed.pop(farmer, None)
                     new = states.expel(new, farmer, settlement, died)
                     gone.append(farmer)
             return new
@@ -326,12 +328,14 @@ class Ledger:
     @property
     def delayed_expulsions(self) -> dict[str, str]:
         """Dead farmers whose journals could not be read when they were to be expelled, and the reason."""
-        return {name: why for name, (_, why) in self._hidden.items()}
+        return {name: why for name, (_, why) in self._delayed.items()}
 
     def unexpellable(self) -> dict[str, str]:
-        """Those for which that has lasted longer than a file system may show old contents."""
+        """Dead farmers whose journals were unreadable for longer than a file system may show old contents, and the
+        reason.
+        """
         now = time.monotonic()
-        return {name: why for name, (since, why) in self._hidden.items() if now - since > self.commits.patience}
+        return {name: why for name, (since, why) in self._delayed.items() if now - since > self.commits.patience}
 
     def grow(self, segment: Segment) -> bool:
         """Add new tasks of the list; False if another farmer was faster."""
@@ -345,12 +349,12 @@ class Ledger:
         """
         wanted = None if ids is None else sorted(set(ids))
         count = 0
-        made: tuple[State, State] | None = None
+        cached: tuple[State, State] | None = None
 
         def change(state: State) -> State:
-            nonlocal count, made
-            if made is not None and made[0].revision == state.revision:
-                return made[1]
+            nonlocal count, cached
+            if cached is not None and cached[0].revision == state.revision:
+                return cached[1]
             found = results.survey(self.workdir, state, agrees_within=results.STATE_IS_NEW_FOR)
             chosen = range(len(found.place)) if wanted is None else wanted
             retried = []
@@ -364,8 +368,8 @@ class Ledger:
                 elif wanted is not None:
                     raise ValueError(task_id)
             count = len(retried)
-            made = state, states.retry(state, tuple(merge_adjacent(retried)), finished, failed) if retried else state
-            return made[1]
+            cached = state, states.retry(state, tuple(merge_adjacent(retried)), finished, failed) if retried else state
+            return cached[1]
 
         def nothing_to_do() -> bool:
             state = self.refresh()

@@ -273,7 +273,7 @@ OF_THE_LEDGER = (
     Mutation(
         "a farmer changes others under its own number",
         "it carries by: the farmer and the number of its commit",
-        ((f"{LEDGER}.apply", "self._also", "self.me"),),
+        ((f"{LEDGER}.apply", "self._other_name", "self.me"),),
         weather={"kills": 0.002, "lost": 0.05},
     ),
     Mutation(
