@@ -186,15 +186,15 @@ def count_tasks(intervals: Iterable[Interval]) -> int:
 
 def subtract(held: Iterable[Interval], taken: Iterable[Interval]) -> list[Interval]:
     """The tasks of `held` without those of `taken` at the same attempt, in the same order."""
-    gone: dict[tuple[int, int], list[Interval]] = {}
+    removed: dict[tuple[int, int], list[Interval]] = {}
     for one in taken:
-        gone.setdefault((one.segment, one.attempt), []).append(one)
-    for cuts in gone.values():
+        removed.setdefault((one.segment, one.attempt), []).append(one)
+    for cuts in removed.values():
         cuts.sort(key=lambda cut: cut.start)
     left: list[Interval] = []
     for one in held:
         place = one.start
-        for cut in gone.get((one.segment, one.attempt), ()):
+        for cut in removed.get((one.segment, one.attempt), ()):
             if cut.stop <= place or cut.start >= one.stop:
                 continue
             if cut.start > place:

@@ -148,7 +148,7 @@ def refuse_foreign(workdir: Workdir) -> None:
     if not found or durable.wait_visible(workdir.farm) is not None:  # created since we looked
         return
     if _is_ours(workdir):
-        raise Damaged(f"{workdir.farm}: missing, but this directory contains a farm; {_RESTORE}")
+        raise Damaged(f"{workdir.farm}: missing, although this directory contains a farm; {_RESTORE}")
     names = [os.path.relpath(path, workdir.path) for path in found[:_MOST_NAMED]]
     more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
     raise NotAFarm(

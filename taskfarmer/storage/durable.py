@@ -286,7 +286,7 @@ class Journal:
     def append(self, parts: Iterable[bytes]) -> int:
         """Write and sync; the new size. After an error the journal accepts no more lines."""
         if self.failed:
-            raise StorageError(f"{self.path}: an earlier write failed; use a new journal")
+            raise StorageError(f"{self.path}: an earlier write failed; results go to a new journal")
         try:
             written = write_parts(self._fd, parts)
             os.fsync(self._fd)

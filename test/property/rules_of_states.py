@@ -74,10 +74,14 @@ OF_STATES = (
         (
             (
                 "formats.intervals:subtract",
-                "gone.setdefault((one.segment, one.attempt), [])",
-                "gone.setdefault(one.segment, [])",
+                "removed.setdefault((one.segment, one.attempt), [])",
+                "removed.setdefault(one.segment, [])",
             ),
-            ("formats.intervals:subtract", "gone.get((one.segment, one.attempt), ())", "gone.get(one.segment, ())"),
+            (
+                "formats.intervals:subtract",
+                "removed.get((one.segment, one.attempt), ())",
+                "removed.get(one.segment, ())",
+            ),
         ),
         "transitions",
     ),
