@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from benchmarks.measure import Figure
 from taskfarmer.farmer import pacing
 from taskfarmer.formats.durations import time_class
-from taskfarmer.formats.intervals import Interval, joined, parse_intervals, without
+from taskfarmer.formats.intervals import Interval, merge_adjacent, parse_intervals, subtract
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import encode
 from taskfarmer.ledger.state import Segment, Settlement, State
@@ -103,20 +103,20 @@ def _exchange(
         one = crowd[place] = _newcomer(rng, False)
     state = states.join(state, one.name, one.name, slots)
     one.bytes += 110 * len(one.done)
-    done = tuple(joined(one.done))
+    done = tuple(merge_adjacent(one.done))
     state = states.settle(
         state,
         one.name,
         Settlement(one.name, one.bytes, done, finished=len(one.done), ended=len(one.done), times=one.times),
     )
-    before = without(one.held, done)
+    before = subtract(one.held, done)
     pace = pacing.Pace(len(crowd), slots, len(crowd) * slots, SECTION, MEAN)
     idle = slots - len(one.running)
     queued = sum(interval.count for interval in one.queue)
     state = states.claim(state, one.name, pacing.claim_size(pace, idle, queued, state.unprocessed))
     state = replace(states.stamp(state, one.name, state.revision), revision=state.revision + 1)
     one.held = parse_intervals(state.farmers[one.name].claims)
-    one.queue += without(one.held, before)
+    one.queue += subtract(one.held, before)
     one.done = []
     one.times = Counter()
     _fill(one, slots, now, rng, sigma)
@@ -134,8 +134,8 @@ def _advance(one: SimulatedFarmer, slots: int, now: float, rng: random.Random, s
 def _fill(one: SimulatedFarmer, slots: int, now: float, rng: random.Random, sigma: float) -> None:
     while one.queue and len(one.running) < slots:
         first = one.queue[0]
-        task = first.part(0, 1)
-        one.queue[:1] = [first.part(1, first.count - 1)] if first.count > 1 else []
+        task = first.slice(0, 1)
+        one.queue[:1] = [first.slice(1, first.count - 1)] if first.count > 1 else []
         length = rng.lognormvariate(math.log(MEAN) - sigma**2 / 2, sigma)
         one.times[time_class(length)] += 1
         heapq.heappush(one.running, (now + length, _Ordered.of(task)))

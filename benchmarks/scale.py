@@ -16,7 +16,7 @@ makes it longer, and at most five minutes. So half of the time is exclusive, and
     5 ms      2,200                    3,800
 
 The size of the revision makes this quadratic: faster metadata helps little beyond 5,000 farmers. Heartbeats grow with
-the number of farmers for any T: 7 operations in 75 s each with more than a thousand farmers (see `liveness.beat_of`),
+the number of farmers for any T: 7 operations in 75 s each with over a thousand farmers (`heartbeat.beat_interval`),
 so 93 per second and thousand farmers.
 """
 
@@ -191,5 +191,5 @@ def hold(ground: FarmModel, crowd: Sequence[Simulated], each: int) -> None:
 
 def _stopped(one: Simulated, waited: list[float]) -> Process:
     """A farmer whose tasks were all killed just now; it leaves, and the time for that is recorded."""
-    one.ledger.note(FarmerReport(returned=list(one.ledger.held)))
+    one.ledger.add_report(FarmerReport(returned=list(one.ledger.held)))
     yield from one.leave(waited)

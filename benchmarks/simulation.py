@@ -46,7 +46,7 @@ from taskfarmer.ledger.epochs import CLOSED_AT_ONCE, after
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import FarmerReport
 from taskfarmer.ledger.state import Segment, State, begin_epoch, stamp
-from taskfarmer.peers.heartbeat import beat_of
+from taskfarmer.peers.heartbeat import beat_interval
 from taskfarmer.storage import locks, turns
 from taskfarmer.storage.layout import Workdir, epoch_name
 from taskfarmer.views import views
@@ -110,7 +110,7 @@ class FarmModel:
         now = self.world.now
         self.newest = state
         self.oldest = max(self.oldest, now - since)
-        if self.empty_at == math.inf and not state.left:
+        if self.empty_at == math.inf and not state.has_unprocessed:
             self.empty_at = now
             self.until_empty = Counter(commits=state.revision - 1, lost=self.lost, **self.world.operations)
         if state.finished == len(self.lengths) and self.recorded_at == math.inf:
@@ -144,14 +144,14 @@ class Simulated:
         farm = Farm(ground.newest.farm, "list", "default", {}, None, LEASE, EPOCH_LENGTH, 0.0)
         self.ledger = SimulatedLedger(NOWHERE, farm, self.name, ground.slots)
         self.commits = self.ledger.commits
-        self.commits.known = ground.newest
+        self.commits.last_seen = ground.newest
         self.pool = Slots(ground.slots, ground.lengths, ground.diary)
         none, pool, deadline = cast(Any, None), cast(Any, self.pool), cast(Any, NoDeadline())
         self.views = views.Views(NOWHERE, self.ledger, none)
         self.exchanges = cadence(none, self.ledger, pool, self.views, deadline, 10)
         self.exchanges.reader = pool
         self._since = math.inf
-        self._excludes = False
+        self._timeouts = 0
         self._next_beat = self._next_look = self._next_growth = 0.0
         self._met: Counter[bool] = Counter()
 
@@ -160,7 +160,7 @@ class Simulated:
     def life(self) -> Process:
         """Work until no task is left to claim, and leave."""
         yield self.world.ask("starts", START + SETTLE_IN) + 3 * self.ground.coding
-        self._next_beat = self.world.now + beat_of(LEASE, len(self.ledger.state.farmers))
+        self._next_beat = self.world.now + beat_interval(LEASE, len(self.ledger.state.farmers))
         while True:
             if self.world.now >= self._next_beat:
                 yield from self._beat()
@@ -177,7 +177,7 @@ class Simulated:
         """The time when an action is due, or a slot runs out of tasks."""
         now = self.world.now
         due = self.exchanges.next_check(now, True)
-        if self.pool.running and self.ledger.told_everything:
+        if self.pool.running and self.ledger.all_settled:
             # with the first task that ends there is something to tell
             due = min(due, max(self.exchanges.next_exchange, self.pool.running[0][0]))
         due = min(due, self._next_beat, self.views.due_at)
@@ -196,7 +196,7 @@ class Simulated:
         news.finished = news.ended = len(ended)
         news.seconds = sum(times)
         news.times = Counter(map(time_class, times))
-        self.ledger.note(news)
+        self.ledger.add_report(news)
         self._since = min(self._since, ended[0][0])
 
     def _done(self) -> Generator[float, None, bool]:
@@ -207,17 +207,17 @@ class Simulated:
             yield world.ask("others", 1)
         if pool.outstanding or pool.queued:
             return False
-        if not cadence.exhausted or not self.ledger.told_everything:
+        if not cadence.exhausted or not self.ledger.all_settled:
             cadence.exchange(max(1, cadence.tasks_to_claim()))
             yield from self._obey()
-            if pool.queued or not cadence.exhausted or not self.ledger.told_everything:
+            if pool.queued or not cadence.exhausted or not self.ledger.all_settled:
                 return False
         if world.now < self._next_look:
             return False
         self._next_look = world.now + pacing.jittered(pacing.idle_period(cadence.pace()), world.rng.random())
         yield world.ask("others", LOOK_AROUND + 2 * READ) + 2 * self.ground.coding
-        self.commits.known = self.ground.newest
-        if self.commits.known.left:
+        self.commits.last_seen = self.ground.newest
+        if self.commits.last_seen.has_unprocessed:
             cadence.reset()
             return False
         return True
@@ -235,7 +235,7 @@ class Simulated:
 
     def _beat(self) -> Process:
         farmers = len(self.ledger.state.farmers)
-        self._next_beat = self.world.now + beat_of(LEASE, farmers)
+        self._next_beat = self.world.now + beat_interval(LEASE, farmers)
         idle = self.exchanges.exhausted
         count = min(peers.watched_count(farmers, idle), max(0, farmers - 1))
         self._met[idle] += 1
@@ -252,7 +252,7 @@ class Simulated:
             self.views._drop_pending()
             yield from self._unlock()
             yield self.world.ask("views", READ) + self.ground.coding
-            self.commits.known = self.ground.newest
+            self.commits.last_seen = self.ground.newest
 
     # --- the ledger ----------------------------------------------------------------------------
 
@@ -278,7 +278,7 @@ class Simulated:
         end = world.now + patience
         while True:
             got = yield from self._lock(min(locks.PATIENCE, max(0.0, end - world.now)))
-            if not commits.commits and not self._excludes:
+            if not commits.commits:
                 yield world.ask("turns", LOOK_WHOSE)
                 commits.turn.careful = turns.CAREFUL if ground.taken else commits.turn.careful
             left = min(turns.PATIENCE, max(0.0, end - world.now))
@@ -300,17 +300,16 @@ class Simulated:
                     commits.turn.won()
                     commits.commits += 1
                 yield world.ask("exchanges", SYNC * (wanted is not state))
-                commits.known = self.ledger.won = won
+                commits.last_seen = self.ledger.won = won
                 return
             ground.lost += 1
             commits.lost += 1
-            if not self._excludes:
-                commits.turn.lost()
+            commits.turn.lost()
             attempt += 1
             if world.now > end:
                 raise Contended(f"{attempt} commits of others came first")
-            pause = commits.pause(attempt, len(state.farmers))
-            yield world.rng.uniform(0, min(pause, max(0.0, end - world.now)))
+            backoff = commits.backoff(attempt, len(state.farmers))
+            yield world.rng.uniform(0, min(backoff, max(0.0, end - world.now)))
 
     def _try(self, state: State, wanted: State) -> Generator[float, None, State | None]:
         ground, world, by = self.ground, self.world, (self.name, self.ledger.seq)
@@ -346,7 +345,7 @@ class Simulated:
             yield max(0.0, min(left, pause * world.rng.uniform(0.7, 1.3)))
             pause = min(pause * 1.5, locks.LONGEST_PAUSE)
             yield world.ask("locks", TRY)
-            self._excludes = self._excludes or (self.ground.shared and self.ground.locked)
+        self._timeouts = 0 if got else self._timeouts + 1
         return got
 
     def _take_turn(self, patience: float) -> Generator[float, None, bool]:
@@ -383,7 +382,7 @@ class Simulated:
         `waited` gets the seconds.
         """
         begin = self.world.now
-        while not self.ledger.told_everything or self.ledger.registered:
+        while not self.ledger.all_settled or self.ledger.registered:
             try:
                 yield from self._exchange(0, True, leaving.PATIENCE_STOPPED if waited is not None else leaving.PATIENCE)
             except Contended:

@@ -122,7 +122,7 @@ class SimulatedLedger(Ledger):
 
     def is_in(self, state: State) -> None:
         """The farmer has joined long ago, and holds the claims in `state`."""
-        self.seq, self.commits.known = 1, state
+        self.seq, self.commits.last_seen = 1, state
         self._conclude(state, FarmerReport())
 
 

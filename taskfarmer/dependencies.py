@@ -1,8 +1,8 @@
-"""Which package is older than we need: asked only after an error that was not foreseen.
+"""Finds packages that are older than required. Used only after an unexpected error.
 
-Modules of a cluster put packages of their own on PYTHONPATH, and Python finds those before ours. What then fails, and
-how, depends on the version: a missing name, an unknown argument, a wrong type. So the versions are compared when
-something has failed, and never at the start.
+Module systems of clusters put packages on PYTHONPATH, and Python finds them before ours. The resulting error depends on
+the version: a missing name, an unknown argument, a wrong type. So the versions are compared after an error, and not at
+each start.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from importlib import metadata, util
 from typing import NamedTuple
 
 NEEDED = {"click": "8.1", "filelock": "3.30", "pydantic": "2", "rich": "13"}
-"""The oldest versions that we work with, as in pyproject.toml."""
+"""The oldest supported versions, as in pyproject.toml."""
 
 _MODULES = {"markdown-it-py": "markdown_it"}
-"""The modules of distributions that are named otherwise."""
+"""The modules of distributions with other names."""
 _REQUIREMENT = re.compile(r"([\w.-]+)\s*\(?([^;()]*)\)?\s*$")
 _LEAST = re.compile(r"(>=|==|~=)\s*(\d[\d.]*)(?!\S*\*)")
 _VERSION = re.compile(r"^(?:__version__|version|VERSION)\b[^=\n]*=\s*['\"](\d[\w.]*)", re.MULTILINE)
 
 
 def outdated() -> str | None:
-    """One line about the first package that is too old, among ours and those that they need; None if there is none."""
+    """One line about the first package that is too old, among ours and their requirements; None if all are recent."""
     try:
         return next(_complaints(), None)
-    except Exception:  # packages that are damaged or half installed: then the error at hand is told as it is
+    except Exception:  # packages that are corrupt or half installed: then the original error is reported
         return None
 
 
 class _Need(NamedTuple):
-    """What `by` needs, which is said in words. `exact` for this version only, else for this one or a newer one."""
+    """A requirement of `by`, a text for the user. `exact` allows this version only, otherwise newer ones, too."""
 
     by: str
     name: str
@@ -55,8 +55,8 @@ def _complaints() -> Iterator[str]:
             have, want = _numbers(found), _numbers(need.version)
             if have < want or (need.exact and have != want):
                 yield _line(need, found, os.path.dirname(place))
-            who = f"{need.name} {found} in {os.path.dirname(place)}"
-            asked += [_Need(who, *one) for one in needs]
+            by = f"{need.name} {found} in {os.path.dirname(place)}"
+            asked += [_Need(by, *one) for one in needs]
 
 
 def _line(need: _Need, found: str, folder: str) -> str:
@@ -66,16 +66,16 @@ def _line(need: _Need, found: str, folder: str) -> str:
     advice = f"install it: {sys.executable} -m pip install '{name}{'==' if exact else '>='}{version}'"
     for path in paths:
         if os.path.realpath(path) == os.path.realpath(folder) or f" in {path}" in by:
-            advice = f"take {path} off PYTHONPATH, or unload the module that put it there"
-    wrong = "is too old" if _numbers(found) < _numbers(version) else "does not fit"
+            advice = f"remove {path} from PYTHONPATH, or unload the module that added it"
+    wrong = "is too old" if _numbers(found) < _numbers(version) else "is incompatible"
     return f"{name} {found} in {folder} {wrong}: {by} needs {wanted}; {advice}"
 
 
 def _place(module: str) -> str | None:
-    """The folder or file of a module, as Python finds it; None if it finds none."""
+    """The directory or file of a module, as Python finds it; None if the module is missing."""
     try:
         spec = util.find_spec(module)
-    except (ImportError, ValueError):  # one that is half imported
+    except (ImportError, ValueError):  # a module that is half imported
         return None
     if spec is None:
         return None
@@ -83,7 +83,7 @@ def _place(module: str) -> str | None:
 
 
 def _found(name: str, place: str) -> tuple[str | None, list[tuple[str, str, bool]]]:
-    """The version of a package, None if it cannot be found out, and what it needs itself: name, version, exact."""
+    """The version of a package (None if unknown), and its requirements: name, version, exact."""
     for one in metadata.distributions(name=name, path=[os.path.dirname(place)]):
         return one.version, list(_needs(one.requires or ()))
     files = (os.path.join(place, file) for file in ("version.py", "_version.py", "__init__.py"))
@@ -99,7 +99,7 @@ def _found(name: str, place: str) -> tuple[str | None, list[tuple[str, str, bool
 
 
 def _needs(requires: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
-    """Name and version of each requirement, and whether it is exact. Those of some systems or extras are left out."""
+    """Name and version of each requirement, and whether it is exact. Conditional ones are left out."""
     for text in requires:
         match = _REQUIREMENT.match(text)
         least = _LEAST.search(match[2]) if match else None
@@ -108,7 +108,7 @@ def _needs(requires: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """A version to be compared: its numbers, without zeros at the end."""
+    """The numbers of a version, for comparison, without trailing zeros."""
     match = re.match(r"\d+(?:\.\d+)*", version)
     numbers = [int(part) for part in match[0].split(".")] if match else []
     while numbers and not numbers[-1]:

@@ -1,7 +1,7 @@
-"""Every error that taskfarmer raises on purpose, in one tree.
+"""All errors that taskfarmer raises on purpose, in one tree.
 
-The message of each is one line for a person: first the fact (file, line, option), then the remedy.
-`exit_status` is what the command line ends with when the error reaches it.
+Each message is one line for the user: first the fact (file, line, option), then the remedy. `exit_status` is the exit
+status of the command line if the error reaches it.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from __future__ import annotations
 import errno
 
 _LIMITS = {
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "too many files are open on this node: start again later, or on another node",
-    errno.ENOMEM: "this node has no memory left: start again later, or on another node",
+    errno.EMFILE: "raise the open file limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this node; start again later, or on another node",
+    errno.ENOMEM: "this node is out of memory; start again later, or on another node",
 }
 _NOT_ALLOWED = {
     errno.EACCES: "restore its permissions, or ask its owner",
     errno.EPERM: "restore its permissions, or ask its owner",
     errno.EROFS: "start again when the file system is mounted for writing, or use another one",
 }
-_FULL = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EFBIG: "raise the limit of file sizes (ulimit -f)"}
+_FULL = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the size limit (ulimit -f)",
+}
 _REMEDIES = {**_LIMITS, **_NOT_ALLOWED, **_FULL, errno.ENAMETOOLONG: "choose a shorter path"}
 _OUTAGES = frozenset(
     (
@@ -36,87 +40,87 @@ _OUTAGES = frozenset(
         errno.ESHUTDOWN,
     )
 )
-"""The file system, or the way to its server, fails: the file itself may be sound."""
+"""The file system, or the connection to its server, fails: the file itself may be intact."""
 
 
 AGAIN = "start again when the file system works"
 
 
 def remedy(error: OSError, otherwise: str, elsewhere: str | None = None) -> str:
-    """What to do about an error of the system.
+    """The remedy for an error of the system.
 
-    `otherwise` is the remedy if the file itself is missing or damaged, `elsewhere` if another place would do.
+    `otherwise` is the remedy if the file itself is missing or corrupt; `elsewhere` if another place helps.
     """
     if elsewhere is not None and error.errno in _NOT_ALLOWED:
         return elsewhere
     if error.errno in _OUTAGES:
-        return AGAIN if otherwise in ("", AGAIN) else f"{AGAIN}; if the error stays, {otherwise}"
+        return AGAIN if otherwise in ("", AGAIN) else f"{AGAIN}; if the error persists, {otherwise}"
     return _REMEDIES.get(error.errno or 0, otherwise)
 
 
 def hit_a_limit(error: OSError) -> bool:
-    """Whether a limit of the process or of its node was reached: then the error is not about the file."""
+    """Whether a limit of the process or its node was reached, so that the error is not about the file."""
     return error.errno in _LIMITS
 
 
 class TaskFarmerError(Exception):
-    """Anything that stops taskfarmer and that a person can do something about."""
+    """An error that stops taskfarmer and that the user can fix."""
 
     exit_status = 74
 
 
 class UsageError(TaskFarmerError):
-    """An option, an argument or a file that the user gave cannot be used; nothing was changed."""
+    """An option, an argument or a file from the user is invalid; nothing was changed."""
 
     exit_status = 2
 
 
 class TaskListError(UsageError):
-    """The task list cannot be read, holds what it must not hold, or was changed."""
+    """The task list cannot be read, has invalid content, or was changed."""
 
 
 class ListUnavailable(TaskListError):
-    """The file system does not let the task list be read, or its tasks be stored, now: a later try may succeed."""
+    """The file system cannot read the task list or store its tasks at the moment; a retry may succeed."""
 
 
 class ConfigError(UsageError):
-    """An INI file, or a runner or task list handler that it names, cannot be used."""
+    """An INI file is invalid, or a runner or task list handler that it names."""
 
 
 class Stopped(TaskFarmerError):
-    """A stop signal came, and work that takes long was broken off between two file operations."""
+    """A stop signal arrived, and long work was interrupted between two file operations."""
 
     exit_status = 75
 
 
 class FarmError(TaskFarmerError):
-    """The work directory cannot be used as it is."""
+    """The work directory cannot be used in its present state."""
 
 
 class NotAFarm(FarmError):
-    """The directory holds no farm, or a farm of a format or a list that is not ours to use."""
+    """The directory has no farm, or one with a format or a list that we cannot use."""
 
     exit_status = 2
 
 
 class Damaged(FarmError):
-    """A file of the farm does not hold what was written into it."""
+    """A file of the farm is corrupt or missing."""
 
 
 class FarmGone(FarmError):
-    """The work directory was deleted, or deleted and made anew, while a farmer used it."""
+    """The work directory was deleted, or deleted and re-created, while a farmer used it."""
 
 
 class Expelled(FarmError):
-    """Other farmers took this one for dead and gave its tasks to others."""
+    """Other farmers considered this one dead and released its tasks."""
 
 
 class Forked(FarmError):
-    """The file system let two farmers write the same revision: it cannot be shared safely."""
+    """The file system let two farmers write the same revision, so it cannot be shared safely."""
 
 
 class Contended(FarmError):
-    """Other farmers' commits came first for longer than this one could wait."""
+    """Other farmers' commits won for longer than this one could wait."""
 
 
 class StaleView(FarmError):
@@ -124,8 +128,8 @@ class StaleView(FarmError):
 
 
 class StorageError(FarmError):
-    """The disk is full, over quota, or fails; what could not be written is named."""
+    """The disk is full, over quota, or failing; the message names the file."""
 
 
 class FileTooLarge(StorageError):
-    """A file would exceed this process's limit of file sizes, or that of the file system: to wait does not help."""
+    """A file would exceed the file size limit of this process or of the file system; waiting does not help."""

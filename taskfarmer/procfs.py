@@ -16,8 +16,6 @@ Sight = Literal["whole", "partial", "blind"]
 """`whole`: /proc shows all processes of this pid namespace. `partial`: it hides some. `blind`: it is not usable."""
 _LARGEST_PID = 1 << 22
 """PID_MAX_LIMIT of Linux."""
-_INITIAL_NAMESPACE = 0xEFFFFFFC
-"""The inode of the pid namespace in which all others are (PROC_PID_INIT_INO of Linux)."""
 
 
 def sight() -> Sight:
@@ -36,14 +34,6 @@ def _sight_of(pid: int) -> Sight:
         return "blind"
     # each pid namespace has a process 1, mostly of another user
     return "whole" if _read("/proc/1/stat") else "partial"
-
-
-def shows_whole_kernel() -> bool:
-    """Whether /proc shows the processes, and with them the file locks, of all pid namespaces of this kernel."""
-    try:
-        return sight() != "blind" and os.stat("/proc/self/ns/pid").st_ino == _INITIAL_NAMESPACE
-    except OSError:
-        return False
 
 
 def _status_fields(text: bytes) -> dict[bytes, bytes]:

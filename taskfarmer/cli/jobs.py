@@ -66,12 +66,12 @@ def command(workdir: str, as_json: bool, patience: float) -> int:
 def _farmers(workdir: str) -> list[FarmerInfo]:
     from taskfarmer.inspect import status
     from taskfarmer.ledger import Ledger
-    from taskfarmer.peers.identity import identity_of
+    from taskfarmer.peers.identity import load_identity
 
     found, farm = open_farm(workdir)
     farmers = []
     for one in status.read_status(found, Ledger(found, farm, "jobs")).farmers:
-        identity = identity_of(found, one.farmer)
+        identity = load_identity(found, one.farmer)
         variables = identity.job if identity is not None else {}
         farmers.append(FarmerInfo(variables, one.host, one.slots, one.held, one.verdict))
     return farmers

@@ -60,7 +60,7 @@ def command(workdir: str, ids: tuple[str, ...], failed: bool, grep: str | None) 
     pattern = None if grep is None else _compiled(grep)
     found, farm = open_farm(workdir)
     ledger = Ledger(found, farm, "logs")
-    state = ledger.look()
+    state = ledger.refresh()
     wanted = failed_tasks(found, ledger) if failed else parse_ids(ids, state.tasks) if ids else None
     store = logs.LogStore(found, farm.farm)
     if pattern is not None:
@@ -83,7 +83,7 @@ def failed_tasks(workdir: Workdir, ledger: Ledger) -> list[int]:
     if not ledger.state.failed:
         return []
     place = results.with_newer_states(
-        lambda: results.survey(workdir, ledger.look(), agrees_within=results.STATE_IS_NEW_FOR)
+        lambda: results.survey(workdir, ledger.refresh(), agrees_within=results.STATE_IS_NEW_FOR)
     ).place
     return [task_id for task_id, where in enumerate(place) if where == results.IS_FAILED]
 

@@ -39,14 +39,14 @@ def open_farm(path: str, change: bool = False) -> tuple[Workdir, Farm]:
     """
     # imported late: --version and --help do not need the ledger
     from taskfarmer.farm import groups, trust
-    from taskfarmer.ledger.farmfile import demand
+    from taskfarmer.ledger.farmfile import require
 
     if os.path.isfile(path) and os.path.isdir(path + "_workdir"):
         raise NotAFarm(f"{path} is a file; the work directory of this task list is {path}_workdir")
     workdir = Workdir.at(path)
     if change:
         trust.refuse_strangers(workdir)
-    farm = demand(workdir)
+    farm = require(workdir)
     found = workdir._replace(logs_dir=farm.logs, shared=farm.shared_group)
     if change and farm.shared_group:
         groups.refuse_outsiders(found)

@@ -50,7 +50,7 @@ def command(workdir: str, ids: tuple[str, ...], failed: bool) -> int:
     # a unique name: the ledger could not distinguish two commits with the same `by`
     ledger = Ledger(found, farm, f"retry-{durable.random_name()}")
     try:
-        count = ledger.retry(parse_ids(ids, ledger.look().tasks) if ids else None)
+        count = ledger.retry(parse_ids(ids, ledger.refresh().tasks) if ids else None)
     except ValueError as error:
         raise UsageError(_refusal_message(ledger, error)) from error
     if not count:

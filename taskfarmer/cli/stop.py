@@ -9,11 +9,11 @@ import click
 from taskfarmer import __version__
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.options import open_farm, verbose_option, workdir_argument
-from taskfarmer.farm.control import farmers_at_work, order_stop
+from taskfarmer.farm.control import farmers_at_work, request_stop
 from taskfarmer.ledger import Ledger
 from taskfarmer.options import Exit
-from taskfarmer.peers.heartbeat import beat_of
-from taskfarmer.peers.identity import introduce
+from taskfarmer.peers.heartbeat import beat_interval
+from taskfarmer.peers.identity import new_identity
 from taskfarmer.peers.watch import Watch
 from taskfarmer.storage import durable
 from taskfarmer.ui.stdout import write_stdout
@@ -52,16 +52,16 @@ def command(workdir: str, now: bool, wait: bool) -> int:
     """
     found, farm = open_farm(workdir, change=True)
     ledger = Ledger(found, farm, f"stop-{durable.random_name()}")
-    farmers = farmers_at_work(found, ledger.look())
+    farmers = farmers_at_work(found, ledger.refresh())
     if not farmers:
         write_stdout("no farmers are running\n")
         return int(Exit.DONE)
-    order_stop(found, farmers, now)
+    request_stop(found, farmers, now)
     number = "1 farmer" if len(farmers) == 1 else f"{len(farmers)} farmers"
-    seconds = beat_of(farm.lease, len(farmers))
+    seconds = beat_interval(farm.lease, len(farmers))
     write_stdout(f"requested {number} to stop; they notice within about {seconds:.0f} s\n")
     if wait:
-        watch = Watch(found, introduce(0, __version__, {}), farm.lease)
-        while any(watch.verdict(one) is None for one in set(farmers) & {*farmers_at_work(found, ledger.look())}):
+        watch = Watch(found, new_identity(0, __version__, {}), farm.lease)
+        while any(watch.verdict(one) is None for one in set(farmers) & {*farmers_at_work(found, ledger.refresh())}):
             time.sleep(POLL_INTERVAL)
     return int(Exit.DONE)

@@ -276,7 +276,7 @@ def _check_list(settings: Settings) -> None:
         return
     if farm is None:
         raise TaskListError(f"{settings.tasklist}: contains no tasks, so there is nothing to submit")
-    if not Ledger(intake.workdir, farm, "submit").look().held:
+    if not Ledger(intake.workdir, farm, "submit").refresh().held:
         raise TaskListError(
             f"{settings.tasklist}: all tasks are recorded, so there is nothing to submit; to run some again, use "
             "`taskfarmer retry`"

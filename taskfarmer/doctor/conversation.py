@@ -104,13 +104,13 @@ class Conversation:
     # --- the tests ------------------------------------------------------------------------------------
 
     def _prove(self, proof: LockProof, sign: Sign | None, path: str, my_next: int) -> None:
-        proof.look(sign, time.monotonic())
+        proof.observe(sign, time.monotonic())
         if proof.ready:
             try:
                 answer = try_lock(path)
             except OSError:
                 return
-            proof.tried(answer, time.monotonic(), my_next)
+            proof.record_answer(answer, time.monotonic(), my_next)
 
     def _measure(self, state: PeerState, written: Written, now: float, wall: float, news: float | None) -> None:
         if news is not None and self._names is None and self.me in state.news:

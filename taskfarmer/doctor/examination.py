@@ -15,7 +15,7 @@ from taskfarmer.doctor.place import Place
 from taskfarmer.doctor.signs import LockedFile, PeerState, initial_state
 from taskfarmer.errors import UsageError, hit_a_limit, remedy
 from taskfarmer.ledger import farmfile
-from taskfarmer.peers.identity import introduce, short_name
+from taskfarmer.peers.identity import new_identity, short_name
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.mountchecks import MountedPath
@@ -80,7 +80,7 @@ class _Doctor:
 @contextmanager
 def _present(path: str, lock_path: str, version: str) -> Iterator[_Doctor]:
     """Make a doctor's sign and locks in the directory, and remove them at the end."""
-    me = replace(introduce(0, version, {}), farmer="")
+    me = replace(new_identity(0, version, {}), farmer="")
     me = replace(me, farmer=f"{durable.random_name()}-{short_name(me.host)}-{me.pid}")
     place = Place(path, me.farmer)
     lock_place = Place(lock_path, me.farmer) if lock_path != path else None

@@ -1,1 +1,1 @@
-"""A farm as a whole: how it is created, who may work on it, and the request to stop its farmers."""
+"""A farm as a whole: its creation, the users that may work on it, and the request to stop its farmers."""

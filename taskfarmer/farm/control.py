@@ -1,7 +1,7 @@
-"""The order to stop: one file, `stop`, that names the farmers it is for.
+"""The stop request: one file, `stop`, with the names of the farmers that are to stop.
 
-It is written by `taskfarmer stop` and read by each farmer at its heartbeats. It names farmers, so that those
-that are started later do not stop of it.
+`taskfarmer stop` writes it, and each farmer reads it at its heartbeats. Since it names farmers, it does not stop those
+that start later.
 """
 
 from __future__ import annotations
@@ -13,39 +13,40 @@ from taskfarmer.formats import members
 from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.ledger.state import State
 from taskfarmer.peers import arrivals
-from taskfarmer.peers.identity import introduce
+from taskfarmer.peers.identity import new_identity
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
 
 def farmers_at_work(workdir: Workdir, state: State) -> list[str]:
-    """Those that the ledger knows, and those that have come and taken nothing yet, unless they are known to be dead."""
-    me = introduce(0, "", {})
+    """Farmers in the ledger, and those that have not claimed tasks yet, unless they are known to be dead."""
+    me = new_identity(0, "", {})
     arriving = arrivals.unregistered(workdir, state.farmers, (".alive",))
     return sorted({*state.farmers, *(one for one in arriving if not arrivals.is_gone(workdir, me, one))})
 
 
-def order_stop(workdir: Workdir, farmers: Iterable[str], now: bool) -> None:
-    """Tell `farmers` to stop; `now` leaves their tasks no time. Those that an earlier order named are named again."""
-    before, at_once = _order(workdir)
+def request_stop(workdir: Workdir, farmers: Iterable[str], now: bool) -> None:
+    """Ask `farmers` to stop; with `now` their tasks get no grace time. Earlier requests stay in the file."""
+    before, at_once = _read_request(workdir)
     named = sorted({*farmers, *(before if at_once == now else ())})
     try:
         durable.replace(workdir.stop, sealed({"farmers": named, "now": now}), workdir.shared)
     except OSError as error:
         raise StorageError(
-            f"{workdir.stop}: {error.strerror}; the farmers were not told to stop; {remedy(error, AGAIN)}"
+            f"{workdir.stop}: {error.strerror}; stop request not written; {remedy(error, AGAIN)}"
         ) from error
 
 
-def told_to_stop(workdir: Workdir, farmer: str) -> str | None:
-    """`stop` or `stop --now` where this farmer was told so."""
-    farmers, now = _order(workdir)
+def stop_requested(workdir: Workdir, farmer: str) -> str | None:
+    """`stop` or `stop --now` if this farmer is to stop, else None."""
+    farmers, now = _read_request(workdir)
     if farmer not in farmers:
         return None
     return "stop --now" if now else "stop"
 
 
-def _order(workdir: Workdir) -> tuple[list[str], bool]:
+def _read_request(workdir: Workdir) -> tuple[list[str], bool]:
+    """The farmers in the stop file, and whether they are to stop at once."""
     try:
         document = unsealed(durable.read(workdir.stop))
     except OSError:

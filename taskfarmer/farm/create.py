@@ -1,7 +1,7 @@
-"""How a farm comes to be: everything is made under random names, and `farm.json` names it last.
+"""Creating a farm: all files get random names, and `farm.json` names them last.
 
-Any number of farmers may do this at once; the one whose `farm.json` gets its name made the farm, and
-the others take back what they made and join it.
+Any number of farmers may do this at once. The one whose `farm.json` gets its name has created the farm; the others
+remove their files and join it.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from taskfarmer.ledger.state import Segment, State
 from taskfarmer.storage import durable, linkproof
 from taskfarmer.storage.layout import Workdir
 
-_ELSEWHERE = "name another work directory with -w DIR"
+_ELSEWHERE = "use another work directory with -w DIR"
 _PATH_MAX = 4096
 _LONGEST_NAME = 200
-"""Bytes that a path below the work directory may have more than the work directory: at most 130, and some to spare."""
+"""Maximum number of bytes that a path in the farm has in addition to the work directory: 130, with a reserve."""
 
 
 def _nothing() -> None:
-    """Between two file operations there is nothing to do."""
+    """The default for `between`."""
 
 
 def make_folders(workdir: Workdir, made: list[str] | None = None, between: Callable[[], None] = _nothing) -> None:
-    """The directories of a farm, and the proof that its file system can commit.
+    """Create the directories of a farm, and prove that its file system supports commits.
 
-    `made` gets those that were not there before, as they are made; `between` is called between file operations.
+    Directories that did not exist are added to `made`; `between` is called between file operations.
     """
     try:
         _check_length(workdir.path)
@@ -49,7 +49,7 @@ def make_folders(workdir: Workdir, made: list[str] | None = None, between: Calla
         try:
             durable.sync_directory(os.path.dirname(workdir.path))
         except PermissionError:
-            pass  # a directory that we may write into and not read
+            pass  # a directory that we may write, but not read
         between()
         linkproof.prove_links(workdir.ledger)
         between()
@@ -57,25 +57,25 @@ def make_folders(workdir: Workdir, made: list[str] | None = None, between: Calla
             groups.prove_modes(workdir)
     except OSError as error:
         path = str(error.filename or workdir.path)
-        what, option = "work directory", "-w"
+        kind, option = "work directory", "-w"
         if workdir.logs_dir and path.startswith(workdir.logs_dir):
-            what, option = "folder of the logs", "--logs-dir"
-        advice = f"name another one with {option} DIR"
+            kind, option = "log directory", "--logs-dir"
+        advice = f"use another one with {option} DIR"
         if error.errno == errno.ENAMETOOLONG:
             advice = f"choose a shorter path with {option} DIR"
         else:
             advice = remedy(error, advice, advice)
-        raise StorageError(f"{path}: {error.strerror}; the {what} cannot be made here, {advice}") from error
+        raise StorageError(f"{path}: {error.strerror}; cannot create the {kind} here; {advice}") from error
 
 
 def _check_length(path: str) -> None:
-    """Raise ENAMETOOLONG before anything is made, if files deep in the farm could not be opened later."""
+    """Raise ENAMETOOLONG early if files deep in the farm could not be opened later."""
     if len(path.encode("utf-8", "surrogateescape")) + _LONGEST_NAME > _PATH_MAX:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
 
 
 def _make_folder(path: str) -> bool:
-    """Whether a directory was made; False where it stands already."""
+    """Create a directory; False if it exists."""
     try:
         os.mkdir(path, durable.FOLDER_MODE)
     except FileNotFoundError:
@@ -89,14 +89,14 @@ def _make_folder(path: str) -> bool:
 
 
 def make(workdir: Workdir, farm: Farm, segment: Segment, between: Callable[[], None] = _nothing) -> State | None:
-    """Make the farm, its first revision and its name; that revision, or None where another farmer was faster."""
+    """Create the farm, its first revision and its name; that revision, or None if another farmer was faster."""
     epoch: str | None = None
     first: State | None = None
     made = False
     try:
         epoch = epochs.make(workdir, 0)
         first = State(farm.farm, 0, ("import", 0), epoch, 1, (segment,))
-        # by link, as all revisions: a start that is killed here leaves no torn one with a name
+        # by link, as all revisions: if we are killed here, no torn revision has a name
         between()
         prepared = os.path.join(workdir.prepared(epoch), "first")
         durable.prepare(prepared, encode(first), workdir.shared)
@@ -107,12 +107,12 @@ def make(workdir: Workdir, farm: Farm, segment: Segment, between: Callable[[], N
         between()
         made = farmfile.publish(workdir, farm)
     except OSError as error:
-        # who slept here may wake up in a farm that another one made, and that swept our epoch away as an old one
+        # if we slept here, another farmer may have created the farm since, and removed our epoch as an old one
         other = farmfile.load(workdir)
         if other is None or other.farm == farm.farm:
-            # nothing is taken back: `farm.json` may have its name although we were told otherwise, and name all this
+            # remove nothing: `farm.json` may have its name in spite of the error, and name all these files
             raise StorageError(
-                f"{error.filename or workdir.path}: {error.strerror}; the farm was not made, or may not last; "
+                f"{error.filename or workdir.path}: {error.strerror}; the farm was not created, or may be lost; "
                 + remedy(error, _ELSEWHERE, _ELSEWHERE)
             ) from error
     if not made:

@@ -1,29 +1,26 @@
 """Farms of a group (`--shared-group`): its members may work on them, whatever the umask of each is.
 
-The group is that of the work directory. Its directories have the setgid bit, so that what is made in them is the
-group's, and each farmer gives the group what its own umask took from its files (`durable.grant_group`). Who can
-write is trusted (`trust.py`); who cannot is told so before anything is begun.
+The group is that of the work directory. All directories have the setgid bit, so that new files belong to the group, and
+each farmer restores the group permissions that its umask removed (`durable.grant_group`). Users with write permission
+are trusted (`trust.py`); other users get an error before anything is started.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import time
 
 from taskfarmer.errors import NotAFarm
 from taskfarmer.storage import durable
+from taskfarmer.storage.eventually import FOR_A_NAME, wait_until_visible
 from taskfarmer.storage.layout import Workdir
-
-PATIENCE = 2.0
-"""Seconds for another member, who makes the same farm, to open a directory that it has just made."""
 
 _OPEN = stat.S_ISGID | stat.S_IRWXG
 
 
 def group_of(workdir: Workdir) -> str:
-    """The name of the work directory's group, or its number where it has none."""
-    import grp  # only farms of groups have a use for it
+    """The name of the work directory's group, or its number if it has no name."""
+    import grp  # only farms of groups need it
 
     number = os.stat(workdir.path).st_gid
     try:
@@ -33,29 +30,32 @@ def group_of(workdir: Workdir) -> str:
 
 
 def share_folder(workdir: Workdir, folder: str) -> None:
-    """Open a directory of a farm that is being made to its group; NotAFarm where that cannot be: nobody could join."""
+    """Give the group access to a directory of a new farm; NotAFarm if that is impossible."""
     number = os.stat(workdir.path).st_gid
     if os.geteuid() and number not in (os.getegid(), *os.getgroups()):
         raise NotAFarm(
-            f"{workdir.path}: --shared-group: belongs to group {group_of(workdir)}, and you are no member of it: make "
-            "the directory as one of yours (newgrp, chgrp), or name another one with -w DIR"
+            f"{workdir.path}: --shared-group: belongs to group {group_of(workdir)}, and you are not a member; give the "
+            "directory to a group of yours (newgrp, chgrp), or use another one with -w DIR"
         )
-    end = time.monotonic() + PATIENCE
-    while not _is_open(folder, number):
-        try:
-            if os.stat(folder).st_gid != number:
-                os.chown(folder, -1, number)
-            durable.share_directory(folder)
-        except PermissionError:
-            if time.monotonic() < end:
-                time.sleep(0.05)
-                continue
-            raise NotAFarm(
-                f"{folder}: --shared-group: belongs to another user and is not open to the group: let its owner "
-                "chmod g+rwxs it, or name another work directory with -w DIR"
-            ) from None
-        if not _is_open(folder, number):
-            raise _not_taken(folder)
+    try:
+        # another member creates the same farm, and may be about to give the group access to a new directory
+        wait_until_visible(lambda: _open_to_group(folder, number), FOR_A_NAME, 0.05, PermissionError)
+    except PermissionError:
+        raise NotAFarm(
+            f"{folder}: --shared-group: belongs to another user and is not open to the group; ask its owner to "
+            "chmod g+rwxs it, or use another work directory with -w DIR"
+        ) from None
+
+
+def _open_to_group(folder: str, number: int) -> None:
+    """Give the group access; PermissionError if the directory belongs to another user."""
+    if _is_open(folder, number):
+        return
+    if os.stat(folder).st_gid != number:
+        os.chown(folder, -1, number)
+    durable.share_directory(folder)
+    if not _is_open(folder, number):
+        raise _not_taken(folder)
 
 
 def _is_open(folder: str, number: int) -> bool:
@@ -64,7 +64,7 @@ def _is_open(folder: str, number: int) -> bool:
 
 
 def prove_modes(workdir: Workdir) -> None:
-    """Prove that the group can read a file that is made in the farm, or raise NotAFarm."""
+    """Prove that the group can read a file that is created in the farm, or raise NotAFarm."""
     number = os.stat(workdir.path).st_gid
     path = os.path.join(workdir.ledger, f".probe.{durable.random_name()}")
     try:
@@ -78,16 +78,16 @@ def prove_modes(workdir: Workdir) -> None:
 
 def _not_taken(path: str) -> NotAFarm:
     return NotAFarm(
-        f"{path}: --shared-group: this file system does not keep the group and the mode that it is given, so nobody "
-        "else could join; name a work directory elsewhere with -w DIR"
+        f"{path}: --shared-group: this file system does not keep the group and the mode of files, so other members "
+        "could not join; use a work directory elsewhere with -w DIR"
     )
 
 
 def refuse_outsiders(workdir: Workdir) -> None:
-    """NotAFarm where a user who is none of the group is about to work on its farm."""
+    """NotAFarm if the user is not in the group of the farm."""
     for folder in (workdir.path, *workdir.folders):
         if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
             raise NotAFarm(
-                f"{folder}: permission denied: this farm is for members of group {group_of(workdir)}, and you are none "
-                "(newgrp, sg); use a work directory of your own with -w DIR"
+                f"{folder}: permission denied: this farm is for members of group {group_of(workdir)}, and you are not "
+                "one (newgrp, sg); use your own work directory with -w DIR"
             )

@@ -1,8 +1,8 @@
-"""Who else can decide what a farm runs: whoever can write into its work directory, or into its task list.
+"""Trust: all users with write permission for the work directory or the task list can change the commands of a farm.
 
-Groups share farms, and a user who starts a farmer on another one's list means to run that one's commands. So
-what is refused is what everybody may write, and a work directory of a stranger where everybody could have put
-one. Access control lists are seen as far as the mode bits show them.
+Groups share farms, and a farmer that is started on another user's list is meant to run that user's commands. So only
+two cases are refused: files that all users can write, and a work directory of a stranger in a place where all users can
+create one. Access control lists are considered as far as the mode bits show them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from taskfarmer.storage.layout import Workdir
 
 
 def refuse_strangers(workdir: Workdir, tasklist: str | None = None) -> None:
-    """NotAFarm where anybody, or somebody who has no business there, can write into the work directory.
+    """NotAFarm if all users, or a stranger, can write into the work directory.
 
-    Its owner may be ourselves, root or the owner of the task list; in a directory where not everybody may write,
-    whoever can make a work directory is trusted.
+    Its owner may be this user, root, or the owner of the task list. In a directory that not all users can write, any
+    owner is trusted.
     """
     there = os.path.isdir(workdir.path)
     inside = os.path.join(workdir.path, "")
@@ -26,8 +26,8 @@ def refuse_strangers(workdir: Workdir, tasklist: str | None = None) -> None:
         found = _status(path) if there or not path.startswith(inside) else None
         if found is not None and found.st_mode & stat.S_IWOTH:
             raise NotAFarm(
-                f"{path}: everybody can write there, and whoever can do so can run commands as you: chmod o-w it, "
-                "or name another work directory with -w DIR"
+                f"{path}: all users can write there, and so run commands as you; chmod o-w it, or use another work "
+                "directory with -w DIR"
             )
     owners = {0, os.getuid()}
     listed = _status(tasklist) if tasklist is not None else None
@@ -40,19 +40,19 @@ def refuse_strangers(workdir: Workdir, tasklist: str | None = None) -> None:
             continue
         if owner not in owners and _open_to_all(os.path.dirname(path)):
             raise NotAFarm(
-                f"{path}: belongs to another user, who can run commands as you there, and lies where everybody can "
-                "put such a directory: name a work directory elsewhere with -w DIR"
+                f"{path}: belongs to another user, who can run commands as you there, in a place where all users can "
+                "create directories; use a work directory elsewhere with -w DIR"
             )
 
 
-def doubts_of_list(tasklist: str) -> list[str]:
-    """A warning for a task list that anybody may change; none for others, whoever they belong to."""
+def list_warnings(tasklist: str) -> list[str]:
+    """A warning if all users can change the task list; an empty list otherwise."""
     found, folder = _status(tasklist), os.path.dirname(os.path.abspath(tasklist))
-    where = _status(folder)
+    parent = _status(folder)
     if found is not None and found.st_mode & stat.S_IWOTH:
-        return [f"{tasklist}: everybody can write this task list, and so run commands as you: chmod o-w it"]
-    if where is not None and where.st_mode & stat.S_IWOTH and not where.st_mode & stat.S_ISVTX:
-        return [f"{tasklist}: everybody can exchange this task list, and so run commands as you: chmod o-w {folder}"]
+        return [f"{tasklist}: all users can write this task list, and so run commands as you; chmod o-w it"]
+    if parent is not None and parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
+        return [f"{tasklist}: all users can replace this task list, and so run commands as you; chmod o-w {folder}"]
     return []
 
 

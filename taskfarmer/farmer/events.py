@@ -34,7 +34,7 @@ def process_count(count: int) -> str:
 
 def inode_notice(settings: Settings, state: State, workdir: Workdir) -> str | None:
     """A notice if a long list will create a log file for each task; else None."""
-    if settings.logs != "files" or state.tasks <= MANY_LOGS or not state.left:
+    if settings.logs != "files" or state.tasks <= MANY_LOGS or not state.has_unprocessed:
         return None
     return (
         f"{state.tasks} tasks create as many log files, one inode each, in {workdir.logs}; --logs packed uses one file "

@@ -17,7 +17,7 @@ from itertools import groupby
 from taskfarmer.errors import FileTooLarge, StorageError, TaskFarmerError
 from taskfarmer.farmer import pacing
 from taskfarmer.farmer.walltime import Walltime
-from taskfarmer.formats.intervals import Interval, counted
+from taskfarmer.formats.intervals import Interval, count_tasks
 from taskfarmer.formats.results import LOST, result_line
 from taskfarmer.formats.tasks import parse_task
 from taskfarmer.formats.timeline import farmer_number, time_slice
@@ -95,7 +95,7 @@ class Exchanges:
         """When to check next whether an exchange is due; `now + 60` if there is nothing to exchange."""
         if self.storage_error:
             return self.retry_at
-        if self.ledger.told_everything and not (may_claim and self.tasks_to_claim()):
+        if self.ledger.all_settled and not (may_claim and self.tasks_to_claim()):
             return now + 60.0
         return self.next_exchange
 
@@ -111,9 +111,9 @@ class Exchanges:
                 self.exchange(0)
             return
         want = self.tasks_to_claim() if may_claim else 0
-        if not want and self.ledger.told_everything:
+        if not want and self.ledger.all_settled:
             return
-        size = self.ledger.untold_bytes
+        size = self.ledger.unsettled_bytes
         flush = pacing.should_flush(self.pace(), size) or size > self.ledger.limit / SHARES_OF_LIMIT
         if now >= self.next_exchange or flush or self._may_exchange_early(now, want):
             self.exchange(want)
@@ -149,7 +149,9 @@ class Exchanges:
         self.pending += claimed
         self._queue_pending()
         # tasks that are left although some were wanted need more time than this farmer has
-        self.exhausted = not claimed and (not self.ledger.state.left or (want > 0 and seconds_left < math.inf))
+        self.exhausted = not claimed and (
+            not self.ledger.state.has_unprocessed or (want > 0 and seconds_left < math.inf)
+        )
         now = time.monotonic()
         self.walltime.slowest_exchange = max(self.walltime.slowest_exchange, now - started)
         pace = self.pace()
@@ -157,7 +159,7 @@ class Exchanges:
         self.pool.batch_size = min(pacing.batch_size(pace), self._largest_batch)
         # no prefetch near the end of the list: another slot may become free earlier
         state = self.ledger.state
-        prefetch = pacing.should_prefetch(pace.duration) and self.pool.attentive and state.left
+        prefetch = pacing.should_prefetch(pace.duration) and self.pool.attentive and state.has_unprocessed
         self.pool.ahead = prefetch and self.walltime.allows_prefetch(now, state)
         self.views.every = pacing.view_period(len(self.ledger.state.farmers), UPDATE_EVERY)
         if self.views.due(now) and not leave:  # a leaving farmer updates the views last of all
@@ -169,9 +171,9 @@ class Exchanges:
         `list_is_complete` imports new lines of the task list, and returns False if that failed or is not possible yet.
         """
         try:
-            if not self.ledger.ends_here() or self.ledger.look().left:
+            if not self.ledger.is_last_farmer() or self.ledger.refresh().has_unprocessed:
                 return False
-            return list_is_complete() and self.ledger.ends_here()
+            return list_is_complete() and self.ledger.is_last_farmer()
         except StorageError:
             return False  # the exchange that follows reports the error
 
@@ -255,16 +257,16 @@ class Exchanges:
         place = 0
         for needs, group in groupby(lines, lambda line: self.walltime.needs_more(now, line, state)):
             block = list(group)
-            part = interval.part(place, len(block))
+            part = interval.slice(place, len(block))
             place += len(block)
             if needs is None:
                 self.pool.add(part, block)
             else:
-                released.returned.append(part.needing(max(part.needs, needs)))
-        all_skipped = counted(released.returned) == interval.count
+                released.returned.append(part.with_needs(max(part.needs, needs)))
+        all_skipped = count_tasks(released.returned) == interval.count
         self._skip_window = min(LARGEST_SKIP_WINDOW, 2 * max(self._skip_window, interval.count)) if all_skipped else 0
-        if not released.nothing:
-            self.ledger.note(released)
+        if not released.is_empty:
+            self.ledger.add_report(released)
 
     def _record_lost(self, interval: Interval, lines: list[bytes]) -> None:
         now = time.time()
@@ -278,4 +280,4 @@ class Exchanges:
             deaths = f"a farmer or a worker died {interval.deaths} times while running it"
             self.reporter.warning(f"task {task_id} failed as lost: {deaths} (--max-deaths)")
         self.lost_here += interval.count
-        self.ledger.note(report)
+        self.ledger.add_report(report)

@@ -24,7 +24,7 @@ from taskfarmer.farmer.peers import PeerMonitor
 from taskfarmer.farmer.places import first_slot_context
 from taskfarmer.farmer.pulse import VIEWS, Pulse
 from taskfarmer.farmer.walltime import Walltime
-from taskfarmer.formats.intervals import Interval, counted
+from taskfarmer.formats.intervals import Interval, count_tasks
 from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import FarmerReport, Ledger
 from taskfarmer.options import Ending, Reporter, Settings
@@ -148,7 +148,7 @@ class Farmer:
         self.growth.warn_of_last_line()
         self.peers.start_watching()
         state = self.ledger.state
-        return state.left or self.growth.incomplete or self.peers.should_wait(state, self.settings)
+        return state.has_unprocessed or self.growth.incomplete or self.peers.should_wait(state, self.settings)
 
     def _may_claim(self, now: float) -> bool:
         return now >= self.backoff.until and not self.stopped_by and self.walltime.may_claim(now, self.ledger.state)
@@ -210,20 +210,20 @@ class Farmer:
 
     def _needs_new_tasks(self) -> bool:
         """Whether a slot is free and the farm has no task for it."""
-        return self.exchanges.exhausted or (self.pool.idle > 0 and not self.ledger.state.left)
+        return self.exchanges.exhausted or (self.pool.idle > 0 and not self.ledger.state.has_unprocessed)
 
     # --- reports of workers --------------------------------------------------------------------
 
     def _process(self, happened: PoolReport, stopping: bool = False) -> None:
         outcomes = happened.outcomes
-        if not outcomes.nothing:
+        if not outcomes.is_empty:
             self.finished += outcomes.finished
             self.failed += outcomes.failed
             self.returned += sum(one.count for one in (*outcomes.returned, *outcomes.died, *outcomes.overran))
             self.walltime.warn_of_overruns(outcomes.overran, self.ledger.state)
             if outcomes.failed:
                 self.events.failures(outcomes.lines)
-            self.ledger.note(outcomes)
+            self.ledger.add_report(outcomes)
             if outcomes.finished:
                 self.backoff.reset()
         self.survivors += happened.survivors
@@ -277,22 +277,22 @@ class Farmer:
             if now - exchanges.storage_error_since > RECORD_TIMEOUT:
                 self._set_fatal(exchanges.storage_error)
             return False
-        if not exchanges.exhausted or not self.ledger.told_everything:
+        if not exchanges.exhausted or not self.ledger.all_settled:
             if not self.settings.wait and exchanges.is_last(lambda: self.growth.check_now(now)):
                 return True
             exchanges.exchange(max(1, exchanges.tasks_to_claim()))
-            if self.pool.queued or not exchanges.exhausted or not self.ledger.told_everything:
+            if self.pool.queued or not exchanges.exhausted or not self.ledger.all_settled:
                 return False
         if now < self._next_check:
             return False
         self._next_check = now + pacing.jittered(pacing.idle_period(exchanges.pace()), random.random())
         self.growth.check(now, force=True)
-        self.peers.expel_dead(self.ledger.look())
+        self.peers.expel_dead(self.ledger.refresh())
         state = self.ledger.state
         if self.walltime.anything_fits(now, state):
             exchanges.reset()
             return False
-        if state.left:
+        if state.has_unprocessed:
             self.walltime.report_skipped(now, state)
         elif self.peers.should_wait(state, self.settings) or self.growth.should_wait(now, self.walltime):
             return False
@@ -335,8 +335,8 @@ class Farmer:
 
     def _release(self, intervals: list[Interval]) -> None:
         if intervals:
-            self.returned += counted(intervals)
-            self.ledger.note(FarmerReport(returned=intervals))
+            self.returned += count_tasks(intervals)
+            self.ledger.add_report(FarmerReport(returned=intervals))
 
     def _leave(self) -> None:
         """Record results, release tasks, leave the ledger, and make the views exact."""
@@ -379,7 +379,7 @@ class Farmer:
         self.peers.stop_heartbeat()
 
     def _ending(self) -> Ending:
-        noted, unsettled = self.leaving.note_left, self.ledger.untold
+        noted, unsettled = self.leaving.note_left, self.ledger.unsettled
         return Ending(
             self.finished,
             self.failed + self.exchanges.lost_here,
@@ -387,7 +387,7 @@ class Farmer:
             0 if noted else unsettled,
             progress_of(self.ledger.state, self.pool),
             self.stopped_by,
-            self.fatal or self.growth.fatal(self.stopped_by) or "; ".join(self.ledger.unexpelled().values()) or None,
+            self.fatal or self.growth.fatal(self.stopped_by) or "; ".join(self.ledger.unexpellable().values()) or None,
             tuple(self.survivors),
             time.monotonic() - self.started,
             self.stale_claims or (noted and bool(self.returned or (self.stopped_by and unsettled))),

@@ -52,7 +52,7 @@ class Leaving:
         """
         started = time.monotonic()
         self.pulse.allow(LEAVE)
-        while not self.ledger.told_everything or self.ledger.registered:
+        while not self.ledger.all_settled or self.ledger.registered:
             # an earlier commit that seemed to fail may have claimed tasks after all
             release(self.exchanges.remove_unstarted())
             if self.too_slow:
@@ -60,7 +60,7 @@ class Leaving:
             try:
                 self.exchanges.exchange(0, leave=True, patience=PATIENCE_STOPPED if stopped else PATIENCE)
             except (Contended, Stopped):
-                return self.ledger.left_after_all() or self._leave_note()
+                return self.ledger.has_left() or self._leave_note()
             if not self.exchanges.storage_error:
                 continue  # the commit that succeeded may have been an earlier one, which did not leave
             now = time.monotonic()
@@ -72,7 +72,7 @@ class Leaving:
         return True
 
     def _leave_note(self) -> bool:
-        journal, size = self.ledger.depart()
+        journal, size = self.ledger.flush_journal()
         try:
             self.peers.leave_note(journal, size)
         except OSError as error:

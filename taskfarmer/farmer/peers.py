@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from taskfarmer.errors import StorageError
-from taskfarmer.farm.control import told_to_stop
+from taskfarmer.farm.control import stop_requested
 from taskfarmer.farmer.exchanges import Exchanges
 from taskfarmer.farmer.jobs import SchedulerReports
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.state import State
 from taskfarmer.options import Reporter, Settings
 from taskfarmer.peers import arrivals
-from taskfarmer.peers.heartbeat import Presence, beat_of, every_of
+from taskfarmer.peers.heartbeat import Presence, announced_interval, beat_interval
 from taskfarmer.peers.identity import Identity
 from taskfarmer.peers.lockproofs import LockProofs
 from taskfarmer.peers.watch import Watch
@@ -67,7 +67,7 @@ class PeerMonitor:
     def start_heartbeat(self, now: float) -> None:
         self.presence = Presence(self.workdir, self.identity)
         self._last_beat = now
-        self.exchanges.on_storage_error = self.presence.give_ballast
+        self.exchanges.on_storage_error = self.presence.free_ballast
 
     def beat(self, now: float, running: list[list[int]]) -> None:
         """Write a heartbeat if one is due, check whether this farmer was expelled, and expel dead farmers."""
@@ -75,7 +75,7 @@ class PeerMonitor:
             return
         self._note_beat(now)
         farmers = self.ledger.state.farmers
-        beat = beat_of(self.ledger.farm.lease, len(farmers))
+        beat = beat_interval(self.ledger.farm.lease, len(farmers))
         self.next_beat = now + beat
         assert self.presence is not None
         self.presence.every = beat
@@ -86,7 +86,7 @@ class PeerMonitor:
         if missing or gap > self.ledger.farm.lease / 2:
             try:
                 self.ledger.commits.check_farm()
-                state = self.ledger.look()
+                state = self.ledger.refresh()
             except StorageError as error:
                 self.exchanges.note_storage_error(str(error))
                 return
@@ -114,7 +114,7 @@ class PeerMonitor:
     def write_heartbeat(self, running: list[list[int]], sync: bool = False) -> None:
         """Write a heartbeat, with `sync` durably, and read the request to stop if there is one."""
         assert self.presence is not None
-        self.stop_request = told_to_stop(self.workdir, self.identity.farmer)
+        self.stop_request = stop_requested(self.workdir, self.identity.farmer)
         try:
             self.presence.beat(running, sync=sync)
         except OSError as error:
@@ -124,7 +124,7 @@ class PeerMonitor:
     def leave_note(self, journal: str, size: int) -> None:
         """Leave a farewell note: all our tasks have ended, and `size` bytes of the journal are on disk."""
         assert self.presence is not None
-        self.presence.farewell(journal, size)
+        self.presence.write_farewell(journal, size)
 
     def start_watching(self) -> None:
         """Read the heartbeats of the farmers to watch, so that their silence counts from now on."""
@@ -155,7 +155,7 @@ class PeerMonitor:
         at most for the lease.
         """
         holders = self._holders(state)
-        unexpelled = self.ledger.unexpelled()
+        unexpelled = self.ledger.unexpellable()
         if settings.wait:
             return any(farmer not in unexpelled for farmer in holders)
         if self._any_silent(holders, state) or not all(map(self.watch.seen_beating, self._earlier_runs(holders))):
@@ -192,7 +192,7 @@ class PeerMonitor:
     def _beat_of(self, farmer: str) -> float:
         """Seconds between two heartbeats of a farmer, according to its heartbeat file; 0 if it cannot be read."""
         try:
-            return every_of(durable.read(self.workdir.alive(farmer)))
+            return announced_interval(durable.read(self.workdir.alive(farmer)))
         except OSError:
             return 0.0
 
@@ -203,7 +203,7 @@ class PeerMonitor:
         """
         if not any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(state))):
             return False
-        return any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(self.ledger.look())))
+        return any(self._killed(farmer) for farmer in self.watch.suspects(self._holders(self.ledger.refresh())))
 
     def others_hold_tasks(self, state: State) -> bool:
         return bool(self._holders(state))
@@ -232,7 +232,7 @@ class PeerMonitor:
         except StorageError as error:
             self.exchanges.note_storage_error(str(error))
             return
-        for why in self.ledger.hidden.values():
+        for why in self.ledger.delayed_expulsions.values():
             if why not in self._reported:
                 self._reported.add(why)
                 self.reporter.warning(why)
@@ -252,10 +252,10 @@ class PeerMonitor:
         them = self.watch.identity(farmer)
         if them is None:
             return None
-        self.proofs.look(them, now)
+        self.proofs.observe(them, now)
         silent = self.watch.suspicious(farmer)
         if silent is not None:
-            if self.proofs.ended(them):
+            if self.proofs.has_ended(them):
                 return f"its lock is free, and {them.host} is a container of this node"
             return self.jobs.end_reason(them.job, now - silent, now)
         why = self.jobs.requeue_reason(them.job)
@@ -268,7 +268,7 @@ class PeerMonitor:
         """If no farmer is registered, remove the files of farmers that died before their first commit."""
         state = self.ledger.state
         if not state.farmers:
-            now = self.presence.shown if self.presence is not None else None
+            now = self.presence.last_beat if self.presence is not None else None
             lease, between = self.ledger.farm.lease, self.ledger.commits.between
             arrivals.sweep(self.workdir, self.identity, state.farmers, lease, now, between)
 

@@ -14,8 +14,8 @@ from taskfarmer.intake import Intake
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.options import Ending, Reporter, Settings
 from taskfarmer.peers import scheduled
-from taskfarmer.peers.identity import introduce
-from taskfarmer.peers.lockproofs import say_what_mounts_tell
+from taskfarmer.peers.identity import new_identity
+from taskfarmer.peers.lockproofs import report_mounts
 from taskfarmer.signals import Signals
 from taskfarmer.views.files import edited_by_hand
 
@@ -31,11 +31,11 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     pulse = Pulse(signals)
     intake = Intake(settings, reporter, lambda: bool(signals.arrived), pulse)
     farm = intake.open()
-    identity = introduce(settings.slots, __version__, scheduled.job(os.environ))
+    identity = new_identity(settings.slots, __version__, scheduled.job(os.environ))
     ledger = Ledger(intake.workdir, farm, identity.farmer, settings.slots)
     ledger.do_between(pulse)
     if intake.created is not None:
-        ledger.commits.known = intake.created  # just made from the list, so there is nothing to compare
+        ledger.commits.last_seen = intake.created  # just made from the list, so there is nothing to compare
     else:
         pulse()
         if grown := intake.check(ledger):
@@ -48,9 +48,9 @@ def run(settings: Settings, reporter: Reporter, signals: Signals) -> Ending:
     hidden = procfs_warning()
     if hidden is not None:
         reporter.warning(hidden)
-    say_what_mounts_tell(reporter, intake.workdir.path, os.path.dirname(ledger.lock.path))
+    report_mounts(reporter, intake.workdir.path, os.path.dirname(ledger.lock.path))
     edited = edited_by_hand(intake.workdir) if intake.created is None else []
-    for warning in (*ledger.lock.doubts(), *edited):
+    for warning in (*ledger.lock.warnings(), *edited):
         reporter.warning(warning)
     pulse()
     return Farmer(settings, reporter, pulse, runner, intake, ledger, identity, started).run()

@@ -57,7 +57,7 @@ class Walltime:
             self._report_end(now)
             pool.broadcast(protocol.Command(protocol.DEADLINE, seconds=self.epoch_end))
             if presence is not None:
-                presence.learn("SLURM_JOB_END_TIME", f"{self._allocation.end:.0f}")
+                presence.add_job_info("SLURM_JOB_END_TIME", f"{self._allocation.end:.0f}")
         if not self.warned and now >= self.end - self.settings.warn_time:
             self.warned = True
             assert self.settings.warn_signal is not None
@@ -165,7 +165,7 @@ class Walltime:
 
     def anything_fits(self, now: float, state: State) -> bool:
         """Whether there is a task that may be claimed and started."""
-        return self.may_claim(now, state) and state.has(self.seconds_left(now))
+        return self.may_claim(now, state) and state.has_claimable(self.seconds_left(now))
 
     def report_skipped(self, now: float, state: State) -> None:
         """Log why this farmer exits although there are tasks."""

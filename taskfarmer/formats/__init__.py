@@ -1,1 +1,1 @@
-"""The formats of a farm: values, and how each is written on a line or in a document."""
+"""File formats of a farm: values, and how each is written on a line or in a document."""

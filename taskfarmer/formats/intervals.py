@@ -1,7 +1,7 @@
-"""Intervals: tasks that follow each other in a segment, as one value and as text.
+"""Intervals: consecutive tasks of a segment, as a value and as text.
 
-`segment:start+count@attempt!deaths^needs`; the last four are left out if they are 1, 1, 0 and 0. Several intervals
-that follow each other are one word: `segment~digits@...`, their gaps and counts in base 64 (docs/workdir-format.md).
+The text is `segment:start+count@attempt!deaths^needs`; the last four are left out if they are 1, 1, 0 and 0. Several
+consecutive intervals form one word, `segment~digits@...`, with gaps and counts in base 64 (docs/workdir-format.md).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 LONGEST_GROUP = 64
-"""Intervals in one word at most: a farmer that claims the first of `returned` parses one word."""
+"""Maximum number of intervals in a word: a farmer that claims the first ones of `returned` parses one word."""
 
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
@@ -17,10 +17,10 @@ _LONGEST_INTERVAL = 26  # digits in base 64: two numbers of up to 64 bits
 
 
 class Interval:
-    """`count` tasks that follow each other in segment number `segment`, from place `start` on.
+    """`count` consecutive tasks in segment number `segment`, from place `start` on.
 
-    All of them are at the same `attempt` (from 1), as many farmers or workers (`deaths`) died while they ran, and
-    each is known to need at least `needs` seconds (0 where nothing is known). Never changed once it is made.
+    All of them are at the same `attempt` (from 1), were running when the same number of farmers or workers died
+    (`deaths`), and need at least `needs` seconds as far as is known (0: unknown). An interval is immutable.
     """
 
     __slots__ = ("attempt", "count", "deaths", "needs", "segment", "start")
@@ -50,16 +50,16 @@ class Interval:
     def stop(self) -> int:
         return self.start + self.count
 
-    def part(self, first: int, count: int) -> Interval:
-        """The `count` tasks from the `first`-th of this interval on."""
+    def slice(self, first: int, count: int) -> Interval:
+        """`count` tasks of this interval, starting with its task number `first` (from 0)."""
         return Interval(self.segment, self.start + first, count, self.attempt, self.deaths, self.needs)
 
-    def again(self, died: bool = False) -> Interval:
-        """The same tasks as they are given out the next time."""
+    def next_attempt(self, died: bool = False) -> Interval:
+        """The same tasks at their next attempt; with `died`, with one more death."""
         return Interval(self.segment, self.start, self.count, self.attempt + 1, self.deaths + died, self.needs)
 
-    def needing(self, seconds: int) -> Interval:
-        """The same tasks, each of which is known to need as many seconds."""
+    def with_needs(self, seconds: int) -> Interval:
+        """The same tasks, with `seconds` as the least time that each of them needs."""
         return Interval(self.segment, self.start, self.count, self.attempt, self.deaths, seconds)
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class Interval:
 
 
 def parse_group(word: str) -> list[Interval]:
-    """The intervals that one word stands for, in the order of their places; ValueError where it is none."""
+    """The intervals in one word, in the order of their places; ValueError if the word is invalid."""
     rest, _, needs = word.partition("^")
     rest, _, deaths = rest.partition("!")
     rest, _, attempt = rest.partition("@")
@@ -94,7 +94,7 @@ def parse_group(word: str) -> list[Interval]:
 
 
 def _numbers(digits: str) -> Iterator[int]:
-    """Numbers of base-64 digits: five bits a digit, the lowest first; the sixth says that more follow."""
+    """Decode numbers from base-64 digits: five bits a digit, lowest first; the sixth bit is set if more follow."""
     value = shift = 0
     for digit in digits:
         bits = _VALUES.get(digit)
@@ -126,10 +126,10 @@ def parse_intervals(text: str) -> list[Interval]:
 
 
 def write_intervals(intervals: Iterable[Interval]) -> str:
-    """One string for all `intervals`, neighbours joined; their order stays."""
+    """One string for all `intervals`, with adjacent ones merged; their order stays."""
     words: list[str] = []
     group: list[Interval] = []
-    for one in joined(intervals):
+    for one in merge_adjacent(intervals):
         if group and (len(group) == LONGEST_GROUP or not _follows(group[-1], one)):
             words.append(_word(group))
             group = []
@@ -164,14 +164,14 @@ def _word(group: list[Interval]) -> str:
     return f"{first.segment}~{text}{kind}"
 
 
-def joined(intervals: Iterable[Interval]) -> Iterator[Interval]:
-    """The same tasks with intervals that touch each other made one."""
+def merge_adjacent(intervals: Iterable[Interval]) -> Iterator[Interval]:
+    """The same tasks, with adjacent intervals merged."""
     last: Interval | None = None
     for one in intervals:
         if not one.count:
             continue
         if last is not None and last.stop == one.start and _kind(last) == _kind(one):
-            last = last.part(0, last.count + one.count)
+            last = last.slice(0, last.count + one.count)
         else:
             if last is not None:
                 yield last
@@ -180,26 +180,26 @@ def joined(intervals: Iterable[Interval]) -> Iterator[Interval]:
         yield last
 
 
-def counted(intervals: Iterable[Interval]) -> int:
+def count_tasks(intervals: Iterable[Interval]) -> int:
     return sum(one.count for one in intervals)
 
 
-def without(held: Iterable[Interval], taken: Iterable[Interval]) -> list[Interval]:
-    """What is left of `held` when the tasks of `taken` at the same attempt are gone; order kept."""
-    gone: dict[tuple[int, int], list[Interval]] = {}
+def subtract(held: Iterable[Interval], taken: Iterable[Interval]) -> list[Interval]:
+    """The tasks of `held` without those of `taken` at the same attempt, in the same order."""
+    removed: dict[tuple[int, int], list[Interval]] = {}
     for one in taken:
-        gone.setdefault((one.segment, one.attempt), []).append(one)
-    for cuts in gone.values():
+        removed.setdefault((one.segment, one.attempt), []).append(one)
+    for cuts in removed.values():
         cuts.sort(key=lambda cut: cut.start)
     left: list[Interval] = []
     for one in held:
         place = one.start
-        for cut in gone.get((one.segment, one.attempt), ()):
+        for cut in removed.get((one.segment, one.attempt), ()):
             if cut.stop <= place or cut.start >= one.stop:
                 continue
             if cut.start > place:
-                left.append(one.part(place - one.start, cut.start - place))
+                left.append(one.slice(place - one.start, cut.start - place))
             place = cut.stop
         if place < one.stop:
-            left.append(one.part(place - one.start, one.stop - place))
+            left.append(one.slice(place - one.start, one.stop - place))
     return left

@@ -1,6 +1,7 @@
-"""Members of documents by type and range (docs/workdir-format.md): a right checksum does not make a document right.
+"""Type and range checks for members of documents (docs/workdir-format.md). A valid checksum does not make a document
+valid.
 
-Each function returns a member, or raises ValueError with words that name it and show what is there.
+Each function returns a member, or raises a ValueError that names the member and shows its value.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 MOST = 1 << 62
-"""Larger than any offset, size, count or time; and still a file offset."""
+"""Larger than any offset, size, count or time, but still a valid file offset."""
 LONGEST = 1 << 16
-"""Characters of a text, at most."""
+"""Maximum number of characters in a text."""
 LONGEST_NAME = 255
 _SHOWN = 40
 
 
 def shown(value: object) -> str:
-    """A value for a message. Nested or long values are cut, and never written out whole."""
+    """A value for a message. Long values are shortened; nested ones are only named."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "an array"
     if isinstance(value, str) and len(value) > _SHOWN:
@@ -27,11 +28,12 @@ def shown(value: object) -> str:
 
 
 def wrong(name: str, value: object) -> ValueError:
-    """The error for a member that is not as it must be."""
+    """The error for a member with a wrong type or value."""
     return ValueError(f"member `{name}` is {shown(value)}")
 
 
 def there(document: Mapping[str, Any], name: str) -> Any:
+    """A member of any type; ValueError if it is missing."""
     try:
         return document[name]
     except KeyError:
@@ -50,7 +52,7 @@ def whole(document: Mapping[str, Any], name: str, least: int = 0, most: int = MO
 
 
 def is_number(value: object, least: float = 0.0, most: float = MOST) -> bool:
-    """Whether this is a number in that range; neither true nor false, no NaN, nothing infinite."""
+    """Whether the value is a number in this range: not a boolean, NaN or infinity."""
     return isinstance(value, (int, float)) and type(value) is not bool and least <= value <= most
 
 
@@ -62,7 +64,7 @@ def number(document: Mapping[str, Any], name: str, least: float = 0.0, most: flo
 
 
 def is_text(value: object, longest: int = LONGEST) -> bool:
-    """Whether this is text that can be a path or an argument: without NUL, and bytes in the system's encoding."""
+    """Whether the value can be a path or an argument: text without NUL that the file system encoding can represent."""
     if not isinstance(value, str) or len(value) > longest or "\0" in value:
         return False
     try:
@@ -80,9 +82,9 @@ def text(document: Mapping[str, Any], name: str, longest: int = LONGEST) -> str:
 
 
 def is_name(value: object) -> bool:
-    """Whether this can be the name of a file in a directory of the farm."""
+    """Whether the value can be the name of a file in a directory of the farm."""
     if type(value) is str and value.isascii() and value.replace("-", "").isalnum() and len(value) <= LONGEST_NAME:
-        return True  # as good as all are, and a revision may have thousands
+        return True  # nearly all names take this fast path; a revision may have thousands
     return is_text(value, LONGEST_NAME) and value not in ("", ".", "..") and "/" not in str(value)
 
 
@@ -94,7 +96,7 @@ def name(document: Mapping[str, Any], member: str) -> str:
 
 
 def is_texts(value: object) -> bool:
-    """Whether this is an object of texts."""
+    """Whether the value is an object whose names and values are texts."""
     return isinstance(value, dict) and all(is_text(one) for pair in value.items() for one in pair)
 
 

@@ -1,4 +1,4 @@
-"""The line of a result: twelve words and a checksum, one line for each attempt, in the order of completion."""
+"""Result lines: twelve words and a checksum, one line for each attempt, in the order of completion."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECORDED_AS_FAILED = frozenset((FAILED, LOST))
 
 @cache
 def _result() -> re.Pattern[bytes]:
-    """All words of a result but its checksum. Compiled when the first one is read: a farmer reads none as a rule."""
+    """The pattern of a result line without its checksum. It is compiled on first use: most farmers read no results."""
     whole, some, times = rb"-?[0-9]{1,18}", rb"[0-9]{1,9}", [rb"-?[0-9]{1,18}(?:\.[0-9]{1,9})?"] * 2
     words = (some, some, whole, *times, rb"[a-z]{1,32}", whole, some, *times, whole, rb"[!-~]{1,64}")
     return re.compile(b" ".join(words))
@@ -26,10 +26,10 @@ def _result() -> re.Pattern[bytes]:
 class Result(NamedTuple):
     """One attempt at a task, as its farmer recorded it.
 
-    Times are seconds since the epoch on the farmer's own clock; `user` and `system` are CPU seconds,
-    `peak` kilobytes (getrusage(2): never less than the worker's own size). `status` is the exit
-    status, `signal` the number of the signal that ended it, 0 for none. `log` says where the output
-    is: `files` for logs/log_<ID>, `none` where the attempt left none.
+    Times are seconds since the epoch by the farmer's clock; `user` and `system` are CPU seconds, `peak` is in kilobytes
+    (getrusage(2): never less than the worker's own size). `status` is the exit status, `signal` the number of the
+    signal that killed the task, or 0. `log` is how the output was kept: `files` for logs/log_<ID>, `none` if the
+    task wrote nothing.
     """
 
     task_id: int
@@ -60,23 +60,23 @@ def result_line(
     peak: int = 0,
     log: bytes = b"files",
 ) -> bytes:
-    """The line of a result, its checksum and newline included."""
+    """A complete result line, with checksum and newline."""
     form = result_form(attempt, slot, outcome, status, signal, log)
     return with_crc(form % (task_id, start, end, b"%.6f" % user, b"%.6f" % system, peak))
 
 
 def result_form(attempt: int, slot: int, outcome: bytes, status: int, signal: int, log: bytes) -> bytes:
-    """What attempts that ended alike have in common: a format of ID, start, end, CPU seconds as bytes, and peak."""
+    """A format string for attempts with the same end. Its fields: ID, start, end, CPU seconds as bytes, and peak."""
     return b"%%d %d %d %%.6f %%.6f %s %d %d %%s %%s %%d %s" % (attempt, slot, outcome, status, signal, log)
 
 
 def with_crc(body: bytes) -> bytes:
-    """A line of these words: a checksum and a newline behind them."""
+    """Append a checksum and a newline to the words of a line."""
     return b"%s %08x\n" % (body, zlib.crc32(body))
 
 
 def result_words(line: bytes) -> list[bytes] | None:
-    """The words of a whole, undamaged result line (no newline at its end), else None. They are what they must be."""
+    """The valid words of a result line (without its newline); None if the line is incomplete or corrupt."""
     body, _, crc = line.rpartition(b" ")
     if len(crc) != 8 or b"%08x" % zlib.crc32(body) != crc or _result().fullmatch(body) is None:
         return None

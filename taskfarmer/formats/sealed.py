@@ -10,16 +10,16 @@ from taskfarmer.formats import limits
 
 
 def sealed(document: dict[str, object]) -> bytes:
-    """A JSON document on one line with its checksum as its last member (`"crc"`, CRC-32 in hex)."""
+    """A JSON document on one line, with its checksum as the last member (`"crc"`, CRC-32 in hex)."""
     body = json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode("ascii")
     return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
 
 
 def unsealed(data: bytes) -> dict[str, object] | None:
-    """The document that `sealed` wrote, or None where the bytes are not exactly what it wrote.
+    """The document that `sealed` wrote; None if the bytes are not exactly its output.
 
-    Nor is it where it has too many values, is nested too deeply, or has a number of thousands of digits: one with a
-    right checksum may be anybody's.
+    None also if the document has too many values, is nested too deeply, or has a number with thousands of digits: the
+    checksum may be valid although a stranger wrote the document.
     """
     body, mark, rest = data.rpartition(b',"crc":"')
     if not mark or len(rest) != 11 or rest[8:] != b'"}\n':
@@ -36,5 +36,5 @@ def unsealed(data: bytes) -> dict[str, object] | None:
     return document if isinstance(document, dict) else None
 
 
-# Python before 3.10.7 takes hours for a number of a million digits; later ones refuse more than 4,300
+# Python before 3.10.7 takes hours to parse a number of a million digits; later versions refuse more than 4,300
 _PARSE_INT = None if hasattr(sys, "set_int_max_str_digits") else lambda digits: int(digits[: limits.DIGITS])

@@ -1,4 +1,4 @@
-"""The line of a task: `ID command`, or `ID {"command": ...}` if the command cannot stand on a line as it is."""
+"""Task lines: `ID command`, or `ID {"command": ...}` if the command cannot be written on a line as it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _JSON_START = b'{"command":'
 
 
 class TimedCommand(bytes):
-    """A command, and the seconds that its user expects it to take."""
+    """A command with the number of seconds that its user expects it to take."""
 
     seconds: float
 
@@ -21,10 +21,10 @@ class TimedCommand(bytes):
 
 
 def task_line(task_id: int, command: bytes) -> bytes:
-    """The line of a task, its newline included.
+    """The line of a task, with its newline.
 
-    A command that has options, one with a line break, or one that looks like our JSON form, is written as JSON so
-    that a reader never has to guess; bytes that are no UTF-8 survive in both forms.
+    A command is written as JSON if it has options, has a line break, or looks like our JSON form, so that a reader
+    never has to guess. Both forms preserve bytes that are not UTF-8.
     """
     if isinstance(command, TimedCommand):
         text = command.decode("utf-8", "surrogateescape")
@@ -36,18 +36,18 @@ def task_line(task_id: int, command: bytes) -> bytes:
 
 
 def parse_task(line: bytes) -> tuple[int, bytes]:
-    """ID and command out of a task's line (with or without its newline); ValueError where it is none."""
+    """ID and command in a task's line, with or without newline; ValueError if the line is invalid."""
     number, _, command = line.rstrip(b"\n").partition(b" ")
     if command[:1] == b"{" and command.startswith(_JSON_START):
         text = _options(command).get("command")
         if not isinstance(text, str):
-            raise ValueError(f"no command: {command[:60]!r}")
+            raise ValueError(f"invalid command: {command[:60]!r}")
         command = text.encode("utf-8", "surrogateescape")
     return int(number), command
 
 
 def task_time(line: bytes) -> float | None:
-    """The seconds that a task's line says it takes; None where it says nothing."""
+    """The number of seconds in a task's line; None if the line has no time."""
     _, _, command = line.rstrip(b"\n").partition(b" ")
     if b'"time"' not in command or not command.startswith(_JSON_START):
         return None
@@ -59,4 +59,4 @@ def _options(command: bytes) -> Any:
     try:
         return json.loads(command)
     except RecursionError:
-        raise ValueError(f"no command: {command[:60]!r}") from None
+        raise ValueError(f"invalid command: {command[:60]!r}") from None

@@ -1,7 +1,7 @@
-"""Events of the trace event format (Chrome's, which Perfetto reads) for attempts and their farmers.
+"""Events in the trace event format (Chrome, Perfetto) for attempts and their farmers.
 
-A farmer is a process of the trace and a slot a thread of it, so that slices of one thread never
-overlap. Times are microseconds. https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+A farmer is a process of the trace and a slot is a thread of it, so slices of one thread never overlap. Times are in
+microseconds. https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import re
 
 _NAME = 256
 _NOT_PLAIN = re.compile(rb"[^ !#-\[\]-~]").search
-"""What JSON would write in another way: quotes, backslashes, control characters, and all that is not ASCII."""
+"""Finds bytes that JSON escapes: quotes, backslashes, control characters, and everything outside of ASCII."""
 
 
 def farmer_number(farmer: str) -> int:
-    """The process number of a farmer in a timeline: the random part of its ID, at most 31 bits."""
+    """The process number of a farmer in a timeline: the random suffix of its ID, at most 31 bits."""
     return int(farmer[-8:], 16) & 0x7FFFFFFF
 
 
@@ -34,16 +34,16 @@ def time_slice(
     system: float,
     peak: int,
 ) -> bytes:
-    """One complete event (`ph` X) for an attempt, `,\\n` before it. `start` and `end` are epoch seconds."""
+    """One complete event (`ph` X) for an attempt, preceded by `,\\n`. `start` and `end` are seconds since the epoch."""
     form = slice_form(farmer, slot, attempt, outcome, status, number)
     times = start * 1e6, max(0.0, end - start) * 1e6
     return form % (quoted(command), *times, task_id, b"%.6f" % user, b"%.6f" % system, peak)
 
 
 def slice_form(farmer: int, slot: int, attempt: int, outcome: bytes, status: int, number: int) -> bytes:
-    """What events of attempts that ended alike have in common.
+    """A format string for events of attempts with the same end.
 
-    A format of the quoted command, start and duration in microseconds, ID, CPU seconds as bytes, and peak.
+    Its fields: quoted command, start and duration in microseconds, ID, CPU seconds as bytes, and peak.
     """
     return (
         b',\n{"name":%%s,"cat":"task","ph":"X","ts":%%d,"dur":%%d,"pid":%d,"tid":%d,"args":{"id":%%d,"attempt":%d,'
@@ -53,7 +53,7 @@ def slice_form(farmer: int, slot: int, attempt: int, outcome: bytes, status: int
 
 
 def quoted(command: bytes) -> bytes:
-    """A command as JSON, cut where it is long."""
+    """A command as JSON, shortened if it is long."""
     if len(command) <= _NAME and not _NOT_PLAIN(command):
         return b'"%s"' % command
     text = command.decode("utf-8", "replace")
@@ -61,7 +61,7 @@ def quoted(command: bytes) -> bytes:
 
 
 def named(number: int, name: str, slots: int, labels: str = "") -> bytes:
-    """Metadata events (`ph` M) that name a farmer's process and its slots, `,\\n` before each."""
+    """Metadata events (`ph` M) that name a farmer's process and its slots, each preceded by `,\\n`."""
     events = [_name("process_name", number, 0, name)]
     if labels:
         events.append(_name("process_labels", number, 0, labels, "labels"))

@@ -15,14 +15,14 @@ from typing import Literal
 
 from taskfarmer.errors import Damaged, FarmError, StorageError, TaskFarmerError, remedy
 from taskfarmer.farm import groups
-from taskfarmer.formats.intervals import counted, each_interval
+from taskfarmer.formats.intervals import count_tasks, each_interval
 from taskfarmer.formats.results import RECORDED_AS_FAILED, RETURNED, Result, parse_result, result_words
 from taskfarmer.ledger import Ledger, State, results
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import Entry
+from taskfarmer.peers import lockfacts
 from taskfarmer.peers.heartbeat import running_of
-from taskfarmer.peers.identity import Identity, identity_of, introduce
-from taskfarmer.peers.lockfacts import kept
+from taskfarmer.peers.identity import Identity, load_identity, new_identity
 from taskfarmer.storage import durable, locks
 from taskfarmer.storage.layout import Workdir, epoch_number, is_revision
 from taskfarmer.views import files
@@ -100,9 +100,9 @@ def read_status(workdir: Workdir, ledger: Ledger) -> Status:
     """The current status of the farm."""
     state = _newest(workdir, ledger)
     warnings: list[str] = []
-    me = introduce(0, "", {})
+    me = new_identity(0, "", {})
     now = time.time()
-    shared, between = kept(workdir) or (None, [])
+    shared, between = lockfacts.load(workdir) or (None, [])
     return Status(
         workdir.path,
         state.farm,
@@ -124,16 +124,20 @@ def read_status(workdir: Workdir, ledger: Ledger) -> Status:
     )
 
 
+class _RevisionLost(Damaged):
+    """A revision newer than the newest one that can be read existed, and is missing."""
+
+
 def _newest(workdir: Workdir, ledger: Ledger) -> State:
     """The newest revision; Damaged if there is evidence of a newer one that is lost: then the counts are outdated."""
     end = time.monotonic() + LOST_PATIENCE
     while True:
-        state = ledger.look()
+        state = ledger.refresh()
         lost = _lost(workdir, state)
         if lost is None:
             return state
         if time.monotonic() > end:
-            raise Damaged(
+            raise _RevisionLost(
                 f"{lost}: missing, so revision {state.revision} is not the newest; restore it from a snapshot of the "
                 "file system, or run the list again, which continues from there with the recorded results. If only "
                 f"{workdir.head} refers to it and is corrupt, remove that file"
@@ -158,7 +162,7 @@ def _lost(workdir: Workdir, state: State) -> str | None:
 
 
 def _farmer(workdir: Workdir, me: Identity, name: str, entry: Entry, now: float) -> FarmerStatus:
-    them = identity_of(workdir, name)
+    them = load_identity(workdir, name)
     age = _heartbeat_age(workdir, name, now)
     verdict, evidence = _verdict(workdir, me, name, them, age)
     return FarmerStatus(
@@ -167,7 +171,7 @@ def _farmer(workdir: Workdir, me: Identity, name: str, entry: Entry, now: float)
         them.pid if them else None,
         them.job_name if them else None,
         entry.slots,
-        counted(each_interval(entry.claims)),
+        count_tasks(each_interval(entry.claims)),
         len(running_of(workdir, name)),
         them.started if them else None,
         verdict,
@@ -216,7 +220,7 @@ def newest_failures(workdir: Workdir, state: State, count: int, warnings: list[s
     if not state.failed:
         return []
     try:
-        journals = results.journals(workdir, state)
+        journals = results.counted_journals(workdir, state)
     except OSError as error:
         raise StorageError(f"{workdir.results}: {error.strerror}; {remedy(error, results.RESTORE)}") from error
     open_tasks = _open_tasks(state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +15,14 @@ from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.segments import SegmentReader
 from taskfarmer.ledger.state import Segment, State
 from taskfarmer.storage import reading
+from taskfarmer.storage.eventually import FOR_PEOPLE, wait_until_visible
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.tasks.source import SourceReader, line_of_task, open_source
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-PATIENCE = 5.0
+PATIENCE = FOR_PEOPLE
 _RESTORE = "restore it from a snapshot of the file system, or use another work directory (-w)"
 
 
@@ -74,15 +74,12 @@ def compare(path: str, workdir: Workdir, state: State, farm: Farm, patience: flo
     Raise TaskListError with the first line whose task was changed. A list that ends too early is read again for
     `patience` seconds: another node may have added lines, and this node may still see the old size.
     """
-    end = time.monotonic() + patience
-    while True:
-        try:
-            with _readable(path):
-                return _compare(path, workdir, state, farm)
-        except _TooShort:
-            if time.monotonic() >= end:
-                raise
-        time.sleep(0.2)
+
+    def attempt() -> int | None:
+        with _readable(path):
+            return _compare(path, workdir, state, farm)
+
+    return wait_until_visible(attempt, patience, 0.2, _TooShort)
 
 
 def _compare(path: str, workdir: Workdir, state: State, farm: Farm) -> int | None:

@@ -68,7 +68,7 @@ class Intake:
         """Open the farm in the work directory, or create it. Exactly one farmer creates it."""
         self.check_readable()
         trust.refuse_strangers(self.workdir, self.path)
-        for warning in trust.doubts_of_list(self.path):
+        for warning in trust.list_warnings(self.path):
             self.reporter.warning(warning)
         self.between()
         farm = self.existing_farm()
@@ -224,7 +224,7 @@ class Intake:
                 views.create_views(self.workdir, state, self.between)
             except OSError as error:
                 self.reporter.warning(f"{error.filename}: {error.strerror}; the views will be created later")
-            Ledger(self.workdir, farm, "import").commits.hint(state.epoch, state.revision)
+            Ledger(self.workdir, farm, "import").commits.write_hint(state.epoch, state.revision)
             self._report_sharing(locks)
             return farm
         found = self.existing_farm()
@@ -280,7 +280,7 @@ class Intake:
 
     def _import_new(self, ledger: Ledger, found: tuple[int, int] | None, running: bool) -> int | None:
         """Return the number of new tasks; None if another farmer imported some of them first."""
-        state = ledger.look()
+        state = ledger.refresh()
         last = state.segments[-1]
         if self.handler is not None and not self.handler.by_line:
             if not self.importer.is_still_empty(state):

@@ -38,7 +38,7 @@ def preview(settings: Settings, reporter: Reporter) -> Iterator[tuple[int, bytes
 
 
 def _unprocessed(intake: Intake, farm: Farm) -> Iterator[tuple[int, bytes]]:
-    state = Ledger(intake.workdir, farm, "preview").look()
+    state = Ledger(intake.workdir, farm, "preview").refresh()
     reader = SegmentReader(intake.workdir)
     try:
         for one in each_interval(state.returned):

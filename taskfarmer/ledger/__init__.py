@@ -1,4 +1,4 @@
-"""Who holds which task. `ledger.py` is the door; the rooms behind it are explained in docs/architecture.md."""
+"""The record of which farmer holds which task. `ledger.py` is the interface; docs/architecture.md explains the rest."""
 
 from taskfarmer.ledger.farmfile import Farm
 from taskfarmer.ledger.ledger import FarmerReport, Ledger

@@ -1,4 +1,4 @@
-"""A state as the JSON document that a revision holds, and back; `docs/workdir-format.md` names each member."""
+"""Conversion of a state to the JSON document in a revision, and back; docs/workdir-format.md describes each member."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskfarmer.ledger.state import Entry, Segment, State, problems
 from taskfarmer.storage.layout import epoch_number
 
 FORMAT = 1
-RESTORE = "restore it from a snapshot of the file system, or start anew in another work directory (-w)"
+RESTORE = "restore it from a snapshot of the file system, or start a new farm in another work directory (-w)"
 _SCALARS = (
     "farm",
     "revision",
@@ -44,7 +44,7 @@ def to_document(state: State) -> dict[str, Any]:
 
 
 def _row(times: Mapping[int, int]) -> list[int]:
-    """The lowest class and the counts from it on."""
+    """The lowest class, followed by the counts of it and all higher classes."""
     first = min(times)
     return [first, *(times.get(number, 0) for number in range(first, max(times) + 1))]
 
@@ -61,7 +61,7 @@ def _segment_document(segment: Segment) -> dict[str, Any]:
 
 
 def _segment(document: Any, first: int) -> Segment:
-    """A segment whose tasks begin with ID `first`; ValueError where it cannot be one."""
+    """A segment whose tasks start with ID `first`; ValueError if a member is invalid."""
     if not isinstance(document, dict):
         raise members.wrong("segments", document)
     if document.get("first") != first:
@@ -77,7 +77,7 @@ def _segment(document: Any, first: int) -> Segment:
 
 
 def _fits(name: str, value: object) -> bool:
-    """Whether a member of a segment that may be left out has its type."""
+    """Whether an optional member of a segment has its type."""
     if name in ("open_end", "timed"):
         return isinstance(value, bool)
     if name in ("source_sha256", "source_crc"):
@@ -90,7 +90,7 @@ _OPTIONAL = _SEGMENT - {"file", "first", "tasks", "next"}
 
 
 def _entry_document(farmer: str, entry: Entry) -> list[Any]:
-    """There is an entry for each of perhaps a thousand farmers, so it is short: what is as ever is left out."""
+    """An entry as an array. It is short, with default values left out, since a revision may have a thousand."""
     document: list[Any] = [entry.seq, entry.claims, entry.bytes, entry.slots]
     if entry.journal != farmer or entry.extra:
         document.append(entry.journal)
@@ -113,10 +113,10 @@ def _entry(farmer: str, document: Any) -> Entry:
 
 
 def decode(path: str, document: Mapping[str, Any]) -> State:
-    """The state in the revision that was read from `path`; errors name it."""
+    """The state in the revision at `path`, which errors name."""
     if document.get("format") != FORMAT:
         found = members.shown(document.get("format"))
-        raise NotAFarm(f"{path}: format {found}, this version knows {FORMAT}; use a newer taskfarmer")
+        raise NotAFarm(f"{path}: format {found}, but this version supports format {FORMAT}; use a newer taskfarmer")
     try:
         return from_document(document)
     except ValueError as error:
@@ -124,7 +124,7 @@ def decode(path: str, document: Mapping[str, Any]) -> State:
 
 
 def refuse_contradictions(path: str, state: State) -> None:
-    """Damaged if a state has tasks in two places, or in none: a revision may be anybody's."""
+    """Damaged if a task is in two places or in none: a stranger may have written the revision."""
     try:
         wrong = problems(state)
     except ValueError as error:
@@ -134,9 +134,9 @@ def refuse_contradictions(path: str, state: State) -> None:
 
 
 def from_document(document: Mapping[str, Any]) -> State:
-    """The state in a revision; members that this version does not know are kept for the next one.
+    """The state in a revision. Members that this version does not know are kept for the next revision.
 
-    ValueError names a member that is missing, or not of its type or range.
+    ValueError names a member that is missing or has a wrong type or value.
     """
     scalars = {name: _scalar(document, name) for name in _SCALARS}
     by = members.array(document, "by")

@@ -1,8 +1,8 @@
-"""Epochs: the directories that hold the revisions, made whole and removed whole.
+"""Epochs: the directories that contain the revisions. They are created and removed as a whole.
 
-A fresh epoch is complete and durable before a revision names it. The one before the last goes when a
-new one is named: its `tmp/` first, so that a farmer that slept since has nothing left to link, then
-its names from the lowest, then itself. What somebody got into in between stays for the next sweep.
+A new epoch is complete and durable before a revision names it. The last but one is removed when a new epoch is named:
+`tmp/` first, so that a farmer that slept since has no file left to link, then its revisions from the lowest number on,
+then the directory. Files that appear meanwhile stay for the next sweep.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def after(epoch: str) -> int:
 
 
 def make(workdir: Workdir, number: int) -> str:
-    """A fresh, empty, durable epoch; its name."""
+    """Create a new, empty, durable epoch; its name."""
     name = epoch_name(number, durable.random_name())
     durable.make_directory(workdir.epoch(name), workdir.shared)
     durable.make_directory(workdir.prepared(name), workdir.shared)
@@ -31,7 +31,7 @@ def make(workdir: Workdir, number: int) -> str:
 
 
 def drop(workdir: Workdir, name: str) -> None:
-    """Remove an epoch that no revision names, if nobody is in it."""
+    """Remove an epoch that no revision names, if it is empty."""
     for path in (workdir.prepared(name), workdir.epoch(name)):
         try:
             os.rmdir(path)
@@ -40,13 +40,13 @@ def drop(workdir: Workdir, name: str) -> None:
 
 
 def _nothing() -> None:
-    """Between two file operations there is nothing to do."""
+    """The default for `between`."""
 
 
 def sweep(workdir: Workdir, current: str, farm: str, between: Callable[[], None] = _nothing) -> None:
-    """Remove the farm's epochs that are two or more before `current`. Whatever fails is left to the next sweep.
+    """Remove the epochs of this farm that are two or more before `current`. Errors are left to the next sweep.
 
-    Whoever slept before this may find another farm in the directory: what is not certainly ours is left alone.
+    If we slept before this, the directory may contain another farm: epochs that may not be ours are left alone.
     `between` is called between file operations.
     """
     limit = after(current) - 2
@@ -61,7 +61,7 @@ def sweep(workdir: Workdir, current: str, farm: str, between: Callable[[], None]
 
 
 def _is_of(workdir: Workdir, name: str, farm: str) -> bool:
-    """Whether an epoch is this farm's: by a revision in it; by `farm.json` where none was ever, or is any more."""
+    """Whether an epoch belongs to this farm, by a revision in it; if it has no revision, by `farm.json`."""
     try:
         numbers = [int(entry) for entry in os.listdir(workdir.epoch(name)) if is_revision(entry)]
         path = workdir.revision(name, max(numbers)) if numbers else workdir.farm
@@ -72,6 +72,7 @@ def _is_of(workdir: Workdir, name: str, farm: str) -> bool:
 
 
 def remove(workdir: Workdir, name: str, between: Callable[[], None] = _nothing) -> None:
+    """Remove an epoch with its revisions; the rest stays after the first error."""
     prepared = workdir.prepared(name)
     try:
         for entry in os.listdir(prepared):
@@ -98,10 +99,10 @@ def close_journals(
     farmers: Mapping[str, Entry],
     between: Callable[[], None] = _nothing,
 ) -> dict[str, int]:
-    """Write the length that counts into the names of journals whose farmers are gone.
+    """Add the counted length to the names of journals of departed farmers; the lengths of those that are done.
 
-    Done before a revision forgets these lengths; doing it twice, or for a commit that is then lost,
-    changes nothing, since the length of a departed journal never does. Returns those that are done.
+    This happens before a revision forgets these lengths. Doing it twice, or for a commit that is lost, has no effect,
+    since the counted length of a departed journal never changes.
     """
     in_use = {entry.journal for entry in farmers.values()}
     closed: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What a farmer has to tell the ledger at its next exchange, as a value."""
+"""A farmer's report to the ledger at its next exchange, as a value."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from taskfarmer.formats.intervals import Interval
 
 @dataclass
 class FarmerReport:
-    """What a farmer has to tell: result lines (`size` bytes of them), and what they come to.
+    """A farmer's report: result lines (`size` bytes of them), and their effect on the tasks.
 
-    `overran` are given back because the farmer's time was over; `times` counts finished tasks by their durations.
-    `views` is what `finished`, `failed` and the timeline will show of it; the ledger only carries it.
+    `overran` are released because the farmer's time ran out; `times` counts finished tasks by class of duration.
+    `views` are lines for `finished`, `failed` and the timeline; the ledger only passes them on.
     """
 
     lines: list[bytes] = field(default_factory=list)
@@ -30,12 +30,12 @@ class FarmerReport:
     views: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
 
     @property
-    def nothing(self) -> bool:
-        return not (self.lines or self.gone)
+    def is_empty(self) -> bool:
+        return not (self.lines or self.no_longer_held)
 
     @property
-    def gone(self) -> tuple[Interval, ...]:
-        """All that the farmer holds no more."""
+    def no_longer_held(self) -> tuple[Interval, ...]:
+        """All tasks that the farmer no longer holds."""
         return (*self.done, *self.returned, *self.died, *self.overran)
 
     def add(self, more: FarmerReport) -> None:

@@ -1,9 +1,9 @@
-"""What an expelled farmer leaves to the others: results in its journal, and tasks.
+"""The results and tasks of an expelled farmer.
 
-A farmer that left without a commit wrote a note (`farmers/<id>.farewell`): its journal, and how many bytes of it are
-on the disk. Nothing is decided by the note but how long to wait. A file system may show fewer bytes of the journal
-than there are; results that are not seen yet are waited for, and are not run again. A note that promises more than
-can ever be seen costs that time, and no more.
+A farmer that left without a commit wrote a note (`farmers/<id>.farewell`) with the name of its journal, and the number
+of its bytes that are durable. The note only determines how long to wait. A file system may show fewer bytes of the
+journal than exist; the missing results are waited for, so that their tasks do not run again. A note with a number that
+is too large costs that wait, and has no other effect.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from taskfarmer.storage.layout import Workdir
 
 
 class Note(NamedTuple):
-    """What a farmer that left wrote down: the first `size` bytes of its `journal` are on the disk."""
+    """The note of a farmer that left: the first `size` bytes of its `journal` are durable."""
 
     journal: str
     size: int
 
 
 def note_of(workdir: Workdir, farmer: str) -> Note | None:
-    """The note of a farmer; None if there is none, or none that can be used.
+    """The note of a farmer; None if it is missing or invalid.
 
-    StaleView if it is empty: on a network file system its name may be seen before its content.
+    StaleView if it is empty: a network file system may show a name before the content.
     """
     path = workdir.farewell(farmer)
     try:
@@ -38,7 +38,7 @@ def note_of(workdir: Workdir, farmer: str) -> Note | None:
     except OSError:
         return None
     if not data:
-        raise StaleView(f"{path}: empty; it is not known yet what {farmer} recorded last")
+        raise StaleView(f"{path}: empty; the last results of {farmer} are not visible yet")
     found = unsealed(data) or {}
     journal, size = found.get("journal"), found.get("bytes")
     if not isinstance(journal, str) or not isinstance(size, int) or not _is_of(journal, farmer):
@@ -52,20 +52,22 @@ def _is_of(journal: str, farmer: str) -> bool:
     return journal == farmer or (number != journal and number.isdecimal())
 
 
-def left_by(workdir: Workdir, state: State, farmer: str, trusting: bool) -> tuple[Settlement, tuple[Interval, ...]]:
-    """What a farmer that is to be expelled recorded beyond what counts, and the tasks that ran when it died.
+def settlement_of(
+    workdir: Workdir, state: State, farmer: str, trusting: bool
+) -> tuple[Settlement, tuple[Interval, ...]]:
+    """The uncounted results of a farmer that is to be expelled, and the tasks that were running when it died.
 
-    StaleView if it cannot be seen yet; one that is not `trusting` any more does without what the note promises.
+    StaleView if they are not visible yet. Without `trusting` the note is ignored.
     """
     note = note_of(workdir, farmer) if trusting else None
     if note is None:
-        return results.left_behind(workdir, state, farmer), _ran(workdir, state, farmer)
-    what = results.left_behind(workdir, state, farmer, note.journal, note.size)
-    return what, ()  # whoever writes a note has ended all its tasks
+        return results.uncounted_results(workdir, state, farmer), _ran(workdir, state, farmer)
+    found = results.uncounted_results(workdir, state, farmer, note.journal, note.size)
+    return found, ()  # a farmer writes its note after all its tasks have ended
 
 
 def _ran(workdir: Workdir, state: State, farmer: str) -> tuple[Interval, ...]:
-    """The tasks that a farmer's last heartbeat lists, as places; what the farmer does not hold is left out later."""
+    """The tasks in a farmer's last heartbeat, as places; tasks that the farmer does not hold are dropped later."""
     tasks = running_of(workdir, farmer)
     return tuple(
         state.interval_of(task_id, attempt) for task_id, attempt in tasks if state.segment_of(task_id) is not None

@@ -1,4 +1,4 @@
-"""`ledger/HEAD`: a hint where the newest revision is. It may be torn, old or missing, and nothing is decided by it."""
+"""`ledger/HEAD`: a hint for finding the newest revision. It may be torn, old or missing; no decision depends on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from taskfarmer.storage.layout import Workdir, epoch_number
 
 
 def read(workdir: Workdir) -> tuple[str, int]:
-    """The epoch and the number of a revision; ValueError or OSError if the hint is of no use."""
+    """The epoch and number of a revision; ValueError or OSError if the hint is unusable."""
     epoch, number = durable.read(workdir.head).decode().split()
     if epoch_number(epoch) is None or len(number) > limits.DIGITS:
         raise ValueError(epoch)
@@ -18,7 +18,7 @@ def read(workdir: Workdir) -> tuple[str, int]:
 
 
 def write(workdir: Workdir, epoch: str, number: int) -> None:
-    """Leave a hint where the newest revision is: 64 bytes in place, one operation for each reader."""
+    """Write the hint in place: 64 bytes, so that a reader needs one operation."""
     text = f"{epoch} {number}".ljust(63) + "\n"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

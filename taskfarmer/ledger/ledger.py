@@ -1,10 +1,10 @@
-"""The one door to the ledger: what a farmer holds, tells, takes and gives back.
+"""The interface to the ledger: a farmer settles results, claims tasks and releases them.
 
-A farmer's side has two stores. `_open` is what happened since the last exchange; `_sent` is what the
-exchange under way tells. An exchange first makes the results durable in the farmer's journal, then
-commits that they count; what it holds afterwards is read from the committed state alone. When an
-exchange fails, the next one first finds out whether it landed after all. A journal that failed once is
-left as it is, and everything that does not count yet is written again into a fresh one.
+A farmer has two reports. `_open` collects all events since the last exchange; `_sent` belongs to the exchange in
+progress. An exchange first makes the results durable in the farmer's journal, then commits that they count. The tasks
+that the farmer holds afterwards are read from the committed state alone. If an exchange fails, the next one first finds
+out whether its commit landed. A journal that failed once is not written again, and all results that do not count yet
+are written to a new one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from taskfarmer.errors import AGAIN, FileTooLarge, StaleView, StorageError, remedy
-from taskfarmer.formats.intervals import Interval, joined, parse_intervals, without
+from taskfarmer.formats.intervals import Interval, merge_adjacent, parse_intervals, subtract
 from taskfarmer.ledger import expulsion, results
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.commits import Commits
@@ -31,7 +31,7 @@ from taskfarmer.storage.locks import FarmLock
 
 
 class Ledger:
-    """A farm's ledger, as one farmer (or one verb of the command line) sees it."""
+    """A farm's ledger, as one farmer (or one command of the command line) uses it."""
 
     def __init__(self, workdir: Workdir, farm: Farm, me: str, slots: int = 0) -> None:
         self.workdir = workdir
@@ -47,88 +47,89 @@ class Ledger:
         self._sent: FarmerReport | None = None
         self._tried = 0
         self._applied = 0
-        self._also = f"{me}-also-{durable.random_name()}"
+        self._other_name = f"{me}-also-{durable.random_name()}"
         self._leaving = False
         self._journal: durable.Journal | None = None
         self._journals = 0
         self.limit = durable.largest_file()
         self._written: list[bytes] = []
-        self._hidden: dict[str, tuple[float, str]] = {}
+        self._delayed: dict[str, tuple[float, str]] = {}
 
     def do_between(self, between: Callable[[], None]) -> None:
-        """Call this between file operations; it may raise Stopped."""
+        """Call `between` between file operations; it may raise Stopped."""
         self.commits.between = self.lock.between = self.commits.turn.between = between
 
     @property
     def state(self) -> State:
-        """The state as last seen."""
-        return self.commits.known or self.look()
+        """The state that was read last."""
+        return self.commits.last_seen or self.refresh()
 
-    def look(self) -> State:
+    def refresh(self) -> State:
+        """Read and return the newest state."""
         return self.commits.newest()
 
     @property
-    def untold(self) -> int:
-        """Results that no commit counts yet."""
+    def unsettled(self) -> int:
+        """The number of results that no commit counts yet."""
         return self._open.ended + (self._sent.ended if self._sent else 0)
 
     @property
-    def untold_bytes(self) -> int:
-        """How long the lines of those results are."""
+    def unsettled_bytes(self) -> int:
+        """The length of the lines of those results."""
         return self._open.size + (self._sent.size if self._sent else 0)
 
     @property
-    def told_everything(self) -> bool:
-        return self._open.nothing and self._sent is None
+    def all_settled(self) -> bool:
+        """Whether a commit counts everything that was reported."""
+        return self._open.is_empty and self._sent is None
 
-    def ends_here(self) -> bool:
-        """Whether, as last seen, nothing is left, nobody else is here, and we give nothing back."""
+    def is_last_farmer(self) -> bool:
+        """Whether, in the last state, no task is unprocessed, no other farmer is there, and we release none."""
         state = self.state
         return (
             self.registered
-            and not state.left
+            and not state.has_unprocessed
             and list(state.farmers) == [self.me]
             and not any(one.returned or one.died or one.overran for one in (self._open, self._sent) if one is not None)
         )
 
-    # --- a farmer's side -----------------------------------------------------------------------
+    # --- exchanges of a farmer -----------------------------------------------------------------
 
-    def note(self, news: FarmerReport) -> None:
-        """Remember what happened, for the next exchange. Nothing is written yet."""
-        news.size = sum(map(len, news.lines))
-        self._open.add(news)
+    def add_report(self, report: FarmerReport) -> None:
+        """Add to the report for the next exchange. Nothing is written yet."""
+        report.size = sum(map(len, report.lines))
+        self._open.add(report)
 
     def exchange(
         self, want: int = 0, leave: bool = False, patience: float = math.inf, seconds_left: float = math.inf
     ) -> tuple[list[Interval], FarmerReport]:
-        """Tell what was noted, take up to `want` tasks: one commit, or none where there is nothing to do.
+        """Settle the reported results and claim up to `want` tasks, in one commit, or none if there is nothing to do.
 
-        What is known to need more than `seconds_left` seconds is not taken.
-        Returns what was gained, and what is now told. With `leave` the farmer goes; it must hold nothing
-        but what it tells. Raises Expelled, FarmGone, StorageError; after the last of these everything is
-        as before, and a later exchange may succeed. Contended after `patience` seconds: the same, and all
-        that is told is in the journal.
+        Tasks that are known to need more than `seconds_left` are not claimed. Returns the claimed tasks, and the report
+        that is now settled. With `leave` the farmer leaves; it must not hold tasks other than those it reports. Raises
+        Expelled, FarmGone, StorageError; after a StorageError a later exchange may succeed, since the report is kept.
+        Contended after `patience` seconds: the same, and the whole report is in the journal.
         """
         if not self.seq:
-            self._settle_in()
-        landed = self._resolve()
+            self._sync_farm()
+        landed = self._finish_previous()
         if landed is not None:
             return landed
-        sent = self._gather()
+        sent = self._collect()
         self._leaving = leave
-        self._write()
+        self._write_journal()
         self.commits.between()
         change = self._change(sent, want, leave, seconds_left)
-        if sent.nothing and self.registered and not leave and not self.commits.uncertain:
-            state = self.look()  # who only asks whether there is something need not wait for the lock
+        if sent.is_empty and self.registered and not leave and not self.commits.uncertain:
+            state = self.refresh()  # looking for tasks does not need the lock
             if change(state) is state:
                 return self._conclude(state, sent)
         self.seq = self._tried = self.seq + 1
         state = self.commits.commit(change, self.me, self.seq, patience)
         return self._conclude(state, sent)
 
-    def _gather(self) -> FarmerReport:
-        """All that is to be told: what was noted, and what an exchange that failed was to tell."""
+    def _collect(self) -> FarmerReport:
+        """The report to settle: everything since the last exchange, and the report of an exchange that failed."""
         if self._sent is None:
             self._sent = self._open
         else:
@@ -136,26 +137,27 @@ class Ledger:
         self._open = FarmerReport()
         return self._sent
 
-    def _settle_in(self) -> None:
-        """Make `farm.json` last before anything is done in its name: whoever made it may have died before that."""
+    def _sync_farm(self) -> None:
+        """Make `farm.json` durable before its first use: its creator may have died before it did that."""
         try:
             durable.sync_directory(self.workdir.path)
         except FileNotFoundError:
             self.commits.check_farm()
         except OSError as error:
             raise StorageError(
-                f"{self.workdir.path}: {error.strerror}; the farm may not last; {remedy(error, AGAIN)}"
+                f"{self.workdir.path}: {error.strerror}; the farm may not be durable; {remedy(error, AGAIN)}"
             ) from error
 
     def _change(self, sent: FarmerReport, want: int, leave: bool, seconds_left: float) -> Callable[[State], State]:
+        """The change of the state by an exchange."""
         journal = self._journal_name()
         settlement = Settlement(
             journal,
             self._journal.size if self._journal else 0,
-            tuple(joined(sent.done)),
-            tuple(joined(sent.returned)),
-            tuple(joined(sent.died)),
-            tuple(joined(sent.overran)),
+            tuple(merge_adjacent(sent.done)),
+            tuple(merge_adjacent(sent.returned)),
+            tuple(merge_adjacent(sent.died)),
+            tuple(merge_adjacent(sent.overran)),
             sent.finished,
             sent.failed,
             sent.seconds,
@@ -165,15 +167,15 @@ class Ledger:
 
         def change(state: State) -> State:
             if self.registered and self.me not in state.farmers and leave and self._all_counted(state):
-                # we left already, although the reply was lost, or were expelled with all that we had
+                # we left, although the reply was lost, or were expelled after all our results counted
                 self.commits.make_durable(state)
                 return state
             if self.registered:
                 states.entry_of(state, self.me)
-            if sent.nothing and not leave and not (want > 0 and state.has(seconds_left)):
+            if sent.is_empty and not leave and not (want > 0 and state.has_claimable(seconds_left)):
                 return state
             new = state if self.registered else states.join(state, self.me, journal, self.slots)
-            if not sent.nothing:
+            if not sent.is_empty:
                 new = states.settle(new, self.me, settlement)
             new = states.claim(new, self.me, want, seconds_left)
             return states.leave(new, self.me) if leave else new
@@ -181,39 +183,40 @@ class Ledger:
         return change
 
     def _conclude(self, state: State, sent: FarmerReport) -> tuple[list[Interval], FarmerReport]:
+        """Read from the committed state what we hold; the tasks that we claimed, and the settled report."""
         entry = state.farmers.get(self.me)
         self.registered = entry is not None
-        before = without(self.held, sent.gone)
+        before = subtract(self.held, sent.no_longer_held)
         self.held = parse_intervals(entry.claims) if entry else []
         self._sent = None
         self._tried = 0
         self._written.clear()
-        return without(self.held, before), sent
+        return subtract(self.held, before), sent
 
-    def _resolve(self) -> tuple[list[Interval], FarmerReport] | None:
-        """If a commit was tried and its end is not known: what it came to if it landed after all, else None."""
+    def _finish_previous(self) -> tuple[list[Interval], FarmerReport] | None:
+        """The result of an exchange whose outcome was unknown, if its commit landed; else None."""
         if self._sent is None or not self._tried:
             return None
-        state = self.look()
-        if not self._landed(state) and self.commits.uncertain:
-            # what we see may be old: whatever has the next number, we see it when we take that ourselves
+        state = self.refresh()
+        if not self._has_landed(state) and self.commits.uncertain:
+            # this state may be old: our own commit for the next number shows the revision that has it
             self.seq += 1
-            state = self.commits.commit(lambda new: new if self._landed(new) else replace(new), self.me, self.seq)
-        if self._landed(state):
+            state = self.commits.commit(lambda new: new if self._has_landed(new) else replace(new), self.me, self.seq)
+        if self._has_landed(state):
             self.commits.make_durable(state)
             return self._conclude(state, self._sent)
         self._tried = 0
         return None
 
-    def _landed(self, state: State) -> bool:
-        """Whether the commit that was tried is in this state."""
+    def _has_landed(self, state: State) -> bool:
+        """Whether the commit of the last exchange is in this state."""
         entry = state.farmers.get(self.me)
         if entry is None:
             return self._leaving and self._all_counted(state)
         return entry.seq == self._tried
 
     def _all_counted(self, state: State) -> bool:
-        """Whether a farmer that is gone from the ledger took all of its journal along: it left, or as good as that."""
+        """Whether all of our journal counts although we are not in the ledger: we left, or the effect is the same."""
         if self._journal is None:
             return True
         name, size = self._journal_name(), self._journal.size
@@ -222,57 +225,57 @@ class Ledger:
     def _journal_name(self) -> str:
         return f"{self.me}-r{self._journals - 1}" if self._journals > 1 else self.me
 
-    def _write(self) -> None:
-        """Bring the lines that are to be told into the journal; a fresh one if the last one failed or is full."""
+    def _write_journal(self) -> None:
+        """Append the lines of the report to the journal; to a new one if the last one failed or is full."""
         assert self._sent is not None
-        fresh = self._sent.lines
-        full = self._journal is not None and self._journal.size + sum(map(len, fresh)) > self.limit
+        lines = self._sent.lines
+        full = self._journal is not None and self._journal.size + sum(map(len, lines)) > self.limit
         if self._journal is not None and (self._journal.failed or full):
-            # it stays: a farmer that expels us may have counted lines of it, although our own write failed
+            # keep it: a farmer that expels us may have counted its lines, although our write failed
             self._journal.close()
             self._journal = None
-            fresh, self._written = self._written + fresh, []
-            self._sent.lines = fresh
-        if not fresh:
+            lines, self._written = self._written + lines, []
+            self._sent.lines = lines
+        if not lines:
             return
         try:
             if self._journal is None:
-                self._journal = self._fresh_journal()
-            self._journal.append(fresh)
+                self._journal = self._new_journal()
+            self._journal.append(lines)
         except OSError as error:
             if self._journal is not None:
                 self._journal.failed = True
-            where = f"{self.workdir.journal(self._journal_name())}: {durable.reason(error)}; {self.untold} results"
-            if error.errno == errno.EFBIG and sum(map(len, self._written + fresh)) > self.limit:
-                raise FileTooLarge(f"{where} are not recorded, and their tasks will run again") from error
-            raise StorageError(f"{where} wait in memory to be recorded") from error
-        # `_written` is what stands in the journal and does not count yet
-        self._written += fresh
+            where = f"{self.workdir.journal(self._journal_name())}: {durable.reason(error)}; {self.unsettled} results"
+            if error.errno == errno.EFBIG and sum(map(len, self._written + lines)) > self.limit:
+                raise FileTooLarge(f"{where} are not recorded; their tasks will run again") from error
+            raise StorageError(f"{where} stay in memory until they can be recorded") from error
+        # `_written` has the lines that are in the journal and do not count yet
+        self._written += lines
         self._sent.lines = []
 
-    def _fresh_journal(self) -> durable.Journal:
+    def _new_journal(self) -> durable.Journal:
         self._journals += 1
         return durable.Journal(self.workdir.journal(self._journal_name()), self.workdir.shared)
 
     def open_journal(self) -> None:
-        """Make the journal, if there is none, while there is time: it takes three file operations of four."""
+        """Create the journal early if it is missing: that is three of the four file operations of the first write."""
         if self._journal is None and self.registered:
-            with suppress(OSError):  # a full disk, say: it is tried again when there is something to write
-                self._journal = self._fresh_journal()
+            with suppress(OSError):  # for instance a full disk: it is retried when there are results to write
+                self._journal = self._new_journal()
 
-    def depart(self) -> tuple[str, int]:
-        """Bring everything that was noted into the journal, for a farmer that leaves without a commit.
+    def flush_journal(self) -> tuple[str, int]:
+        """Write all results to the journal, for a farmer that leaves without a commit.
 
-        The journal's name and size, for its note. StorageError as from an exchange. Whether an exchange that was
-        broken off landed does not matter: who expels us finds out what counts.
+        The journal's name and size, for the farewell note. StorageError as for an exchange. It does not matter whether
+        an interrupted exchange has landed: the farmer that expels us determines which results count.
         """
-        self._gather()
-        self._write()
+        self._collect()
+        self._write_journal()
         return self._journal_name(), self._journal.size if self._journal else 0
 
-    def left_after_all(self) -> bool:
-        """Whether the commit with which we leave was made, although it was broken off before it was on the disk."""
-        state = self.commits.known
+    def has_left(self) -> bool:
+        """Whether our last commit landed, with which we leave, although it was interrupted before it was durable."""
+        state = self.commits.last_seen
         if not self._leaving or self._sent is None or state is None or state.by != (self.me, self._tried):
             return False
         self._conclude(state, self._sent)
@@ -282,19 +285,19 @@ class Ledger:
         if self._journal is not None:
             self._journal.close()
 
-    # --- everybody's side ----------------------------------------------------------------------
+    # --- other changes ---------------------------------------------------------------------------
 
     def apply(self, change: Callable[[State], State]) -> State:
-        """Commit a change that tells nothing of our own results.
+        """Commit a change that does not settle our results.
 
-        Under another name than our exchanges, whose numbers in our entry must keep their meaning: a change
-        that landed unseen is computed again, and finds nothing left to do.
+        It uses another name than our exchanges, whose numbers in our entry must keep their meaning. A change that
+        landed unseen is computed again, and then there is nothing left to do.
         """
         self._applied += 1
-        return self.commits.commit(change, self._also, self._applied)
+        return self.commits.commit(change, self._other_name, self._applied)
 
     def expel(self, dead: Iterable[str]) -> list[str]:
-        """Expel farmers that are dead; those that are gone from the ledger by our commit."""
+        """Expel dead farmers; the names of those that our commit removed."""
         gone: list[str] = []
         names = tuple(dead)
 
@@ -304,12 +307,14 @@ class Ledger:
             for farmer in names:
                 if farmer in new.farmers:
                     try:
-                        what, died = expulsion.left_by(self.workdir, new, farmer, farmer not in self.unexpelled())
+                        settlement, died = expulsion.settlement_of(
+                            self.workdir, new, farmer, farmer not in self.unexpellable()
+                        )
                     except StaleView as error:
-                        self._hidden.setdefault(farmer, (time.monotonic(), str(error)))
+                        self._delayed.setdefault(farmer, (time.monotonic(), str(error)))
                         continue
-                    self._hidden.pop(farmer, None)
-                    new = states.expel(new, farmer, what, died)
+                    self._delayed.pop(farmer, None)
+                    new = states.expel(new, farmer, settlement, died)
                     gone.append(farmer)
             return new
 
@@ -321,57 +326,59 @@ class Ledger:
         return gone
 
     @property
-    def hidden(self) -> dict[str, str]:
-        """Dead farmers whose journals could not be read when they were to be expelled, and why."""
-        return {name: why for name, (_, why) in self._hidden.items()}
+    def delayed_expulsions(self) -> dict[str, str]:
+        """Dead farmers whose journals could not be read when they were to be expelled, and the reason."""
+        return {name: why for name, (_, why) in self._delayed.items()}
 
-    def unexpelled(self) -> dict[str, str]:
-        """Those of them for which that lasts longer than a file system may show old contents."""
+    def unexpellable(self) -> dict[str, str]:
+        """Dead farmers whose journals were unreadable for longer than a file system may show old contents, and the
+        reason.
+        """
         now = time.monotonic()
-        return {name: why for name, (since, why) in self._hidden.items() if now - since > self.commits.patience}
+        return {name: why for name, (since, why) in self._delayed.items() if now - since > self.commits.patience}
 
     def grow(self, segment: Segment) -> bool:
-        """Take in the tasks that the list has more; False where another farmer was faster."""
+        """Add new tasks of the list; False if another farmer was faster."""
         state = self.apply(lambda state: states.grow(state, segment))
         return any(one.file == segment.file for one in state.segments)
 
     def retry(self, ids: Iterable[int] | None = None) -> int:
-        """Make recorded tasks unprocessed again: the failed ones, or those named. How many there were.
+        """Make recorded tasks unprocessed again: all failed ones, or those in `ids`; the number of tasks.
 
-        ValueError names the first ID that is not recorded (unprocessed, held, or not in the farm).
+        ValueError with the first ID that is not recorded (unprocessed, held, or not in the farm).
         """
         wanted = None if ids is None else sorted(set(ids))
         count = 0
-        made: tuple[State, State] | None = None
+        cached: tuple[State, State] | None = None
 
         def change(state: State) -> State:
-            nonlocal count, made
-            if made is not None and made[0].revision == state.revision:
-                return made[1]
+            nonlocal count, cached
+            if cached is not None and cached[0].revision == state.revision:
+                return cached[1]
             found = results.survey(self.workdir, state, agrees_within=results.STATE_IS_NEW_FOR)
             chosen = range(len(found.place)) if wanted is None else wanted
-            again = []
+            retried = []
             finished = failed = 0
             for task_id in chosen:
                 place = found.place[task_id] if 0 <= task_id < len(found.place) else -1
                 if place == results.IS_FAILED or (wanted is not None and place == results.IS_FINISHED):
-                    again.append(state.interval_of(task_id, found.attempt[task_id] + 1))
+                    retried.append(state.interval_of(task_id, found.attempt[task_id] + 1))
                     finished += place == results.IS_FINISHED
                     failed += place == results.IS_FAILED
                 elif wanted is not None:
                     raise ValueError(task_id)
-            count = len(again)
-            made = state, states.retry(state, tuple(joined(again)), finished, failed) if again else state
-            return made[1]
+            count = len(retried)
+            cached = state, states.retry(state, tuple(merge_adjacent(retried)), finished, failed) if retried else state
+            return cached[1]
 
         def nothing_to_do() -> bool:
-            state = self.look()
+            state = self.refresh()
             return change(state) is state
 
         if results.with_newer_states(nothing_to_do):
-            return 0  # as if the farm cannot be read, or a task is not recorded: nothing is changed
-        # `finished` and `failed` only grow otherwise: what they show is wrong from here on, and must not be taken
-        # for sound where we are killed before they are made anew
+            return 0  # no change: the views stay, as they do after an error
+        # the views `finished` and `failed` are wrong from here on; without views.json they are rebuilt even if we are
+        # killed before that
         durable.unlink_quietly(self.workdir.views)
         results.with_newer_states(lambda: self.apply(change))
         durable.unlink_quietly(self.workdir.views)

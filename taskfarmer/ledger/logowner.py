@@ -1,9 +1,9 @@
-"""Which farm used a directory of logs first, if it is one that --logs-dir names.
+"""The farm that was the first to use a directory of logs given with --logs-dir.
 
-Several farms may have the same one, and all of them have a task 0. So an attempt has a header line before its output if
-it finds a log, and always if another farm, or the user, used the directory first. Text before the first header of a log
-is then output of the first farm. Its ID is in the file `.farm`, which is made by `link`. The file decides nothing but
-which text `taskfarmer logs` shows.
+Several farms may share the directory, and each of them has a task 0. So an attempt writes a header line before its
+output if it finds a log, and always if another farm or the user was the first to use the directory. Text before the
+first header of a log is then output of the first farm. Its ID is in the file `.farm`, which is created by `link`. The
+file only determines which text `taskfarmer logs` shows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LOG = re.compile(r"log_\d+")
 
 
 def claim(workdir: Workdir, farm: str) -> bool:
-    """Make a farm the owner of its directory of logs if that has neither owner nor logs; whether it is the owner."""
+    """Make a farm the owner of its directory of logs if that has neither owner nor logs; whether the farm owns it."""
     if workdir.has_own_logs:
         return True
     try:
@@ -27,7 +27,7 @@ def claim(workdir: Workdir, farm: str) -> bool:
             durable.prepare(prepared, farm.encode() + b"\n", workdir.shared)
             durable.publish(prepared, workdir.log_owner)
     except OSError:
-        pass  # headers do for all
+        pass  # with headers the owner is not needed
     return owns(workdir, farm)
 
 
@@ -40,7 +40,7 @@ def owns(workdir: Workdir, farm: str) -> bool:
 
 
 def _owner(workdir: Workdir) -> str | None:
-    """The ID of the farm that owns the directory of the logs; None if no farm does."""
+    """The ID of the farm that owns the directory of logs; None if no farm does."""
     try:
         return durable.read_range(workdir.log_owner, 0, 64).strip().decode("ascii", "replace")
     except FileNotFoundError:

@@ -1,9 +1,8 @@
-"""Segments: the tasks of a farm, one a line, written once, with an index of offsets beside each.
+"""Segments: the tasks of a farm, one per line, written once, with an index of offsets.
 
-The index holds, for every 64 tasks, the offset of the block and the CRC-32 of its bytes, so a batch
-is found with one read whatever the list's length, and a damaged command is an error, never run. A
-segment counts only when a revision names it; one that no revision names was left by a start that
-was interrupted, or by a farmer that another one was faster than.
+For every 64 tasks the index has the offset and the CRC-32 of the block, so a batch takes one read, however long the
+list is, and a corrupt command is an error and is never run. A segment counts only if a revision names it. Otherwise it
+was left by a start that was interrupted, or by a farmer that lost against another one.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from taskfarmer.storage.layout import Workdir
 
 BLOCK = 64
 MOST_OPEN = 32
-_REMEDY = "restore it from a snapshot of the file system, or make a new farm (-w) from the task list"
-_FOLDER = "restore the folder from a snapshot of the file system, or name another work directory (-w)"
+_REMEDY = "restore it from a snapshot of the file system, or create a new farm (-w) from the task list"
+_FOLDER = "restore the directory from a snapshot of the file system, or use another work directory (-w)"
 _MAGIC = b"taskfarmer index 1\n"
 _ENTRY = struct.Struct("<QI")
 _CRC = 9
 _AT_ONCE = 16 << 20
-"""Bytes that are read at once: the first block that is not what was written ends it."""
+"""Bytes per read; reading stops at the first corrupt block."""
 
 
 class SegmentWriter:
-    """Writes a segment as its tasks come in; `close` makes it durable. Memory does not grow with it."""
+    """Writes a segment as its tasks are added; `close` makes it durable. Memory does not grow with its size."""
 
     def __init__(self, workdir: Workdir, first_id: int) -> None:
         self.workdir = workdir
@@ -47,8 +46,8 @@ class SegmentWriter:
         try:
             self._file = open(path, "xb", buffering=1 << 20, opener=durable.open_exclusive)  # noqa: SIM115
         except OSError as error:
-            what = f"the task list cannot be taken in; {remedy(error, _FOLDER)}"
-            raise StorageError(f"{path}: {error.strerror}; {what}") from error
+            advice = f"the task list cannot be imported; {remedy(error, _FOLDER)}"
+            raise StorageError(f"{path}: {error.strerror}; {advice}") from error
         if workdir.shared:
             durable.grant_group(self._file.fileno(), durable.GROUP_READS)
         self._index = bytearray(_MAGIC)
@@ -59,7 +58,7 @@ class SegmentWriter:
         block = self._block
         number = self.first_id + self.tasks
         for command in commands:
-            # the exceptions to the plain form are for `task_line` to know
+            # `task_line` handles the exceptions to the plain form
             if b"\r" in command or command[:1] == b"{" or b"\n" in command or type(command) is not bytes:
                 block.append(task_line(number, command))
                 self.timed = self.timed or isinstance(command, TimedCommand)
@@ -70,16 +69,14 @@ class SegmentWriter:
                 self._flush()
         self.tasks = number - self.first_id
         if number > limits.TASKS:
-            raise TaskListError(
-                f"the list has more than {limits.TASKS} tasks, which is all that a farm can have: split it"
-            )
+            raise TaskListError(f"the list has more than {limits.TASKS} tasks, the maximum for a farm; split it")
 
     def _flush(self) -> None:
         data = b"".join(self._block)
         if len(data) > limits.BLOCK:
             raise TaskListError(
-                f"commands near task {self.first_id + self.tasks} are too long: 64 that follow each other may have "
-                f"{limits.BLOCK} bytes: put them into scripts"
+                f"commands near task {self.first_id + self.tasks} are too long: 64 consecutive commands may have "
+                f"{limits.BLOCK} bytes; put them into scripts"
             )
         self._block.clear()
         self._index += _ENTRY.pack(self._offset, zlib.crc32(data))
@@ -87,7 +84,7 @@ class SegmentWriter:
         self._file.write(data)
 
     def add_source(self, lines: Iterable[bytes]) -> None:
-        """Keep the lines of the list of which a handler made this segment's tasks."""
+        """Store the lines of the list from which a handler made this segment's tasks."""
         data = b"".join(line + b"\n" for line in lines)
         durable.prepare(self.workdir.segment_source(self.name), data, self.workdir.shared)
         self.source_crc = b"%08x" % zlib.crc32(data)
@@ -106,8 +103,8 @@ class SegmentWriter:
         return self.name
 
     def discard(self) -> None:
-        """Take back what was written; no revision names it."""
-        with suppress(OSError):  # a full disk refuses what is in the buffer, and that is not wanted any more
+        """Remove the files; no revision names them."""
+        with suppress(OSError):  # a full disk refuses the buffered data, which we do not need any more
             self._file.close()
         discard(self.workdir, self.name)
 
@@ -153,17 +150,17 @@ class SegmentReader:
             data = durable.read(path, len(_MAGIC) + entries + _CRC)
             fd = os.open(self.workdir.segment(segment.file), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
-            what = f"the farm's tasks cannot be read; {remedy(error, _REMEDY)}"
-            raise StorageError(f"{error.filename or path}: {error.strerror}; {what}") from error
+            advice = f"the farm's tasks cannot be read; {remedy(error, _REMEDY)}"
+            raise StorageError(f"{error.filename or path}: {error.strerror}; {advice}") from error
         body, crc = data[:-_CRC], data[-_CRC:]
         index = body[len(_MAGIC) :]
         if not body.startswith(_MAGIC) or crc != b"%08x\n" % zlib.crc32(body) or len(index) < _ENTRY.size:
             os.close(fd)
-            raise Damaged(f"{path}: not what was written into it; {_REMEDY}")
+            raise Damaged(f"{path}: corrupt (checksum mismatch); {_REMEDY}")
         size, tasks = _ENTRY.unpack(index[-_ENTRY.size :])
         if tasks != segment.tasks or len(index) != entries:
             os.close(fd)
-            raise Damaged(f"{path}: has {tasks} tasks where the ledger says {segment.tasks}; {_REMEDY}")
+            raise Damaged(f"{path}: has {tasks} tasks, but the ledger records {segment.tasks}; {_REMEDY}")
         return _Open(fd, index, tasks, size)
 
     def indexed_size(self, segment: Segment) -> int:
@@ -190,7 +187,9 @@ class SegmentReader:
         return lines[skip : skip + count]
 
     def _read(self, segment: Segment, opened: _Open, first: int, stop: int, begin: int, end: int) -> list[bytes]:
-        """The lines of blocks `first` to `stop`, bytes `begin` to `end`: what was written, for these very tasks."""
+        """The lines of blocks `first` to `stop`, bytes `begin` to `end`; Damaged unless they are intact and have the
+        right IDs.
+        """
         try:
             data = durable.retry_stale(lambda: os.pread(opened.fd, end - begin, begin))
         except OSError as error:
@@ -208,8 +207,8 @@ class SegmentReader:
 
     def _damaged(self, segment: Segment, block: int) -> Damaged:
         return Damaged(
-            f"{self.workdir.segment(segment.file)}: tasks from {segment.first + block * BLOCK} on are not what "
-            f"was written; they are not run; {_REMEDY}"
+            f"{self.workdir.segment(segment.file)}: tasks from {segment.first + block * BLOCK} on are corrupt and are "
+            f"not run; {_REMEDY}"
         )
 
     def tasks(self, segment: Segment, start: int, count: int) -> Iterator[tuple[int, bytes]]:
@@ -232,7 +231,7 @@ def _split(data: bytes) -> list[bytes]:
 
 
 def _is_of(line: bytes, task_id: int) -> bool:
-    """Whether a line is that of a task; the checksum of its block is right, so that it is what was written."""
+    """Whether a line belongs to a task. The checksum of its block is valid, so the line is as it was written."""
     if not line.startswith(b"%d " % task_id):
         return False
     if b' {"command":' not in line:

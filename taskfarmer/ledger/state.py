@@ -1,9 +1,9 @@
-"""The state of a farm and every way in which it may change: pure functions `State -> State`.
+"""The state of a farm and all its transitions: pure functions `State -> State`.
 
-No file, no clock, no chance. A task is in exactly one place: beyond `next` of its segment or in
-`returned` (unprocessed), in one farmer's claims (held), or recorded in results (finished or failed).
-A transition moves tasks between these places and nothing else, so the sum stays what it is; `problems`
-checks that, and `docs/workdir-format.md` names each member.
+No files, no clock, no randomness. A task is in exactly one place: beyond `next` of its segment or in `returned`
+(unprocessed), in the claims of one farmer (held), or recorded in results (finished or failed). A transition only moves
+tasks between these places, so their sum is constant. `problems` checks that, and `docs/workdir-format.md` describes
+each member.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from typing import Any, NamedTuple
 from taskfarmer.errors import Expelled, StaleView
 from taskfarmer.formats.intervals import (
     Interval,
-    counted,
+    count_tasks,
     each_interval,
     parse_group,
     parse_intervals,
-    without,
+    subtract,
     write_intervals,
 )
 
-_ENOUGH = 100
-"""Problems of a state that are told."""
-_MOST_RUNS = 10**9
+_MAX_PROBLEMS = 100
+"""Maximum number of problems to list."""
+_MAX_ATTEMPTS = 10**9
 FITS_AGAIN = 0.95
-"""Where a task ran out of time, the next attempt gets this share of the longest time that any farmer had, at least."""
+"""If a task runs out of time, its next attempt gets at least this share of the longest time of any farmer."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Tasks that came in by one import: IDs `first` to `first + tasks - 1`; `next` were given out.
+    """Tasks from one import: IDs `first` to `first + tasks - 1`, of which the first `next` were claimed at least once.
 
-    `source_bytes` and `source_sha256` say how much of the task list is in this segment and all before
-    it; `open_end` that the last of these lines had no newline yet. `timed`: some of its tasks say how long they
-    take; `time` is what the list said of that last, in seconds, 0 for nothing. `source_crc` is the checksum of the
-    segment's `.source`, "" if there is none.
+    `source_bytes` and `source_sha256` describe the part of the task list that is in this segment and all before it;
+    `open_end` is set if the last line had no newline yet. `timed` is set if some tasks have an expected duration;
+    `time` is the last duration in the list, in seconds, or 0. `source_crc` is the checksum of the segment's `.source`,
+    "" if it has none.
     """
 
     file: str
@@ -56,7 +56,7 @@ class Segment:
 
 
 class Entry(NamedTuple):
-    """What the ledger knows of a farmer: its claims, and how much of its journal counts."""
+    """A farmer's entry: its claims, and the number of counted bytes of its journal."""
 
     seq: int
     claims: str
@@ -68,6 +68,8 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
+    """The state of a farm after one commit."""
+
     farm: str
     revision: int
     by: tuple[str, int]
@@ -92,34 +94,34 @@ class State:
 
     @cached_property
     def timed(self) -> bool:
-        """Whether some tasks say how long they take."""
+        """Whether some tasks have an expected duration."""
         return any(segment.timed for segment in self.segments)
 
     @cached_property
     def unprocessed(self) -> int:
         fresh = sum(segment.tasks - segment.next for segment in self.segments)
-        return fresh + counted(each_interval(self.returned))
+        return fresh + count_tasks(each_interval(self.returned))
 
     @property
-    def left(self) -> bool:
-        """Whether there is anything to take; cheap whatever the farm's size."""
+    def has_unprocessed(self) -> bool:
+        """Whether any task can be claimed; cheap even for large farms."""
         return bool(self.returned) or any(segment.next < segment.tasks for segment in self.segments)
 
-    def has(self, seconds_left: float) -> bool:
-        """Whether there is anything to take that is not known to need more than `seconds_left` seconds."""
+    def has_claimable(self, seconds_left: float) -> bool:
+        """Whether any task can be claimed that may finish in `seconds_left`, as far as is known."""
         if seconds_left == math.inf:
-            return self.left
+            return self.has_unprocessed
         if any(segment.next < segment.tasks for segment in self.segments):
             return True
         return any(float(word.partition("^")[2] or 0) <= seconds_left for word in self.returned.split())
 
     @cached_property
     def held(self) -> int:
-        return sum(counted(each_interval(entry.claims)) for entry in self.farmers.values())
+        return sum(count_tasks(each_interval(entry.claims)) for entry in self.farmers.values())
 
     @property
     def journaled(self) -> int:
-        """The bytes of results that count, over all journals that there ever were."""
+        """The counted bytes of results, over all journals that ever existed."""
         present = sum(entry.bytes for entry in self.farmers.values())
         return present + sum(self.departed.values()) + self.closed_bytes
 
@@ -145,10 +147,10 @@ class State:
 
 @dataclass(frozen=True)
 class Settlement:
-    """What a farmer has to tell: `done` are recorded in its journal up to `bytes`; `returned` go back.
+    """A farmer's report for one commit: `done` are recorded in its journal up to `bytes`; `returned` are released.
 
-    `died` go back too, each with one death more: they ran when their worker died. `overran` go back
-    because the farmer's time was over. `times` counts finished tasks by their class of durations.
+    `died` are released, too, each with one more death: they were running when their worker died. `overran` are released
+    because the farmer's time ran out. `times` counts finished tasks by class of duration.
     """
 
     journal: str
@@ -165,90 +167,92 @@ class Settlement:
 
 
 def join(state: State, farmer: str, journal: str, slots: int) -> State:
-    """The farmer is in the ledger; no change where it is already."""
+    """Add the farmer to the ledger; no change if it is there."""
     if farmer in state.farmers:
         return state
     return replace(state, farmers={**state.farmers, farmer: Entry(0, "", journal, 0, slots)})
 
 
 def entry_of(state: State, farmer: str) -> Entry:
+    """The farmer's entry; Expelled if it has none."""
     try:
         return state.farmers[farmer]
     except KeyError:
         raise Expelled(
-            "other farmers took this one for dead (no sign of life for the lease) and gave its tasks to "
-            "others; nothing more is recorded here. A longer --lease at the farm's making prevents that"
+            "expelled as dead by other farmers (no heartbeat for the lease), which released its tasks; no more results "
+            "are recorded. A longer --lease when the farm is created avoids this"
         ) from None
 
 
-def settle(state: State, farmer: str, what: Settlement) -> State:
-    """The farmer's `done` are recorded, its `returned` unprocessed again, one attempt further.
+def settle(state: State, farmer: str, settlement: Settlement) -> State:
+    """Record the farmer's `done` tasks, and release its `returned` ones with the next attempt number.
 
-    Where the farmer went on in a fresh journal, the old one departs with what counts of it.
+    If the farmer continued in a new journal, the old one departs with its counted bytes.
     """
     entry = entry_of(state, farmer)
-    told = (*what.done, *what.returned, *what.died, *what.overran)
+    reported = (*settlement.done, *settlement.returned, *settlement.died, *settlement.overran)
     held = parse_intervals(entry.claims)
-    claims = without(held, told)
-    if counted(claims) + counted(told) != counted(held):
+    claims = subtract(held, reported)
+    if count_tasks(claims) + count_tasks(reported) != count_tasks(held):
         raise StaleView(
-            f"{farmer} tells of tasks that it does not hold any more: the file system showed an older ledger than "
-            "the one that counts; nothing was recorded twice"
+            f"{farmer} reports tasks that it no longer holds: the file system showed an older ledger; no task was "
+            "recorded twice"
         )
     departed = state.departed
-    if what.journal != entry.journal and entry.bytes:
+    if settlement.journal != entry.journal and entry.bytes:
         departed = {**departed, entry.journal: entry.bytes}
-    entry = entry._replace(claims=write_intervals(claims), journal=what.journal, bytes=what.bytes)
+    entry = entry._replace(claims=write_intervals(claims), journal=settlement.journal, bytes=settlement.bytes)
     return replace(
         state,
         farmers={**state.farmers, farmer: entry},
         departed=departed,
-        returned=_returned(state.returned, _back(state, what)),
-        finished=state.finished + what.finished,
-        failed=state.failed + what.failed,
-        seconds=round(state.seconds + what.seconds, 3),
-        ended=state.ended + what.ended,
-        times=_summed(state.times, what.times),
+        returned=_append_intervals(state.returned, _released(state, settlement)),
+        finished=state.finished + settlement.finished,
+        failed=state.failed + settlement.failed,
+        seconds=round(state.seconds + settlement.seconds, 3),
+        ended=state.ended + settlement.ended,
+        times=_summed(state.times, settlement.times),
     )
 
 
-def _back(state: State, what: Settlement) -> list[Interval]:
-    """What goes back, as it is given out the next time: what ran out of time only where there is more of it."""
-    back = [one.again() for one in what.returned] + [one.again(died=True) for one in what.died]
+def _released(state: State, settlement: Settlement) -> list[Interval]:
+    """The released tasks at their next attempt. Those that ran out of time need more time than they had."""
+    released = [one.next_attempt() for one in settlement.returned]
+    released += [one.next_attempt(died=True) for one in settlement.died]
     tried = int(state.longest * FITS_AGAIN)
-    for one in what.overran:
-        back.append(one.again().needing(state.longest + 1 if one.needs >= tried else tried))
-    return back
+    for one in settlement.overran:
+        released.append(one.next_attempt().with_needs(state.longest + 1 if one.needs >= tried else tried))
+    return released
 
 
 def _summed(times: Mapping[int, int], more: Mapping[int, int]) -> Mapping[int, int]:
     return {number: times.get(number, 0) + more.get(number, 0) for number in {*times, *more}} if more else times
 
 
-def _returned(text: str, more: list[Interval]) -> str:
+def _append_intervals(text: str, more: list[Interval]) -> str:
     return " ".join(filter(None, (text, write_intervals(more))))
 
 
 def claim(state: State, farmer: str, want: int, seconds_left: float = math.inf) -> State:
-    """Give the farmer up to `want` tasks: what came back first, then the list in its order.
+    """Give the farmer up to `want` tasks: first released ones, then the list in its order.
 
-    `seconds_left` is how many seconds the farmer has; what needs more is left for others.
+    Tasks that are known to need more than `seconds_left` are left to other farmers.
     """
-    if want <= 0 or not state.left:
+    if want <= 0 or not state.has_unprocessed:
         return state
     entry = entry_of(state, farmer)
-    returned, got = _take_returned(state.returned, want, seconds_left)
-    want -= counted(got)
+    returned, got = _claim_returned(state.returned, want, seconds_left)
+    want -= count_tasks(got)
     segments = list(state.segments)
     for number, segment in enumerate(segments):
-        take = min(want, segment.tasks - segment.next)
-        if take:
-            got.append(Interval(number, segment.next, take))
-            segments[number] = replace(segment, next=segment.next + take)
-            want -= take
+        count = min(want, segment.tasks - segment.next)
+        if count:
+            got.append(Interval(number, segment.next, count))
+            segments[number] = replace(segment, next=segment.next + count)
+            want -= count
     if not got:
         return state
-    claims = write_intervals(sorted([*parse_intervals(entry.claims), *got], key=_place))
+    claims = write_intervals(sorted([*parse_intervals(entry.claims), *got], key=_sort_key))
     return replace(
         state,
         returned=returned,
@@ -258,33 +262,33 @@ def claim(state: State, farmer: str, want: int, seconds_left: float = math.inf) 
     )
 
 
-def _take_returned(returned: str, want: int, seconds_left: float) -> tuple[str, list[Interval]]:
-    """What is left of `returned`, and up to `want` tasks out of it that need no more than `seconds_left` seconds."""
-    passed: list[str] = []
+def _claim_returned(returned: str, want: int, seconds_left: float) -> tuple[str, list[Interval]]:
+    """The remaining text of `returned`, and up to `want` of its tasks that need at most `seconds_left`."""
+    skipped: list[str] = []
     got: list[Interval] = []
     while want and returned:
         word, _, returned = returned.partition(" ")
         group = parse_group(word)
         if group[0].needs > seconds_left:
-            passed.append(word)
+            skipped.append(word)
             continue
-        left: list[Interval] = []
+        unclaimed: list[Interval] = []
         for one in group:
-            take = min(want, one.count)
-            got.append(one.part(0, take))
-            left.append(one.part(take, one.count - take))
-            want -= take
-        returned = f"{write_intervals(left)} {returned}".strip()
-    return " ".join(filter(None, (*passed, returned))), got
+            count = min(want, one.count)
+            got.append(one.slice(0, count))
+            unclaimed.append(one.slice(count, one.count - count))
+            want -= count
+        returned = f"{write_intervals(unclaimed)} {returned}".strip()
+    return " ".join(filter(None, (*skipped, returned))), got
 
 
-def _place(one: Interval) -> tuple[int, ...]:
-    """Claims are kept in this order, in which they are shortest; it means nothing."""
+def _sort_key(one: Interval) -> tuple[int, ...]:
+    """The order in which the text of claims is shortest; it has no other meaning."""
     return one.segment, one.attempt, one.deaths, one.needs, one.start
 
 
 def stamp(state: State, farmer: str, seq: int) -> State:
-    """Write the number of the farmer's commit into its entry, from which it sees later that it won."""
+    """Write the number of the farmer's commit into its entry, from which it learns later that it won."""
     entry = state.farmers.get(farmer)
     if entry is None:
         return state
@@ -292,7 +296,7 @@ def stamp(state: State, farmer: str, seq: int) -> State:
 
 
 def leave(state: State, farmer: str) -> State:
-    """The farmer holds nothing more and goes; its journal stays, as long as it counts."""
+    """Remove a farmer that holds no tasks; its journal departs with its counted bytes."""
     entry = entry_of(state, farmer)
     if entry.claims:
         raise ValueError(f"{farmer} cannot leave: it holds {entry.claims}")
@@ -301,55 +305,55 @@ def leave(state: State, farmer: str) -> State:
     return replace(state, farmers=farmers, departed=departed)
 
 
-def expel(state: State, farmer: str, what: Settlement, died: tuple[Interval, ...] = ()) -> State:
-    """A dead farmer is gone: `what` counts the results that it left; the rest goes back.
+def expel(state: State, farmer: str, settlement: Settlement, died: tuple[Interval, ...] = ()) -> State:
+    """Remove a dead farmer: `settlement` counts the results that it left; its other tasks are released.
 
-    `died` are those of its tasks that ran when it died: one death more for each.
+    `died` are the tasks that were running when it died; each gets one more death.
     """
     if farmer not in state.farmers:
         return state
-    state = settle(state, farmer, what)
-    rest = parse_intervals(state.farmers[farmer].claims)
-    ran = [one for claimed in rest for one in _common(claimed, died)]
-    back = [one.again() for one in without(rest, ran)] + [one.again(died=True) for one in ran]
+    state = settle(state, farmer, settlement)
+    remaining = parse_intervals(state.farmers[farmer].claims)
+    ran = [one for claimed in remaining for one in _intersection(claimed, died)]
+    released = [one.next_attempt() for one in subtract(remaining, ran)] + [one.next_attempt(died=True) for one in ran]
     emptied = state.farmers[farmer]._replace(claims="")
     state = replace(
         state,
         farmers={**state.farmers, farmer: emptied},
-        returned=_returned(state.returned, back),
+        returned=_append_intervals(state.returned, released),
     )
     return leave(state, farmer)
 
 
-def _common(claimed: Interval, others: tuple[Interval, ...]) -> list[Interval]:
+def _intersection(claimed: Interval, others: tuple[Interval, ...]) -> list[Interval]:
     found = []
     for other in others:
         if (other.segment, other.attempt) == (claimed.segment, claimed.attempt):
             start, stop = max(claimed.start, other.start), min(claimed.stop, other.stop)
             if start < stop:
-                found.append(claimed.part(start - claimed.start, stop - start))
+                found.append(claimed.slice(start - claimed.start, stop - start))
     return found
 
 
 def retry(state: State, again: tuple[Interval, ...], finished: int, failed: int) -> State:
-    """Recorded tasks are unprocessed again. `again` carries the attempt that they are to have next."""
+    """Make recorded tasks unprocessed again. `again` has the attempt number that each gets next."""
     return replace(
         state,
-        returned=_returned(state.returned, list(again)),
+        returned=_append_intervals(state.returned, list(again)),
         finished=state.finished - finished,
         failed=state.failed - failed,
     )
 
 
 def grow(state: State, segment: Segment) -> State:
-    """The list has more tasks at its end. No change where somebody else took them in already."""
+    """Add new tasks from the end of the list. No change if another farmer has added them."""
     if segment.first != state.tasks:
         return state
     return replace(state, segments=(*state.segments, segment))
 
 
 def begin_epoch(state: State, epoch: str, closed: Mapping[str, int]) -> State:
-    """From the next revision on the ledger is in another directory; `closed` journals are forgotten."""
+    """Continue in another directory from the next revision on; `closed` journals are forgotten."""
     departed = {name: size for name, size in state.departed.items() if name not in closed}
     return replace(
         state,
@@ -361,9 +365,9 @@ def begin_epoch(state: State, epoch: str, closed: Mapping[str, int]) -> State:
 
 
 def problems(state: State) -> list[str]:
-    """What is wrong with a state by itself: tasks in two places, or in none. ValueError where intervals are none.
+    """Inconsistencies of a state: tasks in two places, or in none. ValueError if the text of an interval is invalid.
 
-    A byte for each task that was given out is all the memory that this takes, whatever the intervals are.
+    It needs one byte of memory for each task that was ever claimed, whatever the intervals are.
     """
     wrong = []
     places = [("returned", state.returned), *((f"held by {name}", one.claims) for name, one in state.farmers.items())]
@@ -371,17 +375,17 @@ def problems(state: State) -> list[str]:
     for place, text in places:
         for one in each_interval(text):
             if not 0 <= one.segment < len(seen) or one.count < 1 or one.start < 0:
-                wrong.append(f"{place}: {one} names no tasks of this farm")
+                wrong.append(f"{place}: {one!r} does not name tasks of this farm")
             elif one.stop > len(seen[one.segment]):
-                wrong.append(f"{place}: {one} was never given out")
-            elif min(one.attempt - 1, one.deaths, one.needs) < 0 or max(one.attempt, one.deaths) > _MOST_RUNS:
-                wrong.append(f"{place}: {one} has an impossible attempt, number of deaths, or need of time")
+                wrong.append(f"{place}: {one!r} was never claimed")
+            elif min(one.attempt - 1, one.deaths, one.needs) < 0 or max(one.attempt, one.deaths) > _MAX_ATTEMPTS:
+                wrong.append(f"{place}: {one!r} has an invalid attempt, number of deaths, or needed time")
             else:
                 tasks = seen[one.segment]
                 if (twice := tasks.find(1, one.start, one.stop)) >= 0:
                     wrong.append(f"task {state.segments[one.segment].first + twice} is twice in the ledger: {place}")
                 tasks[one.start : one.stop] = b"\1" * one.count
-            if len(wrong) > _ENOUGH:
+            if len(wrong) > _MAX_PROBLEMS:
                 return wrong
     total = state.unprocessed + state.held + state.finished + state.failed
     if total != state.tasks:

@@ -1,1 +1,1 @@
-"""Farmers as others see them: who they are, their heartbeats, and the evidence that one of them is dead."""
+"""Other farmers: their identities and heartbeats, and the evidence that one of them is dead."""

@@ -1,8 +1,8 @@
-"""Farmers that show themselves and are in no revision: about to join, or about to go after they left the ledger.
+"""Farmers with a heartbeat that are not in the ledger: about to join, or about to leave.
 
-One that is killed then is expelled by nobody, since the ledger does not know it. So the last farmer of a farm removes
-the signs of life of those that are dead: on evidence, or if they are so old that no living farmer's are. A farmer that
-slept for that long before its first commit finds its own missing at its next heartbeat, and makes them again.
+If such a farmer is killed, no farmer expels it, since the ledger does not list it. So the last farmer of a farm removes
+its files if there is evidence that it is dead, or if they are older than those of any living farmer. A farmer that
+slept for that long before its first commit finds its own file missing at its next heartbeat, and creates it again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
 MOST = 256
-"""Such farmers that are looked at in one go: thousands may leave at once."""
+"""Maximum number of such farmers to check at once: thousands may leave together."""
 _ENDS = (".alive", ".ballast", ".farewell")
 _SLACK = 600.0
-"""Seconds by which the clocks of a node and of the file server may differ."""
+"""Maximum difference in seconds between the clocks of a node and the file server."""
 
 
 def unregistered(workdir: Workdir, registered: Container[str], ends: tuple[str, ...] = _ENDS) -> list[str]:
-    """Farmers with a sign of life that are not registered. One directory is listed."""
+    """Farmers with files in `farmers/` that are not registered. One directory is listed."""
     try:
         names = os.listdir(workdir.farmers)
     except OSError as error:
@@ -37,9 +37,9 @@ def unregistered(workdir: Workdir, registered: Container[str], ends: tuple[str, 
 
 
 def is_gone(workdir: Workdir, me: Identity, farmer: str, lease: float = math.inf, now: float | None = None) -> bool:
-    """Whether such a farmer is dead: by evidence on this node, or as its signs are older than two leases.
+    """Whether such a farmer is dead: by evidence on this node, or since its files are older than two leases.
 
-    `now` is the time of the file server, as far as it is known.
+    `now` is the time of the file server, if known.
     """
     watch = Watch(workdir, me, lease)
     if watch.verdict(farmer) is not None:
@@ -52,7 +52,7 @@ def is_gone(workdir: Workdir, me: Identity, farmer: str, lease: float = math.inf
 
 
 def _changed(path: str) -> float:
-    """When a file was written last, by the clock of its server; never if there is none."""
+    """The time of the last write to a file, by the clock of its server; minus infinity if it is missing."""
     try:
         return os.stat(path).st_mtime
     except OSError:
@@ -60,7 +60,7 @@ def _changed(path: str) -> float:
 
 
 def forget(workdir: Workdir, farmer: str) -> None:
-    """Remove the signs of life of a farmer; who it was stays."""
+    """Remove a farmer's files, except its identity."""
     for sign in (workdir.ballast, workdir.farewell, workdir.alive):
         durable.unlink_quietly(sign(farmer))
 
@@ -73,7 +73,7 @@ def sweep(
     now: float | None,
     between: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Remove the signs of life of unregistered farmers that are dead; their names.
+    """Remove the files of unregistered farmers that are dead; their names.
 
     `between` is called between file operations.
     """

@@ -1,9 +1,9 @@
-"""A farmer's own signs of life: who it is, its heartbeat, and the note that it leaves.
+"""The files that show that a farmer is alive: its identity, its heartbeat, and its farewell note.
 
-Owns `farmers/`. `<id>.json` says who and where a farmer is. `<id>.alive` is locked for as long as the farmer, its
-workers or their tasks have it open; its one line is the heartbeat: a number that rises, and the tasks that run in each
+Owns `farmers/`. `<id>.json` contains the identity of a farmer. `<id>.alive` is locked for as long as the farmer, its
+workers or their tasks have it open. Its one line is the heartbeat: a number that rises, and the task that runs in each
 slot. `<id>.farewell` is the note of a farmer that left without a commit: all its tasks have ended, and the note
-contains the name of its journal and the length of it.
+contains the name and length of its journal.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ LONGEST_BEAT = 30.0
 SHORTEST_BEAT = 0.2
 BALLAST = 64 * 1024
 OPERATIONS = 7.0
-"""File operations of a beat: our own, and a look at two neighbours."""
+"""File operations per heartbeat: our own, and a look at two other farmers."""
 OPERATIONS_OF_BEATS = 100.0
-"""File operations per second for the beats of the whole farm, as far as the lease allows."""
+"""File operations per second for the heartbeats of the whole farm, if the lease is long enough."""
 BEATS_OF_A_LEASE = 8.0
 PAD = len(b',"pad":""')
-"""Bytes that an empty padding takes in a heartbeat, which never gets shorter."""
+"""Bytes of an empty padding in a heartbeat. A heartbeat never gets shorter."""
 
 
-def beat_of(lease: float, farmers: int = 1) -> float:
-    """Seconds between heartbeats where a farmer is taken for dead after `lease` seconds of silence.
+def beat_interval(lease: float, farmers: int = 1) -> float:
+    """Seconds between heartbeats if a farmer counts as dead after `lease` seconds of silence.
 
-    Those of many `farmers` beat less often each, but eight times in a lease in any case: so whoever is seen to be
-    silent for a lease has missed many beats, also where two looks at it are late.
+    With many `farmers` the interval grows, up to an eighth of the lease. So a farmer that is silent for a lease has
+    missed many heartbeats, even if two looks at it were late.
     """
     least = min(LONGEST_BEAT, max(SHORTEST_BEAT, lease / 20))
     return max(least, min(lease / BEATS_OF_A_LEASE, farmers * OPERATIONS / OPERATIONS_OF_BEATS))
 
 
 class Presence:
-    """Our own signs of life. `every` is how many seconds there are between two of them, 0 where that is not known."""
+    """Our files in `farmers/`. `every` is the number of seconds between our heartbeats, 0 if unknown."""
 
     def __init__(self, workdir: Workdir, identity: Identity, ballast: bool = True) -> None:
         self.workdir = workdir
@@ -58,7 +58,7 @@ class Presence:
             durable.prepare(workdir.identity(identity.farmer), sealed(asdict(identity)), workdir.shared)
             self._fd = durable.open_exclusive(path, os.O_RDWR)
             if workdir.shared:
-                durable.grant_group(self._fd, durable.GROUP_WRITES)  # others try its lock, for which NFS wants that
+                durable.grant_group(self._fd, durable.GROUP_WRITES)  # others try its lock, and NFS requires this
             self.locked = locks.hold_alive(self._fd)
             self.beat()
             if ballast:
@@ -68,7 +68,7 @@ class Presence:
             self.leave()
             raise StorageError(
                 f"{error.filename or path}: {error.strerror}; a farmer cannot start here; "
-                + remedy(error, "restore the folder: an empty folder will do")
+                + remedy(error, "restore the directory; it may be empty")
             ) from error
 
     @property
@@ -76,67 +76,68 @@ class Presence:
         return self._fd
 
     @property
-    def shown(self) -> float | None:
-        """When we beat last, by the clock of the file server; None if that cannot be seen."""
+    def last_beat(self) -> float | None:
+        """The time of our last heartbeat, by the clock of the file server; None if unknown."""
         try:
             return os.fstat(self._fd).st_mtime
         except OSError:
             return None
 
     def beat(self, running: Iterable[list[Any]] | None = None, *, sync: bool = False) -> None:
-        """Show that we live, and which tasks run: `[slot, task ID, attempt]` for each."""
+        """Write a heartbeat with the running tasks: `[slot, task ID, attempt]` for each."""
         if running is not None:
             self._running = list(running)
         self.beats += 1
-        members = {"beat": self.beats, "every": self.every, "held": self.locked, "running": self._running}
-        data = sealed(members)
-        if len(data) < self._size:  # to cut the file off would be a file operation more
-            data = sealed({**members, "pad": " " * max(0, self._size - len(data) - PAD)})
+        document = {"beat": self.beats, "every": self.every, "held": self.locked, "running": self._running}
+        data = sealed(document)
+        if len(data) < self._size:  # truncating the file would be one more file operation
+            data = sealed({**document, "pad": " " * max(0, self._size - len(data) - PAD)})
         os.pwrite(self._fd, data, 0)
         self._size = len(data)
         if sync:
             durable.sync(self._fd)
 
     def renew(self) -> None:
-        """Show ourselves again: our signs were removed, since we slept for long before our first commit."""
+        """Create our heartbeat file again: it was removed, since we slept for long before our first commit."""
         path = self.workdir.alive(self.identity.farmer)
         try:
             fd = durable.open_exclusive(path, os.O_RDWR)
         except OSError:
-            return  # it is there after all, or cannot be made now: the next heartbeat looks again
+            return  # it exists, or cannot be created now: the next heartbeat retries
         if self.workdir.shared:
             durable.grant_group(fd, durable.GROUP_WRITES)
         self.locked = locks.hold_alive(fd)
-        os.dup2(fd, self._fd)  # it is the same open file, so the lock stays
+        os.dup2(fd, self._fd)  # the same open file description, so the lock stays
         os.close(fd)
         self._size = 0
         self.beat()
 
-    def learn(self, name: str, value: str) -> None:
-        """Add something about our job to what others can read of us."""
+    def add_job_info(self, name: str, value: str) -> None:
+        """Add a property of our job to our identity file."""
         self.identity = replace(self.identity, job={**self.identity.job, name: value})
         try:
             durable.replace(
                 self.workdir.identity(self.identity.farmer), sealed(asdict(self.identity)), self.workdir.shared
             )
         except OSError:
-            pass  # it is for people
+            pass  # only people read it
 
-    def give_ballast(self) -> None:
-        """Free the little room that was kept for the moment when the disk is full."""
+    def free_ballast(self) -> None:
+        """Free the space that was reserved for a full disk."""
         durable.unlink_quietly(self.workdir.ballast(self.identity.farmer))
 
-    def farewell(self, journal: str, size: int) -> None:
-        """Leave the note that all our tasks have ended and our journal is complete: others settle `size` bytes of it.
+    def write_farewell(self, journal: str, size: int) -> None:
+        """Leave the note that all our tasks have ended and our journal is complete: other farmers settle `size` bytes
+        of it.
 
-        One file operation, and no sync: a note that is lost costs the others the time to find us dead.
+        One file operation, without a sync: if the note is lost, other farmers need longer to find out that we left.
         """
         path = self.workdir.farewell(self.identity.farmer)
         durable.write_new(path, sealed({"journal": journal, "bytes": size}), self.workdir.shared)
 
     def leave(self) -> None:
-        """Take the signs of life away; who we were stays."""
-        self.give_ballast()
+        """Remove our files, except our identity."""
+        self.free_ballast()
         durable.unlink_quietly(self.workdir.alive(self.identity.farmer))
         self.close()
 
@@ -147,7 +148,7 @@ class Presence:
 
 
 def running_of(workdir: Workdir, farmer: str) -> list[tuple[int, int]]:
-    """(task ID, attempt) of what a farmer said last that it runs."""
+    """(task ID, attempt) of the running tasks in the last heartbeat of a farmer."""
     try:
         document = unsealed(durable.read(workdir.alive(farmer)))
     except OSError:
@@ -162,7 +163,7 @@ def running_of(workdir: Workdir, farmer: str) -> list[tuple[int, int]]:
     ]
 
 
-def every_of(content: bytes) -> float:
-    """The seconds between two beats that a heartbeat speaks of; 0 where it does not, or where it is torn."""
+def announced_interval(content: bytes) -> float:
+    """The seconds between two heartbeats that a heartbeat announces; 0 if it is missing or torn."""
     every = (unsealed(content) or {}).get("every", 0.0)
     return float(every) if members.is_number(every) else 0.0  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Who a farmer is: `farmers/<id>.json`, written when it starts, stays for ever."""
+"""The identity of a farmer: `farmers/<id>.json`, written when it starts and never removed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
 _LATEST = 1e11
-"""Seconds since the epoch that can still be written as a date."""
+"""The largest number of seconds since the epoch that can be written as a date."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a farmer is. `boot`, `pid_namespace` and `pid_start` make the pid unique on its node."""
+    """The identity of a farmer. `boot`, `pid_namespace` and `pid_start` make the pid unique on its node."""
 
     farmer: str
     host: str
@@ -35,25 +35,25 @@ class Identity:
 
     @property
     def job_name(self) -> str | None:
-        """The scheduler's number of our job, an element of an array as `123_4`; None for none."""
+        """The scheduler's ID of our job, with an array element as `123_4`; None outside of a job."""
         return scheduled.job_name(self.job)
 
     @property
     def runs(self) -> bool | None:
-        """Whether the process of a farmer that shares our processes runs; None if that cannot be known."""
+        """Whether the process of a farmer in our pid namespace runs; None if unknown."""
         return procfs.runs(self.pid, self.pid_start)
 
     def shares_processes_with(self, other: Identity) -> bool:
-        """Whether a pid is the same process for both: their host, boot and pid namespace are the same.
+        """Whether a pid denotes the same process for both: their host, boot and pid namespace are the same.
 
-        Virtual machines that were resumed from one snapshot have the same boot id, and every kernel gives its first pid
-        namespace the same number, so only the host name tells them apart.
+        Virtual machines resumed from one snapshot have the same boot ID, and every kernel gives its first pid namespace
+        the same number, so only the host name distinguishes them.
         """
         mine, theirs = self._node, other._node
         return mine == theirs and all(mine)
 
     def is_in_container_beside(self, other: Identity) -> bool:
-        """Whether both are on one kernel, in different pid namespaces."""
+        """Whether both run on one kernel, in different pid namespaces."""
         (_, mine, here), (_, theirs, there) = self._node, other._node
         return mine == theirs != "" and here != there and bool(here and there)
 
@@ -77,11 +77,11 @@ def _namespace() -> int:
 
 
 def short_name(host: str) -> str:
-    """A host's name as it stands in a farmer's ID and in file names."""
+    """A host's name for use in farmer IDs and file names."""
     return "".join(letter if letter.isalnum() else "-" for letter in host.split(".")[0])[:32] or "host"
 
 
-def introduce(slots: int, version: str, job: dict[str, str]) -> Identity:
+def new_identity(slots: int, version: str, job: dict[str, str]) -> Identity:
     """The identity of this process as a new farmer."""
     host, pid = os.uname().nodename, os.getpid()
     return Identity(
@@ -98,11 +98,11 @@ def introduce(slots: int, version: str, job: dict[str, str]) -> Identity:
     )
 
 
-def identity_of(workdir: Workdir, farmer: str) -> Identity | None:
-    """Who a farmer is; None if its file is missing, damaged, or not as such files are."""
+def load_identity(workdir: Workdir, farmer: str) -> Identity | None:
+    """The identity of a farmer; None if its file is missing, corrupt or invalid."""
     try:
         document: dict[str, Any] = unsealed(durable.read(workdir.identity(farmer))) or {}
-        # a later version may have more to say
+        # a later version may have more members
         found = {one.name: document[one.name] for one in fields(Identity) if one.name in document}
         return Identity(**found) if all(_may_be(name, value) for name, value in found.items()) else None
     except (OSError, TypeError):
@@ -110,7 +110,7 @@ def identity_of(workdir: Workdir, farmer: str) -> Identity | None:
 
 
 def _may_be(name: str, value: object) -> bool:
-    """Whether a member of an identity has its type and range."""
+    """Whether a member of an identity has a valid type and value."""
     if name in ("pid", "pid_namespace", "slots"):
         return members.is_whole(value)
     if name == "job":

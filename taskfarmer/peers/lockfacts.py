@@ -1,4 +1,4 @@
-"""What farmers found out about locks, kept in the farm for people: `locks.json`."""
+"""`locks.json`: the result of the lock proofs, stored in the farm for people."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
 
-def keep(workdir: Workdir, verdict: Verdict, here: str, there: str) -> None:
-    """Leave word. That locks are not shared between two nodes outweighs that others share them."""
-    before = kept(workdir)
+def save(workdir: Workdir, verdict: Verdict, here: str, there: str) -> None:
+    """Store a result. A result that locks are not shared between two nodes replaces one that they are."""
+    before = load(workdir)
     if before is not None and (before[0] != "shared" or verdict == "shared"):
         return
     try:
         durable.replace(workdir.locks, sealed({"locks": verdict, "between": [here, there]}), workdir.shared)
     except OSError:
-        pass  # it is for people
+        pass  # only people read it
 
 
-def kept(workdir: Workdir) -> tuple[str, list[str]] | None:
-    """`shared`, `local` or `unsupported`, and between which two hosts; None where nothing was found out yet."""
+def load(workdir: Workdir) -> tuple[str, list[str]] | None:
+    """`shared`, `local` or `unsupported`, and the two hosts; None if nothing was proven yet."""
     try:
         document = unsealed(durable.read(workdir.locks)) or {}
     except OSError:

@@ -1,17 +1,17 @@
-"""Whether a lock that a process of another node holds keeps us out: concluded from what is seen over time.
+"""Whether a lock that a process on another node holds excludes us: concluded from observations over time.
 
-The peer holds an exclusive `flock` for as long as it lives, and writes into a file a number that rises and
-the word that it holds. We try for the same lock, once, without waiting, and *shared*: so that of all who try
-nobody is in another's way, and only the peer itself can be the one that refuses us.
+The peer holds an exclusive `flock` while it lives. It writes a rising number and the fact that it holds the lock into a
+file. We try to acquire the same lock once, without waiting, and in *shared* mode, so that nodes that try at the same
+time do not refuse each other, and a refusal can only come from the peer.
 
-    watching   until two different numbers were seen with the word: the peer lives and holds
-    tried      refused, granted, or no answer at all; nothing is concluded yet
-    decided    once the peer is known to have written, after the try, that it holds
+    watching   until we read two different numbers with the lock held: the peer is alive and holds it
+    tried      refused, granted, or unsupported; nothing is concluded yet
+    decided    when the peer is known to have written, after the try, that it holds the lock
 
-A peer that dies in between is not heard of again, so nothing is concluded from a lock that fell with its
-holder. "Written after the try" is known in one of two ways: the peer says that it has read a number of ours
-that we wrote after the try; or, where it says nothing about us, its number rose between two looks that were
-both later than the try by more than any cache is old.
+A peer that dies in between writes no more, so a lock that was released by its death proves nothing. There are two ways
+to know that the peer wrote after the try. Either it has read one of our numbers that we wrote after the try. Or, if it
+does not report our numbers, its number rose between two looks that were both later than the try by more than the
+maximum age of any cache.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 Answer = Literal["refused", "granted", "unsupported"]
-"""What a try for the lock came to: `unsupported` where the file system knows no locks."""
+"""The answer of a try for the lock: `unsupported` if the file system has no locks."""
 Verdict = Literal["shared", "local", "unsupported", "unknown"]
 """`shared`: the lock excludes between the two nodes. `local`: both had it at once."""
 
 STALENESS = 120.0
-"""Seconds by which a file system may show old contents; nfs(5) has 60 as the default of its longest cache."""
+"""Seconds for which a file system may show old contents; the longest cache of nfs(5) has 60 by default."""
 
 _MEANING: dict[Answer, Verdict] = {"refused": "shared", "granted": "local", "unsupported": "unsupported"}
 
 
 class Sign(NamedTuple):
-    """What a peer says: a number that rises, whether it holds, and the newest number of ours that it read."""
+    """The state of a peer: a rising number, whether it holds the lock, and the newest of our numbers that it read."""
 
     beat: int
     holds: bool
@@ -38,9 +38,9 @@ class Sign(NamedTuple):
 
 
 class LockProof:
-    """The proof for one lock of one peer. Told of looks and of the try, in order; it never waits.
+    """The proof for one lock of one peer. It gets observations and the answer of the try in order, and never waits.
 
-    `now` is in seconds on any clock of our own that does not jump.
+    `now` is in seconds on any clock of this process that does not jump.
     """
 
     def __init__(self, staleness: float = STALENESS) -> None:
@@ -56,11 +56,11 @@ class LockProof:
 
     @property
     def ready(self) -> bool:
-        """Whether now is the time to try for the lock."""
+        """Whether to try the lock now."""
         return self._answer is None and self._risen and self._holds
 
-    def look(self, sign: Sign | None, now: float) -> None:
-        """What is read in the peer's file; None where nothing, or nothing whole, is read."""
+    def observe(self, sign: Sign | None, now: float) -> None:
+        """Process the content of the peer's file; None if it is missing or incomplete."""
         if sign is None or sign.beat < self._newest or self.verdict != "unknown":
             return
         if not sign.holds:
@@ -73,8 +73,8 @@ class LockProof:
         if self._answer is not None and self._is_later_than_the_try(sign, now):
             self.verdict = _MEANING[self._answer]
 
-    def tried(self, answer: Answer, now: float, asked: int | None = None) -> None:
-        """What the try came to. `asked` is the first number that we ourselves write after it, if we write any."""
+    def record_answer(self, answer: Answer, now: float, asked: int | None = None) -> None:
+        """Record the answer of the try. `asked` is the first number that we write after it, if we write any."""
         assert self.ready
         self._answer, self._tried, self._asked = answer, now, asked
 

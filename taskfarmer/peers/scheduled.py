@@ -1,4 +1,4 @@
-"""What a scheduler tells a job through its environment: which job it is, and what of that its tasks must not see."""
+"""Environment variables of scheduled jobs: which of them identify the job, and which ones its tasks must not see."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _GRID_ENGINE = (
     "NSLOTS",
 )
 _SPECIAL_STEPS = 1 << 31
-"""Steps with larger numbers are Slurm's own: the batch script, `extern`, and that of an interactive shell."""
+"""Higher step numbers are Slurm's special steps: the batch script, `extern`, and an interactive shell."""
 _OF_A_STEP = (
     "PMI_",
     "PMI2_",
@@ -62,9 +62,9 @@ _OF_A_TASK = frozenset(
 
 
 def job(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that name this job, of Slurm or of Grid Engine; empty outside of both.
+    """The variables that identify this job, of Slurm or Grid Engine; empty outside of both.
 
-    A variable that is set and empty counts as not set: container programs and login scripts pass such ones on.
+    A variable that is set but empty counts as not set: container runtimes and login scripts pass such variables on.
     """
     names: tuple[str, ...] = ()
     if in_slurm(environ):
@@ -75,12 +75,12 @@ def job(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def in_slurm(variables: Mapping[str, str]) -> bool:
-    """Whether these variables are those of a job of Slurm."""
+    """Whether these are the variables of a Slurm job."""
     return bool(variables.get("SLURM_JOB_ID"))
 
 
 def job_name(job: Mapping[str, str]) -> str | None:
-    """The scheduler's number of a job, an element of an array as `123_4`; None for none."""
+    """The scheduler's ID of a job, with an array element as `123_4`; None outside of a job."""
     for array, element in (("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), ("JOB_ID", "SGE_TASK_ID")):
         if job.get(array) and (job.get(element) or "undefined") != "undefined":
             return f"{job[array]}_{job[element]}"
@@ -88,7 +88,7 @@ def job_name(job: Mapping[str, str]) -> str | None:
 
 
 def step_name(job: Mapping[str, str]) -> str | None:
-    """The number of the Slurm step that a farmer runs in, as `0`; None for none, or if that is not certain.
+    """The number of the Slurm step that a farmer runs in, such as `0`; None outside of a step, or if uncertain.
 
     `sbatch` inside a step passes SLURM_STEP_ID of that step on to another job. Only tasks of `srun` have SLURM_UMASK,
     too (srun(1), OUTPUT ENVIRONMENT VARIABLES): Slurm removes it from the environment of a batch script.
@@ -99,27 +99,27 @@ def step_name(job: Mapping[str, str]) -> str | None:
 
 
 def restarts(job: Mapping[str, str]) -> int:
-    """How often the scheduler had started a job again when it started this run of it; Grid Engine counts to 1."""
+    """How often the scheduler had restarted a job before this run of it; Grid Engine counts to 1."""
     count = job.get("SLURM_RESTART_COUNT") or job.get("RESTARTED") or "0"
     return int(count) if count.isascii() and count.isdecimal() else 0
 
 
 def cpus(job: Mapping[str, str]) -> str | None:
-    """How many CPUs a farmer of this job may use, as its scheduler said it."""
+    """The number of CPUs that a farmer of this job may use, according to its scheduler."""
     names = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "NSLOTS")
     return next((job[name] for name in names if job.get(name)), None)
 
 
 def nodes(environ: Mapping[str, str]) -> int:
-    """The nodes of this Slurm step or job (srun(1), OUTPUT ENVIRONMENT VARIABLES); 1 outside of Slurm."""
-    told = environ.get("SLURM_STEP_NUM_NODES") or environ.get("SLURM_NNODES") or ""
-    return max(1, int(told)) if told.isascii() and told.isdigit() else 1
+    """The number of nodes of this Slurm step or job (srun(1), OUTPUT ENVIRONMENT VARIABLES); 1 outside of Slurm."""
+    count = environ.get("SLURM_STEP_NUM_NODES") or environ.get("SLURM_NNODES") or ""
+    return max(1, int(count)) if count.isascii() and count.isdigit() else 1
 
 
 def of_a_step(environ: Mapping[bytes, bytes]) -> frozenset[bytes]:
-    """The variables by which a program takes itself for a rank of the step that its farmer is.
+    """The variables by which a program considers itself a rank of its farmer's step.
 
-    Those that say which job it is stay: a task that calls `srun` needs them.
+    Variables that identify the job are not among them: a task that calls `srun` needs them.
     """
     prefixes = tuple(prefix.encode() for prefix in _OF_A_STEP)
     names = {name.encode() for name in _OF_A_TASK}

@@ -1,4 +1,4 @@
-"""The one try for a lock that proves whether it is shared."""
+"""The single try for a lock that proves whether it is shared."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from taskfarmer.peers.lockproof import Answer
 
 
 def try_lock(path: str) -> Answer:
-    """Try for the lock that a living process holds on its file, shared and without waiting; it is let go at once.
+    """Try to acquire the lock that a living process holds on its file, in shared mode and without waiting, and release
+    it.
 
-    Raises FileNotFoundError where there is no such file.
+    FileNotFoundError if the file is missing.
     """
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:

@@ -1,18 +1,19 @@
-"""When another farmer is dead: its heartbeat is watched, and its silence counted.
+"""Detecting dead farmers by watching their heartbeats.
 
-A farmer that left is dead, and so is one whose process on this very node is gone. Any other has the lease, unless its
-scheduler, or its lock on a file system of this kernel alone, proves its end (farmer/peers.py).
+A farmer is dead if it left, or if its process on this node is gone. Otherwise it is dead after a lease of silence,
+unless its scheduler, or its lock on a file system of this kernel alone, proves its end earlier (farmer/peers.py).
 
-Silence is counted on the observer's own clock; clocks of two nodes are never compared. The clock runs as the file
-system serves the observer: of the time between two of its pulses (`farmer/pulse.py`: after three file operations as a
-rule) an eighth of the lease counts at most. So
+Silence is measured with the observer's own clock; clocks of two nodes are never compared. The clock advances only while
+the file system serves the observer: of the time between two of its pulses (`farmer/pulse.py`: usually after three file
+operations) at most an eighth of the lease counts. So
 
-* a file system that hangs for everybody, however long, counts an eighth of the lease; so does the time for which the
-  observer itself was stopped. A farmer that beats when that is over is alive;
-* if each operation takes seconds, the clock still runs: a dead farmer is expelled, after eight pulses of the observer
-  at the latest if the lease is over by then;
-* a living farmer beats at its own pulses. It is silent for a few of its operations at most, and is not taken for dead
-  because they take as long as the observer's do.
+* if a file system hangs for all nodes, for any time, this counts as an eighth of the lease, and so does the time for
+  which the observer itself was stopped. A farmer that sends a heartbeat afterwards is alive;
+* if each operation takes seconds, the clock still advances: a dead farmer is expelled after eight pulses of the
+  observer
+  at the latest, if its lease has expired by then;
+* a living farmer sends heartbeats at its own pulses. It is silent for at most a few of its operations, and is not
+  considered dead because they take as long as the observer's.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from taskfarmer.peers.heartbeat import BEATS_OF_A_LEASE, beat_of, every_of
-from taskfarmer.peers.identity import Identity, identity_of, short_name
+from taskfarmer.peers.heartbeat import BEATS_OF_A_LEASE, announced_interval, beat_interval
+from taskfarmer.peers.identity import Identity, load_identity, short_name
 from taskfarmer.storage import durable, locks
 from taskfarmer.storage.layout import Workdir
 
 _NO_HEARTBEAT = (errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EINVAL, errno.EOVERFLOW)
-"""Errors that say that there is nothing to see here, now or later; any other may be the file system's."""
+"""Errors that mean that the heartbeat is missing; any other error may be one of the file system."""
 LOOKS_OF_SUSPICION = 2
-"""Looks at a heartbeat, after the first one, that must find it unchanged: one may follow a moment of hanging."""
+"""Looks after the first one that must find a heartbeat unchanged: one alone may follow a hang."""
 
 
 @dataclass
@@ -45,13 +46,13 @@ class _Watched:
 
 
 class Watch:
-    """What we have seen of other farmers' heartbeats, and for how long nothing changed."""
+    """Observations of other farmers' heartbeats, and for how long each has not changed."""
 
     def __init__(self, workdir: Workdir, me: Identity, lease: float) -> None:
         self.workdir = workdir
         self.me = me
         self.lease = lease
-        self.beat = beat_of(lease)
+        self.beat = beat_interval(lease)
         self._seen: dict[str, _Watched] = {}
         self._identities: dict[str, Identity | None] = {}
         self._looked: dict[str, float] = {}
@@ -59,7 +60,7 @@ class Watch:
         self._served_at = time.monotonic()
 
     def serve(self, now: float) -> None:
-        """Count the time since the last call, after file operations of ours: an eighth of the lease at most."""
+        """Count the time since the last call, after our file operations: at most an eighth of the lease."""
         self._served += min(now - self._served_at, max(self.lease / BEATS_OF_A_LEASE, self.beat))
         self._served_at = now
 
@@ -70,10 +71,10 @@ class Watch:
         return (after + others)[: min(count, len(others))]
 
     def sample(self, farmers: Iterable[str], count: int) -> list[str]:
-        """Our two successors and others from all over the ring: `count` in all, mostly the same as the last time.
+        """Our two successors and others from the whole ring: `count` in all, mostly the same as the last time.
 
-        Each farmer has another sample, so that where many of one job are dead, next to each other in the ring, they
-        are seen by all others together, and not one after the other by the one before them.
+        Each farmer has another sample. So if many farmers of one job are dead, next to each other in the ring, all
+        others together detect them, not one after the other.
         """
         if count <= 2:
             return self.successors(farmers, count)
@@ -83,7 +84,7 @@ class Watch:
         return [*near, *far][:count]
 
     def suspects(self, farmers: Iterable[str]) -> list[str]:
-        """Those whose death can be seen at once: on our own node, or with a farewell. One directory is listed."""
+        """Farmers whose death is visible at once: on our node, or with a farewell note. One directory is listed."""
         others = [farmer for farmer in farmers if farmer != self.me.farmer]
         if not others:
             return []
@@ -95,7 +96,7 @@ class Watch:
         return [farmer for farmer in others if farmer.startswith(here) or f"{farmer}.farewell" in names]
 
     def silence(self, farmer: str) -> float:
-        """Look at a farmer's heartbeat; the seconds for which the file system served us since it changed."""
+        """Read a farmer's heartbeat; the seconds for which the file system served us since it changed."""
         try:
             content = durable.read(self.workdir.alive(farmer))
         except OSError as error:
@@ -107,7 +108,7 @@ class Watch:
         self._looked[farmer] = self._served
         seen = self._seen.get(farmer)
         if seen is None or seen.content != content:
-            every = every_of(content) or (seen.every if seen is not None else 0.0)
+            every = announced_interval(content) or (seen.every if seen is not None else 0.0)
             self._seen[farmer] = _Watched(content, every, beats=seen is not None)
             return 0.0
         seen.looks += 1
@@ -115,40 +116,40 @@ class Watch:
         return seen.silent
 
     def identity(self, farmer: str) -> Identity | None:
-        """Who a farmer is; None if its file cannot be read (yet)."""
+        """The identity of a farmer; None if its file cannot be read (yet)."""
         if self._identities.get(farmer) is None:
-            self._identities[farmer] = identity_of(self.workdir, farmer)
+            self._identities[farmer] = load_identity(self.workdir, farmer)
         return self._identities[farmer]
 
     def seen_beating(self, farmer: str) -> bool:
-        """Whether a farmer's heartbeat has changed while we looked."""
+        """Whether a farmer's heartbeat has changed since our first look."""
         seen = self._seen.get(farmer)
         return seen is not None and seen.beats
 
     def suspicious(self, farmer: str) -> float | None:
-        """For how many seconds a farmer has been silent, if it has missed two beats; else None."""
+        """The seconds for which a farmer has been silent, if it has missed two heartbeats; else None."""
         seen = self._seen.get(farmer)
         enough = seen is not None and seen.looks >= LOOKS_OF_SUSPICION
         return seen.silent if seen is not None and enough and seen.silent >= 2 * self._beat_of(seen) else None
 
     def _beat_of(self, seen: _Watched) -> float:
-        """Seconds between two beats of theirs, which may know of more farmers, or of fewer, than we do."""
+        """Seconds between two heartbeats of a farmer, which may know of more or fewer farmers than we do."""
         return max(self.beat, min(seen.every, self.lease / BEATS_OF_A_LEASE))
 
     def verdict(self, farmer: str) -> str | None:
-        """Why a farmer is dead, in words, or None while it may live."""
+        """The reason why a farmer is dead, for people; None if it may be alive."""
         if os.path.exists(self.workdir.farewell(farmer)):
-            return "it said farewell"
+            return "it left cleanly"
         them = self.identity(farmer)
         silent = self.silence(farmer)
         if them is not None and self._gone_here(them):
             return f"its process {them.pid} on {them.host} is gone"
         if silent >= self.lease:
-            return f"no sign of life for {silent:.0f} s"
+            return f"no heartbeat for {silent:.0f} s"
         return None
 
     def _gone_here(self, them: Identity) -> bool:
-        """Whether a farmer of this very node and pid namespace is gone, tasks and all."""
+        """Whether a farmer in our pid namespace is gone, with all its tasks."""
         if not them.shares_processes_with(self.me) or them.runs is not False:
             return False
         return locks.alive_is_free(self.workdir.alive(them.farmer))

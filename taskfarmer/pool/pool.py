@@ -222,10 +222,10 @@ class Pool(WorkerProcesses):
     def _handle_results(self, worker: WorkerHandle, news: WorkerReport, report: PoolReport) -> None:
         slot = worker.slots[news.slot]
         batch = slot.batches[0]
-        done = batch.interval.part(batch.done, news.count)
+        done = batch.interval.slice(batch.done, news.count)
         outcomes = report.outcomes
         if news.kind in (protocol.INTERRUPTED, protocol.UNFINISHED):
-            last, done = done.part(news.count - 1, 1), done.part(0, news.count - 1)
+            last, done = done.slice(news.count - 1, 1), done.slice(0, news.count - 1)
             if news.kind == protocol.UNFINISHED or (self.warned and not self.stopping):
                 outcomes.returned.append(last)
             else:
@@ -270,8 +270,8 @@ class Pool(WorkerProcesses):
     def _handle_unstarted(self, slot: SlotHandle, news: WorkerReport) -> None:
         batch = next(batch for batch in slot.batches if batch.number == news.number)
         keep = batch.interval.count - news.count
-        self.queue.put_back(QueuedTasks(batch.interval.part(keep, news.count), batch.lines[keep:]))
-        batch.interval, batch.lines = batch.interval.part(0, keep), batch.lines[:keep]
+        self.queue.put_back(QueuedTasks(batch.interval.slice(keep, news.count), batch.lines[keep:]))
+        batch.interval, batch.lines = batch.interval.slice(0, keep), batch.lines[:keep]
         self._add_outstanding(slot, -news.count)
         self._progress(slot, batch, 0)
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import groupby
 
-from taskfarmer.formats.intervals import Interval, joined
+from taskfarmer.formats.intervals import Interval, merge_adjacent
 
 
 class QueuedTasks:
@@ -20,8 +20,8 @@ class QueuedTasks:
     def cut(self, size: int) -> tuple[Interval, list[bytes]]:
         """Remove the first `size` tasks, or all if there are fewer."""
         size = min(size, self.interval.count)
-        first, lines = self.interval.part(0, size), self.lines[self.offset : self.offset + size]
-        self.interval = self.interval.part(size, self.interval.count - size)
+        first, lines = self.interval.slice(0, size), self.lines[self.offset : self.offset + size]
+        self.interval = self.interval.slice(size, self.interval.count - size)
         self.offset += size
         return first, lines
 
@@ -75,7 +75,7 @@ class TaskQueue:
                     self.add(interval, lines)
                 else:
                     released.append(interval)
-        return list(joined(released))
+        return list(merge_adjacent(released))
 
     def first(self, most: int) -> list[Interval]:
         """The first `most` tasks, which stay in the queue."""
@@ -83,6 +83,6 @@ class TaskQueue:
         for tasks in self._queue:
             if most <= 0:
                 break
-            found.append(tasks.interval.part(0, min(most, tasks.interval.count)))
+            found.append(tasks.interval.slice(0, min(most, tasks.interval.count)))
             most -= found[-1].count
         return found

@@ -37,7 +37,7 @@ def recover(batches: Iterable[AssignedBatch], shown: int, attempt: int) -> Recov
     """
     found = Recovered()
     for batch in batches:
-        interval, lines = batch.interval.part(batch.done, batch.left), batch.lines[batch.done :]
+        interval, lines = batch.interval.slice(batch.done, batch.left), batch.lines[batch.done :]
         place = _index_of(abs(shown) - 1, lines) if shown and interval.attempt == attempt else None
         if place is None:
             if interval.count:
@@ -46,11 +46,11 @@ def recover(batches: Iterable[AssignedBatch], shown: int, attempt: int) -> Recov
         for tasks in found.kept:
             found.returned.append(tasks.interval)
         found.kept.clear()
-        found.died, found.command = interval.part(place, 1), parse_task(lines[place])[1]
+        found.died, found.command = interval.slice(place, 1), parse_task(lines[place])[1]
         if place:
-            found.returned.append(interval.part(0, place))
+            found.returned.append(interval.slice(0, place))
         if interval.count > place + 1:
-            following = interval.part(place + 1, interval.count - place - 1)
+            following = interval.slice(place + 1, interval.count - place - 1)
             found.kept.append(QueuedTasks(following, lines[place + 1 :]))
     return found
 

@@ -1,1 +1,1 @@
-"""Files and locks on the shared file system: every path, every fsync and link, and what mounts are known for."""
+"""Files and locks on the shared file system: paths, fsync and link, waits, and known properties of mounts."""

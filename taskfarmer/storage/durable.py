@@ -1,14 +1,13 @@
-"""Bytes that stay: write-once files, journals, atomic replacement, and the commit by `link`.
+"""Durable files: write-once files, journals, atomic replacement, and the commit by `link`.
 
-No other room calls `os.fsync` or `os.link`. What each function leaves behind when the process is
-killed in the middle of it:
+No other module calls `os.fsync` or `os.link`. If the process is killed, each function leaves this behind:
 
-* `publish`: the prepared file, or the target, or both; never a part of the target
-* `replace`: a file named `.<name>.<random>` beside the target, which nobody reads
-* `Journal`: whole lines, and perhaps a torn one at the end, which has no valid checksum
+* `publish`: the prepared file, or the target, or both; the target is always complete
+* `replace`: a file named `.<name>.<random>` next to the target, which is never read
+* `Journal`: complete lines, and perhaps a torn one at the end, which has no valid checksum
 
-A failed `fsync` is never tried again on the same file: the kernel may have thrown the bytes away and
-report success the next time (PostgreSQL's "fsyncgate", 2018). A `Journal` that failed stays failed.
+A failed `fsync` is never retried on the same file: the kernel may have dropped the data and report success the next
+time (PostgreSQL's "fsyncgate", 2018). A `Journal` that failed stays failed.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ import os
 import resource
 import secrets
 import stat
-import time
 from collections.abc import Iterable
 
 from taskfarmer.errors import StorageError
+from taskfarmer.storage.eventually import FOR_A_NAME, wait_until_visible
 from taskfarmer.storage.reading import read as read
 from taskfarmer.storage.reading import read_range as read_range
 from taskfarmer.storage.reading import retry_stale as retry_stale
@@ -30,28 +29,26 @@ from taskfarmer.storage.reading import with_filename as with_filename
 
 FILE_MODE = 0o664
 FOLDER_MODE = 0o775
-"""What the umask takes from: whatever it is, not everybody may write what is ours."""
+"""Modes before the umask. Even with umask 0, other users cannot write our files."""
 GROUP_READS = stat.S_IRGRP
 GROUP_WRITES = stat.S_IRGRP | stat.S_IWGRP
-"""What a group that shares a farm gets whatever the umask is."""
+"""Permissions for the group of a shared farm, whatever the umask is."""
 
 _NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 _BLOCK = 1 << 20
-"""Bytes that are written at once."""
+"""Bytes per write."""
 _END = 1 << 16
-"""Bytes in the largest page that there is."""
-_SEEN_WITHIN = 2.0
-"""Seconds until what another node has made is seen here, at the latest: GlusterFS may say "taken" and "not there"."""
+"""Bytes of the largest page size."""
 
 
 def largest_file() -> float:
-    """How many bytes a file of this process may have (`ulimit -f`); infinite for no limit."""
+    """The maximum size of a file of this process in bytes (`ulimit -f`); infinity if unlimited."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def reason(error: OSError) -> str:
-    """What the system says of an error, and what to do about a file that may not grow."""
+    """The text of a system error, with a remedy if the file is too large."""
     return f"{error.strerror} (raise `ulimit -f`)" if error.errno == errno.EFBIG else f"{error.strerror}"
 
 
@@ -60,19 +57,15 @@ def random_name(length: int = 8) -> str:
 
 
 def wait_visible(path: str) -> os.stat_result | None:
-    """What stands at a path where something should, waiting until it is seen; None where there is nothing."""
-    end = time.monotonic() + _SEEN_WITHIN
-    while True:
-        try:
-            return os.stat(path)
-        except OSError:
-            if time.monotonic() >= end:
-                return None
-        time.sleep(0.02)
+    """The status of a path, waiting until it is visible; None if nothing appears there."""
+    try:
+        return wait_until_visible(lambda: os.stat(path), FOR_A_NAME, 0.02, OSError)
+    except OSError:
+        return None
 
 
 def sync_directory(path: str) -> None:
-    """Make the names in a directory durable; a no-op where the file system has no such thing."""
+    """Make the names in a directory durable; a no-op if the file system cannot sync directories."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with with_filename(path):
@@ -85,12 +78,12 @@ def sync_directory(path: str) -> None:
 
 
 def sync_file(path: str) -> None:
-    """Bring what another process wrote into a file to the disk."""
+    """Make the data durable that another process wrote into a file."""
     flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         fd = os.open(path, os.O_RDWR | flags)
     except PermissionError:
-        fd = os.open(path, os.O_RDONLY | flags)  # another user's; Linux syncs it for whoever may read it
+        fd = os.open(path, os.O_RDONLY | flags)  # another user's; on Linux read permission is enough for fsync
     try:
         os.fsync(fd)
     finally:
@@ -98,9 +91,9 @@ def sync_file(path: str) -> None:
 
 
 def close_quietly(fd: int) -> None:
-    """Close a file of which nothing more is wanted: what counts of it was synced before.
+    """Close a file, ignoring errors: the data that counts was synced before.
 
-    Network file systems tell here, if at all, what they could not write.
+    Network file systems report failed writes here, if at all.
     """
     try:
         os.close(fd)
@@ -109,31 +102,33 @@ def close_quietly(fd: int) -> None:
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
-    """`write(2)` until everything is written: a full disk takes a part first."""
+    """Call `write(2)` until all bytes are written: if the disk is nearly full, the first call writes only some."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
 def write_parts(fd: int, parts: Iterable[bytes]) -> int:
-    """Write parts behind each other, a megabyte or so at a time, so that there are no copies of all; how many bytes."""
-    total = kept = 0
-    some: list[bytes] = []
+    """Write parts one after the other, about a megabyte at a time to limit copies in memory; the number of bytes
+    written.
+    """
+    total = size = 0
+    pending: list[bytes] = []
     for part in (*filter(None, parts), b""):
-        some.append(part)
-        kept += len(part)
-        if kept >= _BLOCK or not part:
-            write_all(fd, b"".join(some))
-            total, kept = total + kept, 0
-            some.clear()
+        pending.append(part)
+        size += len(part)
+        if size >= _BLOCK or not part:
+            write_all(fd, b"".join(pending))
+            total, size = total + size, 0
+            pending.clear()
     return total
 
 
 def drop_page_cache(fd: int, written: int) -> None:
-    """Tell the kernel that nobody reads soon what was written, where that is much.
+    """Drop large writes from the page cache, since they are not read again soon.
 
-    Else it keeps all of it in memory, which is counted as the job's, and takes fresh pages for what follows: those cost
-    several times as much as the writing. The end of the file stays, since more is to be written behind it.
+    Otherwise the pages count as memory of the job, and the kernel allocates new ones for later writes, which costs
+    several times as much as the writes. The last page stays, since the next write appends to it.
     """
     if written < _BLOCK:
         return
@@ -145,12 +140,12 @@ def drop_page_cache(fd: int, written: int) -> None:
 
 
 def open_exclusive(path: str, flags: int) -> int:
-    """Open a file that must be new: an opener for `open(path, "xb")`."""
+    """Create and open a file; FileExistsError if it exists. An opener for `open(path, "xb")`."""
     return os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
 
 
 def grant_group(fd: int, bits: int) -> None:
-    """Give the group back what our umask took from a file that we made; another user's stays as it is."""
+    """Give the group the permissions that our umask removed from a new file; another user's file stays as it is."""
     mode = os.fstat(fd).st_mode
     if mode & bits != bits:
         try:
@@ -160,9 +155,7 @@ def grant_group(fd: int, bits: int) -> None:
 
 
 def prepare(path: str, data: bytes, shared: bool = False) -> None:
-    """A new file, on the disk when this returns; in a `shared` farm the group can read it. Nothing is left where it
-    fails.
-    """
+    """Create a durable file. In a `shared` farm the group can read it. If it fails, the file is removed."""
     fd = open_exclusive(path, os.O_WRONLY)
     try:
         with with_filename(path):
@@ -179,7 +172,7 @@ def prepare(path: str, data: bytes, shared: bool = False) -> None:
 
 
 def unlink_quietly(path: str) -> None:
-    """Remove a file if it can be removed; whether it could does not matter."""
+    """Unlink a file, ignoring errors."""
     try:
         os.unlink(path)
     except OSError:
@@ -187,13 +180,12 @@ def unlink_quietly(path: str) -> None:
 
 
 def publish(prepared: str, target: str) -> OSError | None:
-    """Try to give a prepared file its name, and take the prepared name away.
+    """Try to link a prepared file to its name, and unlink the prepared name.
 
-    Returns what `link` answered, None for success. With the prepared name gone the outcome cannot
-    change any more, not even by an NFS request that is sent again; the caller finds out who won by
-    reading, never from the answer.
+    Returns the error of `link`, or None. Since the prepared name is gone, the outcome is final, even if an NFS request
+    is sent again. The caller reads the target to learn which farmer won: the answer of `link` is not reliable.
     """
-    answer = linked(prepared, target)
+    answer = try_link(prepared, target)
     try:
         os.unlink(prepared)
     except FileNotFoundError:
@@ -202,20 +194,20 @@ def publish(prepared: str, target: str) -> OSError | None:
 
 
 def replace(path: str, data: bytes, shared: bool = False) -> None:
-    """Exchange a file for a new one in one step; readers see the old or the new."""
+    """Replace a file atomically; readers see the old or the new content."""
     temporary = temp_name(path)
     prepare(temporary, data, shared)
-    swap(temporary, path)
+    rename_over(temporary, path)
 
 
 def temp_name(path: str) -> str:
-    """A fresh hidden name in the same directory."""
+    """A new hidden name in the same directory."""
     folder, name = os.path.split(path)
     return os.path.join(folder, f".{name}.{random_name()}")
 
 
-def swap(temporary: str, path: str) -> None:
-    """Rename a prepared file over `path`."""
+def rename_over(temporary: str, path: str) -> None:
+    """Rename a prepared file to `path`, and make the name durable."""
     try:
         os.rename(temporary, path)
     except OSError:
@@ -229,7 +221,7 @@ def sync(fd: int) -> None:
 
 
 def make_directory(path: str, shared: bool = False) -> bool:
-    """Make a directory and make its name durable; False where it stands already."""
+    """Create a directory and make its name durable; False if it exists."""
     made = True
     try:
         os.mkdir(path, FOLDER_MODE)
@@ -244,12 +236,12 @@ def make_directory(path: str, shared: bool = False) -> bool:
 
 
 def share_directory(path: str) -> None:
-    """Let the group work in a directory of ours; what is made there becomes the group's, by the setgid bit."""
+    """Open a directory to its group. With the setgid bit new files in it belong to the group."""
     os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_ISGID | stat.S_IRWXG)
 
 
 def write_new(path: str, data: bytes, shared: bool = False) -> None:
-    """A new file that need not last; in a `shared` farm the group can read it."""
+    """Create a file that need not be durable. In a `shared` farm the group can read it."""
     fd = open_exclusive(path, os.O_WRONLY)
     try:
         with with_filename(path):
@@ -261,12 +253,12 @@ def write_new(path: str, data: bytes, shared: bool = False) -> None:
 
 
 def add_name(name: str, target: str, dir_fd: int, target_dir_fd: int) -> None:
-    """Give a file a second name, in directories that are open; FileExistsError if that name is taken."""
+    """Give a file a second name, in directories that are open; FileExistsError if the name exists."""
     os.link(name, target, src_dir_fd=dir_fd, dst_dir_fd=target_dir_fd, follow_symlinks=False)
 
 
-def linked(path: str, target: str) -> OSError | None:
-    """What `link` answers; None for success."""
+def try_link(path: str, target: str) -> OSError | None:
+    """The error of `link`, or None."""
     try:
         os.link(path, target)
     except OSError as error:
@@ -275,7 +267,7 @@ def linked(path: str, target: str) -> OSError | None:
 
 
 class Journal:
-    """A file that one process appends lines to. `size` counts the bytes known to be on the disk."""
+    """A file to which one process appends lines. `size` is the number of bytes known to be durable."""
 
     def __init__(self, path: str, shared: bool = False) -> None:
         self.path = path
@@ -292,9 +284,9 @@ class Journal:
             raise
 
     def append(self, parts: Iterable[bytes]) -> int:
-        """Write and sync; the new size. After an error the journal takes nothing more."""
+        """Write and sync; the new size. After an error the journal accepts no more lines."""
         if self.failed:
-            raise StorageError(f"{self.path}: an earlier write failed; results go to a fresh file")
+            raise StorageError(f"{self.path}: an earlier write failed; results go to a new journal")
         try:
             written = write_parts(self._fd, parts)
             os.fsync(self._fd)

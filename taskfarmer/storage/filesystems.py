@@ -1,6 +1,6 @@
-"""What is known of file systems by their name and options, before anything is proven. Sources: docs/filesystems.md.
+"""Known properties of file systems, by name and options, before anything is proven. Sources: docs/filesystems.md.
 
-Knowledge of this kind is told, and warns; a proof outweighs it.
+They are shown to the user and cause warnings. A proof takes precedence.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 from taskfarmer.storage.mounts import Mount
 
 Locks = Literal["shared", "local", "none", "unknown"]
-"""Whether `flock` is said to exclude between nodes; `none` where the call is refused."""
+"""Whether `flock` excludes between nodes; `none` if the call is refused."""
 
 
-class Knowledge(NamedTuple):
-    """`shared` says whether other nodes see the same files; None where the name does not tell."""
+class FsFacts(NamedTuple):
+    """`shared` is whether other nodes see the same files; None if that is unknown."""
 
     shared: bool | None
     locks: Locks
@@ -31,7 +31,7 @@ _LOCAL = {
     "f2fs": _ONE_NODE,
     "ramfs": "memory of this node alone: a reboot empties it",
     "tmpfs": "memory of this node alone: a reboot empties it",
-    "overlay": "a container's file system: on this node alone, and gone with the container",
+    "overlay": "a container's file system: on this node alone, and removed with the container",
     "xfs": _ONE_NODE,
     "zfs": _ONE_NODE,
 }
@@ -45,47 +45,47 @@ _NETWORK: dict[str, tuple[Locks, str]] = {
     "gfs2": ("unknown", f"GFS2; {_PROVE}"),
     "gpfs": ("unknown", f"GPFS (Storage Scale); {_PROVE}"),
     "ocfs2": ("unknown", f"OCFS2; {_PROVE}"),
-    "pvfs2": ("none", "PVFS2 (OrangeFS): there are no locks"),
+    "pvfs2": ("none", "PVFS2 (OrangeFS): locks are not supported"),
     "smb3": ("unknown", f"SMB; {_PROVE}"),
     "virtiofs": ("unknown", f"a file system of the host of this machine; {_PROVE}"),
     "wekafs": ("unknown", f"WEKA; {_PROVE}"),
 }
 
 
-def known(mount: Mount | None) -> Knowledge:
-    """What name and options of a mount say."""
+def fs_facts(mount: Mount | None) -> FsFacts:
+    """The known properties of a mount, by its name and options."""
     if mount is None:
-        return Knowledge(None, "unknown", "the kernel does not tell what file system this is")
+        return FsFacts(None, "unknown", "unknown file system: the kernel does not list its mount")
     if mount.type in _LOCAL:
-        return Knowledge(False, "unknown", _LOCAL[mount.type])
+        return FsFacts(False, "unknown", _LOCAL[mount.type])
     if mount.type == "lustre":
         return _lustre(mount)
     if mount.type in ("nfs", "nfs4"):
         return _nfs(mount)
     if mount.type in _NETWORK:
         locks, text = _NETWORK[mount.type]
-        return Knowledge(True, locks, text)
+        return FsFacts(True, locks, text)
     if mount.type == "fuse.glusterfs":
-        return Knowledge(True, "shared", "GlusterFS: locks are kept by its servers, for all nodes")
+        return FsFacts(True, "shared", "GlusterFS: locks are kept by its servers, for all nodes")
     if mount.type == "fuse.sshfs":
-        return Knowledge(True, "local", "sshfs: SFTP has no file locks, so they are local to each node")
+        return FsFacts(True, "local", "sshfs: SFTP has no file locks, so they are local to each node")
     if mount.type.split(".")[0] in ("fuse", "fuseblk"):
-        return Knowledge(None, "unknown", f"a file system that a program makes (FUSE); {_PROVE}")
-    return Knowledge(None, "unknown", f"nothing is known here about {mount.type}: prove it")
+        return FsFacts(None, "unknown", f"a FUSE file system; {_PROVE}")
+    return FsFacts(None, "unknown", f"unknown file system type {mount.type}: prove it")
 
 
-def _lustre(mount: Mount) -> Knowledge:
+def _lustre(mount: Mount) -> FsFacts:
     if mount.option("localflock") is not None:
-        return Knowledge(True, "local", "Lustre, mounted with localflock: locks are local to each node")
+        return FsFacts(True, "local", "Lustre, mounted with localflock: locks are local to each node")
     if mount.option("flock") is not None:
-        return Knowledge(True, "shared", "Lustre, mounted with flock: locks hold for all nodes")
+        return FsFacts(True, "shared", "Lustre, mounted with flock: locks hold for all nodes")
     if mount.option("noflock") is not None:
-        return Knowledge(True, "none", "Lustre, mounted with noflock: there are no locks")
-    return Knowledge(True, "unknown", "Lustre; the mount does not say what locks are: prove it")
+        return FsFacts(True, "none", "Lustre, mounted with noflock: locks are not supported")
+    return FsFacts(True, "unknown", "Lustre; the mount options do not show how locks work: prove it")
 
 
-def _nfs(mount: Mount) -> Knowledge:
+def _nfs(mount: Mount) -> FsFacts:
     local = mount.option("local_lock") in ("all", "flock")
     if local or mount.option("nolock") is not None:
-        return Knowledge(True, "local", "NFS, mounted with nolock or local_lock: locks are local to each node")
-    return Knowledge(True, "shared", "NFS: locks are kept by the server, for all nodes that mount it so")
+        return FsFacts(True, "local", "NFS, mounted with nolock or local_lock: locks are local to each node")
+    return FsFacts(True, "shared", "NFS: locks are kept by the server, for all nodes that mount it so")

@@ -1,4 +1,4 @@
-"""Every path of a farm. Nobody else joins strings to make one."""
+"""The paths of a farm. No other module builds them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _EPOCH = re.compile(r"([0-9]{6,18})-[0-9a-f]{8}")
 
 
 class Workdir(NamedTuple):
-    """The directory of one farm. `path` is absolute, so that a `chdir` changes nothing."""
+    """The work directory of a farm. `path` is absolute, so `chdir` has no effect on it."""
 
     path: str
     logs_dir: str | None = None
     shared: bool = False
-    """Whether its group may work on it, so that what we make there must not depend on our umask."""
+    """Whether the group may work on the farm, so that the modes of new files must not depend on the umask."""
 
     @classmethod
     def at(cls, path: str, logs_dir: str | None = None) -> Workdir:
@@ -148,7 +148,7 @@ class Workdir(NamedTuple):
 
     @property
     def has_own_logs(self) -> bool:
-        """Whether the logs are inside the work directory, not in a directory that other farms may use, too."""
+        """Whether the logs are inside the work directory, not in a directory that other farms may share."""
         return self.logs == self._in("logs")
 
     @property
@@ -161,7 +161,7 @@ class Workdir(NamedTuple):
 
     @property
     def running(self) -> str:
-        """Scratch files of tasks that run, with `--logs packed` and `failed`."""
+        """Scratch files of running tasks, with `--logs packed` and `failed`."""
         return os.path.join(self.logs, "running")
 
     def scratch(self, farmer: str, slot: int, count: int) -> str:
@@ -175,17 +175,17 @@ class Workdir(NamedTuple):
         return os.path.join(self.packed, farmer)
 
     def set_aside(self, farmer: str, task_id: int, attempt: int) -> str:
-        """Where the output of an attempt is that stayed a file of its own."""
+        """The output of an attempt that stays a separate file."""
         return os.path.join(self.packed, f"{farmer}.{task_id}.{attempt}")
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """The directories that a farm has from its beginning, in the order in which they are made."""
+        """The directories that are created with a farm, in this order."""
         return (self.tasks, self.ledger, self.results, self.farmers, self.logs)
 
 
 def epoch_number(name: str) -> int | None:
-    """The number of the epoch that a directory's name stands for, or None where it is no epoch."""
+    """The number in the name of an epoch; None if the name is not that of an epoch."""
     match = _EPOCH.fullmatch(name)
     return int(match[1]) if match else None
 

@@ -1,11 +1,12 @@
-"""Locks: the exclusive one that keeps farmers from colliding, and the one that says "I live".
+"""Locks: the exclusive lock that keeps commits of farmers from colliding, and the lock that shows that a farmer is
+alive.
 
-Nothing is decided by a lock alone: `link` decides (see `ledger/commits.py`). So a lock that another
-process holds for ever only costs time, a lock that is not shared between nodes costs lost commits,
-and neither loses a task. This is the only room that imports filelock.
+No decision depends on a lock alone: `link` decides (see `ledger/commits.py`). If another process never releases the
+lock, commits take longer. If the lock is not shared between nodes, some commits are lost and retried. No task is lost.
 
-filelock 4 makes nine file operations to take a lock, none of which can be broken off. So it only makes the lock file;
-one that is there is opened once and stays open, and taking the lock is one operation.
+Only this module imports filelock. filelock 4 needs nine file operations to acquire a lock, and they cannot be
+interrupted. So it only creates the lock file; an existing file is opened once and stays open, and acquiring the lock is
+one operation.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from contextlib import contextmanager, suppress
 
 from filelock import Timeout, UnixFileLock
 
-from taskfarmer import procfs
 from taskfarmer.errors import UsageError
 
 FIRST_PAUSE = 0.05
@@ -30,10 +30,10 @@ PATIENCE = 5.0
 
 
 def scratch_folder(scratch: str | None, uid: int) -> str | None:
-    """The user's private folder for locks in scratch space, made if need be; None where it is not safe.
+    """The user's private folder for locks in scratch space, created if necessary; None if it is not safe.
 
-    Others may write into scratch space, so the folder counts only if it is a real directory of ours that nobody
-    else may enter, and scratch space only if the sticky bit keeps them from exchanging it.
+    Other users may write into scratch space. So the folder must be a real directory that belongs to the user and that
+    no other user may enter, and scratch space must have the sticky bit, so that others cannot replace it.
     """
     if not scratch:
         return None
@@ -55,7 +55,7 @@ def _private_name(uid: int) -> str:
 
 
 def _is_private(folder: str, uid: int) -> bool:
-    """Whether this is a directory of that user, no link to one, that nobody else may enter."""
+    """Whether this is a directory of that user, not a link to one, that no other user may enter."""
     try:
         found = os.lstat(folder)
     except OSError:
@@ -64,12 +64,11 @@ def _is_private(folder: str, uid: int) -> bool:
 
 
 class FarmLock:
-    """The farm's lock. Waited for a bounded time, and then done without.
+    """The lock of the farm. A farmer waits for it for a limited time, and then works without it.
 
-    A `private` one lies in scratch space. Its path is in `farm.json` for good, and what is there may have been
-    exchanged since: it is used only as long as its folder is ours alone. A `shared` one is for the group.
-    `in_vain` counts how often in a row it was waited for while nobody else got it. `excludes` says that it does keep
-    nodes apart: twice in a row it was refused while nobody on this node had it. `between` is called while we wait.
+    A `private` lock lies in scratch space. Its path is stored in `farm.json`, and another file may have replaced it
+    since: it is used only while its folder belongs to the user alone. A `shared` lock is for the group. `between` is
+    called while we wait.
     """
 
     def __init__(self, path: str, private: bool = False, shared: bool = False) -> None:
@@ -77,42 +76,41 @@ class FarmLock:
         self.private = private
         self.between: Callable[[], None] = lambda: None
         self.unusable = False
-        self.in_vain = 0
-        self.excludes = False
-        # thread_local=False: the farmer has no threads, and its workers never touch this lock
+        self._timeouts = 0
+        # thread_local=False: the farmer has no threads, and its workers do not use this lock
         mode = 0o660 if shared else 0o600
-        # an old filelock prints a traceback of its own when it refuses an argument, so it is looked at before
+        # an old filelock prints a traceback when it refuses an argument, so check its arguments first
         if "fallback_to_soft" not in (UnixFileLock.__init__.__kwdefaults__ or ()):
             _refuse_outdated()
         self._lock = UnixFileLock(path, timeout=0, mode=mode, thread_local=False, fallback_to_soft=False)
         self._fd = -1
-        self._stands = False
+        self._exists = False
 
-    def doubts(self) -> list[str]:
-        """A warning where something that is no lock of ours is in its place; none where nothing is there."""
+    def warnings(self) -> list[str]:
+        """A warning if the path is not our lock file; an empty list if it is, or does not exist."""
         folder = os.path.dirname(self.path)
         ours = not self.private or os.path.basename(folder) == _private_name(os.getuid())
         if not ours or not os.path.lexists(folder) or self._is_sound():
             return []
-        return [f"{self.path}: not in a folder of yours alone, or no lock file: this farmer works without the lock"]
+        return [f"{self.path}: not a lock file in a private folder of yours; this farmer works without the lock"]
 
     def _is_sound(self) -> bool:
-        """Whether the lock's name stands for nothing yet, or for a file that can only be a lock.
+        """Whether the path does not exist yet, or is a file that can only be a lock.
 
-        filelock 3.30 empties the file that it locks, so it must be empty, and have no other name.
+        filelock 3.30 truncates the file that it locks, so the file must be empty and have no other name.
         """
-        self._stands = False
+        self._exists = False
         if self.private and not _is_private(os.path.dirname(self.path), os.getuid()):
             return False
         try:
             found = os.lstat(self.path)
         except OSError:
             return True
-        self._stands = stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and not found.st_size
-        return self._stands
+        self._exists = stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and not found.st_size
+        return self._exists
 
     def close(self) -> None:
-        """Close the file; it is opened again when it is needed. Not while the lock is held."""
+        """Close the file; it is opened again when needed. Not while the lock is held."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with suppress(OSError):
@@ -125,23 +123,23 @@ class FarmLock:
                 if not self._is_sound():
                     self.unusable = True
                     return False
-                if not self._stands:
+                if not self._exists:
                     self._lock.acquire(blocking=False)
                     return True
                 self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-                os.register_at_fork(after_in_child=self.close)  # a worker would keep a killed farmer's lock
+                os.register_at_fork(after_in_child=self.close)  # so no worker keeps the lock of a killed farmer
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(self._fd).st_nlink:
                 return True
-            self.close()  # it was removed, and another one may stand in its place
+            self.close()  # it was removed, and another file may have its name
         except (Timeout, BlockingIOError):
             return False
         except PermissionError:
-            # some file systems answer so if another process has the lock; if the file is not open, it is not for us
+            # some file systems answer so if another process has the lock; if `open` failed, the file is not ours to use
             self.unusable = self._fd < 0
             return False
         except (OSError, NotImplementedError):
-            # no such directory on this node, a file system without locks: nobody is worth waiting for
+            # no such directory on this node, or a file system without locks: waiting is useless
             self.close()
             self.unusable = True
             return False
@@ -156,28 +154,22 @@ class FarmLock:
 
     @contextmanager
     def held(self, patience: float = PATIENCE) -> Iterator[bool]:
-        """Hold the lock, or not, inside the block; yields whether it is held. `patience` is in seconds.
+        """Hold the lock inside the block if it is available within `patience` seconds; yields whether it is held.
 
-        It is halved with each time in a row that it was not enough, so that a lock that is stuck costs little; one
-        that had another holder in the beginning than in the end is only busy.
+        Each timeout halves the next wait until the lock is acquired again, so a lock that is stuck costs little.
         """
         self.between()
         start = time.monotonic()
-        patience = max(min(patience, LEAST_PATIENCE), patience * 0.5**self.in_vain)
+        patience = max(min(patience, LEAST_PATIENCE), patience * 0.5**self._timeouts)
         pause = FIRST_PAUSE
         got = self._try()
-        holder = None if got else _holder(self.path)
         while not got and not self.unusable and time.monotonic() - start < patience:
             left = patience - (time.monotonic() - start)
             self.between()
             time.sleep(max(0.0, min(left, pause * random.uniform(0.7, 1.3))))
             pause = min(pause * 1.5, LONGEST_PAUSE)
             got = self._try()
-            if not (got or self.unusable or self.excludes) and holder == b"":
-                # a process of another container has it, perhaps: /proc/locks does not show those
-                self.excludes = _holder(self.path) == b"" and procfs.shows_whole_kernel()
-        stuck = not got and (not holder or _holder(self.path) == holder)
-        self.in_vain = self.in_vain + 1 if stuck else 0
+        self._timeouts = 0 if got else self._timeouts + 1
         try:
             yield got
         finally:
@@ -186,7 +178,7 @@ class FarmLock:
 
 
 def _refuse_outdated() -> None:
-    # not at the top: hardly ever needed
+    # imported here since it is rarely needed
     from taskfarmer.dependencies import outdated
 
     complaint = outdated()
@@ -194,23 +186,8 @@ def _refuse_outdated() -> None:
         raise UsageError(complaint)
 
 
-def _holder(path: str) -> bytes | None:
-    """The process that holds a file's lock, as far as this node knows (proc(5), /proc/locks).
-
-    b"" where none here does, None where that cannot be seen. A file is known by its inode's number alone: some file
-    systems (btrfs) tell another device there than `stat` does, and to take another file for this one only costs time.
-    """
-    try:
-        there = b":%d" % os.stat(path).st_ino
-        with open("/proc/locks", "rb") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return None
-    return next((words[4] for words in map(bytes.split, lines) if words[5:6] and words[5].endswith(there)), b"")
-
-
 def hold_alive(fd: int) -> bool:
-    """Lock our alive file for as long as anybody has this descriptor; whether the file system took it."""
+    """Lock our alive file for as long as any process has this descriptor; whether the file system accepted it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -220,7 +197,7 @@ def hold_alive(fd: int) -> bool:
 
 
 def alive_is_free(path: str) -> bool:
-    """Whether nobody that we can see holds the lock on another farmer's alive file."""
+    """Whether the lock on another farmer's alive file is free, as far as this node can see."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -235,5 +212,5 @@ def alive_is_free(path: str) -> bool:
         try:
             os.close(fd)
         except OSError:
-            pass  # ESTALE: its owner left meanwhile, or was expelled, and GlusterFS opens files as late as it can
+            pass  # ESTALE: its owner has left or was expelled; GlusterFS opens files as late as it can
     return True

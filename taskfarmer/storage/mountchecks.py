@@ -1,4 +1,4 @@
-"""Checks of directories by their mounts alone: type and options, without writing anything."""
+"""Checks of directories by type and options of their mounts alone, without writing anything."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from taskfarmer.storage.filesystems import known
+from taskfarmer.storage.filesystems import fs_facts
 from taskfarmer.storage.mounts import Mount, mount_of
 
 State = Literal["proven", "known", "not proven", "slow", "unsafe"]
-"""`known` is measured or told by the system, and nothing to worry about; `not proven` could not be found out."""
+"""`known` was measured or reported by the system, and is not a problem; `not proven` could not be determined."""
 
-COLLIDE = (
-    "farmers of several nodes are not kept from colliding: commits are lost and tried again, which takes time and "
-    "loses nothing"
-)
+COLLIDE = "commits of farmers on several nodes collide: they are lost and retried, which takes time but loses no data"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: what was found, and what that means for the user."""
+    """One check: its result, and the meaning of that for the user."""
 
     name: str
     state: State
@@ -30,21 +27,21 @@ class Check:
 
 @dataclass(frozen=True)
 class MountedPath:
-    """A directory and the file system that it is on."""
+    """A directory and its file system."""
 
     path: str
     mount: Mount | None
 
 
 def judge_places(directory: MountedPath, locks: MountedPath, met: bool = False) -> list[Check]:
-    """What mounts say of the two directories. Where other nodes were `met`, what was proven with them outweighs it."""
-    here, there = known(directory.mount), known(locks.mount)
+    """Checks of both directories by their mounts. If other nodes were `met`, their proofs take precedence."""
+    here, there = fs_facts(directory.mount), fs_facts(locks.mount)
     checks = [Check("file system", "known", _mounted(directory.mount), here.text)]
     if locks.path != directory.path:
         found = f"{locks.path}: {_mounted(locks.mount)}"
         if there.shared is False and here.shared is not False and not met:
             means = (
-                "it is on this node alone: farmers of other nodes are not kept from colliding; make the farm with "
+                "it is on this node alone, so commits of farmers on other nodes collide; create the farm with "
                 "--lock-dir on a shared file system"
             )
             checks.append(Check("lock directory", "slow" if here.shared else "not proven", found, means))
@@ -62,7 +59,7 @@ def _mounted(mount: Mount | None) -> str:
 
 
 def quick_checks(directory: str, locks: str) -> list[Check]:
-    """What can be said of work directory and lock directory without writing anything: type, options, place."""
+    """Checks of work directory and lock directory that write nothing: type, options, place."""
     directory, locks = os.path.abspath(directory), os.path.abspath(locks)
     mount = mount_of(directory)
     return judge_places(

@@ -1,4 +1,4 @@
-"""What is mounted where, as the kernel tells it (proc_pid_mountinfo(5))."""
+"""Mounted file systems, as the kernel lists them (proc_pid_mountinfo(5))."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 @dataclass(frozen=True)
 class Mount:
-    """A mounted file system. `options` are those of the mount and then those of the file system."""
+    """A mounted file system. `options` has those of the mount, followed by those of the file system."""
 
     point: str
     type: str
@@ -22,7 +22,7 @@ class Mount:
     options: tuple[str, ...]
 
     def option(self, name: str) -> str | None:
-        """The value of `name=value`, empty for a bare `name`, None where there is none."""
+        """The value of `name=value`, empty for a bare `name`, None if the option is missing."""
         for option in self.options:
             key, _, value = option.partition("=")
             if key == name:
@@ -31,7 +31,7 @@ class Mount:
 
 
 def parse(table: bytes) -> list[Mount]:
-    """The mounts of a table in the order of mounting; lines that are none are passed over."""
+    """The mounts in a table, in the order of mounting; invalid lines are skipped."""
     found = []
     for line in table.splitlines():
         left, mark, right = line.partition(b" - ")
@@ -47,8 +47,8 @@ def _text(field: bytes) -> str:
     return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field))
 
 
-def holding(path: str, mounts: list[Mount]) -> Mount | None:
-    """The mount that a path without symbolic links is on: the longest that fits, and of those the newest."""
+def find_mount(path: str, mounts: list[Mount]) -> Mount | None:
+    """The mount that contains a path without symbolic links: the longest match, and the newest of several."""
     best: Mount | None = None
     for mount in mounts:
         inside = mount.point == "/" or path == mount.point or path.startswith(mount.point + "/")
@@ -58,9 +58,9 @@ def holding(path: str, mounts: list[Mount]) -> Mount | None:
 
 
 def mount_of(path: str) -> Mount | None:
-    """The mount of a path, None where the kernel does not tell (no /proc, another system than Linux)."""
+    """The mount of a path; None if the kernel has no such table (no /proc, not Linux)."""
     try:
         table = durable.read(_TABLE)
     except OSError:
         return None
-    return holding(os.path.realpath(path), parse(table))
+    return find_mount(os.path.realpath(path), parse(table))

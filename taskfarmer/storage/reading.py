@@ -1,10 +1,10 @@
-"""Reading the files of a farm, which may be anybody's: regular files only, and never more than their kind can hold.
+"""Reading the files of a farm, which may belong to a stranger: regular files only, with a maximum size for each kind.
 
-Work directories lie in shared scratch, and `status`, `logs`, `check` and `jobs` read those of strangers. A link to
-/dev/zero, a FIFO or a sparse file of a terabyte in place of a file must cost neither memory nor time. So a file is
-opened without waiting, a document is read up to a limit, and what may be large (results, segments, views, logs) is
-read in blocks and split into lines of a limited length. What does not fit is an OSError that names the file:
-EINVAL (EISDIR for a directory) if it is not a regular file, EOVERFLOW if it is too long.
+Work directories lie in shared scratch space, and `status`, `logs`, `check` and `jobs` read those of other users. A link
+to /dev/zero, a FIFO, or a sparse file of a terabyte must not use much memory or time. So files are opened without
+blocking, documents are read up to a limit, and large files (results, segments, views, logs) are read in blocks and
+split into lines of limited length. Otherwise an OSError names the file: EINVAL (EISDIR for a directory) if it is not a
+regular file, EOVERFLOW if it is too long.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 STALE = (errno.ESTALE, errno.EINTR)
 _FIRST_BLOCK, BLOCK = 1 << 16, 1 << 20
-"""Bytes that are read at once: most files are shorter than the first."""
+"""Bytes per read: most files are shorter than the first block."""
 
 
 def retry_stale(action: Callable[[], T], tries: int = 5) -> T:
-    """What `action` returns; tried again while NFS answers that a handle is stale."""
+    """The result of `action`, which is retried if NFS answers that a file handle is stale."""
     for left in range(tries - 1, -1, -1):
         try:
             return action()
@@ -40,7 +40,7 @@ def retry_stale(action: Callable[[], T], tries: int = 5) -> T:
 
 @contextmanager
 def with_filename(path: str) -> Iterator[None]:
-    """Name the file in errors of calls that were made with its descriptor."""
+    """Add the file name to errors of calls on its descriptor."""
     try:
         yield
     except OSError as error:
@@ -51,7 +51,7 @@ def with_filename(path: str) -> Iterator[None]:
 
 @contextmanager
 def opened(path: str) -> Iterator[int]:
-    """A descriptor of a file. Neither a FIFO nor a terminal in its place keeps anybody waiting."""
+    """A read-only descriptor of a file. A FIFO or a terminal in its place does not block."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         with with_filename(path):
@@ -61,7 +61,7 @@ def opened(path: str) -> Iterator[int]:
 
 
 def regular(fd: int, path: str) -> int:
-    """The size of an open file; OSError if it is not a regular one."""
+    """The size of an open file; OSError if it is not a regular file."""
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
@@ -70,10 +70,11 @@ def regular(fd: int, path: str) -> int:
 
 
 def read(path: str, most: int = limits.DOCUMENT) -> bytes:
-    """The whole file of at most so many bytes. Opened anew, since NFS looks at the server only then (close-to-open).
+    """The content of a file of at most `most` bytes. The file is opened again each time, since NFS asks the server only
+    then (close-to-open).
 
-    On a file system that many nodes share, to ask for the status of a file costs more than to read it. So only one
-    that does not end within the first block is asked what it is: a FIFO is empty until then, and a device gives more.
+    On a shared file system a status request costs more than a read. So only a file that does not end within the first
+    block is checked: a FIFO is empty at first, and a device delivers more than a block.
     """
 
     def attempt() -> bytes:
@@ -93,12 +94,12 @@ def _whole(fd: int, path: str, most: int) -> bytes:
             if (known < _FIRST_BLOCK <= size and regular(fd, path) > most) or size > most:
                 raise OSError(errno.EOVERFLOW, f"longer than the {most} bytes that such a file may have", path)
     except BlockingIOError:
-        pass  # a FIFO that somebody has open
+        pass  # a FIFO with a writer
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def read_range(path: str, start: int, stop: int) -> bytes:
-    """Bytes `start` to `stop` of the file; fewer where it is shorter."""
+    """Bytes `start` to `stop` of the file; fewer if it is shorter."""
 
     def attempt() -> bytes:
         with opened(path) as fd:
@@ -109,7 +110,7 @@ def read_range(path: str, start: int, stop: int) -> bytes:
 
 
 def blocks(fd: int, size: int | None = None) -> Iterator[bytes]:
-    """What follows in an open file, up to `size` bytes or to its end, a block at a time."""
+    """The next `size` bytes of an open file, or all up to its end, in blocks."""
     try:
         while size is None or size > 0:
             data = os.read(fd, BLOCK if size is None else min(size, BLOCK))
@@ -123,9 +124,9 @@ def blocks(fd: int, size: int | None = None) -> Iterator[bytes]:
 
 
 def lines(fd: int, longest: int, size: int | None = None) -> Iterator[bytes]:
-    """The lines that follow in an open file, each with its line feed; the last one may have none.
+    """The next lines of an open file, each with its line feed; the last one may have no line feed.
 
-    A line that is longer than `longest` bytes is cut there, so it has no line feed, and nothing follows it.
+    A line longer than `longest` bytes is cut at that length, without a line feed, and the iteration stops.
     """
     rest: list[bytes] = []
     kept = 0

@@ -13,7 +13,7 @@ from taskfarmer.ledger import results
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.ledger.segments import BLOCK, SegmentReader
 from taskfarmer.ledger.state import State
-from taskfarmer.peers.identity import identity_of
+from taskfarmer.peers.identity import load_identity
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.views import files
 from taskfarmer.views.labels import farmer_events
@@ -33,9 +33,9 @@ def rebuild(workdir: Workdir, ledger: Ledger) -> None:
     with ledger.lock.held(patience=30.0):
         for _ in range(EXACT_TRIES):
             shown = results.with_newer_states(
-                lambda: rebuild_unlocked(workdir, ledger.look(), agrees_within=results.STATE_IS_NEW_FOR)
+                lambda: rebuild_unlocked(workdir, ledger.refresh(), agrees_within=results.STATE_IS_NEW_FOR)
             )
-            now = ledger.look()
+            now = ledger.refresh()
             if now.revision == shown.revision or any(entry.claims for entry in now.farmers.values()):
                 return
 
@@ -155,6 +155,6 @@ def _timeline(workdir: Workdir, state: State, reader: SegmentReader, between: Ca
             )
         if farmer not in named:
             named.add(farmer)
-            identity = identity_of(workdir, farmer)
+            identity = load_identity(workdir, farmer)
             yield farmer_events(identity, farmer, max(slots, identity.slots if identity else 0))
     yield files.TIMELINE_END

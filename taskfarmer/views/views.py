@@ -126,7 +126,7 @@ class Views:
         with self.ledger.lock.held(patience) as got:
             wrote = self._append_if_locked(got)
         if wrote:
-            state = self.ledger.look()
+            state = self.ledger.refresh()
             if self.ledger.registered:
                 entry_of(state, self.identity.farmer)
         self._took = time.monotonic() - self._last
@@ -186,7 +186,7 @@ class Views:
 
     def complete_after_expulsion(self) -> None:
         """This farmer was expelled, and may have written since: make the views exact, unless other farmers will."""
-        if not self._left_to_others(self.ledger.look()):
+        if not self._left_to_others(self.ledger.refresh()):
             with self.ledger.lock.held(patience=10.0):
                 self._make_exact()
 
@@ -206,10 +206,10 @@ class Views:
         """
         for number in range(EXACT_TRIES):
             # if no other farmer was registered just now, to read the ledger after the write is enough
-            state = self.ledger.look() if number or self.ledger.state.farmers else self.ledger.state
+            state = self.ledger.refresh() if number or self.ledger.state.farmers else self.ledger.state
             if not self._write_exact(state, self._is_last(state)):
                 return
-            now = self.ledger.look()
+            now = self.ledger.refresh()
             if not self._is_last(now) or are_exact(self.workdir, now, files.load(self.workdir)):
                 return
 

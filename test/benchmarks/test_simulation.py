@@ -48,7 +48,7 @@ def test_each_task_runs_once_and_is_recorded_once(monkeypatch, shared, cadence):
     assert begun == Counter(range(len(ground.lengths)))
     assert ground.wrong == ()
     assert ground.newest.finished == len(ground.lengths)
-    assert not ground.newest.left
+    assert not ground.newest.has_unprocessed
     assert ground.newest.seconds == pytest.approx(sum(ground.lengths), rel=1e-3)
 
 

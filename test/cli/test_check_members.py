@@ -15,7 +15,7 @@ import pytest
 from house import House
 
 from taskfarmer.formats.sealed import sealed, unsealed
-from taskfarmer.peers.identity import introduce
+from taskfarmer.peers.identity import new_identity
 
 WORKDIR = "list.txt_workdir"
 HANDLER = """
@@ -174,7 +174,7 @@ def test_a_wrong_summary_of_the_views_is_named_and_repaired(
 
 def leave_signs(farm: Path, name: str, old: bool, **more: object) -> list[Path]:
     """Create the files that a farmer leaves if it is killed before its first commit."""
-    me = introduce(1, "0", {})
+    me = new_identity(1, "0", {})
     (farm / "farmers" / f"{name}.json").write_bytes(sealed({**asdict(replace(me, farmer=name)), **more}))
     alive: dict[str, object] = {"beat": 1, "every": 30.0, "held": True, "running": []}
     signs = {".alive": sealed(alive), ".ballast": bytes(64 << 10)}

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from house import Done, House
 
-BLAME = re.compile(r"snapshot|restore|damaged|corrupt|missing|not what was written|no farm here|no such|make room|-w\)")
+BLAME = re.compile(
+    r"snapshot|restore|damaged|corrupt|missing|not what was written|no farm here|no such|some space|-w\)"
+)
 LONG = "x" * 300
 LIMIT = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2); "
 LIMITED = LIMIT + "os.execv(sys.argv[2], sys.argv[2:])"

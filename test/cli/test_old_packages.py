@@ -49,7 +49,7 @@ def assert_names(done: Done, name: str, version: str, needed: str) -> None:
     line = done.error_line
     assert f"{name} {version} in {done.list.parent / 'site'} is too old" in line
     assert f"needs {name} {needed} or newer" in line
-    assert f"take {done.list.parent / 'site'} off PYTHONPATH" in line
+    assert f"remove {done.list.parent / 'site'} from PYTHONPATH" in line
 
 
 @pytest.mark.parametrize("version", [None, "0.9.1"])

@@ -241,7 +241,7 @@ def test_the_error_for_stdout_on_a_full_disk_is_one_line(house: House) -> None:
     line = f"{' '.join(PROGRAMS['pytaskfarmer.py'])} list.txt --dry-run > /dev/full"
     done = house.process(["bash", "-c", line])
     assert done.status == 74
-    assert done.error_line == "pytaskfarmer.py: error: stdout: No space left on device; make room"
+    assert done.error_line == "pytaskfarmer.py: error: stdout: No space left on device; free some space"
 
 
 # --- imports -----------------------------------------------------------------------------------------

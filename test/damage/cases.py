@@ -21,7 +21,7 @@ from verbs import Done
 
 STATUSES = (0, 1, 2, 74, 75)
 REMEDY = re.compile(
-    r"restore|-w\b|taskfarmer check|--repair|make room|make the directory|name the work directory|move (it|them) away"
+    r"restore|-w\b|taskfarmer check|--repair|some space|some the directory|name the work directory|move (it|them) away"
     r"|remove (it|them)|run the list|empty folder will do|create an empty directory"
 )
 UNREAD = ("tmp", "farmers", "logs")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from taskfarmer.storage.filesystems import known
-from taskfarmer.storage.mounts import Mount, holding, mount_of, parse
+from taskfarmer.storage.filesystems import fs_facts
+from taskfarmer.storage.mounts import Mount, find_mount, mount_of, parse
 
 TABLE = rb"""22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
@@ -32,7 +32,7 @@ a line that is none
     ],
 )
 def test_a_path_is_on_the_longest_mount_that_fits_and_on_the_newest_of_equals(path: str, point: str, type: str) -> None:
-    mount = holding(path, parse(TABLE))
+    mount = find_mount(path, parse(TABLE))
     assert mount is not None
     assert (mount.point, mount.type) == (point, type)
 
@@ -79,5 +79,5 @@ def test_a_real_path_has_the_device_of_its_mount(tmp_path: Path) -> None:
 def test_type_and_options_of_a_mount_determine_whether_locks_are_shared(
     type: str, options: str, shared: bool | None, locks: str
 ) -> None:
-    found = known(Mount("/x", type, "x", tuple(options.split(","))))
+    found = fs_facts(Mount("/x", type, "x", tuple(options.split(","))))
     assert (found.shared, found.locks) == (shared, locks)

@@ -12,7 +12,7 @@ import pytest
 
 from taskfarmer.doctor.place import OLD, Place
 from taskfarmer.formats.sealed import sealed
-from taskfarmer.peers.identity import introduce
+from taskfarmer.peers.identity import new_identity
 
 
 def gone_process() -> int:
@@ -34,7 +34,7 @@ def gone_process() -> int:
     ],
 )
 def test_files_of_another_doctor(tmp_path: Path, theirs: dict[str, Any], age: float, removed: bool) -> None:
-    me = replace(introduce(0, "0", {}), farmer="mine")
+    me = replace(new_identity(0, "0", {}), farmer="mine")
     place, other = Place(str(tmp_path), "mine"), Place(str(tmp_path), "other")
     says = {"host": me.host, "boot": me.boot, "namespace": me.pid_namespace, "pid": gone_process()}
     # our start time stands for that of the other doctor if the pid is ours

@@ -11,9 +11,9 @@ import time
 from taskfarmer.errors import StorageError
 from taskfarmer.formats.intervals import Interval
 from taskfarmer.formats.results import FINISHED, result_line
-from taskfarmer.ledger.farmfile import demand
+from taskfarmer.ledger.farmfile import require
 from taskfarmer.ledger.ledger import FarmerReport, Ledger
-from taskfarmer.peers.identity import introduce
+from taskfarmer.peers.identity import new_identity
 from taskfarmer.storage.layout import Workdir
 
 
@@ -35,14 +35,14 @@ def commit_all(ledger: Ledger) -> int:
             failures += 1
             continue
         for one in gained:
-            ledger.note(settled(ledger, one))
-        leaving = not gained and ledger.told_everything and not ledger.state.left
+            ledger.add_report(settled(ledger, one))
+        leaving = not gained and ledger.all_settled and not ledger.state.has_unprocessed
     return failures
 
 
 def main(path: str) -> None:
     workdir = Workdir.at(path)
-    ledger = Ledger(workdir, demand(workdir), introduce(1, "test", {}).farmer, 1)
+    ledger = Ledger(workdir, require(workdir), new_identity(1, "test", {}).farmer, 1)
     print("ready", flush=True)
     sys.stdin.readline()
     failures = commit_all(ledger)

@@ -135,7 +135,7 @@ def test_no_farm_is_created_on_a_file_system_that_does_not_create_links(farm: Fa
     farm.write("true")
     farmer = farm.run(environment=liar.variables("empty"))
     assert farmer.wait() == 2
-    assert "`link` makes no second name here" in farmer.said
+    assert "`link` does not create a second name here" in farmer.said
     assert not farm.workdir.exists()
 
 
@@ -145,7 +145,7 @@ def test_a_lone_farmer_whose_links_are_not_created_names_the_revision_it_cannot_
     farm.run("--timeout", "0.000001")
     lied_to = farm.start("-n", 2, "--grace", 0, environment=liar.variables("empty", after=1))
     assert lied_to.wait(150) == TROUBLE, lied_to.said
-    assert "says that it is there, but it cannot be read" in lied_to.said
+    assert "reports that it exists, but it cannot be read" in lied_to.said
     farm.no_survivors()
     assert farm.run("--wait").wait() == 0
     assert farm.check().finished == set(range(20))

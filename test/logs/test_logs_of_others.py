@@ -144,7 +144,7 @@ def test_a_directory_with_a_users_file_of_a_farms_name_is_refused(farm: Farm, na
     for words in (("run", farm.list), ("run", farm.list, "--dry-run"), ("submit", farm.list)):
         done = verb(*words)
         assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1), done.stderr
-        assert f"{path}: this directory holds no farm, but files with names that a farm uses: {name}.".encode() in (
+        assert f"{path}: this directory has no farm, but files with names that a farm uses: {name}.".encode() in (
             done.stderr
         )
         assert b"-w DIR" in done.stderr

@@ -120,7 +120,7 @@ class Course:
         self.slept = member, self.recorded_by(member)
         member.farmer.continue_tree()
         assert member.status == NOT_RECORDED, member.farmer.said
-        assert "took this one for dead" in member.farmer.said
+        assert "expelled as dead" in member.farmer.said
 
     # --- observation ---------------------------------------------------------------------------
 

@@ -128,7 +128,7 @@ def retry(ledger: Ledger) -> None:
 
 
 def retry_some(ledger: Ledger) -> None:
-    state = ledger.look()
+    state = ledger.refresh()
     try:
         ledger.retry([state.tasks // 2])
     except ValueError:
@@ -212,18 +212,18 @@ class Farmer(Actor):
         if whim < 0.10 or self.clean:
             self._grow()
         self._exchange(self.world.rng.randrange(4))
-        state = self.ledger.commits.known
-        if self.tasks or not self.ledger.told_everything or state is None:
+        state = self.ledger.commits.last_seen
+        if self.tasks or not self.ledger.all_settled or state is None:
             return False
-        if not state.left:
+        if not state.has_unprocessed:
             self._grow()
             self._expel()
-            state = self.ledger.commits.known or state
+            state = self.ledger.commits.last_seen or state
             if not self.clean:
                 self.world.sleep(3.0)
             if (
                 self.world.ending
-                and not state.left
+                and not state.has_unprocessed
                 and not (self.clean and len(state.farmers) > self.ledger.registered)
             ):
                 return self._leave()
@@ -237,9 +237,9 @@ class Farmer(Actor):
 
     def _abort(self) -> None:
         """Leave with a farewell note, unless the aborted commit already contained our leaving."""
-        self.ledger.note(FarmerReport(returned=self.tasks))
+        self.ledger.add_report(FarmerReport(returned=self.tasks))
         self.tasks = []
-        if self.ledger.left_after_all():
+        if self.ledger.has_left():
             self.presence.leave()
         else:
             self._farewell()
@@ -256,11 +256,11 @@ class Farmer(Actor):
                 if one.deaths > MAX_DEATHS:
                     self._note(one, LOST)
                 elif drawn < 0.05 and not self.clean and self._ran(one):
-                    self.ledger.note(FarmerReport(died=[one]))
+                    self.ledger.add_report(FarmerReport(died=[one]))
                 elif drawn < 0.12 and not self.clean:
                     self._note(one, RETURNED)
                 elif drawn < 0.15 and not self.clean:
-                    self.ledger.note(FarmerReport(overran=[one]))
+                    self.ledger.add_report(FarmerReport(overran=[one]))
                 else:
                     self._note(one, FAILED if drawn < 0.25 else FINISHED)
 
@@ -273,10 +273,10 @@ class Farmer(Actor):
     def _note(self, one: Interval, outcome: bytes) -> None:
         line = result_line(self._task(one), one.attempt, 0, 1.0, 2.0, outcome)
         if outcome == RETURNED:
-            self.ledger.note(FarmerReport([line], returned=[one], seconds=1.0))
+            self.ledger.add_report(FarmerReport([line], returned=[one], seconds=1.0))
         else:
             good = outcome == FINISHED
-            self.ledger.note(FarmerReport([line], [one], finished=good, failed=not good, seconds=1.0, ended=1))
+            self.ledger.add_report(FarmerReport([line], [one], finished=good, failed=not good, seconds=1.0, ended=1))
 
     def _beat(self) -> None:
         self.running = [[0, self._task(one), one.attempt] for one in self.tasks if self.world.rng.random() < 0.7]
@@ -304,29 +304,29 @@ class Farmer(Actor):
         late = self.deleted and began > self.world.recreated_at + self.world.faults.stale
         demand(not late, f"{self.name} goes on in a farm that was deleted")
         if not self.deleted:
-            done = [(self._task(one.part(n, 1)), one.attempt) for one in told.done for n in range(one.count)]
+            done = [(self._task(one.slice(n, 1)), one.attempt) for one in told.done for n in range(one.count)]
             self.world.oracle.confirm(self.name, self.ledger.state, gained, done)
-        self.tasks += [one.part(n, 1) for one in gained for n in range(one.count)]
+        self.tasks += [one.slice(n, 1) for one in gained for n in range(one.count)]
 
     def _leave(self) -> bool:
         """Release tasks that were not started, report the rest, and leave; write a farewell note if time runs out."""
         for _ in range(20):
             # repeat it each time, because the successful exchange may have been an earlier one
-            self.ledger.note(FarmerReport(returned=self.tasks))
+            self.ledger.add_report(FarmerReport(returned=self.tasks))
             self.tasks = []
             try:
                 self._exchange(0, leave=True, patience=0.0 if self.world.rng.random() < 0.3 else 60.0)
             except Contended:
                 self._farewell()
                 return True
-            if self.ledger.told_everything and not self.ledger.registered:
+            if self.ledger.all_settled and not self.ledger.registered:
                 self.presence.leave()
                 return True
         return True
 
     def _farewell(self) -> None:
         try:
-            self.presence.farewell(*self.ledger.depart())
+            self.presence.write_farewell(*self.ledger.flush_journal())
         except (OSError, StorageError):
             return
         self.world.farewells.add(self.name)
@@ -335,7 +335,7 @@ class Farmer(Actor):
         """Expel farmers that are silent or left a farewell note, and sometimes one that is only slow."""
         try:
             with self.expected_errors():
-                others = [one for one in self.ledger.look().farmers if one != self.name]
+                others = [one for one in self.ledger.refresh().farmers if one != self.name]
                 dead = [one for one in others if self.clean or self.world.seems_dead(one)]
                 gone = self.ledger.expel(dead) if dead else []
         except StorageError:

@@ -314,7 +314,7 @@ def installed(world: World) -> Iterator[None]:
     from taskfarmer.farm import create
     from taskfarmer.ledger import commits, epochs, farmfile, head, ledger, results
     from taskfarmer.peers import heartbeat, identity, watch
-    from taskfarmer.storage import durable, linkproof, locks, reading, turns
+    from taskfarmer.storage import durable, eventually, linkproof, locks, reading, turns
 
     system = System(world)
     clock = SimpleNamespace(monotonic=lambda: world.now, time=lambda: world.now, sleep=world.sleep)
@@ -328,7 +328,7 @@ def installed(world: World) -> Iterator[None]:
     }
     saved: list[tuple[Any, str, Any]] = []
     modules = (commits, epochs, farmfile, head, identity, ledger, linkproof, heartbeat, watch, create, results, turns)
-    for module in (durable, reading, *modules):
+    for module in (durable, eventually, reading, *modules):
         for name, stand_in in names.items():
             if name in vars(module):
                 saved.append((module, name, vars(module)[name]))

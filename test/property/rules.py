@@ -16,25 +16,25 @@ OF_THE_LEDGER = (
     Mutation(
         "a revision older than one that was seen is accepted",
         "Read the newest revision N ... never accept one older than was seen before",
-        ((f"{COMMITS}._look", "state = self.known", "state = None"),),
+        ((f"{COMMITS}._find_newest", "state = self.last_seen", "state = None"),),
         weather={"stale": 20.0, "locks": "none"},
     ),
     Mutation(
         "the file is linked before its bytes are on the disk",
         "Write it to a fresh file in ledger/<epoch>/tmp/, fsync, close",
-        (("durable:prepare", "os.fsync(fd)", "pass"),),
+        (("storage.durable:prepare", "os.fsync(fd)", "pass"),),
     ),
     Mutation(
         "the prepared name stays while it is read who won",
         "Unlink the prepared name: from here on the outcome cannot change",
-        (("durable:publish", "os.unlink(prepared)", "pass"),),
+        (("storage.durable:publish", "os.unlink(prepared)", "pass"),),
         weather={"late": 0.2, "locks": "none"},
     ),
     Mutation(
         "the reply of link is believed",
         "Who won is read from the ledger, never from the reply: NFS can lose one",
         (
-            (f"{COMMITS}._link", "if found.by == following.by:", "if answer is None:"),
+            (f"{COMMITS}._read_winner", "if found.by == following.by:", "if answer is None:"),
             (f"{COMMITS}.commit", "if state.by == (by, seq) or (mine is not None and mine.seq == seq):", "if False:"),
         ),
         weather=LOSSY,
@@ -48,7 +48,7 @@ OF_THE_LEDGER = (
     Mutation(
         "what was meant to be written is taken for what was written",
         "Who won is read from the ledger: what it holds is known from the committed state alone",
-        ((f"{COMMITS}._link", "return found\n", "return following\n"),),
+        ((f"{COMMITS}._read_winner", "return found\n", "return following\n"),),
         weather=LOSSY,
     ),
     Mutation(
@@ -65,20 +65,26 @@ OF_THE_LEDGER = (
     Mutation(
         "a fork is not noticed",
         "a mismatch of what link said and what the ledger says is a fork, and fatal",
-        ((f"{COMMITS}._link", "if answer is None and found.by != following.by:", "if False:"),),
+        ((f"{COMMITS}._read_winner", "if answer is None and found.by != following.by:", "if False:"),),
         weather={"lying": 0.5, "locks": "none"},
     ),
     Mutation(
         "a damaged revision is passed over",
         "A damaged revision is an error that names the file, never skipped",
-        ((f"{COMMITS}._load", "            raise Damaged(", "            return None\n            raise Damaged("),),
+        (
+            (
+                f"{COMMITS}._load",
+                "except (FileNotFoundError, NotADirectoryError):",
+                "except (FileNotFoundError, NotADirectoryError, Damaged):",
+            ),
+        ),
     ),
     Mutation(
         "the farm's id is not compared",
         "A farmer of a farm that was removed and made anew ends its tasks, writes nothing, exits non-zero",
         (
-            (f"{COMMITS}._listed", "if state is not None and state.farm == self.farm:", "if state is not None:"),
-            (f"{COMMITS}._hinted", "if found is not None and found.farm == self.farm", "if found is not None"),
+            (f"{COMMITS}._from_listing", "if state is not None and state.farm == self.farm:", "if state is not None:"),
+            (f"{COMMITS}._from_hint", "if found is not None and found.farm == self.farm", "if found is not None"),
             (f"{COMMITS}.check_farm", 'if document is None or document.get("farm") != self.farm:', "if False:"),
         ),
         weather={"pauses": 0.001, "locks": "local"},
@@ -86,20 +92,20 @@ OF_THE_LEDGER = (
     Mutation(
         "a commit that failed is taken for one that did not land",
         "never believed: NFS can lose a reply, and show what was",
-        ((f"{LEDGER}._resolve", "if not self._landed(state) and self.commits.uncertain:", "if False:"),),
+        ((f"{LEDGER}._finish_previous", "if not self._has_landed(state) and self.commits.uncertain:", "if False:"),),
         weather=LOSSY,
     ),
     Mutation(
         "the name of a farm is not brought to the disk",
         "a farm that somebody works in is there after a power failure",
-        ((f"{LEDGER}.exchange", "self._settle_in()", "pass"),),
+        ((f"{LEDGER}.exchange", "self._sync_farm()", "pass"),),
         weather={"refused": 0.05},
     ),
     # --- epochs -----------------------------------------------------------------------------------
     Mutation(
         "a fresh epoch is named before it is durable",
         "the committer makes the next epoch's directory, complete and durable, and its revision names it",
-        (("durable:make_directory", "sync_directory(os.path.dirname(path))", "pass"),),
+        (("storage.durable:make_directory", "sync_directory(os.path.dirname(path))", "pass"),),
     ),
     Mutation(
         "an epoch begins before the end of the one before is durable",
@@ -151,14 +157,14 @@ OF_THE_LEDGER = (
     Mutation(
         "results count before they are on the disk",
         "appends a line as each task ends, and fsyncs the file before the commit that settles them",
-        (("durable:Journal.append", "os.fsync(self._fd)", "pass"),),
+        (("storage.durable:Journal.append", "os.fsync(self._fd)", "pass"),),
     ),
     Mutation(
         "a failed fsync is tried again",
         "a failed fsync is never tried again on the same file",
         (
             (
-                "durable:Journal.append",
+                "storage.durable:Journal.append",
                 "        os.fsync(self._fd)\n",
                 "        try:\n            os.fsync(self._fd)\n"
                 "        except OSError:\n            os.fsync(self._fd)\n",
@@ -170,21 +176,21 @@ OF_THE_LEDGER = (
         "a journal that failed is written on",
         "a journal that failed once is left as it is",
         (
-            ("durable:Journal.append", "self.failed = True", "pass"),
-            (f"{LEDGER}._write", "self._journal.failed = True", "pass"),
+            ("storage.durable:Journal.append", "self.failed = True", "pass"),
+            (f"{LEDGER}._write_journal", "self._journal.failed = True", "pass"),
         ),
         weather=GUSTY,
     ),
     Mutation(
         "what does not count yet is not written into the fresh journal",
         "everything that does not count yet is written again into a fresh one",
-        ((f"{LEDGER}._write", "self._written + fresh, []", "fresh, []"),),
+        ((f"{LEDGER}._write_journal", "self._written + lines, []", "lines, []"),),
         weather=GUSTY,
     ),
     Mutation(
         "a dead farmer's journal is counted as it is seen",
         "It fsyncs that file first, so that what it counts stays",
-        (("ledger.results:left_behind", "durable.sync_file(path)", "pass"),),
+        (("ledger.results:uncounted_results", "durable.sync_file(path)", "pass"),),
         weather={"kills": 0.002},
     ),
     Mutation(
@@ -216,7 +222,7 @@ OF_THE_LEDGER = (
         "and freezes that length. Whatever a ghost appends later does not count",
         (
             (
-                "ledger.results:journals",
+                "ledger.results:counted_journals",
                 "size = wanted[journal] if journal in wanted",
                 "size = len(durable.read(os.path.join(workdir.results, name))) if journal in wanted",
             ),
@@ -226,24 +232,14 @@ OF_THE_LEDGER = (
     Mutation(
         "bytes that cannot be seen are done without",
         "must see exactly the bytes that the state counts of every one of them",
-        (
-            (
-                "ledger.results:read_counted",
-                "if sum(size for _, size in found.values()) == state.journaled:",
-                "if True:",
-            ),
-        ),
+        (("ledger.results:_all_journals", "if total == state.journaled:", "if True:"),),
         weather=STALE,
     ),
     Mutation(
         "retry believes what it sees of results",
         "their sum must equal the state's counters; else the view is stale",
         (
-            (
-                "ledger.results:read_counted",
-                "if sum(size for _, size in found.values()) == state.journaled:",
-                "if True:",
-            ),
+            ("ledger.results:_all_journals", "if total == state.journaled:", "if True:"),
             ("ledger.results:_exactly", "if there >= size:", "if True:"),
             ("ledger.results:_exactly", "if done == size:", "if True:"),
             (
@@ -277,7 +273,7 @@ OF_THE_LEDGER = (
     Mutation(
         "a farmer changes others under its own number",
         "it carries by: the farmer and the number of its commit",
-        ((f"{LEDGER}.apply", "self._also", "self.me"),),
+        ((f"{LEDGER}.apply", "self._other_name", "self.me"),),
         weather={"kills": 0.002, "lost": 0.05},
     ),
     Mutation(

@@ -10,7 +10,7 @@ OF_STATES = (
     Mutation(
         "a claim does not advance",
         "Claim advances next by a batch and adds it to the farmer's claims",
-        ((f"{STATE}:claim", "next=segment.next + take", "next=segment.next"),),
+        ((f"{STATE}:claim", "next=segment.next + count", "next=segment.next"),),
         "transitions",
     ),
     Mutation(
@@ -19,9 +19,9 @@ OF_STATES = (
         (
             (
                 f"{STATE}:claim",
-                "_take_returned(state.returned, want, seconds_left)",
-                "_take_returned(state.returned, want - min(want, sum(one.tasks - one.next for one in state.segments)), "
-                "seconds_left)",
+                "_claim_returned(state.returned, want, seconds_left)",
+                "_claim_returned(state.returned, "
+                "want - min(want, sum(one.tasks - one.next for one in state.segments)), seconds_left)",
             ),
         ),
         "transitions",
@@ -29,52 +29,72 @@ OF_STATES = (
     Mutation(
         "what is given back is nowhere",
         "One commit settles what ended and returns the rest",
-        ((f"{STATE}:settle", "returned=_returned(state.returned, _back(state, what))", "returned=state.returned"),),
+        (
+            (
+                f"{STATE}:settle",
+                "returned=_append_intervals(state.returned, _released(state, settlement))",
+                "returned=state.returned",
+            ),
+        ),
         "transitions",
     ),
     Mutation(
         "what a dead farmer held is nowhere",
         "Expel: the commit counts ..., returns the rest",
-        ((f"{STATE}:expel", "returned=_returned(state.returned, back)", "returned=state.returned"),),
+        ((f"{STATE}:expel", "returned=_append_intervals(state.returned, released)", "returned=state.returned"),),
         "transitions",
     ),
     Mutation(
         "a task is given out again as the same attempt",
         "attempt rises whenever a task is given out again",
-        (("model:Interval.again", "self.attempt + 1", "self.attempt"),),
+        (("formats.intervals:Interval.next_attempt", "self.attempt + 1", "self.attempt"),),
         "transitions",
     ),
     Mutation(
         "all that a dead farmer held died with it",
         "deaths counts only farmers that died while the task ran",
-        ((f"{STATE}:expel", "ran = [one for claimed in rest for one in _common(claimed, died)]", "ran = list(rest)"),),
+        (
+            (
+                f"{STATE}:expel",
+                "ran = [one for claimed in remaining for one in _intersection(claimed, died)]",
+                "ran = list(remaining)",
+            ),
+        ),
         "transitions",
     ),
     Mutation(
         "a farmer settles what it does not hold",
         "one commit settles a batch that it holds",
-        ((f"{STATE}:settle", "if counted(claims) + counted(told) != counted(held):", "if False:"),),
+        ((f"{STATE}:settle", "if count_tasks(claims) + count_tasks(reported) != count_tasks(held):", "if False:"),),
         "transitions",
     ),
     Mutation(
         "an old attempt is settled for the one that is held",
         "one commit settles a batch that it holds",
         (
-            ("model:without", "gone.setdefault((one.segment, one.attempt), [])", "gone.setdefault(one.segment, [])"),
-            ("model:without", "gone.get((one.segment, one.attempt), ())", "gone.get(one.segment, ())"),
+            (
+                "formats.intervals:subtract",
+                "removed.setdefault((one.segment, one.attempt), [])",
+                "removed.setdefault(one.segment, [])",
+            ),
+            (
+                "formats.intervals:subtract",
+                "removed.get((one.segment, one.attempt), ())",
+                "removed.get(one.segment, ())",
+            ),
         ),
         "transitions",
     ),
     Mutation(
         "finished tasks are not counted",
         "the revision carries the sums",
-        ((f"{STATE}:settle", "finished=state.finished + what.finished", "finished=state.finished"),),
+        ((f"{STATE}:settle", "finished=state.finished + settlement.finished", "finished=state.finished"),),
         "transitions",
     ),
     Mutation(
         "a journal that was given up does not count any more",
         "departed: how much of its result file counts",
-        ((f"{STATE}:settle", "if what.journal != entry.journal and entry.bytes:", "if False:"),),
+        ((f"{STATE}:settle", "if settlement.journal != entry.journal and entry.bytes:", "if False:"),),
         "transitions",
     ),
     Mutation(

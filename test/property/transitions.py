@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from taskfarmer.errors import Expelled, StaleView
-from taskfarmer.formats.intervals import Interval, joined, parse_intervals
+from taskfarmer.formats.intervals import Interval, merge_adjacent, parse_intervals
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.document import from_document, to_document
 from taskfarmer.ledger.state import Segment, Settlement, State
@@ -46,7 +46,9 @@ class Histories(RuleBasedStateMachine):
 
     def intervals(self, tasks: list[int], places: dict[int, Place]) -> tuple[Interval, ...]:
         ones = ((self.head.interval_of(task), *places[task][1:]) for task in tasks)
-        return tuple(joined(Interval(one.segment, one.start, 1, attempt, deaths) for one, attempt, deaths in ones))
+        return tuple(
+            merge_adjacent(Interval(one.segment, one.start, 1, attempt, deaths) for one, attempt, deaths in ones)
+        )
 
     def back(self, tasks: list[int], died: bool = False) -> None:
         for task in tasks:
@@ -196,7 +198,7 @@ class Histories(RuleBasedStateMachine):
         if self.seen[farmer].revision != self.head.revision:
             return
         good, bad = self.some(data, self.tasks_in("finished")), self.some(data, self.tasks_in("failed"))
-        again = tuple(one.again() for one in self.intervals(good + bad, self.place))
+        again = tuple(one.next_attempt() for one in self.intervals(good + bad, self.place))
         assert self.commit(farmer, states.retry(self.head, again, len(good), len(bad)))
         self.back(good + bad)
         self.compare()

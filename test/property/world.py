@@ -291,18 +291,14 @@ class World:
 class Lock:
     """The farm's lock: shared by all nodes, by the processes of one node, or not shared at all."""
 
-    in_vain = 0
-
     def __init__(self, world: World, owner: Process, path: str) -> None:
         self.world, self.owner = world, owner
         scope = {"shared": "all", "local": owner.node, "none": owner.name}[world.faults.locks]
         self.key = (path, scope)
-        self.excludes = False
 
     def _try(self) -> bool:
         holder = self.world.locks.get(self.key)
         if holder is not None and holder is not self.owner and not (holder.killed or holder.done):
-            self.excludes = self.excludes or holder.node != self.owner.node
             return False
         self.world.locks[self.key] = self.owner
         return True

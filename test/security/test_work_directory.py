@@ -45,7 +45,7 @@ def test_a_work_directory_that_all_users_can_write_is_refused(farmed: User, name
     before = everything(farmed.workdir)
     done = farmed.run()
     assert (done.status, len(done.said.splitlines())) == (2, 1), done.said
-    assert f"{path}: everybody can write there, and whoever can do so can run commands as you: chmod o-w" in done.said
+    assert f"{path}: all users can write there, and so run commands as you; chmod o-w" in done.said
     assert everything(farmed.workdir) == before
     path.chmod(mode)
 
@@ -70,14 +70,14 @@ def test_no_verb_changes_such_a_work_directory(farm: User) -> None:
         ("check", farm.workdir, "--repair"),
     ):
         done = farm.verb(*words)
-        assert (done.status, len(done.lines_with("everybody can write there"))) == (2, 1), done.said
+        assert (done.status, len(done.lines_with("all users can write there"))) == (2, 1), done.said
         assert everything(farm.workdir) == before
 
 
 def test_a_farm_is_not_created_in_a_directory_that_all_users_can_write(user: User) -> None:
     for place in ("-w", "--logs-dir"):
         done = user.run(place, user.scratch)
-        assert (done.status, len(done.lines_with(f"{user.scratch}: everybody can write there"))) == (2, 1), done.said
+        assert (done.status, len(done.lines_with(f"{user.scratch}: all users can write there"))) == (2, 1), done.said
         assert (list(user.scratch.iterdir()), user.workdir.exists()) == ([], False)
     assert user.run("-w", user.scratch / "mine").status == 0
 
@@ -88,7 +88,7 @@ def test_a_separate_log_directory_is_checked_as_well(user: User) -> None:
     logs.chmod(0o777)
     user.append()
     done = user.run()
-    assert (done.status, len(done.lines_with(f"{logs}: everybody can write there"))) == (2, 1), done.said
+    assert (done.status, len(done.lines_with(f"{logs}: all users can write there"))) == (2, 1), done.said
     assert not (logs / "log_2").exists()
 
 
@@ -217,7 +217,7 @@ def test_a_task_list_that_all_users_can_write_causes_a_warning(user: User) -> No
     user.list.chmod(0o666)
     done = user.run()
     assert (done.status, len(done.lines_with("warning"))) == (0, 1), done.said
-    assert f"warning: {user.list}: everybody can write this task list, and so run commands as you" in done.said
+    assert f"warning: {user.list}: all users can write this task list, and so run commands as you" in done.said
 
 
 def test_a_task_list_that_all_users_can_replace_causes_a_warning(user: User) -> None:
@@ -229,4 +229,4 @@ def test_a_task_list_that_all_users_can_replace_causes_a_warning(user: User) -> 
     user.scratch.chmod(0o777)
     done = user.verb("run", tasks, "-w", user.workdir)
     assert (done.status, len(done.lines_with("warning"))) == (0, 1), done.said
-    assert f"everybody can exchange this task list, and so run commands as you: chmod o-w {user.scratch}" in done.said
+    assert f"all users can replace this task list, and so run commands as you; chmod o-w {user.scratch}" in done.said

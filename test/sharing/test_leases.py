@@ -18,7 +18,7 @@ from farming import TEST, Field, eventually, need, send, tree
 
 from taskfarmer.peers import lockproofs
 from taskfarmer.peers.heartbeat import Presence
-from taskfarmer.peers.identity import Identity, introduce
+from taskfarmer.peers.identity import Identity, new_identity
 from taskfarmer.peers.lockproofs import LockProofs, node_of
 from taskfarmer.storage import locks
 from taskfarmer.storage.layout import Workdir
@@ -27,7 +27,7 @@ from taskfarmer.storage.mounts import Mount
 LEASE = 40
 BEATS = 5
 """Heartbeats of the observer (2 s each) while the other farmer is stopped: two missed ones, and some more."""
-ME = replace(introduce(1, "0", {}), host="here", boot="this", pid_namespace=1)
+ME = replace(new_identity(1, "0", {}), host="here", boot="this", pid_namespace=1)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_a_free_lock_is_evidence_only_within_one_kernel(
     found = LockProofs(workdir, ME, 60.0)
     found.verdicts[node_of(other)] = verdict
     presence = Presence(workdir, other)
-    assert not found.ended(other)
+    assert not found.has_ended(other)
     presence.close()
     assert locks.alive_is_free(workdir.alive(other.farmer))
-    assert found.ended(other) is ended
+    assert found.has_ended(other) is ended
     os.unlink(workdir.alive(other.farmer))
-    assert not found.ended(other), "a purge removed the file of a farmer that lives"
+    assert not found.has_ended(other), "a purge removed the file of a farmer that lives"
 
 
 class Twin:
@@ -133,7 +133,7 @@ def test_a_farmer_of_a_node_with_our_host_name_keeps_its_lease(tmp_path: Path) -
         twins[0].send(signal.SIGCONT)
         (tmp_path / "go").touch()
         ended = [twin.process.wait(60) for twin in twins]
-        early = re.findall(r"is dead \((?!no sign of life).*", twins[1].said)
+        early = re.findall(r"is dead \((?!no heartbeat).*", twins[1].said)
         assert early == []
         if "is dead" not in twins[1].said:  # otherwise this machine is so slow that the lease expired
             assert ended == [0, 0], [twin.said for twin in twins]

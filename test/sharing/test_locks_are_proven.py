@@ -55,6 +55,6 @@ def test_a_free_lock_is_evidence_between_containers_on_a_file_system_of_their_no
         assert second.wait(20 * LEASE) == 0, second.said
         assert check(field.workdir).complete
         if place in OPTIONS:
-            assert "no sign of life for" in second.said
+            assert "no heartbeat for" in second.said
         else:
             assert "its lock is free, and first is a container of this node" in second.said

@@ -221,7 +221,7 @@ def test_a_lone_farmer_waits_for_the_tasks_of_a_dead_node(field: Field, node: st
     eventually(lambda: time.time() - alive.stat().st_mtime > 3, "it is silent for some beats")
     last = field.run("-n", 3)
     assert last.process.returncode == 0, last.said
-    assert "no sign of life" in last.said
+    assert "no heartbeat" in last.said
     assert all_done(field, 3) == {0: 2, 1: 2, 2: 2}
 
 
@@ -303,7 +303,7 @@ def test_views_are_exact_although_a_retry_was_killed_before_it_rebuilt_them(fiel
     field.write(["true", f"test -e {field.folder}/ready"])
     assert field.run("--proc", 1).process.returncode == 1
     workdir = Workdir.at(str(field.workdir))
-    assert Ledger(workdir, farmfile.demand(workdir), "a verb").retry() == 1
+    assert Ledger(workdir, farmfile.require(workdir), "a verb").retry() == 1
     (field.folder / "ready").touch()
     assert field.run("--proc", 1).process.returncode == 0
     report = check(field.workdir, views=True, retried=True)

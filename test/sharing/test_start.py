@@ -14,7 +14,7 @@ from taskfarmer.intake import Intake
 from taskfarmer.ledger import farmfile
 from taskfarmer.ledger.ledger import FarmerReport, Ledger
 from taskfarmer.options import Settings, silent
-from taskfarmer.peers.identity import introduce
+from taskfarmer.peers.identity import new_identity
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.views.views import Views
 
@@ -68,7 +68,7 @@ def test_two_farmers_that_exit_at_once_leave_exact_views(
     for end in ends:
         end.leave()
     for end in ends if first == "views" else ends[::-1]:
-        end.views.finish(end.ledger.look())
+        end.views.finish(end.ledger.refresh())
     assert check(field.workdir, views=True).problems == []
 
 
@@ -76,7 +76,7 @@ class Peer:
     """The part of a farmer that uses ledger and views, without processes."""
 
     def __init__(self, workdir: Workdir, farm: farmfile.Farm, task: int) -> None:
-        self.identity = replace(introduce(1, "0", {}), farmer=f"here-{task}-0000000{task}")
+        self.identity = replace(new_identity(1, "0", {}), farmer=f"here-{task}-0000000{task}")
         self.ledger = Ledger(workdir, farm, self.identity.farmer, 1)
         self.views = Views(workdir, self.ledger, self.identity)
         self.task = task
@@ -87,7 +87,7 @@ class Peer:
         number = farmer_number(self.identity.farmer)
         event = time_slice(number, 0, self.task, 1, b"true", 1.0, 2.0, FINISHED, 0, 0, 0.0, 0.0, 0)
         shown = (b"%d true\n" % self.task, b"", event)
-        self.ledger.note(FarmerReport([line], [gained], finished=1, ended=1, views=[shown]))
+        self.ledger.add_report(FarmerReport([line], [gained], finished=1, ended=1, views=[shown]))
 
     def leave(self) -> None:
         _, told = self.ledger.exchange(0, leave=True)

@@ -114,7 +114,7 @@ def test_a_directory_of_a_foreign_group_cannot_be_shared(project: Project) -> No
     os.chown(project.workdir, MAKER, GROUP + 1)
     done = project.run(MAKER, "--shared-group")
     assert (done.status, len(done.said.splitlines())) == (2, 1), done.said
-    assert f"{project.workdir}: --shared-group: belongs to group {GROUP + 1}, and you are no member" in done.said
+    assert f"{project.workdir}: --shared-group: belongs to group {GROUP + 1}, and you are not a member" in done.said
     assert list(project.workdir.iterdir()) == []
 
 

@@ -437,7 +437,7 @@ def judge_farmers(storm: Storm, report: Report, unheard: list[Farmer]) -> None:
         assert status == 74 or left, f"{ghost}: {status}\n{said}"
         assert counted(storm.field.workdir, report.state, ghost.name) == ghost.counted
     for farmer in unheard:
-        assert "took this one for dead" in farmer.said, farmer.said
+        assert "expelled as dead" in farmer.said, farmer.said
     for farmer in storm.field.farmers:
         assert farmer.process.returncode in ALLOWED, f"{farmer.process.returncode}\n{farmer.said}"
         assert "Traceback" not in farmer.said, farmer.said

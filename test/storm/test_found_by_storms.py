@@ -23,7 +23,7 @@ def test_a_journal_that_has_grown_and_been_closed_is_read_up_to_its_counted_size
             file.write("true\n" * 3)
         assert field.run("--proc", 1).process.returncode == 0
     workdir = Workdir.at(str(field.workdir))
-    state = Ledger(workdir, farmfile.demand(workdir), "a verb").look()
+    state = Ledger(workdir, farmfile.require(workdir), "a verb").refresh()
     contents = {name: Path(workdir.journal(name)).read_bytes() for name in state.departed}
     assert len(contents) == 2
     reading = read_counted(workdir, state, patience=3.0)

@@ -22,8 +22,8 @@ def test_a_list_that_is_seen_with_its_old_length_is_checked_again(field: Field) 
     field.write(["true"] * 6)
     assert field.run("--proc", 1).process.returncode == 0
     workdir = Workdir.at(str(field.workdir))
-    farm = farmfile.demand(workdir)
-    state = Ledger(workdir, farm, "a verb").look()
+    farm = farmfile.require(workdir)
+    state = Ledger(workdir, farm, "a verb").refresh()
     field.write(["true"] * 3 + ["tr"])
     with pytest.raises(TaskListError, match="task 3"):
         compare(str(field.list), workdir, state, farm, patience=0.5)

@@ -32,9 +32,6 @@ FARM = "f" * 16
 class NoLock:
     """A lock that does not exclude anything."""
 
-    excludes = False
-    in_vain = 0
-
     def held(self, patience: float = 5.0) -> AbstractContextManager[bool]:
         return nullcontext(True)
 
@@ -65,7 +62,7 @@ def finishing(farmer: str, seq: int) -> Callable[[State], State]:
         state = states.join(state, farmer, farmer, 1)
         entry = state.farmers[farmer]
         done = tuple(states.parse_intervals(entry.claims))
-        count = states.counted(done)
+        count = states.count_tasks(done)
         told = states.Settlement(farmer, entry.bytes + count, done, finished=count, seconds=float(seq))
         return states.claim(states.settle(state, farmer, told), farmer, 3)
 
@@ -206,7 +203,7 @@ def test_a_commit_that_was_not_made_is_an_error_and_leaves_no_files(
     commits = commits_of(workdir)
     with monkeypatch.context() as lying:
         lying.setattr(durable, "publish", answering(number, linked=False))
-        with pytest.raises(StorageError, match="it is not known what was committed"):
+        with pytest.raises(StorageError, match="outcome of the commit unknown"):
             commits.commit(taking("a"), "a", 1)
     state = commits.newest()
     assert state.revision == 0
@@ -243,7 +240,7 @@ def test_a_revision_that_is_not_visible_yet_is_awaited(workdir: Workdir, monkeyp
         return real(path)
 
     monkeypatch.setattr(durable, "read", read)
-    monkeypatch.setattr(mine, "_listed", lambda: None)
+    monkeypatch.setattr(mine, "_from_listing", lambda: None)
     state = mine.commit(taking("a"), "a", 1)
     assert state.revision == 2
     assert (state.farmers["b"].claims, state.farmers["a"].claims) == ("0:0", "0:1")
@@ -268,7 +265,7 @@ def test_a_farmer_that_slept_through_epochs_starts_from_scratch(workdir: Workdir
     for seq in range(1, 41):
         other.commit(taking("b"), "b", seq)
     assert not os.path.exists(workdir.epoch(asleep.epoch))
-    assert sleeper.known == asleep
+    assert sleeper.last_seen == asleep
     state = sleeper.commit(taking("sleeper"), "sleeper", 2)
     assert state.revision == 42
     assert state.farmers["sleeper"].claims == write_intervals([Interval(0, 0, 1), Interval(0, 41, 1)])
@@ -337,7 +334,7 @@ def test_an_epoch_whose_name_may_have_been_committed_is_not_dropped(
         # the link succeeds, its reply is an error, and the revision is not visible for a while
         lying.setattr(durable, "publish", answering(errno.EIO, linked=True))
         lying.setattr(commits, "_load", lambda epoch, number: None)
-        lying.setattr(commits, "_listed", lambda: None)
+        lying.setattr(commits, "_from_listing", lambda: None)
         lying.setattr(commits, "newest", lambda: state)
         with pytest.raises(StorageError):
             commits.commit(taking("a"), "a", 8)

@@ -15,7 +15,7 @@ from taskfarmer.farmer.peers import PeerMonitor, watched_count
 from taskfarmer.formats.sealed import sealed
 from taskfarmer.ledger.state import Entry, State
 from taskfarmer.options import silent
-from taskfarmer.peers.identity import Identity, introduce
+from taskfarmer.peers.identity import Identity, new_identity
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
 
@@ -30,10 +30,10 @@ class Ledger:
         self.farm = SimpleNamespace(lease=600.0)
         self.states: Iterator[State] = iter(states)
 
-    def look(self) -> State:
+    def refresh(self) -> State:
         return next(self.states)
 
-    def unexpelled(self) -> dict[str, str]:
+    def unexpellable(self) -> dict[str, str]:
         return {}
 
 
@@ -48,14 +48,14 @@ def gone(workdir: Workdir) -> Identity:
     """A farmer of this node whose process has exited."""
     child = subprocess.Popen(["true"])
     child.wait()
-    me = introduce(1, "0", {})
+    me = new_identity(1, "0", {})
     them = replace(me, farmer=f"{me.farmer.split('-')[0]}-{child.pid}-00000000", pid=child.pid, pid_start="1")
     durable.prepare(workdir.identity(them.farmer), sealed(asdict(them)))
     return them
 
 
 def neighbours(workdir: Workdir, *states: State) -> PeerMonitor:
-    return PeerMonitor(silent(), cast(Any, Ledger(workdir, *states)), introduce(1, "0", {}), cast(Any, None))
+    return PeerMonitor(silent(), cast(Any, Ledger(workdir, *states)), new_identity(1, "0", {}), cast(Any, None))
 
 
 def test_a_farmer_that_has_left_since_the_last_check_was_not_killed(workdir: Workdir, gone: Identity) -> None:

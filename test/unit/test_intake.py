@@ -217,7 +217,7 @@ def test_lines_that_could_not_be_imported_are_imported_later(
     assert one.check(ledger, running=True) == 1
     assert not one.incomplete
     assert one.check(ledger, running=True) == 0
-    assert [segment.tasks for segment in ledger.look().segments] == [1, 1]
+    assert [segment.tasks for segment in ledger.refresh().segments] == [1, 1]
 
 
 def test_lines_that_were_added_while_the_list_was_unreachable_are_imported(
@@ -267,7 +267,7 @@ def test_lines_that_another_farmer_imported_meanwhile_are_compared_again(
     assert one.check(ledger, running=True) == 0
     assert one.incomplete
     assert one.check(ledger, running=True) == 1
-    assert [segment.tasks for segment in ledger.look().segments] == [1, 1, 1]
+    assert [segment.tasks for segment in ledger.refresh().segments] == [1, 1, 1]
     assert len(os.listdir(one.workdir.tasks)) == 6
 
 
@@ -297,7 +297,7 @@ def test_a_list_that_is_replaced_between_two_reads_gives_no_half_line(
     monkeypatch.setattr(one.importer, "segment", exchanged)
     with pytest.raises(ListUnavailable, match="changed while it was read"):
         one.check(ledger, running=True)
-    assert len(ledger.look().segments) == 1
+    assert len(ledger.refresh().segments) == 1
     with pytest.raises(TaskListError, match=r"line 1|ends before task 0"):
         one.check(ledger, running=True)
 
@@ -306,5 +306,5 @@ def test_an_unchanged_list_is_checked_by_stat_alone(
     intake: tuple[Intake, Ledger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, ledger = intake
-    monkeypatch.setattr(ledger, "look", broken)
+    monkeypatch.setattr(ledger, "refresh", broken)
     assert one.check(ledger, running=True) == 0

@@ -47,7 +47,7 @@ def ended(interval: Interval, outcome: bytes = FINISHED) -> FarmerReport:
 
 
 def survey(workdir: Workdir, ledger: Ledger) -> tuple[int, int]:
-    state = ledger.look()
+    state = ledger.refresh()
     assert problems(state) == []
     found = results.survey(workdir, state, patience=0)
     return found.finished, found.failed
@@ -77,7 +77,7 @@ def test_a_farm_whose_views_are_visible_before_farm_json_is_not_a_foreign_direct
     finally:
         timer.join()
     os.unlink(workdir.farm)
-    with pytest.raises(NotAFarm, match="failed: this directory holds no farm"):
+    with pytest.raises(NotAFarm, match="failed: this directory has no farm"):
         farmfile.refuse_foreign(workdir)
 
 
@@ -85,7 +85,7 @@ def test_a_file_in_the_place_of_a_directory_is_refused(tmp_path: Path) -> None:
     workdir = Workdir.at(str(tmp_path / "farm"))
     os.mkdir(workdir.path)
     Path(workdir.tasks).write_text("not a directory\n")
-    with pytest.raises(StorageError, match="tasks: File exists; the work directory cannot be made here"):
+    with pytest.raises(StorageError, match="tasks: File exists; cannot create the work directory here"):
         make_folders(workdir)
 
 
@@ -110,8 +110,8 @@ def test_reported_tasks_count_and_the_others_stay_held(farm: tuple[Workdir, Farm
     ledger = Ledger(workdir, made, ME, 2)
     gained, _ = ledger.exchange(10)
     assert gained == [Interval(0, 0, 10)]
-    ledger.note(ended(Interval(0, 0, 4)))
-    ledger.note(ended(Interval(0, 4, 1), FAILED))
+    ledger.add_report(ended(Interval(0, 0, 4)))
+    ledger.add_report(ended(Interval(0, 4, 1), FAILED))
     gained, told = ledger.exchange(3)
     assert gained == [Interval(0, 10, 3)]
     assert (told.finished, told.failed) == (4, 1)
@@ -125,16 +125,16 @@ def test_results_whose_journal_fails_are_settled_once_from_a_new_one(
     workdir, made = farm
     ledger = Ledger(workdir, made, ME, 2)
     ledger.exchange(10)
-    ledger.note(ended(Interval(0, 0, 2)))
+    ledger.add_report(ended(Interval(0, 0, 2)))
     ledger.exchange()
     for number in range(2, 5):
-        ledger.note(ended(Interval(0, number, 1)))
+        ledger.add_report(ended(Interval(0, number, 1)))
         fail_once(monkeypatch, durable.os, "fsync", OSError(errno.ENOSPC, "No space left on device"))
         with pytest.raises(StorageError, match="No space left"):
             ledger.exchange()
-        assert ledger.untold == 1
+        assert ledger.unsettled == 1
         ledger.exchange()
-        assert ledger.told_everything
+        assert ledger.all_settled
         monkeypatch.undo()
     assert survey(workdir, ledger) == (5, 0)
     assert sorted(os.listdir(workdir.results)) == [ME, *(f"{ME}-r{n}" for n in (1, 2, 3))]
@@ -148,7 +148,7 @@ def test_a_journal_whose_first_write_failed_stays_for_farmers_that_counted_its_l
     workdir, made = farm
     ledger, other = Ledger(workdir, made, ME, 2), Ledger(workdir, made, "other-1-00000000", 2)
     ledger.exchange(10)
-    ledger.note(ended(Interval(0, 0, 2)))
+    ledger.add_report(ended(Interval(0, 0, 2)))
     ledger.open_journal()
     fail_once(monkeypatch, durable.os, "fsync", OSError(errno.EIO, "Input/output error"))
     with pytest.raises(StorageError):
@@ -156,7 +156,7 @@ def test_a_journal_whose_first_write_failed_stays_for_farmers_that_counted_its_l
     monkeypatch.undo()
     other.exchange(1)
     assert other.expel([ME]) == [ME]
-    assert other.look().finished == 2
+    assert other.refresh().finished == 2
     with pytest.raises(Expelled):
         ledger.exchange()
     assert survey(workdir, other) == (2, 0)
@@ -168,7 +168,7 @@ def test_no_result_is_lost_if_no_journal_can_be_opened_for_a_while(
     workdir, made = farm
     ledger = Ledger(workdir, made, ME, 2)
     ledger.exchange(10)
-    ledger.note(ended(Interval(0, 0, 2)))
+    ledger.add_report(ended(Interval(0, 0, 2)))
     full = OSError(errno.ENOSPC, "No space left on device")
     fail_once(monkeypatch, durable, "write_all", full)
     with pytest.raises(StorageError):
@@ -176,7 +176,7 @@ def test_no_result_is_lost_if_no_journal_can_be_opened_for_a_while(
     real = durable.Journal.__init__
     for _ in range(3):
         monkeypatch.setattr(durable.Journal, "__init__", lambda *_: (_ for _ in ()).throw(full))
-        ledger.note(ended(Interval(0, ledger.untold, 1)))
+        ledger.add_report(ended(Interval(0, ledger.unsettled, 1)))
         with pytest.raises(StorageError):
             ledger.exchange()
     monkeypatch.setattr(durable.Journal, "__init__", real)
@@ -191,11 +191,11 @@ def test_a_commit_that_cannot_be_prepared_is_made_later_with_the_new_results(
     workdir, made = farm
     ledger = Ledger(workdir, made, ME, 2)
     ledger.exchange(10)
-    ledger.note(ended(Interval(0, 0, 3)))
+    ledger.add_report(ended(Interval(0, 0, 3)))
     fail_once(monkeypatch, durable, "prepare", OSError(errno.EDQUOT, "Disk quota exceeded"))
     with pytest.raises(StorageError, match="quota"):
         ledger.exchange()
-    ledger.note(ended(Interval(0, 3, 2)))
+    ledger.add_report(ended(Interval(0, 3, 2)))
     ledger.exchange()
     assert survey(workdir, ledger) == (5, 0)
 
@@ -211,7 +211,7 @@ def test_a_link_whose_reply_is_lost_has_happened(
         gained, _ = ledger.exchange(2)
         monkeypatch.undo()
         assert gained == [Interval(0, start, 2)]
-        ledger.note(ended(gained[0]))
+        ledger.add_report(ended(gained[0]))
     ledger.exchange()
     assert survey(workdir, ledger) == (20, 0)
 
@@ -222,15 +222,15 @@ def test_a_commit_whose_directory_cannot_be_synced_is_found_by_the_next_exchange
     workdir, made = farm
     ledger = Ledger(workdir, made, ME, 2)
     ledger.exchange(10)
-    ledger.note(ended(Interval(0, 0, 3)))
+    ledger.add_report(ended(Interval(0, 0, 3)))
     ledger.exchange()  # this syncs the directory of the journal
-    ledger.note(ended(Interval(0, 3, 3)))
+    ledger.add_report(ended(Interval(0, 3, 3)))
     fail_once(monkeypatch, durable, "sync_directory", OSError(errno.EIO, "Input/output error"))
-    with pytest.raises(StorageError, match="may not last"):
+    with pytest.raises(StorageError, match="may be lost"):
         ledger.exchange(5)
     other = Ledger(workdir, made, OTHER, 2)
     other.exchange(1)
-    ledger.note(ended(Interval(0, 6, 1)))
+    ledger.add_report(ended(Interval(0, 6, 1)))
     gained, told = ledger.exchange(0)
     assert gained == [Interval(0, 10, 5)]
     assert told.finished == 3
@@ -242,11 +242,11 @@ def test_an_expelled_farmer_gets_an_error_and_its_late_results_do_not_count(farm
     workdir, made = farm
     ghost = Ledger(workdir, made, ME, 2)
     ghost.exchange(4)
-    ghost.note(ended(Interval(0, 0, 1)))
+    ghost.add_report(ended(Interval(0, 0, 1)))
     ghost.exchange()
     other = Ledger(workdir, made, OTHER, 2)
     assert other.expel([ME]) == [ME]
-    ghost.note(ended(Interval(0, 1, 1)))
+    ghost.add_report(ended(Interval(0, 1, 1)))
     with pytest.raises(Expelled, match="--lease"):
         ghost.exchange()
     gained, _ = other.exchange(3)
@@ -258,7 +258,7 @@ def test_the_unbroken_run_of_results_in_an_expelled_farmers_journal_counts(farm:
     workdir, made = farm
     dead = Ledger(workdir, made, ME, 2)
     dead.exchange(6)
-    dead.note(ended(Interval(0, 0, 2)))
+    dead.add_report(ended(Interval(0, 0, 2)))
     dead.exchange()
     with open(workdir.journal(ME), "ab") as journal:
         journal.write(ended(Interval(0, 2, 1)).lines[0] + ended(Interval(0, 3, 1), FAILED).lines[0])
@@ -273,8 +273,8 @@ def test_failed_tasks_are_retried_once_each_and_counted_by_their_new_results(far
     workdir, made = farm
     ledger = Ledger(workdir, made, ME, 2)
     ledger.exchange(10)
-    ledger.note(ended(Interval(0, 0, 5), FAILED))
-    ledger.note(ended(Interval(0, 5, 5)))
+    ledger.add_report(ended(Interval(0, 0, 5), FAILED))
+    ledger.add_report(ended(Interval(0, 5, 5)))
     ledger.exchange()
     verb = Ledger(workdir, made, "retry")
     assert verb.retry() == 5
@@ -282,7 +282,7 @@ def test_failed_tasks_are_retried_once_each_and_counted_by_their_new_results(far
     assert survey(workdir, ledger) == (5, 0)
     again, _ = ledger.exchange(5)
     assert again == [Interval(0, 0, 5, attempt=2)]
-    ledger.note(ended(again[0]))
+    ledger.add_report(ended(again[0]))
     ledger.exchange()
     assert survey(workdir, ledger) == (10, 0)
     with pytest.raises(ValueError, match="50"):
@@ -294,16 +294,16 @@ def test_old_epochs_are_removed_and_the_lengths_of_journals_are_kept(farm: tuple
     for number in range(25):
         ledger = Ledger(workdir, made, f"node-{number}-{number:08x}", 1)
         gained, _ = ledger.exchange(2)
-        ledger.note(ended(gained[0]))
+        ledger.add_report(ended(gained[0]))
         ledger.exchange(leave=True)
         ledger.close()
-    state = ledger.look()
+    state = ledger.refresh()
     assert state.finished == 50
     assert len([name for name in os.listdir(workdir.ledger) if name != "HEAD"]) <= 3
     assert len(state.departed) < 25
     assert survey(workdir, ledger) == (50, 0)
     os.unlink(workdir.head)
-    assert Ledger(workdir, made, OTHER).look() == state
+    assert Ledger(workdir, made, OTHER).refresh() == state
 
 
 def test_a_farmer_that_cannot_win_a_commit_in_time_reports_it_and_has_written_its_results(
@@ -312,7 +312,7 @@ def test_a_farmer_that_cannot_win_a_commit_in_time_reports_it_and_has_written_it
     workdir, made = farm
     ledger = Ledger(workdir, made, ME, 2)
     ledger.exchange(5)
-    ledger.note(ended(Interval(0, 0, 5)))
+    ledger.add_report(ended(Interval(0, 0, 5)))
     monkeypatch.setattr(ledger.commits, "_try", lambda *_: None)
     with pytest.raises(Contended):
         ledger.exchange(leave=True, patience=0.0)
@@ -342,4 +342,4 @@ def test_a_farmer_killed_while_it_creates_a_farm_leaves_no_revision_that_looks_l
     assert not list(Path(workdir.ledger).glob("*/[0-9]*"))
     made = Farm("f" * 16, "list", "default", {}, None, 600.0, 8, 0.0)
     assert make(workdir, made, segment)
-    assert Ledger(workdir, made, ME).look().farm == made.farm
+    assert Ledger(workdir, made, ME).refresh().farm == made.farm

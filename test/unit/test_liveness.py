@@ -16,7 +16,7 @@ from taskfarmer.formats.sealed import sealed
 from taskfarmer.peers import heartbeat
 from taskfarmer.peers import watch as watching
 from taskfarmer.peers.heartbeat import Presence, running_of
-from taskfarmer.peers.identity import Identity, introduce
+from taskfarmer.peers.identity import Identity, new_identity
 from taskfarmer.peers.watch import Watch
 from taskfarmer.storage import durable
 from taskfarmer.storage.layout import Workdir
@@ -67,7 +67,7 @@ def create_presence(workdir: Workdir, clock: Clock) -> Iterator[Callable[[Identi
 
 @pytest.fixture
 def me() -> Identity:
-    return introduce(2, "0", {})
+    return new_identity(2, "0", {})
 
 
 @pytest.fixture
@@ -93,13 +93,13 @@ def gone_process() -> int:
 
 
 def test_the_heartbeat_interval_is_a_twentieth_of_the_lease_within_bounds() -> None:
-    assert [heartbeat.beat_of(lease) for lease in (0.1, 3, 60, 600, 86400)] == [0.2, 0.2, 3.0, 30.0, 30.0]
+    assert [heartbeat.beat_interval(lease) for lease in (0.1, 3, 60, 600, 86400)] == [0.2, 0.2, 3.0, 30.0, 30.0]
 
 
 def test_many_farmers_send_fewer_heartbeats_but_at_least_eight_in_a_lease() -> None:
-    assert [heartbeat.beat_of(600, farmers) for farmers in (1, 16, 400, 1000, 10**5)] == [30, 30, 30, 70, 75]
-    assert [heartbeat.beat_of(60, farmers) for farmers in (1, 10, 1000)] == [3, 3, 7.5]
-    assert heartbeat.beat_of(1, 10**5) == 0.2
+    assert [heartbeat.beat_interval(600, farmers) for farmers in (1, 16, 400, 1000, 10**5)] == [30, 30, 30, 70, 75]
+    assert [heartbeat.beat_interval(60, farmers) for farmers in (1, 10, 1000)] == [3, 3, 7.5]
+    assert heartbeat.beat_interval(1, 10**5) == 0.2
 
 
 def test_two_missed_heartbeats_are_measured_with_the_interval_of_the_silent_farmer(
@@ -131,7 +131,7 @@ def test_silence_for_the_lease_is_death_independent_of_the_contents_of_heartbeat
     watch = Watch(workdir, me, LEASE)
     assert observe(watch, clock, elsewhere.farmer, LEASE - BEAT) is None
     clock.now += BEAT
-    assert "no sign of life" in str(watch.verdict(elsewhere.farmer))
+    assert "no heartbeat" in str(watch.verdict(elsewhere.farmer))
 
 
 def test_many_idle_farmers_together_watch_all_the_others(workdir: Workdir, me: Identity) -> None:
@@ -208,7 +208,7 @@ def test_a_missing_process_is_evidence_only_on_its_node(
     watch = Watch(workdir, me, LEASE)
     assert observe(watch, clock, other.farmer, LEASE - BEAT) is None
     clock.now += BEAT
-    assert "no sign of life for 60 s" in str(watch.verdict(other.farmer))
+    assert "no heartbeat for 60 s" in str(watch.verdict(other.farmer))
 
 
 @pytest.mark.parametrize("unknown", [{"boot": ""}, {"pid_namespace": 0}])
@@ -238,7 +238,7 @@ def test_silence_for_the_lease_is_death_but_not_a_second_before(
     watch = Watch(workdir, me, LEASE)
     assert observe(watch, clock, elsewhere.farmer, LEASE - BEAT) is None
     clock.now += BEAT
-    assert "no sign of life for 60 s" in str(watch.verdict(elsewhere.farmer))
+    assert "no heartbeat for 60 s" in str(watch.verdict(elsewhere.farmer))
 
 
 def test_a_heartbeat_restarts_the_count(
@@ -273,8 +273,8 @@ def test_an_unreadable_heartbeat_is_ignored(
 def test_a_farewell_note_is_effective_at_once(
     workdir: Workdir, me: Identity, elsewhere: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
-    create_presence(elsewhere).farewell(elsewhere.farmer, 0)
-    assert Watch(workdir, me, LEASE).verdict(elsewhere.farmer) == "it said farewell"
+    create_presence(elsewhere).cleanly(elsewhere.farmer, 0)
+    assert Watch(workdir, me, LEASE).verdict(elsewhere.farmer) == "it left cleanly"
 
 
 def test_after_damage_to_an_identity_only_silence_counts(
@@ -285,7 +285,7 @@ def test_after_damage_to_an_identity_only_silence_counts(
     Path(workdir.identity(other.farmer)).write_bytes(sealed(asdict(other))[:-3])
     watch = Watch(workdir, me, LEASE)
     assert watch.verdict(other.farmer) is None
-    assert "no sign of life" in str(observe(watch, clock, other.farmer, LEASE))
+    assert "no heartbeat" in str(observe(watch, clock, other.farmer, LEASE))
 
 
 def test_an_identity_may_contain_members_of_a_later_version(

@@ -1,93 +1,58 @@
-"""The farm's lock: how long farmers wait for it if it is stuck, and if it is only busy."""
+"""The farm's lock: how long a farmer waits for it if it is stuck."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from farming import eventually
 
 from taskfarmer.storage.locks import FarmLock
 
 
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += max(seconds, 1e-6)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    one = Clock()
+    monkeypatch.setattr("taskfarmer.storage.locks.time", one)
+    return one
+
+
 @contextmanager
-def held_by_another_process(path: Path) -> Iterator[None]:
+def held_by_another(path: Path) -> Iterator[None]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
     fcntl.flock(fd, fcntl.LOCK_EX)
     yield
     os.close(fd)
 
 
-def try_lock(lock: FarmLock, patience: float) -> bool:
-    """Whether the lock was acquired."""
-    with lock.held(patience) as got:
-        return got
-
-
-def test_waits_for_a_lock_that_one_process_keeps_count_as_failed_until_it_is_free(tmp_path: Path) -> None:
+def test_each_wait_that_times_out_halves_the_next_one_until_the_lock_is_acquired(tmp_path: Path, clock: Clock) -> None:
     lock = FarmLock(str(tmp_path / "lock"))
-    with held_by_another_process(tmp_path / "lock"):
-        assert not try_lock(lock, 0.1)
-        assert not try_lock(lock, 0.1)
-        assert lock.in_vain == 2
-    assert try_lock(lock, 0.1)
-    assert lock.in_vain == 0
 
+    def waited(patience: float) -> float:
+        start = clock.now
+        with lock.held(patience) as got:
+            assert not got
+        return clock.now - start
 
-def test_a_wait_for_a_lock_that_changes_hands_does_not_count_as_failed(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    lock = FarmLock(str(path))
-    first = subprocess.Popen(["flock", "-F", path, "sh", "-c", f": > {tmp_path}/first; sleep 0.5"])
-    eventually((tmp_path / "first").exists, "the first has it")
-    second = subprocess.Popen(["flock", "-F", path, "sh", "-c", f": > {tmp_path}/second; exec sleep 1000"])
-    try:
-        lock.in_vain = 1
-        assert not try_lock(lock, 4.0)
-        assert (tmp_path / "second").exists()
-        assert lock.in_vain == 0
-        assert not try_lock(lock, 0.1)
-        assert lock.in_vain == 1
-    finally:
-        for process in (first, second):
-            process.terminate()
-            process.wait()
-
-
-def test_a_wait_counts_as_failed_if_the_kernel_shows_no_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock = FarmLock(str(tmp_path / "lock"))
-    monkeypatch.setattr("taskfarmer.storage.locks._holder", lambda path: None)
-    with held_by_another_process(tmp_path / "lock"):
-        assert not try_lock(lock, 0.1)
-    assert lock.in_vain == 1
-
-
-@pytest.mark.parametrize(("elsewhere", "seen"), [(False, True), (True, True), (True, False)])
-def test_a_refused_lock_without_a_holder_on_this_node_excludes_other_nodes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, seen: bool
-) -> None:
-    lock = FarmLock(str(tmp_path / "lock"))
-    monkeypatch.setattr("taskfarmer.procfs.shows_whole_kernel", lambda: True)  # this test may run in a container
-    if elsewhere:  # the kernel of this node does not show the holder of a real one (test/sharing)
-        monkeypatch.setattr("taskfarmer.storage.locks._holder", lambda path: b"" if seen else None)
-    with held_by_another_process(tmp_path / "lock"):
-        assert not lock.excludes
-        assert not try_lock(lock, 0.2)
-    assert lock.excludes is (elsewhere and seen)
-    assert try_lock(lock, 0.1)
-    assert lock.excludes is (elsewhere and seen)
-
-
-def test_a_lock_that_another_container_may_hold_proves_nothing_about_nodes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock = FarmLock(str(tmp_path / "lock"))
-    monkeypatch.setattr("taskfarmer.procfs.shows_whole_kernel", lambda: False)
-    monkeypatch.setattr("taskfarmer.storage.locks._holder", lambda path: b"")
-    with held_by_another_process(tmp_path / "lock"):
-        assert not try_lock(lock, 0.2)
-    assert not lock.excludes
+    with held_by_another(tmp_path / "lock"):
+        assert [waited(4.0) for _ in range(6)] == pytest.approx([4.0, 2.0, 1.0, 0.5, 0.25, 0.2], abs=1e-3)
+        assert waited(0.1) == pytest.approx(0.1, abs=1e-3)
+    with lock.held(4.0) as got:
+        assert got
+    with held_by_another(tmp_path / "lock"):
+        assert waited(4.0) == pytest.approx(4.0, abs=1e-3)

@@ -73,7 +73,7 @@ def test_of_two_attempts_at_one_commit_the_successful_one_counts(
     ledger.exchange(1)  # the end of an epoch, for which the second attempt would choose another name
     monkeypatch.undo()
     ledger.exchange(1)
-    seen = Ledger(workdir, FARM, OTHER).look()
+    seen = Ledger(workdir, FARM, OTHER).refresh()
     assert seen == ledger.state
     assert (seen.revision, problems(seen)) == (5, [])
     assert len([name for name in os.listdir(workdir.ledger) if name.startswith("000001-")]) == 1
@@ -84,16 +84,16 @@ def test_results_whose_commit_succeeded_unnoticed_are_settled_once(
 ) -> None:
     ledger = Ledger(workdir, FARM, ME, 2)
     gained, _ = ledger.exchange(2)
-    ledger.note(ended(gained[0]))
+    ledger.add_report(ended(gained[0]))
     Hidden(monkeypatch, errno.EIO, looks=6)
     told = 0
     for _ in range(4):
         try:
             told += ledger.exchange(1)[1].finished
         except Exception as error:
-            assert "it is not known what was committed" in str(error)
+            assert "outcome of the commit unknown" in str(error)
     assert told == 2
-    assert Ledger(workdir, FARM, OTHER).look().finished == 2
+    assert Ledger(workdir, FARM, OTHER).refresh().finished == 2
 
 
 def test_a_farmer_that_left_does_not_get_the_error_for_expelled_farmers(
@@ -101,11 +101,11 @@ def test_a_farmer_that_left_does_not_get_the_error_for_expelled_farmers(
 ) -> None:
     ledger = Ledger(workdir, FARM, ME, 2)
     gained, _ = ledger.exchange(2)
-    ledger.note(ended(gained[0]))
+    ledger.add_report(ended(gained[0]))
     Hidden(monkeypatch, errno.ENOENT, looks=2)
     ledger.exchange(leave=True)
     assert not ledger.registered
-    assert Ledger(workdir, FARM, OTHER).look().finished == 2
+    assert Ledger(workdir, FARM, OTHER).refresh().finished == 2
 
 
 def test_a_sweeper_that_slept_does_not_remove_the_epochs_of_another_farm(workdir: Workdir) -> None:
@@ -127,7 +127,7 @@ def test_another_attempt_of_a_held_task_cannot_be_settled() -> None:
     once = Settlement("a", 0, returned=(Interval(0, 0, 1),))
     state = states.claim(states.settle(state, "a", once), "a", 1)
     assert state.farmers["a"].claims == "0:0@2"
-    with pytest.raises(StaleView, match="does not hold"):
+    with pytest.raises(StaleView, match="no longer holds"):
         states.settle(state, "a", once)
 
 
@@ -157,7 +157,7 @@ def test_an_epoch_starts_when_the_end_of_the_previous_one_is_durable(
     workdir: Workdir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger, other = Ledger(workdir, FARM, ME, 2), Ledger(workdir, FARM, OTHER, 2)
-    first = ledger.look().epoch
+    first = ledger.refresh().epoch
     other.exchange(1)
     for _ in range(3):
         ledger.exchange(1)
@@ -194,4 +194,4 @@ def test_a_directory_with_a_stale_handle_is_a_removed_farm(workdir: Workdir, mon
 
     monkeypatch.setattr("taskfarmer.ledger.commits.os.listdir", stale)
     with pytest.raises(FarmGone):
-        ledger.look()
+        ledger.refresh()

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from taskfarmer.formats.intervals import (
     Interval,
-    counted,
-    joined,
+    count_tasks,
+    merge_adjacent,
     parse_group,
     parse_intervals,
-    without,
+    subtract,
     write_intervals,
 )
 from taskfarmer.formats.results import FAILED, parse_result, result_line, result_words
@@ -74,16 +74,16 @@ def test_scattered_intervals_are_written_as_in_the_format_page() -> None:
 def test_joining_intervals_keeps_tasks_order_and_attempts(several: list[Interval]) -> None:
     back = parse_intervals(write_intervals(several))
     assert places(back) == places(several)
-    assert list(joined(back)) == back
-    assert counted(back) == counted(several)
+    assert list(merge_adjacent(back)) == back
+    assert count_tasks(back) == count_tasks(several)
 
 
 @given(st.sets(st.integers(0, 200)), st.data())
 def test_taking_intervals_out_leaves_the_rest_in_order(held: set[int], data: st.DataObject) -> None:
     gone = data.draw(st.sets(st.sampled_from(sorted(held)))) if held else set()
-    some = list(joined(Interval(0, place, 1) for place in sorted(held)))
-    taken = list(joined(Interval(0, place, 1) for place in sorted(gone)))
-    assert [place for _, place in places(without(some, taken))] == sorted(held - gone)
+    some = list(merge_adjacent(Interval(0, place, 1) for place in sorted(held)))
+    taken = list(merge_adjacent(Interval(0, place, 1) for place in sorted(gone)))
+    assert [place for _, place in places(subtract(some, taken))] == sorted(held - gone)
 
 
 def test_a_result_line_survives_writing_and_parsing() -> None:

@@ -37,7 +37,7 @@ def line(task: int, outcome: bytes = FINISHED, attempt: int = 1) -> bytes:
 
 def left(workdir: Workdir, state: State, *lines: bytes) -> states.Settlement:
     Path(workdir.journal(ME)).write_bytes(b"".join(lines))
-    return results.left_behind(workdir, state, ME)
+    return results.uncounted_results(workdir, state, ME)
 
 
 def test_complete_lines_of_a_dead_farmers_claims_count_in_any_order(workdir: Workdir) -> None:
@@ -82,14 +82,14 @@ def test_lines_that_already_count_are_not_counted_again(workdir: Workdir) -> Non
 
 
 def test_a_dead_farmer_without_a_journal_left_no_results(workdir: Workdir) -> None:
-    assert results.left_behind(workdir, holding(), ME).done == ()
+    assert results.uncounted_results(workdir, holding(), ME).done == ()
 
 
 def test_a_dead_farmers_journal_that_is_shorter_than_its_counted_size_is_a_stale_view(workdir: Workdir) -> None:
     state = states.settle(holding(), ME, states.Settlement(ME, len(line(0)), (Interval(0, 0, 1),), finished=1))
-    with pytest.raises(StaleView, match="cannot be seen"):
-        results.left_behind(workdir, state, ME)
-    with pytest.raises(StaleView, match="fewer bytes can be seen than"):
+    with pytest.raises(StaleView, match="not visible"):
+        results.uncounted_results(workdir, state, ME)
+    with pytest.raises(StaleView, match="fewer bytes are visible than"):
         left(workdir, state, line(0)[:-1])
 
 
@@ -140,7 +140,7 @@ def test_a_survey_that_cannot_see_every_counted_byte_is_a_stale_view(workdir: Wo
     with pytest.raises(StaleView, match="the ledger counts"):
         results.survey(workdir, state, patience=0)
     Path(workdir.journal(OTHER)).write_bytes(line(1)[:-5])
-    with pytest.raises(Damaged, match="bytes where the ledger counts"):
+    with pytest.raises(Damaged, match="bytes, but the ledger counts"):
         results.survey(workdir, state, patience=0)
 
 
@@ -154,7 +154,7 @@ def test_a_corrupt_counted_line_is_an_error_that_names_it(workdir: Workdir) -> N
 
 def test_results_that_disagree_with_the_counters_are_an_error(workdir: Workdir) -> None:
     state = replace(counting(workdir, {ME: [line(0)]}), failed=1)
-    with pytest.raises(Damaged, match="results say 1 finished and 0 failed"):
+    with pytest.raises(Damaged, match="1 finished and 0 failed in the results"):
         results.survey(workdir, state, patience=0)
 
 

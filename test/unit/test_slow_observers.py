@@ -13,7 +13,7 @@ import pytest
 
 from taskfarmer.peers import watch as watching
 from taskfarmer.peers.heartbeat import Presence
-from taskfarmer.peers.identity import Identity, introduce
+from taskfarmer.peers.identity import Identity, new_identity
 from taskfarmer.peers.watch import Watch
 from taskfarmer.storage.layout import Workdir
 
@@ -50,7 +50,7 @@ def workdir(tmp_path: Path) -> Workdir:
 @pytest.fixture
 def them(workdir: Workdir, clock: Clock) -> Iterator[Presence]:
     """A farmer of another node."""
-    identity = replace(introduce(2, "0", {}), farmer="far-7-00000000", host="far", boot="another", pid=7)
+    identity = replace(new_identity(2, "0", {}), farmer="far-7-00000000", host="far", boot="another", pid=7)
     presence = Presence(workdir, identity)
     yield presence
     presence.close()
@@ -58,7 +58,7 @@ def them(workdir: Workdir, clock: Clock) -> Iterator[Presence]:
 
 @pytest.fixture
 def watch(workdir: Workdir, clock: Clock) -> Watch:
-    me: Identity = introduce(2, "0", {})
+    me: Identity = new_identity(2, "0", {})
     return Watch(workdir, me, LEASE)
 
 
@@ -78,7 +78,7 @@ def test_a_dead_farmer_is_expelled_although_each_check_is_late(watch: Watch, clo
         assert clock.now - begin < 3 * LEASE, "never expelled"
         why = watch.verdict(them.identity.farmer)
         slow_work(watch, clock)
-    assert "no sign of life" in why
+    assert "no heartbeat" in why
     assert clock.now - begin >= LEASE
 
 

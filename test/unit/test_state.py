@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from taskfarmer.errors import Expelled, StaleView
-from taskfarmer.formats.intervals import Interval, joined, parse_intervals, write_intervals
+from taskfarmer.formats.intervals import Interval, merge_adjacent, parse_intervals, write_intervals
 from taskfarmer.ledger import state as states
 from taskfarmer.ledger.document import from_document, to_document
 from taskfarmer.ledger.state import Segment, Settlement, State, problems
@@ -45,7 +45,7 @@ class Histories(RuleBasedStateMachine):
         return sorted(data.draw(st.sets(st.sampled_from(tasks)))) if tasks else []
 
     def intervals(self, tasks: list[int]) -> tuple[Interval, ...]:
-        return tuple(joined(self.state.interval_of(task, self.place[task][1]) for task in tasks))
+        return tuple(merge_adjacent(self.state.interval_of(task, self.place[task][1]) for task in tasks))
 
     def end(self, tasks: list[int], outcome: str) -> None:
         for task in tasks:
@@ -123,7 +123,7 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
         finished, failed = self.some(data, "finished"), self.some(data, "failed")
-        again = tuple(one.again() for one in self.intervals(finished + failed))
+        again = tuple(one.next_attempt() for one in self.intervals(finished + failed))
         self.state = states.retry(self.state, again, len(finished), len(failed))
         self.back(finished + failed)
 
@@ -165,7 +165,7 @@ class Histories(RuleBasedStateMachine):
         places = [place for place, _ in self.place.values()]
         assert (self.state.finished, self.state.failed) == (places.count("finished"), places.count("failed"))
         assert self.state.unprocessed == places.count("unprocessed")
-        assert self.state.left == ("unprocessed" in places)
+        assert self.state.has_unprocessed == ("unprocessed" in places)
         assert self.state.journaled == len(self.recorded)
 
     @invariant()
@@ -233,7 +233,7 @@ def test_a_farmer_cannot_settle_a_task_that_it_does_not_hold() -> None:
     state = states.claim(states.join(fresh(4), "a", "a", 1), "a", 2)
     told = Settlement("a", 9, (Interval(0, 0, 1),), finished=1)
     after = states.settle(state, "a", told)
-    with pytest.raises(StaleView, match="does not hold"):
+    with pytest.raises(StaleView, match="no longer holds"):
         states.settle(after, "a", told)
 
 
@@ -258,6 +258,6 @@ def test_members_that_a_later_version_added_are_kept() -> None:
 def test_a_state_with_a_task_in_two_places_or_none_is_reported() -> None:
     state = states.claim(states.join(fresh(4), "a", "a", 1), "a", 2)
     assert "twice" in "".join(problems(replace(state, returned="0:1+1@2")))
-    assert "never given out" in "".join(problems(replace(state, returned="0:3+1@2")))
-    assert "no tasks of this farm" in "".join(problems(replace(state, returned="1:0+1")))
+    assert "never claimed" in "".join(problems(replace(state, returned="0:3+1@2")))
+    assert "does not name tasks" in "".join(problems(replace(state, returned="1:0+1")))
     assert "4 tasks, but" in "".join(problems(replace(state, finished=1)))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from taskfarmer.errors import FarmError
+from taskfarmer.errors import FarmError, StaleView
 from taskfarmer.formats import limits
 from taskfarmer.formats.results import FINISHED as RECORDED_AS_FINISHED
 from taskfarmer.formats.results import OUTCOMES, RETURNED, result_words
@@ -17,10 +16,11 @@ from taskfarmer.inspect.check.report import FindingLog, listed, opened, refuse_i
 from taskfarmer.inspect.check.tasks import FAILED, FINISHED, NOWHERE, UNCLAIMED, WORDS, TaskTable
 from taskfarmer.ledger import results
 from taskfarmer.ledger.state import State
+from taskfarmer.storage.eventually import FOR_PEOPLE, wait_until_visible
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.storage.reading import lines
 
-PATIENCE = 5.0
+PATIENCE = FOR_PEOPLE
 """Seconds to wait until the results of other nodes are visible."""
 
 _JOURNAL = re.compile(r".+-([0-9a-f]{8})(?:-r[0-9]+)?")
@@ -45,20 +45,24 @@ def check_journals(workdir: Workdir, state: State, tasks: TaskTable, findings: F
 def _journals(workdir: Workdir, state: State, findings: FindingLog) -> dict[str, tuple[str, int]]:
     """Name -> (path, bytes that count) of each journal; waits some seconds until they match the ledger."""
     counted = {entry.journal: entry.bytes for entry in state.farmers.values()} | dict(state.departed)
-    deadline = time.monotonic() + PATIENCE
-    while True:
+    found: dict[str, tuple[str, int]] = {}
+    total = 0
+
+    def read_names() -> None:
+        nonlocal found, total
         try:
-            found = results.journals(workdir, state)
+            found = results.counted_journals(workdir, state)
         except OSError as error:
             refuse_if_limited(workdir.results, error)
             found = {}
         total = sum(size for path, size in found.values() if os.path.exists(path))
-        if total == state.journaled:
-            break
-        if time.monotonic() > deadline:
-            findings.add(workdir.results, f"contains {total} bytes of results, but the ledger counts {state.journaled}")
-            break
-        time.sleep(0.25)
+        if total != state.journaled:
+            raise StaleView(f"contains {total} bytes of results, but the ledger counts {state.journaled}")
+
+    try:
+        wait_until_visible(read_names, PATIENCE, 0.25)
+    except StaleView as error:
+        findings.add(workdir.results, str(error))
     for name in listed(workdir.results):
         if name not in counted and _JOURNAL.fullmatch(name):
             findings.add(workdir.journal(name), "nothing in it counts; left over from a dead farmer", note=True)
@@ -71,7 +75,7 @@ def _journals(workdir: Workdir, state: State, findings: FindingLog) -> dict[str,
 @contextmanager
 def _open_journal(workdir: Workdir, name: str, path: str) -> Iterator[int]:
     # if an epoch turned after the names were read, the name of the file now contains its length
-    with opened(path if os.path.exists(path) else results.renamed(workdir, name)) as fd:
+    with opened(path if os.path.exists(path) else results.find_renamed(workdir, name)) as fd:
         yield fd
 
 

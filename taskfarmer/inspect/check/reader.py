@@ -12,7 +12,7 @@ from taskfarmer.inspect.check.tasks import FAILED, FINISHED, HELD, RETURNED, UNC
 from taskfarmer.inspect.check.views import check_views
 from taskfarmer.ledger.state import State
 from taskfarmer.peers.arrivals import MOST, is_gone, unregistered
-from taskfarmer.peers.identity import identity_of, introduce
+from taskfarmer.peers.identity import load_identity, new_identity
 from taskfarmer.storage.layout import Workdir
 
 
@@ -53,7 +53,7 @@ def _check_farmers(workdir: Workdir, state: State, lease: float, findings: Findi
 
     Adds a note for the files of a dead farmer, and for a registered farmer without an identity file.
     """
-    me = introduce(0, "", {})
+    me = new_identity(0, "", {})
     arriving = False
     for farmer in unregistered(workdir, state.farmers)[:MOST]:
         if is_gone(workdir, me, farmer, lease, time.time()):
@@ -62,7 +62,7 @@ def _check_farmers(workdir: Workdir, state: State, lease: float, findings: Findi
         else:
             arriving = arriving or os.path.lexists(workdir.alive(farmer))
     for farmer in state.farmers:
-        if identity_of(workdir, farmer) is None:
+        if load_identity(workdir, farmer) is None:
             text = "missing or corrupt: the host of this registered farmer is unknown; it can still be expelled"
             findings.add(workdir.identity(farmer), text, "farmers", note=True)
     return arriving

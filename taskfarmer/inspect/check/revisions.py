@@ -27,7 +27,7 @@ class Newest(NamedTuple):
 def read_farm(workdir: Workdir, findings: FindingLog) -> farmfile.Farm:
     """The farm that `farm.json` describes; NotAFarm if the directory does not contain a farm."""
     try:
-        return farmfile.demand(workdir)
+        return farmfile.require(workdir)
     except (Damaged, StorageError, NotAFarm) as error:
         if isinstance(error, NotAFarm) and not isinstance(error.__cause__, PermissionError):
             raise
