@@ -375,11 +375,11 @@ def problems(state: State) -> list[str]:
     for place, text in places:
         for one in each_interval(text):
             if not 0 <= one.segment < len(seen) or one.count < 1 or one.start < 0:
-                wrong.append(f"{place}: {one!r} does not name tasks of this farm")
+                wrong.append(f"{place}: {one} does not name tasks of this farm")
             elif one.stop > len(seen[one.segment]):
-                wrong.append(f"{place}: {one!r} was never claimed")
+                wrong.append(f"{place}: {one} was never claimed")
             elif min(one.attempt - 1, one.deaths, one.needs) < 0 or max(one.attempt, one.deaths) > _MAX_ATTEMPTS:
-                wrong.append(f"{place}: {one!r} has an invalid attempt, number of deaths, or needed time")
+                wrong.append(f"{place}: {one} has an invalid attempt, number of deaths, or needed time")
             else:
                 tasks = seen[one.segment]
                 if (twice := tasks.find(1, one.start, one.stop)) >= 0:

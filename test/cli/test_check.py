@@ -215,7 +215,7 @@ def test_a_result_of_a_task_that_does_not_exist_is_named(farm: Path, house: Hous
 
 def test_claims_of_tasks_that_were_never_handed_out_are_named(farm: Path, house: House) -> None:
     alter(farm, lambda document: document.update(returned="0:200+5"))
-    assert any("0:200+5 was never given out" in line for line in errors(house))
+    assert any("0:200+5 was never claimed" in line for line in errors(house))
 
 
 def test_an_absurd_revision_is_reported_in_one_line(farm: Path, house: House) -> None:
@@ -237,7 +237,7 @@ def test_a_farm_of_a_newer_format_is_refused(farm: Path, house: House) -> None:
     (farm / "farm.json").write_bytes(sealed({**document, "format": 2}))
     done = house.verb("check", WORKDIR)
     assert done.status == 2
-    assert "format 2, and this version knows format 1" in done.error_line
+    assert "format 2, but this version supports format 1" in done.error_line
 
 
 def test_leftovers_are_notes_and_not_errors(farm: Path, house: House) -> None:

@@ -94,7 +94,7 @@ def test_a_corrupt_source_is_not_mistaken_for_a_changed_list(farm: Path, house: 
     house.write("# a comment\n" + "a\n" * 20)
     done = house.command("pytaskfarmer.py", "list.txt", "-n", "2", "-t", "doubled")
     assert done.status == 74
-    assert f"{source}: not what was written into it" in done.stderr
+    assert f"{source}: corrupt (checksum mismatch)" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from house import Done, House
 
 BLAME = re.compile(
-    r"snapshot|restore|damaged|corrupt|missing|not what was written|no farm here|no such|some space|-w\)"
+    r"snapshot|restore|damaged|corrupt|missing|no farm here|no such|some space|-w\)"
 )
 LONG = "x" * 300
 LIMIT = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2); "

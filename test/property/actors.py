@@ -76,7 +76,7 @@ class Actor(Process):
             raise Stop from error
         except (StaleView, Damaged) as error:
             # a process that slept while it waited may have waited for too long
-            slept = self.woke >= began and "not hold any more" not in str(error)
+            slept = self.woke >= began and "no longer holds" not in str(error)
             demand(slept or self.deleted, f"{self.name}: {error}")
             raise Stop from error
         if not self.world.faults.refused and not self.deleted:

@@ -196,7 +196,7 @@ class Farmyard(World):
         try:
             self._finish([clean])
         except Violation as error:
-            demand(self.damaged + ": not what was written" in str(error), error)
+            demand(self.damaged + ": corrupt" in str(error), error)
             return
         demand(False, "a farmer went on from before a damaged revision")
 

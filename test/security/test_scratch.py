@@ -93,7 +93,8 @@ def test_farmers_work_without_a_lock_that_was_replaced_since_the_farm_was_create
     farmed.append()
     done = farmed.run()
     assert done.status == 0, done.said
-    assert len(done.lines_with("warning")) == len(done.lines_with(f"{exchanged}: not in a folder of yours alone")) == 1
+    warned = f"{exchanged}: not a lock file in a private folder"
+    assert len(done.lines_with("warning")) == len(done.lines_with(warned)) == 1
     assert (describe(exchanged), farmed.belongings()) == (there, before)
 
 

@@ -163,7 +163,7 @@ def test_farmers_of_a_deleted_farm_stop_their_tasks_and_write_nothing(field: Fie
         before = set(field.workdir.rglob("*"))
         content = {path: path.read_bytes() for path in before if path.is_file()}
     farmer.signal(signal.SIGCONT)
-    assert_output(farmer, 74, "deleted or made anew")
+    assert_output(farmer, 74, "deleted or re-created")
     eventually(lambda: not [pid for pid in below if is_running(pid)], "the end of workers and tasks", 15)
     assert set(field.workdir.rglob("*")) == before
     if anew:
@@ -186,7 +186,7 @@ def test_a_farmer_that_was_stopped_past_its_lease_records_nothing_and_reports_it
     report = check(field.workdir, views=True)
     assert (len(report.finished), report.problems) == (4, [])
     ghost.signal(signal.SIGCONT)
-    assert_output(ghost, 74, "took this one for dead")
+    assert_output(ghost, 74, "expelled as dead")
     all_done(field, 4)
     after = check(field.workdir)
     assert after.lines == report.lines

@@ -64,7 +64,7 @@ GONE_WRONG = {
     "no elements": (["list.txt", "--array", "0"], "--array: 0 is not"),
     "no slots": (["list.txt", "-n", "0"], "must be 1 to"),
     "no time": (["list.txt", "--time", "0"], "must be longer than 0 s"),
-    "an invalid time": (["list.txt", "--time", "soon"], "is no duration"),
+    "an invalid time": (["list.txt", "--time", "soon"], "invalid duration"),
     "the shortest time longer than the longest": (
         ["list.txt", "--time", "1h", "--time-min", "61"],
         "longer than --time",

@@ -159,17 +159,6 @@ def test_a_new_farmer_takes_turns_if_others_do(workdir: Workdir) -> None:
     assert turns_seen(workdir, newcomer, 2, 2) == ["a.2.0"]
 
 
-@pytest.mark.parametrize(("excludes", "in_vain", "careful"), [(True, 0, False), (True, 1, True), (False, 0, True)])
-def test_no_turns_are_taken_if_the_lock_excludes_other_nodes(
-    workdir: Workdir, monkeypatch: pytest.MonkeyPatch, excludes: bool, in_vain: int, careful: bool
-) -> None:
-    monkeypatch.setattr(NoLock, "excludes", excludes)
-    monkeypatch.setattr(NoLock, "in_vain", in_vain)
-    mine = commits_of(workdir)
-    overtaken(workdir, mine, 1)
-    assert bool(mine.turn.careful) is careful
-
-
 def answering(number: int | None, linked: bool) -> Callable[[str, str], OSError | None]:
     """A `publish` that links or not, and reports an error or success independently of that."""
     real = durable.publish

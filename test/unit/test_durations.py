@@ -81,13 +81,13 @@ def test_the_notations_of_slurm_have_their_meaning_in_slurm(text: str, expected:
     ],
 )
 def test_all_other_texts_are_refused_with_a_list_of_the_notations(text: str) -> None:
-    with pytest.raises(ValueError, match="is no duration: write"):
+    with pytest.raises(ValueError, match=r"invalid duration .*: write"):
         seconds(text)
 
 
 @pytest.mark.parametrize("text", ["1:60", "1:00:60", "1:90:00", "1-24", "1-02:60", "1-02:00:99"])
 def test_fields_after_the_first_must_be_in_range(text: str) -> None:
-    with pytest.raises(ValueError, match="more than fits"):
+    with pytest.raises(ValueError, match="too large for a field"):
         seconds(text)
 
 

@@ -273,7 +273,7 @@ def test_an_unreadable_heartbeat_is_ignored(
 def test_a_farewell_note_is_effective_at_once(
     workdir: Workdir, me: Identity, elsewhere: Identity, create_presence: Callable[[Identity], Presence]
 ) -> None:
-    create_presence(elsewhere).cleanly(elsewhere.farmer, 0)
+    create_presence(elsewhere).write_farewell(elsewhere.farmer, 0)
     assert Watch(workdir, me, LEASE).verdict(elsewhere.farmer) == "it left cleanly"
 
 
