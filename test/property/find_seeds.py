@@ -61,7 +61,7 @@ def table() -> str:
 def _found_by(mutation: Mutation) -> str:
     if mutation.machine == "transitions":
         return "transitions"
-    faults = ", ".join(f"{name} {value}" for name, value in mutation.weather.items())
+    faults = ", ".join(f"{name} {value}" for name, value in mutation.faults.items())
     return f"ledger, seed {mutation.seed}" + (f" ({faults})" if faults else "")
 
 

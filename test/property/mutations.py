@@ -31,7 +31,7 @@ class Mutation:
     rule: str
     edits: tuple[tuple[str, str, str], ...]
     machine: str = "ledger"
-    weather: dict[str, Any] = field(default_factory=dict)
+    faults: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -40,7 +40,7 @@ class Mutation:
         return seeds.get(self.name, 0)
 
     def faults_of(self, seed: int) -> Faults | None:
-        return Faults(seed=seed, epoch_length=4, **self.weather) if self.weather else None
+        return Faults(seed=seed, epoch_length=4, **self.faults) if self.faults else None
 
     @contextmanager
     def made(self) -> Iterator[None]:

@@ -14,8 +14,8 @@ OF_STATES = (
         "transitions",
     ),
     Mutation(
-        "the list is taken before what came back",
-        "takes from returned first",
+        "tasks of the list are claimed before returned ones",
+        "Claim takes returned tasks first",
         (
             (
                 f"{STATE}:claim",
@@ -27,8 +27,8 @@ OF_STATES = (
         "transitions",
     ),
     Mutation(
-        "what is given back is nowhere",
-        "One commit settles what ended and returns the rest",
+        "released tasks are lost",
+        "One commit settles finished tasks and returns the rest",
         (
             (
                 f"{STATE}:settle",
@@ -39,19 +39,19 @@ OF_STATES = (
         "transitions",
     ),
     Mutation(
-        "what a dead farmer held is nowhere",
+        "the tasks of a dead farmer are lost",
         "Expel: the commit counts ..., returns the rest",
         ((f"{STATE}:expel", "returned=_append_intervals(state.returned, released)", "returned=state.returned"),),
         "transitions",
     ),
     Mutation(
-        "a task is given out again as the same attempt",
-        "attempt rises whenever a task is given out again",
+        "a task is handed out again as the same attempt",
+        "attempt rises whenever a task is handed out again",
         (("formats.intervals:Interval.next_attempt", "self.attempt + 1", "self.attempt"),),
         "transitions",
     ),
     Mutation(
-        "all that a dead farmer held died with it",
+        "all tasks of a dead farmer count a death",
         "deaths counts only farmers that died while the task ran",
         (
             (
@@ -63,13 +63,13 @@ OF_STATES = (
         "transitions",
     ),
     Mutation(
-        "a farmer settles what it does not hold",
+        "a farmer settles tasks that it does not hold",
         "one commit settles a batch that it holds",
         ((f"{STATE}:settle", "if count_tasks(claims) + count_tasks(reported) != count_tasks(held):", "if False:"),),
         "transitions",
     ),
     Mutation(
-        "an old attempt is settled for the one that is held",
+        "an old attempt is settled in place of the held one",
         "one commit settles a batch that it holds",
         (
             (
@@ -92,19 +92,19 @@ OF_STATES = (
         "transitions",
     ),
     Mutation(
-        "a journal that was given up does not count any more",
-        "departed: how much of its result file counts",
+        "an abandoned journal does not count any more",
+        "departed: the counted size of its result file",
         ((f"{STATE}:settle", "if settlement.journal != entry.journal and entry.bytes:", "if False:"),),
         "transitions",
     ),
     Mutation(
-        "a farmer leaves with what it holds",
-        "a farmer leaves when it holds nothing",
+        "a farmer leaves while it holds tasks",
+        "a farmer leaves when it holds no tasks",
         ((f"{STATE}:leave", "if entry.claims:", "if False:"),),
         "transitions",
     ),
     Mutation(
-        "the length of a farmer that left is forgotten",
+        "the journal length of a farmer that left is dropped",
         "departed: freezes that length",
         (
             (
@@ -116,7 +116,7 @@ OF_STATES = (
         "transitions",
     ),
     Mutation(
-        "a segment is taken in twice",
+        "a segment is imported twice",
         "growth: a list has more tasks at its end",
         ((f"{STATE}:grow", "if segment.first != state.tasks:", "if False:"),),
         "transitions",
@@ -129,7 +129,7 @@ OF_STATES = (
     ),
     Mutation(
         "closed journals are not summed",
-        "closed bytes are what departed has forgotten",
+        "closed bytes are the sum of the lengths dropped from departed",
         (
             (
                 f"{STATE}:begin_epoch",
