@@ -1,23 +1,18 @@
-"""Fixtures of all tests: the command line in real processes, and `need` for features that a machine may lack."""
+"""Settings of all tests: mounts and signals of the test process, marks, and the order of tests."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from support.farming import leave_shared_mounts
+
+pytest_plugins = ["support.fixtures"]
+
 TEST = Path(__file__).parent
-sys.path[:0] = [str(TEST), str(TEST / "cli")]
-
-from farming import leave_shared_mounts, need  # noqa: E402
-from house import Done, House  # noqa: E402
-
-__all__ = ["need"]
-
 LONG = (
     "test_every_example_is_interrupted.py",
     "test_crash_points.py",
@@ -33,7 +28,9 @@ LONG = (
     "property",
     "faults",
 )
-"""Run these first, so that no long test is left for the end."""
+"""Tests that start first, so that no long test is left for the end."""
+SLOW = ("clocks", "clusters", "crash", "damage", "faults", "nodes", "property", "sharing", "site", "storm", "submit")
+"""Folders whose tests are all marked `slow`: they start clusters, many farmers or file systems."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,38 +40,28 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _stop_ignoring_signals() -> None:
-    """Undo `nohup` and `&`: a farmer that starts with an ignored signal would go on ignoring it."""
+    """Undo `nohup` and `&`: a farmer that starts with a signal ignored would go on ignoring it."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Tests of farmers wait more than they compute."""
+    """Tests of farmers wait more than they work."""
     return max(4, 2 * len(os.sched_getaffinity(0)))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _parts(item)[0] in SLOW:
+            item.add_marker(pytest.mark.slow)
     items.sort(key=_rank)
 
 
+def _parts(item: pytest.Item) -> tuple[str, ...]:
+    return item.path.relative_to(TEST).parts
+
+
 def _rank(item: pytest.Item) -> int:
-    parts = item.path.relative_to(TEST).parts
-    return next((number for number, name in enumerate(LONG) if name in parts), len(LONG))
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    """A folder with a task list, and the commands to run in it."""
-    return House(tmp_path)
-
-
-@pytest.fixture
-def farm_run(house: House) -> Callable[..., Done]:
-    """`farm_run(list_text, *options)`: write the list and run `pytaskfarmer.py list.txt *options` until it exits."""
-
-    def run(list_text: str | bytes, *options: object) -> Done:
-        house.write(list_text)
-        return house.command("pytaskfarmer.py", house.list.name, *options)
-
-    return run
+    return next((number for number, name in enumerate(LONG) if name in _parts(item)), len(LONG))

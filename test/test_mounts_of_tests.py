@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from farming import has_private_mounts, need
+from support.farming import has_private_mounts, need
 
 
 def test_the_machine_does_not_see_a_mount_of_a_test(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import Done, House
 
+from support.house import Done, House
 from taskfarmer.formats.results import result_line
 from taskfarmer.formats.sealed import sealed, unsealed
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import House
 
+from support.house import House
 from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.peers.identity import new_identity
 

@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from house import PROGRAMS, TOP, House
+
+from support.house import PROGRAMS, TOP, House
 
 
 def test_the_default_runner_is_shown_with_its_class(house: House) -> None:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from house import House
 
+from support.house import House
 from taskfarmer.farmer.jobs import SchedulerReports
 from taskfarmer.launch.jobs import FarmerInfo, jobs_at_work
 from taskfarmer.peers import scheduled

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from house import Done, House
 
-BLAME = re.compile(
-    r"snapshot|restore|damaged|corrupt|missing|no farm here|no such|some space|-w\)"
-)
+from support.house import Done, House
+
+BLAME = re.compile(r"snapshot|restore|damaged|corrupt|missing|no farm here|no such|some space|-w\)")
 LONG = "x" * 300
 LIMIT = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2); "
 LIMITED = LIMIT + "os.execv(sys.argv[2], sys.argv[2:])"
@@ -143,10 +142,10 @@ def test_a_work_directory_with_too_long_paths_of_files_is_refused_before_it_is_c
 
 
 def test_a_farm_whose_parent_may_not_be_entered_is_refused_with_the_reason(house: House) -> None:
-    damage = str(Path(__file__).parents[1] / "damage")
+    test = str(Path(__file__).parents[1])
     (house.folder / "closed" / "farm").mkdir(parents=True)
     (house.folder / "closed").chmod(0)
-    heed = f"import sys; sys.path.insert(0, {damage!r}); import verbs; sys.exit(verbs.main(sys.argv[1:]))"
+    heed = f"import sys; sys.path.insert(0, {test!r}); from support import verbs; sys.exit(verbs.main(sys.argv[1:]))"
     done = house.process([sys.executable, "-c", heed, "status", "closed/farm"])
     (house.folder / "closed").chmod(0o700)
     assert done.status == 2

@@ -6,7 +6,8 @@ import re
 import shlex
 
 import pytest
-from house import House
+
+from support.house import House
 
 LIST = "-list"
 

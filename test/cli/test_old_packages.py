@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 import pytest
-from house import PROGRAMS, TOP, Done, House
 
+from support.house import PROGRAMS, TOP, Done, House
 from taskfarmer.dependencies import NEEDED
 
 EMPTY = "__version__ = '0.9'\n"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from house import Done, House
+
+from support.house import Done, House
 
 RUNNER = "[own]\nRunner = taskfarmer.runners.BasicRunner\n"
 HANDLER = "[own]\nTaskList = taskfarmer.task.ListTaskList\n"

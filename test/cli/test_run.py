@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from house import PROGRAMS, TOP, Done, House
+
+from support.house import PROGRAMS, TOP, Done, House
 
 Run = Callable[..., Done]
 PREFIX = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+: ")

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from house import PROGRAMS, Done, House
+
+from support.house import PROGRAMS, Done, House
 
 Run = Callable[..., Done]
 WORKDIR = "list.txt_workdir"

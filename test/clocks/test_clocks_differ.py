@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from nodes import Cluster
+from support.nodes import Cluster
 
 HOUR, DAY = 3600, 86400
 LEASE = 3

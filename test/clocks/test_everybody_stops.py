@@ -15,9 +15,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from farming import children, eventually, need, send
-from nodes import Cluster, all_stopped, in_random_order
-from scenes import full
+
+from support.farming import children, eventually, need, send
+from support.nodes import Cluster, all_stopped, in_random_order
+from support.scenes import full
 
 NODES = ("first", "second", "third")
 LEASE = 2.0

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checker import check
-from farming import TEST, need
-from fields import ClusterField
-from slurm_cluster import SlurmCluster
+
+from support.checker import check
+from support.farming import TEST, need
+from support.fields import ClusterField
+from support.slurm_cluster import SlurmCluster
 
 FILES = ("task_list.txt", "slurm_test.sh", "srun_test.sh")
 COMMANDS = (

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from checker import check
-from farming import eventually
-from fields import ClusterField
-from slow_jobs import AGAIN, SLURM, SlowJob
-from slurm_cluster import SlurmCluster
+
+from support.checker import check
+from support.farming import eventually
+from support.fields import ClusterField
+from support.slow_jobs import AGAIN, SLURM, SlowJob
+from support.slurm_cluster import SlurmCluster
 
 PAIRS_AT_ONCE = 9
 TIMES = ["once", *(pytest.param(number, marks=pytest.mark.campaign) for number in range(1, 11))]

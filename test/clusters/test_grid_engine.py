@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checker import check, sealed
-from farming import TEST, eventually
-from fields import EXAMPLES, ClusterField
-from grid_engine import GridEngine
+
+from support.checker import check, sealed
+from support.farming import TEST, eventually
+from support.fields import EXAMPLES, ClusterField
+from support.grid_engine import GridEngine
 
 ARRAY = str(EXAMPLES / "gridengine" / "array.sh")
 

@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from farming import need
-from fields import EXAMPLES
+
+from support.farming import need
+from support.fields import EXAMPLES
 
 SCRIPTS = sorted([*EXAMPLES.glob("slurm/*.sh"), *EXAMPLES.glob("gridengine/*.sh")])
 JOBS = [path for path in SCRIPTS if path.name != "checkpoint.sh"]

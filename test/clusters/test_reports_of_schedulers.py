@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checker import check
-from farming import eventually
-from fields import ClusterField
-from grid_engine import GridEngine
-from slow_jobs import AGAIN, SlowJob
-from slurm_cluster import SlurmCluster
+
+from support.checker import check
+from support.farming import eventually
+from support.fields import ClusterField
+from support.grid_engine import GridEngine
+from support.slow_jobs import AGAIN, SlowJob
+from support.slurm_cluster import SlurmCluster
 
 LEASE = 100
 """Heartbeats every 5 s; the tests end long before the lease expires."""

@@ -9,11 +9,12 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from checker import Problem, sealed
-from farming import eventually
-from fields import EXAMPLES, ClusterField
-from slow_jobs import AGAIN, SlowJob
-from slurm_cluster import SlurmCluster
+
+from support.checker import Problem, sealed
+from support.farming import eventually
+from support.fields import EXAMPLES, ClusterField
+from support.slow_jobs import AGAIN, SlowJob
+from support.slurm_cluster import SlurmCluster
 
 FARMERS = 6
 LEASE = 300

@@ -12,9 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from checker import check
-from fields import EXAMPLES, ClusterField, chosen
-from slurm_cluster import GPUS, SlurmCluster
+
+from support.checker import check
+from support.fields import EXAMPLES, ClusterField, chosen
+from support.slurm_cluster import GPUS, SlurmCluster
 
 SLURM = EXAMPLES / "slurm"
 STAND_IN = """\

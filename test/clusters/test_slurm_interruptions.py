@@ -12,11 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from checker import Report, check
-from farming import eventually
-from fields import ClusterField, chosen
-from slow_jobs import AGAIN, SLURM, SlowJob
-from slurm_cluster import SlurmCluster
+
+from support.checker import Report, check
+from support.farming import eventually
+from support.fields import ClusterField, chosen
+from support.slow_jobs import AGAIN, SLURM, SlowJob
+from support.slurm_cluster import SlurmCluster
 
 NERSC = """\
 requeue_job() { echo "$1 $2 $max_timelimit $ckpt_overhead" >>theirs; trap "$1" "$2"; }

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from checker import check
-from farming import eventually
-from fields import ClusterField
-from slow_jobs import AGAIN, SlowJob
-from slurm_cluster import SlurmCluster
+
+from support.checker import check
+from support.farming import eventually
+from support.fields import ClusterField
+from support.slow_jobs import AGAIN, SlowJob
+from support.slurm_cluster import SlurmCluster
 
 SLOTS = 6
 RANKS = "srun --overlap --nodes=1 --nodelist=$(hostname -s) --ntasks=4 bash -c 'echo >>ranks; {}'"

@@ -18,10 +18,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from checker import check
-from farming import need
+from support.checker import check
+from support.farming import need
 
 TASKS = 14
 FORMS = {

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cases
 import pytest
-from cases import Case
-from halfdone import HalfDone
+
+from support import cases
+from support.cases import Case
+from support.halfdone import HalfDone
 
 Halves = tuple[HalfDone, HalfDone]
 

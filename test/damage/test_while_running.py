@@ -8,10 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import verbs
-from checker import check
-from farming import Farmer, eventually, send
-from halfdone import NAME, WORKDIR, HalfDone
+
+from support import verbs
+from support.checker import check
+from support.farming import Farmer, eventually, send
+from support.halfdone import NAME, WORKDIR, HalfDone
 
 Halves = tuple[HalfDone, HalfDone]
 

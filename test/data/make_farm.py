@@ -1,6 +1,6 @@
 """Create `farm-format-1.tar.xz` and `farm-format-1.json`: a farm of format 1 with every kind of line in it.
 
-    python test/data/make_farm.py NAME
+    PYTHONPATH=.:test python test/data/make_farm.py NAME
 
 writes `NAME.tar.xz` and `NAME.json` into this folder. Real farmers create the farm, on a node with a separate host
 name (which needs root, for unshare(1)); they are stopped, killed, and killed again. Only a farewell note is written by
@@ -25,11 +25,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+from support.checker import Problem, Report, check, intervals, sealed
+from support.farming import Farmer, Field, eventually
 
-from checker import Problem, Report, check, intervals, sealed  # noqa: E402
-from farming import Farmer, Field, eventually  # noqa: E402
+HERE = Path(__file__).parent
 
 NODE = "oldnode"
 LOST, KILLED = 7, 8

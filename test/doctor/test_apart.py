@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import children, eventually, is_running, send
 
+from support.farming import children, eventually, is_running, send
 from taskfarmer.doctor import apart, probes
 from taskfarmer.doctor.apart import Channel, ForkedCall
 from taskfarmer.doctor.examination import examine

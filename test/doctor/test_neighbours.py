@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from doctors import environment
-from farming import eventually, mounts
 
+from support.doctors import environment
+from support.farming import eventually, mounts
 from taskfarmer.peers.lockproof import LockProof
 from taskfarmer.peers.lockproofs import prove_lock
 from taskfarmer.storage.mountchecks import quick_checks

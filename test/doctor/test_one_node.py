@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from doctors import FOLDER, TOP, Doctor, environment, examine, left_behind
-from farming import eventually, need
 
+from support.doctors import FOLDER, TOP, Doctor, environment, examine, left_behind
+from support.farming import eventually, need
 from taskfarmer.doctor.examination import lock_directory
 from taskfarmer.peers import scheduled
 
@@ -53,8 +53,8 @@ MISBEHAVIOUR = {
 STATE = {1: "slow", 2: "unsafe"}
 
 
-def test_a_misbehaving_file_system_is_detected(directory: Path, shim: str) -> None:
-    started = {how: Doctor(directory, LD_PRELOAD=shim, DOCTOR_SHIM=how) for how in MISBEHAVIOUR}
+def test_a_misbehaving_file_system_is_detected(directory: Path, misbehaving_calls: str) -> None:
+    started = {how: Doctor(directory, LD_PRELOAD=misbehaving_calls, DOCTOR_SHIM=how) for how in MISBEHAVIOUR}
     for how, found in {how: doctor.wait() for how, doctor in started.items()}.items():
         status, check = MISBEHAVIOUR[how]
         assert found.status == status, (how, found.error)
@@ -63,8 +63,8 @@ def test_a_misbehaving_file_system_is_detected(directory: Path, shim: str) -> No
     assert left_behind(directory) == []
 
 
-def test_a_lost_reply_is_detected(directory: Path, shim: str) -> None:
-    found = examine(directory, LD_PRELOAD=shim, DOCTOR_SHIM="lost-reply")
+def test_a_lost_reply_is_detected(directory: Path, misbehaving_calls: str) -> None:
+    found = examine(directory, LD_PRELOAD=misbehaving_calls, DOCTOR_SHIM="lost-reply")
     assert found.status == 0, found.out
     assert found.json["here"]["links"]["unheard"] == found.json["here"]["links"]["names"]
 

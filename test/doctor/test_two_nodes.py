@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctors import FOLDER, Doctor, Report, doctors, examine, left_behind, need_nodes, together
-from farming import eventually, mounts, sshfs_mounts
-from glusterfs import Volume
+
+from support.doctors import FOLDER, Doctor, Report, doctors, examine, left_behind, need_nodes, together
+from support.farming import eventually, mounts, sshfs_mounts
+from support.glusterfs import Volume
 
 
 def peer(report: Report) -> dict[str, Any]:

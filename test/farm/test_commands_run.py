@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from farms import Farm
+
+from support.farms import Farm
 
 # description of a line -> (the line, its output)
 LINES: dict[str, tuple[str | bytes, str]] = {

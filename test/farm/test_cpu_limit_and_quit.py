@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import eventually, tree
-from farms import Farm, Farmer
+
+from support.farming import eventually, tree
+from support.farms import Farm, Farmer
 
 AGAIN = 75
 STOPS = [signal.SIGXCPU, signal.SIGQUIT]

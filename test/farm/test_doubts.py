@@ -6,8 +6,9 @@ import signal
 import time
 
 import pytest
-from farming import eventually
-from farms import Farm
+
+from support.farming import eventually
+from support.farms import Farm
 
 
 @pytest.fixture(autouse=True)

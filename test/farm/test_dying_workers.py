@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from farming import eventually, is_running, send, tree
-from farms import Farm, Farmer
 
+from support.farming import eventually, is_running, send, tree
+from support.farms import Farm, Farmer
 from taskfarmer.formats.intervals import parse_intervals
 
 STATUS_TROUBLE, STATUS_AGAIN = 74, 75

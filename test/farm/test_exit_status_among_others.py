@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 
 import pytest
-from farming import eventually, send, tree
-from farms import Farm, Farmer
+
+from support.farming import eventually, send, tree
+from support.farms import Farm, Farmer
 
 FAILS = "exit 3"
 

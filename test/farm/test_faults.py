@@ -8,8 +8,9 @@ import signal
 import subprocess
 
 import pytest
-from farming import eventually, need
-from farms import TEST, Farm
+
+from support.farming import eventually, need
+from support.farms import TEST, Farm
 
 TROUBLE = 74
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from farms import Farm, Farmer
+
+from support.farms import Farm, Farmer
 
 LIMITED = ["bash", "-c", 'ulimit -f "$1"; shift; exec "$@"', "bash"]
 WARNED = re.compile(r"warning: (\S+): File too large \(raise `ulimit -f`\)")

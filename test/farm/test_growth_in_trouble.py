@@ -6,7 +6,8 @@ import signal
 import sys
 
 import pytest
-from farms import Farm, Farmer
+
+from support.farms import Farm, Farmer
 
 TROUBLE = 74
 AGAIN = 75

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import eventually
-from farms import Farm, Farmer
+
+from support.farming import eventually
+from support.farms import Farm, Farmer
 
 AGAIN = 75
 STOPS = ["SIGUSR1", "SIGTERM", "SIGINT"]

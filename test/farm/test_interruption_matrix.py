@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from farming import eventually, need
-from scenes import DONE, KINDS, STOPS, Cell, Scene, TooEarly, full
+
+from support.farming import eventually, need
+from support.scenes import DONE, KINDS, STOPS, Cell, Scene, TooEarly, full
 
 AT_ONCE = 8
 """Cells that run at the same time: a cell spends most of its time waiting."""

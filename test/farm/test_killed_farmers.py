@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import eventually, is_running, send, tree
-from farms import Farm, Farmer
+
+from support.farming import eventually, is_running, send, tree
+from support.farms import Farm, Farmer
 
 # the farmer is the parent of the task's parent, its worker
 KILL_FARMER = "kill -9 $(cut -d ' ' -f 4 /proc/$PPID/stat)"

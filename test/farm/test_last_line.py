@@ -7,9 +7,9 @@ import signal
 import time
 
 import pytest
-from farming import eventually
-from farms import Farm
 
+from support.farming import eventually
+from support.farms import Farm
 from taskfarmer.intake import QUIET
 
 AGAIN = 75

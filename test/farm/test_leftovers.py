@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import children, eventually, is_running, need, send
-from farms import TEST, Farm
+
+from support.farming import children, eventually, is_running, need, send
+from support.farms import TEST, Farm
 
 RUNNERS = """
 import subprocess

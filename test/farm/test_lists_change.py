@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from farming import eventually
-from farms import Farm
+
+from support.farming import eventually
+from support.farms import Farm
 
 USAGE = 2
 

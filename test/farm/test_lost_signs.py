@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from farming import Field, eventually
 
+from support.farming import Field, eventually
 from taskfarmer.storage.locks import alive_is_free
 
 

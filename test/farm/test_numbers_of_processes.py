@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from farming import need
+from support.farming import need
 
 # a worker in a private pid namespace; prints the lines that go to the journal
 SCRIPT = """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from farms import Farm
+
+from support.farms import Farm
 
 HANDLERS = """
 from taskfarmer.task import ListTaskList

@@ -6,8 +6,9 @@ import signal
 import sys
 
 import pytest
-from farming import eventually
-from farms import Farm
+
+from support.farming import eventually
+from support.farms import Farm
 
 # PyTaskFarmer's signature and conventions: Popen in `run`, kill in `terminate`
 OLD = """

@@ -7,8 +7,9 @@ import re
 import signal
 
 import pytest
-from farming import children, eventually, is_running, need, send
-from farms import Farm, words_of
+
+from support.farming import children, eventually, is_running, need, send
+from support.farms import Farm, words_of
 
 NOT_MOUNTED = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
 HIDDEN = (

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from farming import eventually
-from farms import TEST, Farm, Farmer
+
+from support.farming import eventually
+from support.farms import TEST, Farm, Farmer
 
 
 @pytest.fixture

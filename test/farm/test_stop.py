@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from farming import TEST, eventually
-from farms import Farm
+
+from support.farming import TEST, eventually
+from support.farms import Farm
 
 AGAIN = 75
 

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from farming import eventually, need
-from farms import Farm, Farmer
+
+from support.farming import eventually, need
+from support.farms import Farm, Farmer
 
 SOURCE = Path(__file__).parents[2] / "benchmarks" / "slow.c"
 OPERATION = 2.0

@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from farming import eventually, need, send
-from farms import Farm
+from support.farming import eventually
+from support.farms import Farm
 
 STATUS_AGAIN = 75
-
-
-@pytest.fixture
-def hung(tmp_path: Path) -> Iterator[Path]:
-    """A file; a process that reads it waits uninterruptibly.
-
-    It is on a FUSE file system whose server accepts the request and then waits for a second file system, whose server
-    is stopped.
-    """
-    need(os.getuid() == 0, "bindfs mounts need root")
-    need(shutil.which("bindfs") and os.path.exists("/dev/fuse"), "bindfs or /dev/fuse is missing")
-    source, inner, outer = (tmp_path / name for name in ("source", "inner", "outer"))
-    for folder in (source, inner, outer):
-        folder.mkdir()
-    (source / "file").write_text("data\n")
-    servers = []
-    try:
-        for below, point in ((source, inner), (inner, outer)):
-            servers.append(subprocess.Popen(["bindfs", "-f", "--multithreaded", str(below), str(point)]))
-            eventually(lambda point=point: os.path.ismount(point), "the file system is mounted")
-        send(servers[0].pid, signal.SIGSTOP)
-        yield outer / "file"
-    finally:
-        for server in servers:
-            send(server.pid, signal.SIGCONT)
-        for point in (outer, inner):
-            subprocess.run(["umount", "-l", str(point)], check=False)
-        for server in servers:
-            server.terminate()
-            server.wait(20)
 
 
 def name(pid: int) -> str:

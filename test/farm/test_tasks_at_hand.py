@@ -6,8 +6,8 @@ import os
 import signal
 import time
 
-from farming import eventually
-from farms import Farm
+from support.farming import eventually
+from support.farms import Farm
 
 SLOTS = 4
 TURNS = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from farms import Farm
+from support.farms import Farm
 
 # starts a command as the session leader of a new terminal; exits with the command's status
 WITH_TERMINAL = """

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from checker import check
-from farming import Field, eventually, need, send, tree
-from farms import Farm
+
+from support.checker import check
+from support.farming import Field, eventually, need, send, tree
+from support.farms import Farm
 
 AGAIN = 75
 

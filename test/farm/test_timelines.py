@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from farms import Farm
+
+from support.farms import Farm
 
 
 def overlaps(slices: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from farming import need
-from farms import Farm
+
+from support.farming import need
+from support.farms import Farm
 
 USAGE = 2
 

@@ -6,8 +6,8 @@ import fcntl
 import signal
 from pathlib import Path
 
-from farming import eventually
-from farms import Farm
+from support.farming import eventually
+from support.farms import Farm
 
 STATUS_AGAIN = 75
 

@@ -7,9 +7,10 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from disks import Ext4
-from farming import eventually
-from farms import Farm
+
+from support.disks import Ext4
+from support.farming import eventually
+from support.farms import Farm
 
 TROUBLE = 74
 

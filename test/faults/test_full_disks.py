@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from disks import DISKS, AllBytes, AllInodes, full
-from farming import eventually
-from farms import Farm, Farmer
 
+from support.disks import DISKS, AllBytes, AllInodes, full
+from support.farming import eventually
+from support.farms import Farm, Farmer
 from taskfarmer.storage import durable
 from taskfarmer.views import files
 from taskfarmer.worker.output.limit import has_room

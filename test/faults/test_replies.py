@@ -11,10 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from checker import check
-from farming import eventually, mounts
-from farms import MARK, TEST, Farm, Farmer
-from lies import Liar, late_renames
+
+from support.checker import check
+from support.farming import eventually, mounts
+from support.farms import MARK, TEST, Farm, Farmer
+from support.lies import Liar, late_renames
 
 TROUBLE = 74
 AGAIN = 75
@@ -92,10 +93,11 @@ def test_of_500_commits_with_lost_replies_each_counts_once(farm: Farm, liar: Lia
 
 def commit_all(farm: Farm, liar: Liar, count: int, share: int, seed: int) -> list[tuple[int, ...]]:
     """`count` committers settle all tasks and get false replies; commits, lost commits, and errors of each."""
-    words = [sys.executable, str(TEST / "faults" / "committer.py"), str(farm.workdir)]
+    words = [sys.executable, "-m", "support.committer", str(farm.workdir)]
     committers = []
     for number in range(count):
-        variables = {"PYTHONPATH": str(TEST.parent), MARK: farm.mark, **liar.variables("lost", share, seed + number)}
+        variables = {"PYTHONPATH": f"{TEST.parent}:{TEST}", MARK: farm.mark}
+        variables |= liar.variables("lost", share, seed + number)
         committers.append(
             subprocess.Popen(words, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         )

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checker import Report, check
-from house import Done, House
 
+from support.checker import Report, check
+from support.house import Done, House
 from taskfarmer.formats.sealed import sealed, unsealed
 
 DATA = Path(__file__).parents[1] / "data"

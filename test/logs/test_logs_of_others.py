@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from farming import Field, eventually, need
-from farms import Farm
+
+from support.farming import Field, eventually, need
+from support.farms import Farm
 
 TOP = Path(__file__).parents[2]
 LIMIT = ("--log-limit", "64k")

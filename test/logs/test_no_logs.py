@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from farms import Farm
-from operations import operations
+from support.farms import Farm
+from support.operations import operations
 
 RUNNERS = """
 class Talks:

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from disks import DISKS, full
-from farming import eventually, kill_at_once
-from farms import Farm, Farmer
-from operations import operations
-from pieces import check_packs
+
+from support.disks import DISKS, full
+from support.farming import eventually, kill_at_once
+from support.farms import Farm, Farmer
+from support.operations import operations
+from support.pieces import check_packs
 
 RUNNER = """
 import subprocess

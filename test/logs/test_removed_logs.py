@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from farms import Farm
+
+from support.farms import Farm
 
 MODES = (("files",), ("files", "--log-limit", "64k"), ("failed",), ("packed",))
 

@@ -15,9 +15,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from course import Course
-from farming import mounts, need
-from storms import nodes_are_possible
+
+from support.course import Course
+from support.farming import mounts, need
+from support.storms import nodes_are_possible
 
 BINDFS = {"lying bindfs": (), "bindfs with forwarded locks": ("--enable-lock-forwarding",)}
 LOCKS = {"GlusterFS": "shared", "bindfs with forwarded locks": "shared", "lying bindfs": "local"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from farmyard import history
-from world import Faults, faults_of
+
+from support.simulated.farmyard import history
+from support.simulated.world import Faults, faults_of
 
 SEEDS = 300
 CAMPAIGN = 20_000

@@ -7,11 +7,12 @@ repeats a run of the campaign.
 from __future__ import annotations
 
 import pytest
-from farmyard import NODES, Farmyard, farmyard, history
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from world import Faults, faults_of
+
+from support.simulated.farmyard import NODES, Farmyard, farmyard, history
+from support.simulated.world import Faults, faults_of
 
 RUNS = 300
 CAMPAIGN = 20_000

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 
 import pytest
-from farmyard import history
-from find_seeds import first_found
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
-from mutations import SEEDS_FILE, Mutation
-from rules import OF_THE_LEDGER
-from rules_of_states import OF_STATES
-from transitions import Histories
+
+from support.simulated.farmyard import history
+from support.simulated.find_seeds import first_found
+from support.simulated.mutations import SEEDS_FILE, Mutation
+from support.simulated.rules import OF_THE_LEDGER
+from support.simulated.rules_of_states import OF_STATES
+from support.simulated.transitions import Histories
 
 MUTATIONS = (*OF_THE_LEDGER, *OF_STATES)
 SEEDS = 600

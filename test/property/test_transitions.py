@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
-from transitions import Histories
+
+from support.simulated.transitions import Histories
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from users import ATTACKER, VICTIM, User, acting_as
+
+from support.users import ATTACKER, VICTIM, User, acting_as
 
 HARM = "raise SystemExit('imported')\n"
 

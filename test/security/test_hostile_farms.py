@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import TOP, House
 
+from support.house import TOP, House
 from taskfarmer.formats.results import result_line
 from taskfarmer.formats.sealed import sealed, unsealed
 from taskfarmer.ledger.segments import _ENTRY, _MAGIC

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from users import GROUP, PLANTS, VICTIM, Plant, User, close_held, describe, held_file, planted
+
+from support.users import GROUP, PLANTS, VICTIM, Plant, User, close_held, describe, held_file, planted
 
 
 def lock_of(user: User) -> str | None:

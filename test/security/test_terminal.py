@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from farming import eventually, need
-from house import PROGRAMS, House
+
+from support.farming import eventually, need
+from support.house import PROGRAMS, House
 
 HOSTILE = b"\x1b]0;title\x07 \x1b[2J\x1b[31m \x9b2J \xc2\x9b2J \xe2\x80\xae \xff \x08\x7f \r"
 """Title, bell, clear, color, C1 as a byte and as a character, right-to-left override, invalid UTF-8, backspace."""

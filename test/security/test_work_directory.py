@@ -9,8 +9,9 @@ import stat
 from pathlib import Path
 
 import pytest
-from farming import need
-from users import ATTACKER, GROUP, SECRET, VICTIM, User, acting_as, describe, words_as
+
+from support.farming import need
+from support.users import ATTACKER, GROUP, SECRET, VICTIM, User, acting_as, describe, words_as
 
 OPEN = {
     ".": 0o777,

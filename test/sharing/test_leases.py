@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checker import Problem, check, sealed
-from farming import TEST, Field, eventually, need, send, tree
 
+from support.checker import Problem, check, sealed
+from support.farming import TEST, Field, eventually, need, send, tree
 from taskfarmer.peers import lockproofs
 from taskfarmer.peers.heartbeat import Presence
 from taskfarmer.peers.identity import Identity, new_identity

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checker import check
-from farming import TEST, Field, eventually, mounts, need
+
+from support.checker import check
+from support.farming import TEST, Field, eventually, mounts, need
 
 LEASE = 12
 OPTIONS = {"shared": ("--enable-lock-forwarding",), "local": ()}

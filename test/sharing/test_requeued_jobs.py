@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checker import Problem, check, sealed
-from farming import Farmer, Field, eventually, need
+
+from support.checker import Problem, check, sealed
+from support.farming import Farmer, Field, eventually, need
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checker import check
-from farming import Farmer, Field, eventually, is_running, need, tree
 
+from support.checker import check
+from support.farming import Farmer, Field, eventually, is_running, need, tree
 from taskfarmer.ledger import farmfile
 from taskfarmer.ledger.ledger import Ledger
 from taskfarmer.storage.layout import Workdir

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from checker import check
-from farming import Field, gate
 
+from support.checker import check
+from support.farming import Field, gate
 from taskfarmer.formats.results import FINISHED, result_line
 from taskfarmer.formats.timeline import farmer_number, time_slice
 from taskfarmer.intake import Intake

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 import subprocess
 
-from checker import check
-from farming import need
-from members import JOINER, MAKER, Project
-from users import variables
+from support.checker import check
+from support.farming import need
+from support.members import JOINER, MAKER, Project
+from support.users import variables
 
 HIDING = "mount -t proc -o hidepid=2 proc /proc || exit 99; "
 UNTIL_BEGUN = "until [ -e begun ]; do sleep 0.1; done"

@@ -15,10 +15,10 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
-from farming import need
-from users import VICTIM, variables, words_as
 
 import taskfarmer
+from support.farming import need
+from support.users import VICTIM, variables, words_as
 
 TOP = Path(__file__).parents[2]
 PACKAGING = TOP / "packaging"

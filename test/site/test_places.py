@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checker import check
-from farming import Field, eventually, send
+
+from support.checker import check
+from support.farming import Field, eventually, send
 
 TOP = Path(__file__).parents[2]
 HARMLESS = ("logs/*", "farmers/*", "ledger/HEAD", "ledger/*/[01]")

@@ -9,10 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from checker import check
-from farming import eventually, kill_at_once, mounts, need
-from members import JOINER, MAKER, OUTSIDER, Project
-from users import GROUP
+
+from support.checker import check
+from support.farming import eventually, kill_at_once, mounts, need
+from support.members import JOINER, MAKER, OUTSIDER, Project
+from support.users import GROUP
 
 
 def sound(project: Project) -> None:

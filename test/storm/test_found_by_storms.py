@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from checker import check
-from farming import Field
 
+from support.checker import check
+from support.farming import Field
 from taskfarmer.intake import Intake
 from taskfarmer.ledger import epochs, farmfile
 from taskfarmer.ledger.ledger import Ledger

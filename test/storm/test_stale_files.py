@@ -7,9 +7,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from farming import Field
-from glusterfs import Volume
 
+from support.farming import Field
+from support.glusterfs import Volume
 from taskfarmer.errors import TaskListError
 from taskfarmer.intake.comparison import compare
 from taskfarmer.ledger import farmfile

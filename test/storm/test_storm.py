@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from farming import Field, mounts, sshfs_mounts
-from glusterfs import Hung, glusterfs
-from storms import KINDS, Storm, judge
+
+from support.farming import Field, mounts, sshfs_mounts
+from support.glusterfs import Hung, glusterfs
+from support.storms import KINDS, Storm, judge
 
 CACHES = "attr_timeout=1,entry_timeout=1,negative_timeout=1"
 BINDFS = {

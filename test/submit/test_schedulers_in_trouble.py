@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from daemons import marked
-from farming import eventually
-from house import PROGRAMS, Done, House
+
+from support.daemons import marked
+from support.farming import eventually
+from support.house import PROGRAMS, Done, House
 
 MARK = "TASKFARMER_TEST_CLIENT"
 

@@ -11,12 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from checker import check
-from farming import eventually
-from fields import chosen
-from grid_engine import GridEngine
-from slurm_cluster import SlurmCluster
-from submitting import Submitter
+
+from support.checker import check
+from support.farming import eventually
+from support.fields import chosen
+from support.grid_engine import GridEngine
+from support.slurm_cluster import SlurmCluster
+from support.submitting import Submitter
 
 
 def slow(field: Submitter, count: int) -> Path:

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from farming import need
-from house import TOP, House
+
+from support.farming import need
+from support.house import TOP, House
 
 LIST = 'it\'s $(a) "list" #1.txt'
 WAYS = {

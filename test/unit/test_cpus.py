@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from farming import eventually, need
-from house import TOP, House
 
+from support.farming import eventually, need
+from support.house import TOP, House
 from taskfarmer import cpus
 
 V1 = "4:memory:{path}\n3:cpu,cpuacct:{path}\n2:cpuset:/\n1:name=systemd:/init.scope\n"

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 import pytest
-from farming import eventually
 
+from support.farming import eventually
 from taskfarmer.farmer.jobs import SchedulerReports
 from taskfarmer.peers import scheduled
 

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from farming import need
 
+from support.farming import need
 from taskfarmer.errors import ListUnavailable, StorageError, TaskListError
 from taskfarmer.intake import QUIET, Intake, comparison, importer, lastline
 from taskfarmer.intake.lastline import OLD, LastLine

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from farming import eventually, need
 
+from support.farming import eventually, need
 from taskfarmer import procfs
 
 HERE = Path(__file__).resolve().parents[2]

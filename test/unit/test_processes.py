@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from farming import children as seen_by_tests
-
+from support.farming import children as seen_by_tests
 from taskfarmer.proctree import children
 
 THREADS = """

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from farming import children, eventually
 
+from support.farming import children, eventually
 from taskfarmer.launch import query
 from taskfarmer.launch.query import Question
 from taskfarmer.storage import locks

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import eventually
 
+from support.farming import eventually
 from taskfarmer.formats.sealed import sealed
 from taskfarmer.launch.squeue import Allocation, recorded_end
 from taskfarmer.storage.layout import Workdir

@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from farming import eventually
-from house import PROGRAMS, TOP, Done, House
 
+from support.farming import eventually
+from support.house import PROGRAMS, TOP, Done, House
 from taskfarmer.formats.sealed import sealed
 from taskfarmer.launch import GRID_ENGINE, SLURM, FarmerInfo, Request, jobs_at_work
 from taskfarmer.storage.layout import Workdir

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from farming import eventually
 
+from support.farming import eventually
 from taskfarmer.storage import turns
 from taskfarmer.storage.turns import Turn
 

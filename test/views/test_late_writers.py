@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from checker import check
-from farming import TEST, Farmer, Field, eventually, send
+
+from support.checker import check
+from support.farming import TEST, Farmer, Field, eventually, send
 
 TASKS = 40
 

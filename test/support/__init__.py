@@ -1,0 +1,1 @@
+"""What tests share: farms in real processes, a checker that reads files, clusters, disks and users."""
