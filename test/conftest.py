@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,14 @@ LONG = (
 def pytest_configure(config: pytest.Config) -> None:
     """Give each process that runs tests its own mounts, so that no test changes those of the machine."""
     leave_mounts_of_the_machine()
+    _stop_ignoring_signals()
+
+
+def _stop_ignoring_signals() -> None:
+    """Undo `nohup` and `&`: a farmer that starts with a signal ignored would go on ignoring it."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections import deque
@@ -97,7 +98,7 @@ class Member:
         self.feed = NewsFeed()
         self.out = bytearray()
         self.doubted: News | None = None
-        self.doubted_until = 0.0
+        self.doubted_until = -math.inf
         self.died: list[Interval] = []
         self.looks = 0
         self.seats = {slot: Seat(slot, self) for slot in slots}

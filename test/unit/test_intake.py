@@ -27,19 +27,26 @@ from taskfarmer.tasks import source
 
 
 class Clock:
-    """Replaces the monotonic clock of lastline.py."""
+    """Replaces the clocks of lastline.py and intake.py. It starts shortly after the machine."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = 1.0
 
     def monotonic(self) -> float:
         return self.now
+
+    def time(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     one = Clock()
     monkeypatch.setattr(lastline, "time", one)
+    monkeypatch.setattr("taskfarmer.intake.intake.time", one)
     return one
 
 
