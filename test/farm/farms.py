@@ -167,7 +167,7 @@ class Farm:
         end = time.monotonic() + seconds
         while self.processes() and time.monotonic() < end:
             time.sleep(0.02)
-        left = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.processes()}
+        left = {pid: words_of(pid) for pid in self.processes()}
         assert not left, f"{left}; {self._said()}"
 
     def close(self) -> None:
@@ -214,3 +214,11 @@ class Farm:
     def attempts(self, task: int) -> list[tuple[int, str]]:
         """(attempt, outcome) of every result of a task, by the checker."""
         return sorted((line.attempt, line.outcome) for line in self.check().lines if line.task == task)
+
+
+def words_of(pid: int) -> bytes:
+    """The words of a process, each with a zero byte after it; empty if the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
-from pathlib import Path
 
 import pytest
 from farming import children, eventually, lives, need, send
-from farms import Farm
+from farms import Farm, words_of
 
 NOT_MOUNTED = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
 HIDDEN = (
@@ -94,7 +93,7 @@ def test_without_proc_what_is_left_in_a_process_group_is_ended_with_its_task(roo
     rooted.write("sleep 1002 & true", rooted.begun(gate))
     farmer = rooted.start("-n", 1, "--leftovers", "end", before=NOT_MOUNTED)
     rooted.wait_for_tasks(1)
-    left = [pid for pid in rooted.processes() if b"1002" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    left = [pid for pid in rooted.processes() if b"1002" in words_of(pid)]
     (rooted.folder / "go").touch()
     assert left == []
     assert farmer.wait() == 0, farmer.said

@@ -57,7 +57,14 @@ def status(child):
 
 def zombies():
     mine = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [pid for pid in mine if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"]
+    return [pid for pid in mine if state(pid) == "Z"]
+
+
+def state(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it was reaped in the meantime
+        return ""
 
 
 if __name__ == "__main__":
