@@ -81,7 +81,7 @@ def test_a_farmer_that_waits_for_the_others_exits_with_the_farm_s_status(farm: F
     farm.write(waits_for(farm, "go"), FAILS)
     last = busy(farm)
     waiting = farm.start("-n", 1, "--wait")
-    eventually(lambda: "task 1 failed" in waiting.said, "the failure")
+    eventually(lambda: farm.places()[2] == [1], "the failure is recorded: the task is not held any more")
     go(farm)
     assert (waiting.wait(), last.wait()) == (1, 1), waiting.said
 
