@@ -19,7 +19,7 @@ NODES = ("n0", "n1", "n2")
 class Farmyard(World):
     """Events come from outside: from a state machine of Hypothesis, or from a seed."""
 
-    path = "/work/farm"
+    path = "/shared/farm"
 
     def __init__(self, faults: Faults) -> None:
         super().__init__(faults)
