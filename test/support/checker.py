@@ -1,6 +1,6 @@
 """An independent checker of a farm's directory: it parses the files by their format and imports nothing of taskfarmer.
 
-    python test/checker.py WORKDIR [--views]
+    python test/support/checker.py WORKDIR [--views]
 
 `check` finds the newest revision, assigns every task to exactly one place, reads every byte of the results that count,
 and reports each inconsistency. With `views` the derived files must be exact too, as they are when no farmer runs.
