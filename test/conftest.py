@@ -29,8 +29,26 @@ LONG = (
     "faults",
 )
 """Tests that start first, so that no long test is left for the end."""
-SLOW = ("clocks", "clusters", "crash", "damage", "faults", "nodes", "property", "sharing", "site", "storm", "submit")
-"""Folders whose tests are all marked `slow`: they start clusters, many farmers or file systems."""
+SLOW = (
+    "clocks",
+    "clusters",
+    "crash",
+    "damage",
+    "doctor",
+    "farm",
+    "faults",
+    "logs",
+    "nodes",
+    "property",
+    "security",
+    "sharing",
+    "site",
+    "storm",
+    "submit",
+    "test_limits_of_the_system.py",
+    "views",
+)
+"""Folders and modules whose tests are all marked `slow`: they start clusters, many farmers, or file systems."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,7 +72,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _parts(item)[0] in SLOW:
+        if set(_parts(item)) & set(SLOW):
             item.add_marker(pytest.mark.slow)
     items.sort(key=_rank)
 

@@ -56,7 +56,7 @@ def test_the_signal_to_the_farmer_alone_stops_it(farm: Farm, stop: signal.Signal
 def test_the_signal_to_the_whole_job_step_fails_no_task(farm: Farm, stop: signal.Signals, own: bool) -> None:
     """Grid Engine sends SIGXCPU to each process of a job: tasks and workers get it as well as the farmer."""
     options = plugged(farm) if own else ()
-    farm.write(*[farm.marked("sleep 1000 & wait")] * 4)
+    farm.write(*[farm.marked("sleep 1000 & wait $!")] * 4)
     farmer = farm.start("-n", 2, *options)
     farm.wait_for_tasks(0, 1)
     for pid in reversed(tree(farmer.pid)):  # the tasks first
