@@ -14,6 +14,7 @@ their process group, the kernel continues stopped processes in it (setpgid(2)).
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -34,8 +35,6 @@ _STOPPING = 2.0
 
 
 def _prctl(option: int, value: int) -> bool:
-    import ctypes  # a scheduler's client needs the rest of this module, but not this
-
     try:
         return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
     except (OSError, AttributeError):

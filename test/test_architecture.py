@@ -246,6 +246,25 @@ def test_every_module_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(tree(path))
 
 
+LATE = {"taskfarmer.config", "taskfarmer.dependencies", "importlib.metadata", "shutil"}
+"""Modules that a function may import: for INI files, for errors, for plug-ins, and for temporary directories."""
+
+
+def test_only_verbs_and_extras_import_modules_inside_functions() -> None:
+    found = {
+        (name_of(path), name)
+        for path in modules()
+        if room_of(path) not in ("cli", "ui", "start")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef)
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Import | ast.ImportFrom)
+        for name in ([inner.module] if isinstance(inner, ast.ImportFrom) else [alias.name for alias in inner.names])
+        if name not in LATE
+    }
+    assert found == set()
+
+
 # --- which modules a command loads -------------------------------------------------------------------
 
 NEVER = {"asyncio", "importlib.metadata", "pydantic", "rich"}

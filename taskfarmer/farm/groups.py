@@ -7,6 +7,7 @@ are trusted (`trust.py`); other users get an error before anything is started.
 
 from __future__ import annotations
 
+import grp
 import os
 import stat
 
@@ -20,8 +21,6 @@ _OPEN = stat.S_ISGID | stat.S_IRWXG
 
 def group_of(workdir: Workdir) -> str:
     """The name of the work directory's group, or its number if it has no name."""
-    import grp  # only farms of groups need it
-
     number = os.stat(workdir.path).st_gid
     try:
         return grp.getgrgid(number).gr_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable, Sequence
 
@@ -133,7 +134,5 @@ class EventLog:
     def _output_location(self, task_id: int, mode: bytes) -> str:
         """Where to find the output of a failed task, as the end of a message."""
         if mode == b"packed":
-            import shlex
-
             return f"; see: taskfarmer logs {shlex.quote(self.workdir.path)} {task_id}"
         return "" if mode == b"none" else f": {self.workdir.log(task_id)}"

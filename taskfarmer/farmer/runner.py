@@ -13,8 +13,6 @@ def find_runner(settings: Settings, reporter: Reporter) -> Runner:
     """The runner that `-r` names. The default one needs no configuration, so no INI file is read for it."""
     if settings.runner == "default":
         return BasicRunner()
-    import subprocess  # noqa: F401  # for runners that start programs: nothing may be imported once tasks run
-
     from taskfarmer.config import Configuration
 
     found = Configuration.search(settings.config, beside=os.path.dirname(os.path.abspath(settings.tasklist)))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from taskfarmer.errors import ListUnavailable, TaskFarmerError, TaskListError
 from taskfarmer.options import Reporter, Settings
+from taskfarmer.tasks.listfile import ListTaskList
 
 
 class ReadsWholeList(Exception):
@@ -69,7 +70,6 @@ def find_handler(settings: Settings, reporter: Reporter) -> Handler | None:
     if settings.handler == "default":
         return None
     from taskfarmer.config import Configuration
-    from taskfarmer.tasks.listfile import ListTaskList
 
     found = Configuration.search(settings.config, beside=os.path.dirname(os.path.abspath(settings.tasklist)))
     for warning in found.warnings:

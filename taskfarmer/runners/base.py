@@ -25,10 +25,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import subprocess
+import subprocess
+from typing import IO, Any
 
 # Exit statuses of a POSIX shell for a command that it could not start (POSIX.1-2017, XCU 2.8.2).
 NOT_FOUND = 127
@@ -177,8 +175,6 @@ def start_failure(error: Exception) -> tuple[int, bytes]:
 
 def _spawn(argv: list[str], variables: dict[str, str], logfh: IO[Any]) -> subprocess.Popen[Any]:
     # Block all signals during fork: our handlers must not run in the child before exec.
-    import subprocess  # farmer/runner.py has imported it before the first task
-
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         return subprocess.Popen(

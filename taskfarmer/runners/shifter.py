@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from functools import cached_property, lru_cache
 
 from taskfarmer.runners.base import CommandRunner
@@ -140,8 +141,6 @@ def _is_complete(text: str) -> bool:
     """Whether `text` is a complete command. Only bash knows: `bash -n` parses it and runs nothing."""
     if _closed(text) != text:
         return False
-    import subprocess
-
     answer = subprocess.run(
         [shell(), "-n", "-c", "--", text], stdin=subprocess.DEVNULL, capture_output=True, check=False
     )

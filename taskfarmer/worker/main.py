@@ -16,7 +16,9 @@ from contextlib import suppress
 from multiprocessing.context import ForkProcess
 
 from taskfarmer.proctree import adopt_orphans, die_with, leave_terminal
-from taskfarmer.runners.base import Runner, is_ours, runs_programs
+from taskfarmer.runners.base import Runner, runs_programs
+from taskfarmer.worker.plugin import PluginWorker
+from taskfarmer.worker.programs import ProgramWorker
 from taskfarmer.worker.worker import Worker, WorkerSetup
 
 _FAILED = 1
@@ -90,16 +92,8 @@ class WorkerProcess(ForkProcess):
 
 
 def worker_class(runner: Runner) -> type[Worker]:
-    """The class of the workers for a runner. The farmer imports it, since nothing is imported while tasks run."""
-    if not is_ours(runner):
-        import taskfarmer.worker.ownchildren  # noqa: F401
-    if runs_programs(runner):
-        from taskfarmer.worker.programs import ProgramWorker
-
-        return ProgramWorker
-    from taskfarmer.worker.plugin import PluginWorker
-
-    return PluginWorker
+    """The class of the workers for a runner."""
+    return ProgramWorker if runs_programs(runner) else PluginWorker
 
 
 def run_worker(kind: type[Worker], setup: WorkerSetup, link: socket.socket, shown: list[memoryview]) -> None:

@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from taskfarmer import protocol
 from taskfarmer.formats.results import FINISHED
@@ -27,11 +27,9 @@ from taskfarmer.worker.batch import Batch, Task
 from taskfarmer.worker.context import NotStarted, SlotContext
 from taskfarmer.worker.leftovers import KEEP, MOMENT, Leftovers
 from taskfarmer.worker.output.limit import has_room
+from taskfarmer.worker.ownchildren import OwnChildren
 from taskfarmer.worker.report import Usage
 from taskfarmer.worker.slot import Slot
-
-if TYPE_CHECKING:
-    from taskfarmer.worker.ownchildren import OwnChildren
 
 FLUSH_EVERY = 0.1
 """Seconds between two reports of results, as long as the slots have something to do."""
@@ -118,8 +116,6 @@ class Worker:
         """Record the children that a custom runner starts, since it may wait for them."""
         if is_ours(self.setup.runner):
             return None
-        from taskfarmer.worker.ownchildren import OwnChildren  # the farmer has imported it
-
         own_children = OwnChildren()
         own_children.watch()
         return own_children
