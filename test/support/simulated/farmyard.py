@@ -23,7 +23,7 @@ class Farmyard(World):
 
     def __init__(self, faults: Faults) -> None:
         super().__init__(faults)
-        self.server.mkdir("/work")
+        self.server.mkdir("/shared")
         self.server.root.sync()
         self.tasks = 12
         self.ending = False
