@@ -74,7 +74,7 @@ def with_a_queue(scene: Scene) -> Iterator[None]:
     """The farmer holds claimed tasks that no slot has started."""
     quick = scene.stays + 40  # enough for the farmer to learn that tasks take long enough to be handed out one by one
     scene.farm.write(*["sleep 0.2"] * quick)
-    assert scene.farm.run("-n", 64).wait() == 0
+    assert scene.farm.run("-n", 8).wait(120) == 0
     scene.farm.append("".join(f"{line}\n" for line in [scene.stay()] * (scene.stays + 1) + ["true"] * 300))
     scene.start(slots=scene.stays + 1)
     scene.runs(*range(quick, quick + scene.stays + 1))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from support.checker import ENDED, Problem, Report, check, newest, sealed
-from support.farming import TEST, Farmer, Field
+from support.farming import TEST, Farmer, Field, children
 
 LEASE = 2.0
 EPOCH_LENGTH = 4
@@ -189,11 +189,15 @@ class Storm:
         return True
 
     def put_to_sleep(self, farmer: Farmer) -> bool:
-        """Stop all processes of a farmer that holds tasks."""
+        """Stop all processes of a farmer that holds tasks and has workers.
+
+        A farmer without workers may have slept since before it read that its first commit landed. When it wakes up, it
+        joins again, since it never started a task.
+        """
         host = farmer.node or re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname().split(".")[0])[:32]
         prefix = f"{host}-" if farmer.node else f"{host}-{farmer.pid}-"
         farmer.stop_tree()
-        state = state_of(self.field.workdir)
+        state = state_of(self.field.workdir) if children(farmer.pid) else None
         for name, entry in state["farmers"].items() if state else ():
             if name.startswith(prefix) and entry[1]:
                 self.asleep.append(Ghost(farmer, name, epoch_number(state["epoch"])))
