@@ -9,7 +9,9 @@ import click
 from taskfarmer.cli.arguments import Verb
 from taskfarmer.cli.options import json_option, open_farm, verbose_option, workdir_argument
 from taskfarmer.cli.types import Duration
-from taskfarmer.launch import PATIENCE, FarmerInfo, jobs_at_work, submissions
+from taskfarmer.launch.jobs import FarmerInfo, jobs_at_work
+from taskfarmer.launch.records import submissions
+from taskfarmer.launch.submit import PATIENCE
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.ui.stderr import print_error
 from taskfarmer.ui.stdout import terminal_width, write_stdout

@@ -17,7 +17,9 @@ from taskfarmer.cli.run import HEADINGS
 from taskfarmer.cli.run import command as run
 from taskfarmer.cli.types import Duration, Name, Processes
 from taskfarmer.errors import TaskListError, UsageError
-from taskfarmer.launch import GRID_ENGINE, PATIENCE, SCHEDULERS, SLURM, Request, Scheduler, submit
+from taskfarmer.launch.request import Request
+from taskfarmer.launch.schedulers import GRID_ENGINE, SCHEDULERS, SLURM, Scheduler
+from taskfarmer.launch.submit import PATIENCE, submit
 from taskfarmer.options import Settings, silent
 from taskfarmer.storage.layout import Workdir
 from taskfarmer.ui import jobs as rendered

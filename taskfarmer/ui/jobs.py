@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from taskfarmer.launch import Job, Request, Submission
+from taskfarmer.launch.jobs import Job
+from taskfarmer.launch.records import Submission
+from taskfarmer.launch.request import Request
 from taskfarmer.ui.printable import json_safe, local_time, shell_word
 from taskfarmer.ui.table import table
 

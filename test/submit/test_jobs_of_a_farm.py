@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from taskfarmer.formats.sealed import sealed
-from taskfarmer.launch import FarmerInfo, Job, Submission, jobs_at_work
+from taskfarmer.launch.jobs import FarmerInfo, Job, jobs_at_work
+from taskfarmer.launch.records import Submission
 from taskfarmer.storage.layout import Workdir
 
 

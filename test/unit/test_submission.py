@@ -13,7 +13,9 @@ import pytest
 from support.farming import eventually
 from support.house import PROGRAMS, TOP, Done, House
 from taskfarmer.formats.sealed import sealed
-from taskfarmer.launch import GRID_ENGINE, SLURM, FarmerInfo, Request, jobs_at_work
+from taskfarmer.launch.jobs import FarmerInfo, jobs_at_work
+from taskfarmer.launch.request import Request
+from taskfarmer.launch.schedulers import GRID_ENGINE, SLURM
 from taskfarmer.storage.layout import Workdir
 
 EXAMPLES = TOP / "examples"
