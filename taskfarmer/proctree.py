@@ -348,7 +348,7 @@ class Tree:
                 self.kill(spare)  # before the processes are listed: a fork bomb leaves little processor time for that
             left = [pid for pid in self.living(spare) if pid not in self.stuck]
             if not left:
-                reap(spare)
+                reap({*spare, *reap_own()})  # a child may have ended since `reap_own` was called
                 return []
             if now < grace_until:
                 self.terminate(left, asked, spare)

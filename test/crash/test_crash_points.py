@@ -49,8 +49,9 @@ ANSWERS = {0, 1, 2, 74, 75}
 class Victim:
     """A list whose tasks each leave a file, and farmers on it, with or without strace."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
+        self.cache = cache
         self.list = folder / "list"
         self.workdir = folder / "farm"
         self.ran = folder / "ran"
@@ -63,6 +64,9 @@ class Victim:
     def run(self, *before: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         variables = {name: value for name, value in os.environ.items() if name != "SCRATCH"}
         variables["PYTHONPATH"] = str(Path(__file__).parents[2])
+        # each run imports from the same compiled files, so that its calls have the same numbers
+        variables["PYTHONPYCACHEPREFIX"] = str(self.cache)
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)
         words = [sys.executable, "-m", "taskfarmer", "run", str(self.list), "-w", str(self.workdir), "-n", "2"]
         return subprocess.run(
             [*before, *words, "--grace", "1", "--epoch-length", "2", "--lease", "4", *options],
@@ -103,14 +107,16 @@ class Victim:
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
     need(shutil.which("strace"), "strace is not installed")
-    return Victim(tmp_path_factory.mktemp("look")).calls()
+    cache = tmp_path_factory.getbasetemp() / "pycache"
+    Victim(tmp_path_factory.mktemp("warm"), cache).run()
+    return Victim(tmp_path_factory.mktemp("look"), cache).calls()
 
 
 def strike(tmp_path: Path, call: str, what: str, number: int) -> bool:
     """Inject a fault at one point, and complete the list; whether the farmer reached the point."""
     folder = tmp_path / f"{call}-{what}-{number}"
     folder.mkdir(parents=True)
-    victim = Victim(folder)
+    victim = Victim(folder, tmp_path.parent / "pycache")
     hit = victim.run(
         "strace", "-qq", "-o", str(folder / "hit"), "-e", f"trace={call}", "-e", f"inject={call}:{what}:when={number}"
     )

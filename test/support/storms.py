@@ -367,7 +367,7 @@ class Storm:
             self.finish_retry()
         drain = self.drain()
         # one more round for each attempt that may fail
-        for _ in range(2):
+        for _ in range(4):
             if drain.process.returncode != 1 or not (self.retry() and self.finish_retry()):
                 break
             drain = self.drain()
