@@ -130,19 +130,18 @@ def _is_living_child(pid: int) -> bool:
         return False
 
 
-def reap(keep: Collection[int] = frozenset()) -> None:
-    """Reap adopted children that have ended, until one of `keep` is found, so that no zombies accumulate."""
+def reap(keep: Collection[int] = frozenset()) -> bool:
+    """Reap adopted children that have ended, until one of `keep` is found; returns whether there were any."""
+    any_reaped = False
     while True:
         try:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if found is None or found.si_pid in keep:
-            return
-        try:
+            if found is None or found.si_pid in keep:
+                return any_reaped
             os.waitpid(found.si_pid, 0)
         except ChildProcessError:
-            return
+            return any_reaped
+        any_reaped = True
 
 
 # --- send signals ----------------------------------------------------------------------------------

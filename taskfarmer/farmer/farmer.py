@@ -214,8 +214,8 @@ class Farmer:
 
     # --- reports of workers --------------------------------------------------------------------
 
-    def _process(self, happened: PoolReport, stopping: bool = False) -> None:
-        outcomes = happened.outcomes
+    def _process(self, report: PoolReport, stopping: bool = False) -> None:
+        outcomes = report.outcomes
         if not outcomes.is_empty:
             self.finished += outcomes.finished
             self.failed += outcomes.failed
@@ -226,15 +226,15 @@ class Farmer:
             self.ledger.add_report(outcomes)
             if outcomes.finished:
                 self.backoff.reset()
-        self.survivors += happened.survivors
-        self.events.leftovers(happened.leftovers)
-        for text in happened.warnings:
+        self.survivors += report.survivors
+        self.events.leftovers(report.leftovers)
+        for text in report.warnings:
             self.reporter.warning(text)
-        for text in () if stopping else happened.troubles:
+        for text in () if stopping else report.troubles:
             self._back_off(text)
-        if happened.hopeless and not stopping:
-            self.backoff.reason = happened.hopeless
-            self._set_fatal(happened.hopeless)
+        if report.hopeless and not stopping:
+            self.backoff.reason = report.hopeless
+            self._set_fatal(report.hopeless)
 
     def _back_off(self, reason: str) -> None:
         """Wait because a task could not be started through no fault of the task; give up after a minute."""

@@ -18,5 +18,3 @@ BLOCK = 256 << 20
 """Bytes of 64 consecutive lines of tasks."""
 TASK = 64 << 20
 """Bytes of a line in `toprocess`, `finished`, `failed`, a timeline, or a task list."""
-INDEX_LINE = 16 << 20
-"""Bytes of a line in the index of a packed log: about 16 for each megabyte that the task wrote."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable
 from taskfarmer import procfs
 from taskfarmer.proctree import Tree, children, has_children, kill_child, owns_group
 
-KEEP, WAIT, END = CHOICES = ("keep", "wait", "end")
+KEEP, WAIT, END = ("keep", "wait", "end")
 """Processes that a task leaves go on; or the task goes on until they end; or they are stopped with the task."""
 SCAN_EVERY = 1.0
 MOMENT = 0.2

@@ -63,23 +63,26 @@ class OwnChildren:
 
         return wrapper
 
-    def reap_others(self) -> None:
-        """Reap orphans, but no recorded children. May run in a signal handler."""
+    def reap_others(self) -> bool:
+        """Reap orphans, but no recorded children; returns whether there were any. May run in a signal handler."""
+        any_reaped = False
         while not self._calls:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 self._pids.clear()
-                return
+                return any_reaped
             if found is None:
-                return
+                return any_reaped
             if found.si_pid in self._pids:
                 # mostly the runner waits for it at once; if not, the orphans after it are reaped one by one
                 if found.si_pid == self._in_front:
                     self._reap_each()
                 self._in_front = found.si_pid
-                return
+                return any_reaped
             _reap(found.si_pid)
+            any_reaped = True
+        return any_reaped
 
     def _reap_each(self) -> None:
         if procfs.sight() == "blind":

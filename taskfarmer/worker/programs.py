@@ -28,8 +28,8 @@ from taskfarmer.worker.worker import AWAIT_STOP, Worker, WorkerSetup, died_of_st
 
 AWAIT_STOP_OF_JOB = 5.0
 """Seconds to wait for a stop after a task failed in a Slurm job: Slurm refuses job steps before it stops the job."""
-REAP_EVERY = 0.5
-"""Seconds between two times that orphans are reaped, so that no zombies accumulate during long tasks."""
+REAP_SOON, LONGEST_REAP_PAUSE = 0.25, 10.0
+"""Seconds between checks for orphans to reap. The pause doubles while no orphan is found and no task ends."""
 FIRST_CHECK, LATER_CHECKS = 0.05, 1.0
 """Seconds between checks for processes that a task waits for (--leftovers wait)."""
 TRUST_FOR = 60.0
@@ -63,6 +63,7 @@ class ProgramWorker(Worker):
         self.starters = {one.slot: Starter(one, self.runner, logs[one.slot]) for one in setup.contexts}
         self._exits = ExitWatcher(self.running, self.poll)
         self._next_reap = 0.0
+        self._reap_pause = REAP_SOON
         self._held_back: dict[int, Ended] = {}  # by slot
         self._lingering: Ended | None = None
         """A task whose first process has ended, and that waits for the others (--leftovers wait)."""
@@ -108,16 +109,14 @@ class ProgramWorker(Worker):
         """Seconds for which a worker without tasks may sleep; None if it has to wake for commands only."""
         seconds = self.seconds_to_scan()
         if has_children():
-            seconds = REAP_EVERY if seconds is None else min(seconds, REAP_EVERY)
+            seconds = self._reap_pause if seconds is None else min(seconds, self._reap_pause)
         return seconds
 
     def _reap_orphans(self) -> None:
         """Reap orphans that this worker has adopted, but no tasks."""
-        self._next_reap = time.monotonic() + REAP_EVERY
-        if self.own_children is not None:
-            self.own_children.reap_others()
-        else:
-            reap(self.running)
+        found = self.own_children.reap_others() if self.own_children is not None else reap(self.running)
+        self._reap_pause = REAP_SOON if found else min(2 * self._reap_pause, LONGEST_REAP_PAUSE)
+        self._next_reap = time.monotonic() + self._reap_pause
 
     def flush(self) -> None:
         super().flush()
@@ -168,8 +167,8 @@ class ProgramWorker(Worker):
         if self._lingering or self.leftovers.expected:
             check = self._seconds_to_check()
             timeout = check if timeout is None or (check is not None and check < timeout) else timeout
-        if timeout is None or timeout > REAP_EVERY:
-            timeout = REAP_EVERY
+        if timeout is None or timeout > self._reap_pause:
+            timeout = self._reap_pause
         ended, has_commands = self._exits.wait(timeout)
         if time.monotonic() >= self._next_reap:
             self._reap_orphans()
@@ -188,6 +187,8 @@ class ProgramWorker(Worker):
     def _on_exit(self, task: Task, status: int, usage: Usage) -> None:
         """The first process of a task has ended: handle the processes that it has left."""
         now = time.monotonic()
+        self._reap_pause = REAP_SOON
+        self._next_reap = min(self._next_reap, now + REAP_SOON)
         if self._keeps_leftovers:
             self.leftovers.ended[task.pid] = task.task_id
         else:
