@@ -117,7 +117,7 @@ def test_a_missing_revision_is_named(farm: Path, house: House) -> None:
 def test_a_corrupt_segment_is_named(farm: Path, house: House) -> None:
     (segment,) = (path for path in (farm / "tasks").iterdir() if path.suffix == "")
     segment.write_bytes(segment.read_bytes().replace(b"70 true", b"70 tru3"))
-    assert any("tasks from 64 on" in line and segment.name in line for line in errors(house))
+    assert any(line.startswith(f"error: tasks/{segment.name}: tasks from 64 on are corrupt") for line in errors(house))
 
 
 def test_a_corrupt_index_is_named(farm: Path, house: House) -> None:
@@ -125,7 +125,7 @@ def test_a_corrupt_index_is_named(farm: Path, house: House) -> None:
     data = bytearray(index.read_bytes())
     data[25] ^= 1
     index.write_bytes(data)
-    assert any(line.startswith(f"error: tasks/{index.name}: ") for line in errors(house))
+    assert any(line.startswith(f"error: tasks/{index.name}: corrupt (checksum mismatch); ") for line in errors(house))
 
 
 def test_a_missing_segment_is_named(farm: Path, house: House) -> None:
@@ -168,9 +168,10 @@ def test_a_journal_that_is_too_short_is_named(farm: Path, house: House) -> None:
 def test_counters_that_disagree_are_named(farm: Path, house: House) -> None:
     alter(farm, lambda document: document.update(finished=97))
     name = newest(farm).relative_to(farm)
-    found = errors(house)
-    assert [line for line in found if not line.startswith(f"error: {name}: ")] == []
-    assert f"error: {name}: counts 97 finished tasks, but the results contain 98" in found
+    assert errors(house) == [
+        f"error: {name}: 100 tasks, but 1 unprocessed + 0 held + 97 finished + 1 failed = 99",
+        f"error: {name}: counts 97 finished tasks, but the results contain 98",
+    ]
 
 
 def test_a_task_in_two_places_of_the_ledger_is_named(farm: Path, house: House) -> None:
@@ -227,7 +228,7 @@ def test_an_absurd_revision_is_reported_in_one_line(farm: Path, house: House) ->
 def test_a_corrupt_farm_json_is_reported_in_one_line(farm: Path, house: House) -> None:
     (farm / "farm.json").write_text("{}")
     (one,) = errors(house)
-    assert one.startswith("error: farm.json: ")
+    assert one.startswith("error: farm.json: corrupt (checksum mismatch); ")
     assert "restore it from a snapshot" in one
 
 

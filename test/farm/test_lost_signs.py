@@ -2,22 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from support.farming import Field, eventually
 from taskfarmer.storage.locks import alive_is_free
-
-
-@pytest.fixture
-def field(tmp_path: Path) -> Iterator[Field]:
-    one = Field(tmp_path)
-    try:
-        yield one
-    finally:
-        one.close()
 
 
 def test_a_live_farmer_recreates_its_heartbeat_and_is_not_expelled(field: Field) -> None:

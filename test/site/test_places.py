@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ from support.farming import Field, eventually, send
 TOP = Path(__file__).parents[2]
 HARMLESS = ("logs/*", "farmers/*", "ledger/HEAD", "ledger/*/[01]")
 VIEWS = ("finished", "failed", "toprocess", "timeline.json", "views.json")
-
-
-@pytest.fixture
-def field(tmp_path: Path) -> Iterator[Field]:
-    field = Field(tmp_path)
-    yield field
-    field.close()
 
 
 @pytest.fixture

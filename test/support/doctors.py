@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.farming import children, need, send, tree
+from support.farming import as_node, children, need, send, tree
 
 TOP = Path(__file__).parents[2]
 FOLDER = ".taskfarmer-doctor"
@@ -32,21 +32,7 @@ class Doctor:
         words = [*WORDS, str(directory), "--json", *map(str, options)]
         self.node = node
         if node:
-            inner = f'hostname {node}; "$@"; exit $?'
-            words = [
-                "unshare",
-                "--uts",
-                "--pid",
-                "--fork",
-                "--mount-proc",
-                "--propagation",
-                "slave",
-                "sh",
-                "-c",
-                inner,
-                "sh",
-                *words,
-            ]
+            words = as_node(node, words)
         self.process = subprocess.Popen(
             words,
             env=environment(**variables),

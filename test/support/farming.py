@@ -112,6 +112,12 @@ def kill_at_once(pid: int) -> None:
         send(one, signal.SIGKILL)
 
 
+def as_node(name: str, words: list[str]) -> list[str]:
+    """The words that run a program with a private host name and pid namespace."""
+    namespaces = ["--uts", "--pid", "--fork", "--mount-proc", "--propagation", "slave"]
+    return ["unshare", *namespaces, "sh", "-c", f'hostname {name}; "$@"; exit $?', "sh", *words]
+
+
 class Farmer:
     """A farmer's process. As a `node` it has a private host name and pid namespace."""
 
@@ -119,21 +125,7 @@ class Farmer:
         self.node = node
         words = [sys.executable, "-m", "taskfarmer", "run", *arguments]
         if node:
-            inner = f'hostname {node}; "$@"; exit $?'
-            words = [
-                "unshare",
-                "--uts",
-                "--pid",
-                "--fork",
-                "--mount-proc",
-                "--propagation",
-                "slave",
-                "sh",
-                "-c",
-                inner,
-                "sh",
-                *words,
-            ]
+            words = as_node(node, words)
         if after is not None:
             words = [sys.executable, "-c", LAUNCH, str(after), *words]
         environment = {name: value for name, value in os.environ.items() if name != "SCRATCH"}

@@ -22,15 +22,6 @@ from support.farming import TEST, Farmer, Field, eventually, send
 TASKS = 40
 
 
-@pytest.fixture
-def field(tmp_path: Path) -> Iterator[Field]:
-    one = Field(tmp_path)
-    try:
-        yield one
-    finally:
-        one.close()
-
-
 @contextmanager
 def stopping(shim: Path, call: str, name: str, nth: int = 1) -> Iterator[None]:
     """A process started inside the block suspends itself before the `nth` such call."""
